@@ -1,0 +1,42 @@
+"""Layer inputs to codes with one scale per token, always in float32.
+
+    int8   s = 127 / max(max|x|, 1e-5);  codes = clamp(round(x * s), -128, 127);  scale = 1 / s      arXiv 2310.11453
+    sign   codes = where(x >= 0, +1, -1);  scale = mean|x|                                           arXiv 1603.05279
+    none   not quantised
+
+Rounding is half to even. A NaN input gives a NaN scale, hence a NaN output: it does not vanish in the integers.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bitnet_train.quant.scheme import ActivationScheme
+from bitnet_train.quant.straight_through import straight_through
+
+_SMALLEST_MAXIMUM = 1e-5  # keeps 127 / max finite for an all-zero token; the value of arXiv 2402.17764's reference
+
+
+def quantize_activation(x: Tensor, scheme: ActivationScheme) -> tuple[Tensor, Tensor]:
+    """Codes int8 of the shape of x [..., K] and scale float32 [..., 1]. `scheme.name` must not be "none"."""
+    codes, scale = _float_codes(x.detach().float(), scheme)
+    return codes.to(torch.int8), scale
+
+
+def fake_quantize_activation(x: Tensor, scheme: ActivationScheme) -> Tensor:
+    """scale * codes in the shape and dtype of x, with an identity straight-through gradient; "none" returns x."""
+    if scheme.name == "none":
+        return x
+    with torch.no_grad():
+        codes, scale = _float_codes(x.detach().float(), scheme)
+        value = (codes * scale).to(x.dtype)
+    return straight_through(x, value)
+
+
+def _float_codes(x: Tensor, scheme: ActivationScheme) -> tuple[Tensor, Tensor]:
+    assert scheme.name != "none", "the `none` scheme has no codes"
+    if scheme.name == "sign":
+        return torch.where(x >= 0, 1.0, -1.0), x.abs().mean(dim=-1, keepdim=True)
+    inverse = 127.0 / x.abs().amax(dim=-1, keepdim=True).clamp(min=_SMALLEST_MAXIMUM)
+    return torch.round(x * inverse).clamp_(-128, 127), 1.0 / inverse

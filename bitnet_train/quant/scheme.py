@@ -1,0 +1,126 @@
+"""Which numbers a tensor may take: two small frozen descriptions and the tables that tests run over.
+
+    weights       w_NK ~ scale * codes       binary {-1, +1}, ternary {-1, 0, +1}
+    activations   x_TK ~ scale * codes       int8 per token, sign (1 bit) per token, none (left as float)
+
+A weight scale covers the whole tensor, one output row, or one group of `group_size` inputs of a row. It is kept as
+float32 but rounded to `scale_dtype` inside the training forward, so that a target which stores fp16 loses nothing.
+
+Shapes in this package: T tokens, N outputs, K inputs, G scale groups per row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+import torch
+
+from bitnet_train.errors import ConfigError, ConversionError
+
+WeightName = Literal["binary", "ternary"]
+Granularity = Literal["tensor", "row", "group"]
+ActivationName = Literal["int8", "sign", "none"]
+ScaleDtype = Literal["float16", "float32"]
+
+_TORCH_SCALE_DTYPES: dict[str, torch.dtype] = {"float16": torch.float16, "float32": torch.float32}
+
+
+def _require_member(key: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"`{key}={value}` is not a known choice. Allowed: {', '.join(allowed)}.")
+
+
+def _build(cls: type, key: str, data: Mapping[str, Any]) -> Any:
+    unknown = sorted(set(data) - set(cls.__dataclass_fields__))
+    if unknown:
+        raise ConfigError(f"`{key}` has unknown keys {unknown}. Allowed: {', '.join(cls.__dataclass_fields__)}.")
+    return cls(**data)
+
+
+@dataclass(frozen=True)
+class WeightScheme:
+    """How a weight matrix is written as scale times codes."""
+
+    name: WeightName = "binary"
+    """binary: codes -1, +1. ternary: codes -1, 0, +1."""
+    granularity: Granularity = "row"
+    """What one scale covers."""
+    group_size: int = 128
+    """Inputs per scale; read only when granularity is "group"; must divide K."""
+    learnable_scale: bool = False
+    """False: scale = mean|W| of the latent weight. True: a trained parameter that starts there."""
+    scale_dtype: ScaleDtype = "float16"
+    """The format the scale is rounded to, in training as in the exported file."""
+
+    def __post_init__(self) -> None:
+        _require_member("weight.name", self.name, get_args(WeightName))
+        _require_member("weight.granularity", self.granularity, get_args(Granularity))
+        _require_member("weight.scale_dtype", self.scale_dtype, get_args(ScaleDtype))
+        if self.group_size < 1:
+            raise ConfigError(f"`weight.group_size={self.group_size}` must be at least 1; 128 is the usual choice.")
+
+    @property
+    def torch_scale_dtype(self) -> torch.dtype:
+        """`scale_dtype` as a torch dtype."""
+        return _TORCH_SCALE_DTYPES[self.scale_dtype]
+
+    def inputs_per_scale(self, num_inputs: int) -> int:
+        """Number of inputs of a row under one scale: `group_size` for groups, else K."""
+        return self.group_size if self.granularity == "group" else num_inputs
+
+    def scale_shape(self, num_outputs: int, num_inputs: int) -> tuple[int, int]:
+        """Shape of the scale of a [N, K] weight: (1, 1), (N, 1) or (N, K // group_size).
+
+        Raises ConversionError when `group_size` does not divide K.
+        """
+        if self.granularity == "tensor":
+            return (1, 1)
+        if self.granularity == "row":
+            return (num_outputs, 1)
+        if num_inputs % self.group_size:
+            divisors = [d for d in range(2, num_inputs + 1) if num_inputs % d == 0]
+            raise ConversionError(
+                f"`weight.group_size={self.group_size}` does not divide the {num_inputs} inputs of a "
+                f"{num_outputs} x {num_inputs} weight. Sizes that do: {', '.join(map(str, divisors))}. "
+                "Set one of them, or `weight.granularity=row`."
+            )
+        return (num_outputs, num_inputs // self.group_size)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> WeightScheme:
+        """Inverse of `to_dict`. Raises ConfigError on unknown keys or values."""
+        return _build(cls, "weight", data)
+
+
+@dataclass(frozen=True)
+class ActivationScheme:
+    """How the input of a 1-bit layer is written as scale times codes, one scale per token."""
+
+    name: ActivationName = "int8"
+    """int8: codes -128..127. sign: codes -1, +1. none: the input stays float."""
+
+    def __post_init__(self) -> None:
+        _require_member("activation.name", self.name, get_args(ActivationName))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ActivationScheme:
+        """Inverse of `to_dict`. Raises ConfigError on unknown keys or values."""
+        return _build(cls, "activation", data)
+
+
+WEIGHT_SCHEMES: tuple[WeightName, ...] = get_args(WeightName)
+"""Every weight scheme name; a new one is tested as soon as it is listed."""
+GRANULARITIES: tuple[Granularity, ...] = get_args(Granularity)
+"""Everything one weight scale may cover."""
+ACTIVATION_SCHEMES: tuple[ActivationName, ...] = get_args(ActivationName)
+"""Every activation scheme name."""

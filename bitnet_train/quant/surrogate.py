@@ -1,0 +1,189 @@
+"""Gradients through the weight quantiser: three straight-through estimators with one interface.
+
+With codes c = Q(W / alpha), z = W / alpha and lam, t the hardness (a 0-dim tensor that a schedule moves):
+
+    identity   W_eff = (1 - lam) W + lam alpha c          dW = dW_eff                       lam in [0, 1], 1 = hard
+    clipped    the same value                             dW = dW_eff (1 - lam + lam 1[|z| <= clip])
+    tanh       W_eff = alpha f_t(z)                       dW = dW_eff f_t'(z)                     t in 0.3 .. 100
+               t >= 100: W_eff = alpha c                  dW = dW_eff 1[|z| <= clip]
+
+    binary     f_t(z) = tanh(t z) / tanh(t)
+    ternary    f_t(z) = (tanh(t (z - 1/2)) + tanh(t (z + 1/2))) / (tanh(t / 2) + tanh(3 t / 2))
+
+Both f_t tend to z for small t, pass through (1, 1), and tend to the codes for large t; their derivative is exact. The
+binary one is BinaryLLM (arXiv 2508.06974, section 3); the ternary staircase is ours, its two steps at the rounding
+thresholds +-1/2. Clipping follows ParetoQ (arXiv 2502.02631), lambda the Hugging Face 1.58-bit fine-tuning notes.
+
+alpha inside z is a constant for the gradient. A learnable alpha gets the LSQ-scaled gradient (arXiv 1902.08153)
+`sum over its tensor, row or group of dW_eff * dW_eff/dalpha / sqrt(numel(W))`, where dW_eff/dalpha is the code (times
+lam), or f_t(z) in the soft phase. Nothing of size N x K is kept for the backward but the latent weight itself.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from bitnet_train.errors import ConfigError
+from bitnet_train.quant.scheme import WeightScheme
+from bitnet_train.quant.weight import expand_scale, float_codes
+
+
+@dataclass(frozen=True)
+class Surrogate(ABC):
+    """A frozen strategy: the value of the effective weight and its two gradients."""
+
+    name: ClassVar[str]
+    hard: ClassVar[float]
+    """The hardness at which the effective weight is exactly scale * codes."""
+
+    def weight(self, latent_NK: Tensor, scale: Tensor, scheme: WeightScheme, hardness: Tensor) -> Tensor:
+        """Effective weight, float32 [N, K], differentiable in `latent_NK` (float32) and `scale` (of scale_shape).
+
+        `hardness` is a 0-dim float32 tensor; it is never read back to the host.
+        """
+        result = _EffectiveWeight.apply(latent_NK, scale, hardness, self, scheme)
+        assert isinstance(result, Tensor)
+        return result
+
+    @abstractmethod
+    def value(self, w_NK: Tensor, scale: Tensor, scheme: WeightScheme, hardness: Tensor) -> Tensor:
+        """W_eff, for a scale that broadcasts to [N, K]."""
+
+    @abstractmethod
+    def slopes(self, w_NK: Tensor, scale: Tensor, scheme: WeightScheme, hardness: Tensor) -> tuple[Tensor, Tensor]:
+        """Element-wise (dW_eff/dW, dW_eff/dalpha), each broadcastable to [N, K]."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Name and fields as plain values, ready for JSON."""
+        return {"name": self.name, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class Identity(Surrogate):
+    """The gradient passes unchanged."""
+
+    name: ClassVar[str] = "identity"
+    hard: ClassVar[float] = 1.0
+
+    def value(self, w_NK: Tensor, scale: Tensor, scheme: WeightScheme, hardness: Tensor) -> Tensor:
+        """Blend of latent and quantised weight."""
+        return torch.lerp(w_NK, float_codes(w_NK, scale, scheme) * scale, hardness)
+
+    def slopes(self, w_NK: Tensor, scale: Tensor, scheme: WeightScheme, hardness: Tensor) -> tuple[Tensor, Tensor]:
+        """One; and lam * codes."""
+        return torch.ones_like(hardness), hardness * float_codes(w_NK, scale, scheme)
+
+
+@dataclass(frozen=True)
+class Clipped(Surrogate):
+    """The gradient passes only where |W / alpha| <= clip."""
+
+    clip: float = 1.0
+
+    name: ClassVar[str] = "clipped"
+    hard: ClassVar[float] = 1.0
+
+    def __post_init__(self) -> None:
+        _require_positive_clip(self.clip)
+
+    def value(self, w_NK: Tensor, scale: Tensor, scheme: WeightScheme, hardness: Tensor) -> Tensor:
+        """Blend of latent and quantised weight."""
+        return torch.lerp(w_NK, float_codes(w_NK, scale, scheme) * scale, hardness)
+
+    def slopes(self, w_NK: Tensor, scale: Tensor, scheme: WeightScheme, hardness: Tensor) -> tuple[Tensor, Tensor]:
+        """Blend of one and the mask; and lam * codes."""
+        inside = (w_NK.abs() <= self.clip * scale).to(w_NK.dtype)
+        return 1 - hardness + hardness * inside, hardness * float_codes(w_NK, scale, scheme)
+
+
+@dataclass(frozen=True)
+class Tanh(Surrogate):
+    """A smooth step that sharpens with t and becomes the hard codes with a clipped gradient at t >= 100."""
+
+    clip: float = 1.0
+
+    name: ClassVar[str] = "tanh"
+    hard: ClassVar[float] = 100.0
+
+    def __post_init__(self) -> None:
+        _require_positive_clip(self.clip)
+
+    def value(self, w_NK: Tensor, scale: Tensor, scheme: WeightScheme, hardness: Tensor) -> Tensor:
+        """Scale times f_t(z), or times the codes once hard."""
+        soft, _ = _soft_step(w_NK / scale, scheme, hardness)
+        return torch.where(hardness >= self.hard, float_codes(w_NK, scale, scheme), soft) * scale
+
+    def slopes(self, w_NK: Tensor, scale: Tensor, scheme: WeightScheme, hardness: Tensor) -> tuple[Tensor, Tensor]:
+        """The exact derivative of f_t and f_t itself; the mask and the codes once hard."""
+        z = w_NK / scale
+        soft, slope = _soft_step(z, scheme, hardness)
+        is_hard = hardness >= self.hard
+        inside = (w_NK.abs() <= self.clip * scale).to(z.dtype)
+        return torch.where(is_hard, inside, slope), torch.where(is_hard, float_codes(w_NK, scale, scheme), soft)
+
+
+SURROGATES: dict[str, type[Surrogate]] = {cls.name: cls for cls in (Identity, Clipped, Tanh)}
+"""Every estimator by name."""
+
+
+def surrogate_from_dict(data: dict[str, Any]) -> Surrogate:
+    """Inverse of `Surrogate.to_dict`. Raises ConfigError on an unknown name or field."""
+    values = dict(data)
+    name = values.pop("name", None)
+    if name not in SURROGATES:
+        raise ConfigError(f"`surrogate.name={name}` is not a known estimator. Allowed: {', '.join(SURROGATES)}.")
+    cls = SURROGATES[name]
+    allowed = [field.name for field in fields(cls)]
+    unknown = sorted(set(values) - set(allowed))
+    if unknown:
+        raise ConfigError(f"`surrogate` {name} has unknown keys {unknown}. Allowed: {', '.join(allowed) or 'none'}.")
+    return cls(**values)
+
+
+class _EffectiveWeight(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, latent: Tensor, scale: Tensor, hardness: Tensor, surrogate: Surrogate, scheme: WeightScheme
+    ) -> Tensor:
+        ctx.save_for_backward(latent, scale, hardness)
+        ctx.surrogate, ctx.scheme = surrogate, scheme
+        return surrogate.value(latent, expand_scale(scale, *latent.shape), scheme, hardness)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+        grad = grad_outputs[0]
+        latent, scale, hardness = ctx.saved_tensors
+        expanded = expand_scale(scale, *latent.shape)
+        by_latent, by_scale = ctx.surrogate.slopes(latent, expanded, ctx.scheme, hardness)
+        d_latent = grad * by_latent if ctx.needs_input_grad[0] else None
+        d_scale = None
+        if ctx.needs_input_grad[1]:
+            d_scale = _sum_to(grad * by_scale, scale.shape) / latent.numel() ** 0.5
+        return d_latent, d_scale, None, None, None
+
+
+def _sum_to(value_NK: Tensor, shape: torch.Size) -> Tensor:
+    if shape == (1, 1):
+        return value_NK.sum().reshape(1, 1)
+    return value_NK.reshape(shape[0], shape[1], -1).sum(dim=-1)
+
+
+def _soft_step(z: Tensor, scheme: WeightScheme, t: Tensor) -> tuple[Tensor, Tensor]:
+    """f_t(z) and its derivative."""
+    if scheme.name == "binary":
+        step = torch.tanh(t * z)
+        height = torch.tanh(t)
+        return step / height, t * (1 - step * step) / height
+    lower, upper = torch.tanh(t * (z - 0.5)), torch.tanh(t * (z + 0.5))
+    height = torch.tanh(0.5 * t) + torch.tanh(1.5 * t)
+    return (lower + upper) / height, t * (2 - lower * lower - upper * upper) / height
+
+
+def _require_positive_clip(clip: float) -> None:
+    if not clip > 0:
+        raise ConfigError(f"`surrogate.clip={clip}` must be above 0; ParetoQ uses 1, up to 3 is usual.")

@@ -1,0 +1,86 @@
+"""Latent weights to codes and scales, and back.
+
+    binary    codes = where(w >= 0, +1, -1)                  arXiv 2310.11453, but sign(0) = +1: there is no third value
+    ternary   codes = clamp(round(w / scale), -1, +1)        arXiv 2402.17764, round half to even
+    scale     mean|w| over the tensor, the row or the group, rounded to `scale_dtype`
+
+Scales never fall below the smallest *normal* number of `scale_dtype` (2^-14 for float16): a subnormal scale would
+keep only a few bits, and a zero scale would erase the sign. An all-zero row therefore becomes a tiny constant, not 0.
+Everything is computed in float32. Not done here: packing into bits (`formats`), gradients (`surrogate`).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bitnet_train.errors import ConversionError
+from bitnet_train.quant.scheme import WeightScheme
+from bitnet_train.quant.straight_through import straight_through
+
+
+def absmean_scale(w_NK: Tensor, scheme: WeightScheme, *, checked: bool = True) -> Tensor:
+    """Scale mean|w| as float32 of `scheme.scale_shape(N, K)`, holding values exact in `scheme.scale_dtype`.
+
+    No gradient flows through it. Raises ConversionError when a mean is not finite or above the largest value of
+    `scale_dtype`; `checked=False` leaves that check out (it waits for the device) and then such a scale is inf or NaN.
+    """
+    with torch.no_grad():
+        magnitude = w_NK.detach().float().abs()
+        num_outputs, num_inputs = w_NK.shape
+        shape = scheme.scale_shape(num_outputs, num_inputs)
+        if shape == (1, 1):
+            mean = magnitude.mean().reshape(1, 1)
+        else:
+            mean = magnitude.reshape(num_outputs, shape[1], -1).mean(dim=-1)
+        if checked:
+            _require_storable(mean, scheme)
+        return _rounded(mean, scheme)
+
+
+def round_scale(scale: Tensor, scheme: WeightScheme) -> Tensor:
+    """A learnable float32 scale, rounded to `scale_dtype` and at least its smallest normal; identity gradient."""
+    return straight_through(scale, _rounded(scale.detach(), scheme))
+
+
+def quantize(w_NK: Tensor, scale: Tensor, scheme: WeightScheme) -> Tensor:
+    """Codes, int8 [N, K]: {-1, +1} for binary, {-1, 0, +1} for ternary. `scale` is float32 as `absmean_scale` gives."""
+    return float_codes(w_NK.detach().float(), expand_scale(scale.detach(), *w_NK.shape), scheme).to(torch.int8)
+
+
+def float_codes(w_NK: Tensor, scale_expanded: Tensor, scheme: WeightScheme) -> Tensor:
+    """The same codes as float32 [N, K], for a scale that already broadcasts to [N, K]."""
+    if scheme.name == "binary":
+        return torch.where(w_NK >= 0, 1.0, -1.0)
+    return torch.clamp(torch.round(w_NK / scale_expanded), -1, 1)
+
+
+def expand_scale(scale: Tensor, num_outputs: int, num_inputs: int) -> Tensor:
+    """A scale of shape (1, 1), (N, 1) or (N, G) made broadcastable to [N, K]."""
+    num_groups = scale.shape[1]
+    if num_groups == 1:
+        return scale
+    assert scale.shape[0] == num_outputs
+    assert num_inputs % num_groups == 0
+    grouped = scale.unsqueeze(-1).expand(num_outputs, num_groups, num_inputs // num_groups)
+    return grouped.reshape(num_outputs, num_inputs)
+
+
+def dequantize(codes: Tensor, scale: Tensor) -> Tensor:
+    """scale * codes as float32 [N, K]; exact, because a code is -1, 0 or +1."""
+    return codes.to(torch.float32) * expand_scale(scale.float(), *codes.shape)
+
+
+def _rounded(scale: Tensor, scheme: WeightScheme) -> Tensor:
+    dtype = scheme.torch_scale_dtype
+    return scale.float().clamp(min=torch.finfo(dtype).tiny).to(dtype).float()
+
+
+def _require_storable(mean: Tensor, scheme: WeightScheme) -> None:
+    limit = torch.finfo(scheme.torch_scale_dtype).max
+    largest = float(mean.max())
+    if not largest <= limit:
+        raise ConversionError(
+            f"a weight scale of {largest:.6g} cannot be stored as `weight.scale_dtype={scheme.scale_dtype}` "
+            f"(largest value {limit:.6g}). Check the weights for damage, or set `weight.scale_dtype=float32`."
+        )
