@@ -1,0 +1,68 @@
+"""The `README.md` of a packed folder: what it is, what it came from, how to use it. Made from facts alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from bitnet_train.export.manifest import LayerEntry, Sizes
+
+_CARD = """---
+library_name: bitnet-train
+base_model: {base_model}
+---
+
+# {title}
+
+{num_layers} linear layers of this model have weights of {bits}. Their planes take {packed_bytes:,} bytes and their
+scales {scale_bytes:,} bytes; in fp16 the same layers would take {fp16_bytes:,} bytes.
+
+```python
+import bitnet_train
+model = bitnet_train.load(".")   # a Hugging Face model; .generate() runs on the packed weights
+```
+
+`bitnet-train generate . --prompt "..."` does the same on the command line, and `bitnet-train validate .` checks every
+byte against `manifest.json`.
+
+{schemes}
+{facts}"""
+
+
+def model_card(
+    base_model: str, recipe: str, layers: Sequence[LayerEntry], sizes: Sizes, facts: dict[str, Any]
+) -> str:
+    """Return the text of the card."""
+    names = sorted({layer.scheme.name for layer in layers})
+    bits = " and ".join({"binary": "-1 or +1", "ternary": "-1, 0 or +1"}.get(name, name) for name in names)
+    return _CARD.format(
+        base_model=base_model,
+        title=f"{base_model}, {' and '.join(names)}",
+        num_layers=len(layers),
+        bits=bits,
+        packed_bytes=sizes.packed_bytes,
+        scale_bytes=sizes.scale_bytes,
+        fp16_bytes=sizes.fp16_bytes,
+        schemes=_scheme_lines(layers),
+        facts=_fact_lines({"recipe": recipe, **facts}),
+    )
+
+
+def _scheme_lines(layers: Sequence[LayerEntry]) -> str:
+    counts = Counter(_scheme_line(layer) for layer in layers)
+    return "".join(f"- {count} layers: {line}\n" for line, count in counts.items())
+
+
+def _scheme_line(layer: LayerEntry) -> str:
+    scheme = layer.scheme
+    scale = f"group of {scheme.group_size}" if scheme.granularity == "group" else scheme.granularity
+    return f"{scheme.name} weights, one {scheme.scale_dtype} scale per {scale}, activations {layer.activation.name}"
+
+
+def _fact_lines(facts: dict[str, Any]) -> str:
+    plain = {key: value for key, value in facts.items() if isinstance(value, str | int | float) and value != ""}
+    if not plain:
+        return ""
+    rows = "".join(f"| {key} | {str(value).replace('|', '/').replace(chr(10), ' ')} |\n" for key, value in plain.items())
+    return f"| fact | value |\n|---|---|\n{rows}"

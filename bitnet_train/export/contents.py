@@ -1,0 +1,124 @@
+"""What a model puts into `weights.safetensors`: packed layers, and everything else once and exactly.
+
+Packed:     every BitLinear as `<layer>.planes` (bits), `<layer>.scale` (the scheme's `scale_dtype`), `<layer>.bias` (f32).
+Not packed: every other parameter and persistent buffer in the narrowest type that holds it (`narrow.py`); tensors that
+            share memory (tied embeddings) once, with their other names in `tied`; and floating-point buffers that a
+            state dict leaves out (rotary frequencies), so that a reader computes with the very numbers of the training
+            run, and not with what its version of `pow` makes of the config. Masks and positions are rebuilt.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from bitnet_train.errors import FormatError
+from bitnet_train.export.manifest import LayerEntry, TensorEntry, sha256_of
+from bitnet_train.export.narrow import hashable, narrowest, same_bits
+from bitnet_train.progress import track
+from bitnet_train.formats.planes import pack_planes
+from bitnet_train.model.bit_linear import BitLinear, bit_layers
+
+
+@dataclass
+class Contents:
+    """Tensors by stored name, the packed layers in model order, and alias -> stored name of tied tensors."""
+
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    layers: list[LayerEntry] = field(default_factory=list)
+    tied: dict[str, str] = field(default_factory=dict)
+
+    def entries(self) -> dict[str, TensorEntry]:
+        """Return the manifest's description of every tensor."""
+        return {name: describe_tensor(tensor) for name, tensor in sorted(self.tensors.items())}
+
+
+def describe_tensor(tensor: Tensor) -> TensorEntry:
+    """Return dtype name, shape and hash of a CPU tensor."""
+    return TensorEntry(dtype_name(tensor.dtype), tuple(tensor.shape), sha256_of(hashable(tensor)))
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """Return `bfloat16` for `torch.bfloat16`."""
+    return str(dtype).removeprefix("torch.")
+
+
+def collect(model: nn.Module) -> Contents:
+    """Gather what `model` (merged, float32, with at least one BitLinear) stores; it stays as it is.
+
+    Raises
+    ------
+    FormatError
+        When there is nothing to pack, a tensor is not float32, or a scale does not fit its type.
+    """
+    layers = bit_layers(model)
+    if not layers:
+        raise FormatError("There is nothing to pack: the model has no BitLinear. Convert it first.")
+    contents = Contents()
+    with torch.no_grad():
+        for name, layer in track(layers.items(), "Packing", len(layers)):
+            _add_layer(contents, name, layer)
+        _add_the_rest(contents, model, set(layers))
+    return contents
+
+
+def _add_layer(contents: Contents, name: str, layer: BitLinear) -> None:
+    codes, scale = layer.quantized()
+    codes, scale = codes.cpu().contiguous(), scale.float().cpu()
+    scheme = layer.weight_scheme
+    stored_scale = scale.to(scheme.torch_scale_dtype).contiguous()
+    if not same_bits(stored_scale.to(torch.float32), scale.contiguous()):
+        raise FormatError(f"{name}: a scale is not representable in {scheme.scale_dtype}; it would change on disk.")
+    contents.tensors[f"{name}.planes"] = pack_planes(codes, scheme.name)
+    contents.tensors[f"{name}.scale"] = stored_scale
+    if layer.bias is not None:
+        contents.tensors[f"{name}.bias"] = layer.bias.detach().cpu().to(torch.float32).contiguous()
+    num_outputs, num_inputs = codes.shape
+    contents.layers.append(
+        LayerEntry(
+            name=name,
+            scheme=scheme,
+            activation=layer.activation,
+            num_outputs=num_outputs,
+            num_inputs=num_inputs,
+            has_bias=layer.bias is not None,
+            codes_sha256=sha256_of(hashable(codes)),
+            scale_sha256=sha256_of(hashable(stored_scale)),
+        )
+    )
+
+
+def _add_the_rest(contents: Contents, model: nn.Module, packed: set[str]) -> None:
+    first_name: dict[tuple[object, ...], str] = {}
+    for name, tensor in other_tensors(model, packed).items():
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            raise FormatError(
+                f"{name} is {dtype_name(tensor.dtype)}; a packed model computes in float32 and would give other "
+                "logits. Call `model.float()` before the export, and evaluate that model."
+            )
+        identity = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+        stored_name = first_name.setdefault(identity, name) if tensor.numel() else name
+        if stored_name != name:
+            contents.tied[name] = stored_name
+        else:
+            contents.tensors[name] = narrowest(tensor)
+
+
+def other_tensors(model: nn.Module, packed: set[str]) -> dict[str, Tensor]:
+    """Return by name every tensor outside the packed layers that a reader cannot rebuild from the config."""
+    found: dict[str, Tensor] = {}
+    for prefix, module in model.named_modules(remove_duplicate=False):
+        if prefix in packed or any(prefix.startswith(f"{name}.") for name in packed):
+            continue
+        own = {**module._parameters, **module._buffers}
+        for leaf, tensor in own.items():
+            rebuilt = leaf in module._non_persistent_buffers_set and not _is_floating(tensor)
+            if tensor is not None and not rebuilt:
+                found[f"{prefix}.{leaf}" if prefix else leaf] = tensor
+    return found
+
+
+def _is_floating(tensor: Tensor | None) -> bool:
+    return tensor is not None and tensor.is_floating_point()

@@ -1,0 +1,257 @@
+"""`manifest.json`: what a packed folder holds, and the hash of every byte of it. Schema 1.
+
+    {
+      "schema": 1,                      integer; a reader refuses a newer one
+      "format": "planes_v1",            byte layout of `<layer>.planes`, see `formats/planes.py`
+      "manifest_sha256": "...",         over the canonical JSON of all other fields
+      "created_by": {"bitnet_train": "0.1.0", "torch": ..., "transformers": ..., "python": ...},
+      "base_model": "...", "recipe": "...",
+      "model_class": "LlamaForCausalLM", "attention": "sdpa",
+      "layers": [{"name": ..., "scheme": {...}, "activation": "int8", "num_outputs": N, "num_inputs": K,
+                  "has_bias": false, "codes_sha256": ..., "scale_sha256": ...}],
+      "tensors": {"<name>": {"dtype": "bfloat16", "shape": [..], "sha256": ...}},   in weights.safetensors
+      "tied": {"lm_head.weight": "model.embed_tokens.weight"},                     alias -> stored name
+      "files": {"config.json": {"num_bytes": .., "sha256": ...}, ...},              all but the manifest
+      "sizes": {"packed_bytes": .., "scale_bytes": .., "fp16_bytes": .., "total_bytes": ..},
+      "facts": {...}                    free: what the run said about itself
+    }
+
+`codes_sha256` is over the int8 codes [N,K] in row order, so it does not depend on the byte layout, and any exporter
+can quote it; `scale_sha256` and a tensor's `sha256` are over its little-endian bytes as stored. Names of files are
+plain: a manifest cannot point outside its folder. A flipped byte anywhere, the manifest included, is found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from bitnet_train.errors import BitnetTrainError, FormatError
+from bitnet_train.export.json_fields import Fields, parse_object, read_text
+from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
+
+SCHEMA = 1
+FORMAT = "planes_v1"
+MANIFEST_NAME = "manifest.json"
+WEIGHTS_NAME = "weights.safetensors"
+
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file of the folder: its length in bytes and its SHA-256."""
+
+    num_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """One tensor of `weights.safetensors`: torch dtype name, shape, SHA-256 of its stored bytes."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    sha256: str
+
+
+@dataclass(frozen=True)
+class LayerEntry:
+    """One packed linear [N,K]; its tensors are `<name>.planes`, `<name>.scale` and, with a bias, `<name>.bias`."""
+
+    name: str
+    scheme: WeightScheme
+    activation: ActivationScheme
+    num_outputs: int
+    num_inputs: int
+    has_bias: bool
+    codes_sha256: str
+    scale_sha256: str
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Bytes of the packed layers, as planes, as scales, and as fp16 weights would be; and of the whole folder."""
+
+    packed_bytes: int
+    scale_bytes: int
+    fp16_bytes: int
+    total_bytes: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything `manifest.json` says; the fields are described at the top of this module."""
+
+    created_by: dict[str, str]
+    base_model: str
+    recipe: str
+    model_class: str
+    attention: str
+    layers: tuple[LayerEntry, ...]
+    tensors: dict[str, TensorEntry]
+    tied: dict[str, str]
+    files: dict[str, FileEntry]
+    sizes: Sizes
+    facts: dict[str, Any]
+
+    def to_json(self) -> str:
+        """Return the text of `manifest.json`."""
+        body = _to_body(self)
+        return json.dumps({**body, "manifest_sha256": _body_sha256(body)}, indent=1, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Manifest:
+        """Parse `manifest.json`; a FormatError says which field is missing, unknown, wrong or from a newer version."""
+        body = parse_object(text, MANIFEST_NAME)
+        _check_version(body)
+        stated = body.pop("manifest_sha256", None)
+        if stated != _body_sha256(body):
+            raise FormatError(
+                f"{MANIFEST_NAME} does not match its own `manifest_sha256`: it was edited or damaged. "
+                "Copy the folder again."
+            )
+        return _from_body(body)
+
+
+def sha256_of(data: bytes | memoryview) -> str:
+    """Return the SHA-256 of some bytes as 64 hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _body_sha256(body: dict[str, Any]) -> str:
+    return sha256_of(json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False).encode())
+
+
+def _to_body(manifest: Manifest) -> dict[str, Any]:
+    body = asdict(manifest)
+    body["layers"] = [
+        {**asdict(layer), "scheme": layer.scheme.to_dict(), "activation": layer.activation.name}
+        for layer in manifest.layers
+    ]
+    body = {"schema": SCHEMA, "format": FORMAT, **body}
+    return json.loads(json.dumps(body, allow_nan=False))  # tuples become lists, as the reader will see them
+
+
+def _check_version(body: dict[str, Any]) -> None:
+    schema, layout = body.get("schema"), body.get("format")
+    if type(schema) is not int or schema < 1:
+        raise FormatError(f"{MANIFEST_NAME}: `schema` must be a positive integer, not {schema!r}.")
+    if schema > SCHEMA:
+        raise FormatError(
+            f"This folder was written by a newer version: {MANIFEST_NAME} has schema {schema}, and this version reads "
+            f"up to {SCHEMA}. Upgrade: `pip install --upgrade bitnet-train`."
+        )
+    if layout != FORMAT:
+        raise FormatError(
+            f"{MANIFEST_NAME} says format {layout!r}; this version reads {FORMAT!r}. "
+            "Upgrade, or export the model again with this version."
+        )
+
+
+def _from_body(body: dict[str, Any]) -> Manifest:
+    fields = Fields(body, MANIFEST_NAME)
+    fields.take("schema", int)
+    fields.take("format", str)
+    manifest = Manifest(
+        created_by=fields.take_map("created_by", read_text),
+        base_model=fields.take("base_model", str),
+        recipe=fields.take("recipe", str),
+        model_class=fields.take("model_class", str),
+        attention=fields.take("attention", str),
+        layers=fields.take_list("layers", _read_layer),
+        tensors=fields.take_map("tensors", _read_tensor),
+        tied=fields.take_map("tied", read_text),
+        files=fields.take_map("files", _read_file),
+        sizes=_read_sizes(fields.take("sizes", dict)),
+        facts=fields.take("facts", dict),
+    )
+    fields.done()
+    _check_names(manifest)
+    return manifest
+
+
+def _read_layer(value: Any, where: str) -> LayerEntry:
+    fields = Fields(value, where)
+    layer = LayerEntry(
+        name=fields.take("name", str),
+        scheme=_read_scheme(WeightScheme.from_dict, fields.take("scheme", dict), f"{where}: `scheme`"),
+        activation=_read_scheme(ActivationScheme, fields.take("activation", str), f"{where}: `activation`"),
+        num_outputs=fields.take_count("num_outputs", 1),
+        num_inputs=fields.take_count("num_inputs", 1),
+        has_bias=fields.take("has_bias", bool),
+        codes_sha256=_checked_sha256(fields.take("codes_sha256", str), where),
+        scale_sha256=_checked_sha256(fields.take("scale_sha256", str), where),
+    )
+    fields.done()
+    return layer
+
+
+def _read_scheme(read: Any, value: Any, where: str) -> Any:
+    try:
+        return read(value)
+    except (BitnetTrainError, TypeError, ValueError, KeyError, AssertionError) as error:
+        raise FormatError(f"{where} is not a scheme that this version knows: {error}") from error
+
+
+def _read_tensor(value: Any, where: str) -> TensorEntry:
+    fields = Fields(value, where)
+    shape = fields.take_list("shape", _read_dimension)
+    entry = TensorEntry(fields.take("dtype", str), shape, _checked_sha256(fields.take("sha256", str), where))
+    fields.done()
+    return entry
+
+
+def _read_dimension(value: Any, where: str) -> int:
+    if type(value) is not int or value < 0:
+        raise FormatError(f"{where} must be a dimension, not {value!r}.")
+    return value
+
+
+def _read_file(value: Any, where: str) -> FileEntry:
+    fields = Fields(value, where)
+    entry = FileEntry(fields.take_count("num_bytes"), _checked_sha256(fields.take("sha256", str), where))
+    fields.done()
+    return entry
+
+
+def _read_sizes(value: dict[str, Any]) -> Sizes:
+    fields = Fields(value, f"{MANIFEST_NAME}: `sizes`")
+    names = ("packed_bytes", "scale_bytes", "fp16_bytes", "total_bytes")
+    sizes = Sizes(**{name: fields.take_count(name) for name in names})
+    fields.done()
+    return sizes
+
+
+def _checked_sha256(text: str, where: str) -> str:
+    if not _SHA256.fullmatch(text):
+        raise FormatError(f"{where}: {text[:80]!r} is not a SHA-256.")
+    return text
+
+
+def _check_names(manifest: Manifest) -> None:
+    """Check that files have plain names, that no layer appears twice, and that what is referred to is there."""
+    for name in manifest.files:
+        if not _PLAIN_NAME.fullmatch(name) or name == MANIFEST_NAME:
+            raise FormatError(
+                f"{MANIFEST_NAME}: {name!r} is not a plain file name. A packed folder only names files inside itself; "
+                "do not use this one."
+            )
+    if WEIGHTS_NAME not in manifest.files:
+        raise FormatError(f"{MANIFEST_NAME}: `files` does not name {WEIGHTS_NAME}.")
+    names = [layer.name for layer in manifest.layers]
+    if len(set(names)) != len(names):
+        raise FormatError(f"{MANIFEST_NAME}: a layer is named twice.")
+    needed = {f"{layer.name}.{part}" for layer in manifest.layers for part in layer_parts(layer)}
+    missing = sorted((needed | set(manifest.tied.values())) - set(manifest.tensors))
+    if missing:
+        raise FormatError(f"{MANIFEST_NAME}: `tensors` lacks {missing[0]!r}, which a layer needs.")
+
+
+def layer_parts(layer: LayerEntry) -> tuple[str, ...]:
+    """Return the last parts of the names of the tensors that store this layer."""
+    return ("planes", "scale", "bias") if layer.has_bias else ("planes", "scale")

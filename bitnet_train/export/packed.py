@@ -1,0 +1,161 @@
+"""Write a merged 1-bit model as one folder that is all a user needs: `bitnet_train.load(folder)`.
+
+    config.json, generation_config.json       Hugging Face's own
+    tokenizer files, chat template            Hugging Face's own
+    weights.safetensors                       planes, scales, and everything else exactly (`contents.py`)
+    README.md                                 a short model card
+    manifest.json                             written last: what is in the other files, with their hashes (`manifest.py`)
+
+What was trained is what is exported: codes and scales come from `BitLinear.quantized()`, which the trained forward
+itself calls. Nothing that Hugging Face would load by itself is left in the folder: there is no `model.safetensors`,
+so `from_pretrained` refuses it and cannot fill the packed layers with random numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+from copy import deepcopy
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from bitnet_train.errors import FormatError
+from bitnet_train.export.card import model_card
+from bitnet_train.export.contents import Contents, collect
+from bitnet_train.export.manifest import MANIFEST_NAME, WEIGHTS_NAME, FileEntry, Manifest
+from bitnet_train.export.reader import hash_file, read_manifest
+from bitnet_train.export.sizes import measure_sizes
+from bitnet_train.export.staging import staged_folder
+
+
+def export_packed(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    out_dir: str | Path,
+    facts: dict[str, Any] | None = None,
+    *,
+    force: bool = False,
+) -> Manifest:
+    """Pack `model` into the folder `out_dir` and return its manifest; the model stays as it is.
+
+    Parameters
+    ----------
+    model
+        A plain Hugging Face causal LM in float32 with at least one BitLinear; adapters merged.
+    tokenizer
+        Saved beside the weights; None leaves it out, and then only token ids go in and come out.
+    out_dir
+        A folder that does not exist or is empty.
+    facts
+        Anything JSON can hold; `base_model` and `recipe`, if there, become fields of the manifest.
+    force
+        Replace an earlier export at `out_dir`, and only that: a folder with other files is refused.
+
+    Raises
+    ------
+    FormatError
+        When adapters are still attached, there is nothing to pack, a tensor is not float32, the target is taken,
+        or the disk is full or read-only. Nothing has been changed then.
+    """
+    _check_model(model)
+    facts = plain_facts(facts or {})
+    with staged_folder(Path(out_dir).absolute(), force=force, owned=_files_of_an_export) as folder:
+        contents = collect(model)
+        _write_weights(contents, folder / WEIGHTS_NAME)
+        _write_companions(model, tokenizer, folder)
+        manifest = _describe(model, contents, facts, folder)
+        (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+    return manifest
+
+
+def plain_facts(value: Any) -> Any:
+    """Return `value` as JSON can hold it: paths and other objects as text, infinities and NaN as text too."""
+    if isinstance(value, dict):
+        return {str(key): plain_facts(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_facts(item) for item in value]
+    if isinstance(value, bool | int | str) or value is None:
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    return str(value)
+
+
+def _check_model(model: PreTrainedModel) -> None:
+    if hasattr(model, "peft_config"):
+        raise FormatError("The model still has adapters. Merge them first: `model = bitnet_train.merge(model)`.")
+    assert isinstance(model, PreTrainedModel), f"export_packed takes a Hugging Face model, not {type(model).__name__}"
+
+
+def _write_weights(contents: Contents, path: Path) -> None:
+    try:
+        save_file(contents.tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:  # the library wraps the operating system's error in its own
+        raise OSError(None, str(error)) from error
+
+
+def _write_companions(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, folder: Path) -> None:
+    config = deepcopy(model.config)
+    config.architectures = [type(model).__name__]
+    config.save_pretrained(folder)
+    if model.generation_config is not None:
+        model.generation_config.to_json_file(folder / "generation_config.json")
+    if tokenizer is not None:
+        in_one_file = isinstance(tokenizer.chat_template, dict)  # several templates would become a sub-folder
+        tokenizer.save_pretrained(str(folder), save_jinja_files=not in_one_file)
+
+
+def _describe(model: PreTrainedModel, contents: Contents, facts: dict[str, Any], folder: Path) -> Manifest:
+    base_model = str(facts.get("base_model") or model.config.name_or_path or "unknown")
+    recipe = str(facts.get("recipe") or "")
+    sizes = measure_sizes(contents.layers, contents.entries(), total_bytes=0)
+    (folder / "README.md").write_text(model_card(base_model, recipe, contents.layers, sizes, facts), encoding="utf-8")
+    files = {path.name: FileEntry(path.stat().st_size, hash_file(path)) for path in sorted(folder.iterdir())}
+    return Manifest(
+        created_by=versions(),
+        base_model=base_model,
+        recipe=recipe,
+        model_class=type(model).__name__,
+        attention=str(model.config._attn_implementation or ""),
+        layers=tuple(contents.layers),
+        tensors=contents.entries(),
+        tied=contents.tied,
+        files=files,
+        sizes=measure_sizes(contents.layers, contents.entries(), sum(entry.num_bytes for entry in files.values())),
+        facts=facts,
+    )
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that decide what a model computes."""
+    packages = {name: version(name) for name in ("torch", "transformers", "safetensors")}
+    return {"bitnet_train": _own_version(), **packages, "python": platform.python_version()}
+
+
+def _own_version() -> str:
+    import bitnet_train
+
+    return bitnet_train.__version__
+
+
+def _files_of_an_export(folder: Path) -> set[str]:
+    """Return the names that the packed folder at this path wrote; nothing when it is not one."""
+    try:
+        return {MANIFEST_NAME, *read_manifest(folder).files}
+    except FormatError:
+        return _names_in_a_damaged_manifest(folder)
+
+
+def _names_in_a_damaged_manifest(folder: Path) -> set[str]:
+    """Return the file names of a manifest that does not verify, so that `force` can also replace a damaged export."""
+    try:
+        body = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
+        return {MANIFEST_NAME, *map(str, body["files"])}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return set()

@@ -1,0 +1,83 @@
+"""How large the packed layers are, and how large they were: bytes, never rounded.
+
+fp16 stores a weight in 16 bits, a binary plane in 1: packed = fp16 / 16 exactly whenever K is a multiple of 64 (a row is
+padded to whole 64-bit words), plus the scales, 2 bytes each in fp16. A ternary layer has two planes: 1/8.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from rich.table import Table
+
+from bitnet_train.export.manifest import LayerEntry, Manifest, Sizes, TensorEntry
+
+FP16_BYTES = 2
+
+
+@dataclass(frozen=True)
+class LayerSize:
+    """Bytes of one packed layer [N,K]: its planes, its scales, and the fp16 weight that they stand for."""
+
+    name: str
+    shape: tuple[int, int]
+    packed_bytes: int
+    scale_bytes: int
+    fp16_bytes: int
+
+
+def layer_sizes(layers: Sequence[LayerEntry], tensors: Mapping[str, TensorEntry]) -> list[LayerSize]:
+    """Return the size of every packed layer, in model order."""
+    return [
+        LayerSize(
+            name=layer.name,
+            shape=(layer.num_outputs, layer.num_inputs),
+            packed_bytes=tensor_bytes(tensors[f"{layer.name}.planes"]),
+            scale_bytes=tensor_bytes(tensors[f"{layer.name}.scale"]),
+            fp16_bytes=FP16_BYTES * layer.num_outputs * layer.num_inputs,
+        )
+        for layer in layers
+    ]
+
+
+def measure_sizes(layers: Sequence[LayerEntry], tensors: Mapping[str, TensorEntry], total_bytes: int) -> Sizes:
+    """Return the sums over all layers, with the bytes of the whole folder passed through."""
+    each = layer_sizes(layers, tensors)
+    return Sizes(
+        packed_bytes=sum(size.packed_bytes for size in each),
+        scale_bytes=sum(size.scale_bytes for size in each),
+        fp16_bytes=sum(size.fp16_bytes for size in each),
+        total_bytes=total_bytes,
+    )
+
+
+def tensor_bytes(entry: TensorEntry) -> int:
+    """Return the bytes that a stored tensor takes."""
+    return math.prod(entry.shape) * getattr(torch, entry.dtype).itemsize
+
+
+def size_report(manifest: Manifest) -> list[LayerSize]:
+    """Return the size of every packed layer of a folder, in model order; the totals are in `manifest.sizes`."""
+    return layer_sizes(manifest.layers, manifest.tensors)
+
+
+def render_sizes(manifest: Manifest) -> Table:
+    """Return the size report as a table for the terminal, one line a layer, sums at the end."""
+    table = Table(title="Packed layers, bytes")
+    for column in ("layer", "shape", "fp16", "packed", "scales", "fp16 / (packed + scales)"):
+        table.add_column(column, justify="left" if column in ("layer", "shape") else "right")
+    for size in size_report(manifest):
+        shape = f"{size.shape[0]} x {size.shape[1]}"
+        table.add_row(size.name, shape, *_columns(size.fp16_bytes, size.packed_bytes, size.scale_bytes))
+    total = manifest.sizes
+    table.add_section()
+    table.add_row("all", "", *_columns(total.fp16_bytes, total.packed_bytes, total.scale_bytes))
+    table.caption = f"Whole folder: {total.total_bytes:,} bytes"
+    return table
+
+
+def _columns(fp16: int, packed: int, scales: int) -> list[str]:
+    return [f"{fp16:,}", f"{packed:,}", f"{scales:,}", f"{fp16 / (packed + scales):.2f}x"]

@@ -1,0 +1,189 @@
+"""`load(folder)`: a Hugging Face model that runs on packed weights, ready for `.generate()`.
+
+The model is built without memory for its parameters (they are on the `meta` device), the packed linears are put in
+place as `PackedLinear`, and every other tensor is read from the folder and widened to float32, which is exact. So the
+peak is the packed model plus one tensor, and no float weight of a packed layer ever exists.
+
+Every parameter gets memory of its own from torch's allocator, never a view of the mapped file: float kernels of the
+BLAS libraries may round differently for differently aligned arrays, and a packed model must give the very logits of
+the trained one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from bitnet_train.errors import FormatError, KernelError
+from bitnet_train.export.manifest import LayerEntry, Manifest
+from bitnet_train.export.reader import WeightsReader, open_weights, read_manifest, verify_files
+from bitnet_train.model.packed_linear import PackedLinear
+from bitnet_train.progress import track
+
+_SAFE_ATTENTION = ("eager", "sdpa")  # what every CPU build of torch has; another kind is left to transformers' default
+
+
+def load(path: str | Path, *, verify: bool = True, device: str | torch.device = "cpu") -> PreTrainedModel:
+    """Load the packed folder at `path` as a float32 Hugging Face causal LM in evaluation mode.
+
+    Parameters
+    ----------
+    path
+        A folder that `export_packed` wrote.
+    verify
+        Check the hash of every file first. False saves about a second per GB.
+    device
+        Where the model goes; the kernels run on the CPU.
+
+    Raises
+    ------
+    FormatError
+        When `path` is not a packed folder, is damaged, or was written by a newer version. Says what to do.
+    """
+    folder = Path(path)
+    manifest = verify_files(folder) if verify else read_manifest(folder)
+    config = _read_config(folder)
+    model = _empty_model(config, manifest)
+    with open_weights(folder, manifest) as weights:
+        for layer in track(manifest.layers, "Loading", len(manifest.layers)):
+            _put_layer(model, layer, weights)
+        _put_the_rest(model, manifest, weights)
+    _check_complete(model)
+    _put_generation_config(model, folder, manifest)
+    return model.eval().to(device)
+
+
+def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of the packed folder at `path`; FormatError when it has none."""
+    if "tokenizer_config.json" not in read_manifest(path).files:
+        raise FormatError(f"{path} was exported without a tokenizer. Load the tokenizer of its base model instead.")
+    try:
+        return AutoTokenizer.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise FormatError(f"The tokenizer in {path} cannot be loaded: {error}. Export the model again.") from error
+
+
+def _read_config(folder: Path) -> PreTrainedConfig:
+    try:
+        return AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise FormatError(
+            f"{folder / 'config.json'} cannot be used: {error}. Upgrade transformers if the architecture is newer than "
+            "yours; otherwise copy the folder again."
+        ) from error
+
+
+def _empty_model(config: PreTrainedConfig, manifest: Manifest) -> PreTrainedModel:
+    """Build the model with every parameter on the `meta` device and its buffers computed."""
+    options: dict[str, Any] = {"dtype": torch.float32}
+    if manifest.attention in _SAFE_ATTENTION:
+        options["attn_implementation"] = manifest.attention
+    with init_empty_weights(include_buffers=False):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False, **options)
+    if type(model).__name__ != manifest.model_class:
+        raise FormatError(
+            f"config.json describes a {type(model).__name__}, the manifest a {manifest.model_class}: "
+            "files of two folders were mixed. Copy the folder again."
+        )
+    return model
+
+
+def _put_layer(model: nn.Module, layer: LayerEntry, weights: WeightsReader) -> None:
+    replaced = _submodule(model, layer.name)
+    _check_shape(replaced, layer)
+    packed = read_layer(layer, weights)
+    parent, _, leaf = layer.name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, packed)
+
+
+def read_layer(layer: LayerEntry, weights: WeightsReader) -> PackedLinear:
+    """Read one packed layer; a FormatError names it when its tensors do not fit together."""
+    try:
+        return PackedLinear.from_planes(
+            weights.read(f"{layer.name}.planes"),
+            weights.read(f"{layer.name}.scale").to(torch.float32),
+            weights.read(f"{layer.name}.bias") if layer.has_bias else None,
+            layer.num_inputs,
+            layer.scheme,
+            layer.activation,
+        )
+    except (FormatError, KernelError, ValueError) as error:
+        raise FormatError(f"{layer.name}: {error}") from error
+
+
+def _check_shape(module: nn.Module, layer: LayerEntry) -> None:
+    weight = getattr(module, "weight", None)
+    allowed = {(layer.num_outputs, layer.num_inputs), (layer.num_inputs, layer.num_outputs)}  # Linear and Conv1D
+    if not isinstance(weight, Tensor) or tuple(weight.shape) not in allowed:
+        shape = list(weight.shape) if isinstance(weight, Tensor) else "no weight"
+        raise FormatError(
+            f"{layer.name} is {layer.num_outputs} x {layer.num_inputs} in the manifest and {shape} in the model that "
+            "config.json describes. Copy the folder again."
+        )
+
+
+def _put_the_rest(model: nn.Module, manifest: Manifest, weights: WeightsReader) -> None:
+    packed = {f"{layer.name}." for layer in manifest.layers}
+    for name in manifest.tensors:
+        prefix, _, leaf = name.rpartition(".")
+        if f"{prefix}." in packed:
+            continue
+        tensor = weights.read(name)
+        if tensor.is_floating_point():
+            tensor = tensor.to(torch.float32)
+        _put_tensor(_submodule(model, prefix), leaf, tensor, name)
+    for alias, name in manifest.tied.items():
+        kept, _, kept_leaf = name.rpartition(".")
+        prefix, _, leaf = alias.rpartition(".")
+        _put_tensor(_submodule(model, prefix), leaf, getattr(_submodule(model, kept), kept_leaf), alias)
+
+
+def _put_tensor(module: nn.Module, leaf: str, tensor: Tensor, name: str) -> None:
+    """Put `tensor` where `module` has a parameter or buffer of this name and shape; the same object stays tied."""
+    present = module._parameters.get(leaf)
+    if present is None:
+        present = module._buffers.get(leaf)
+    if present is None or present.shape != tensor.shape:
+        shape = "no such tensor" if present is None else f"{list(present.shape)}"
+        raise FormatError(
+            f"{name} has shape {list(tensor.shape)}, but the model that config.json describes has {shape}. "
+            "Copy the folder again, or install the transformers version that the manifest names."
+        )
+    if leaf in module._parameters and not isinstance(tensor, nn.Parameter):
+        tensor = nn.Parameter(tensor, requires_grad=False)
+    setattr(module, leaf, tensor)
+
+
+def _submodule(model: nn.Module, name: str) -> nn.Module:
+    try:
+        return model.get_submodule(name)
+    except AttributeError as error:
+        raise FormatError(
+            f"{type(model).__name__} has no module {name!r}, which the manifest names. Install the transformers "
+            "version that the manifest names, or export the model again."
+        ) from error
+
+
+def _check_complete(model: nn.Module) -> None:
+    named = [*model.named_parameters(), *model.named_buffers()]
+    empty = sorted(name for name, tensor in named if tensor.is_meta)
+    if empty:
+        raise FormatError(f"The folder has no values for {empty[0]!r}. Export the model again.")
+
+
+def _put_generation_config(model: PreTrainedModel, folder: Path, manifest: Manifest) -> None:
+    if "generation_config.json" in manifest.files:
+        model.generation_config = GenerationConfig.from_pretrained(str(folder), local_files_only=True)
