@@ -1,0 +1,189 @@
+"""A linear layer whose weights are +-1 (or -1, 0, +1) times a scale, trained through the quantiser.
+
+    training     y = linear(Qa(x), W_eff) + b                    W_eff and its gradients from the surrogate, Qa with
+                                                                identity gradient
+    evaluation   acc[t,n,g] = sum over group g of x_codes * w_codes                            exact integers
+                 y = (sum over g, in order, of w_scale[n,g] * acc[t,n,g]) * x_scale[t] + b     float32 steps
+
+Evaluation is the contract that the packed kernels keep bit for bit: see `kernels.reference`. Training computes the same
+value up to float32 rounding when the surrogate is hard. In evaluation nothing is differentiable, autocast is off, and
+the codes are kept from call to call until a parameter changes (`version_cache`).
+
+The seed's layer `y = alpha (W_b . A_q) + beta` is this one with alpha = `scale` (learnable) and beta = `bias`.
+Latent weights, scales and biases are float32. With activation "none" there are no integers:
+y = linear(x, scale * codes) + b.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from bitnet_train.errors import ConversionError
+from bitnet_train.kernels import reference
+from bitnet_train.model.version_cache import VersionCache
+from bitnet_train.quant.activation import fake_quantize_activation, quantize_activation
+from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
+from bitnet_train.quant.surrogate import Surrogate
+from bitnet_train.quant.weight import absmean_scale, dequantize, quantize, round_scale
+
+
+class BitLinear(nn.Module):
+    """Linear layer [.., K] -> [.., N] with quantised weights.
+
+    Parameters: `weight` float32 [N, K] (latent), `bias` float32 [N] or None, `scale` float32 of
+    `weight_scheme.scale_shape(N, K)` when it is learnable, else None. Buffer `hardness`: 0-dim float32, not saved.
+    """
+
+    hardness: Tensor
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        bias: bool,
+        weight_scheme: WeightScheme,
+        activation: ActivationScheme,
+        surrogate: Surrogate,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        self.in_features, self.out_features = in_features, out_features
+        self.weight_scheme, self.activation, self.surrogate = weight_scheme, activation, surrogate
+        shape = weight_scheme.scale_shape(out_features, in_features)
+        self.weight = nn.Parameter(torch.zeros(out_features, in_features, device=device))
+        self.bias = nn.Parameter(torch.zeros(out_features, device=device)) if bias else None
+        self.scale = nn.Parameter(torch.ones(shape, device=device)) if weight_scheme.learnable_scale else None
+        self.register_buffer("hardness", torch.tensor(surrogate.hard, device=device), persistent=False)
+        self._cache = VersionCache()
+
+    @classmethod
+    def from_linear(
+        cls, linear: nn.Module, weight_scheme: WeightScheme, activation: ActivationScheme, surrogate: Surrogate
+    ) -> BitLinear:
+        """Copy of an `nn.Linear` or GPT-2 `Conv1D` (whose weight is [K, N]); a learnable scale starts at mean|W|.
+
+        Raises ConversionError for another type, a group size that does not divide K, or an unstorable scale.
+        """
+        weight, bias = linear_parameters(linear)
+        num_outputs, num_inputs = weight.shape
+        layer = cls(
+            num_inputs,
+            num_outputs,
+            bias=bias is not None,
+            weight_scheme=weight_scheme,
+            activation=activation,
+            surrogate=surrogate,
+            device=weight.device,
+        )
+        with torch.no_grad():
+            layer.weight.copy_(weight)
+            if bias is not None and layer.bias is not None:
+                layer.bias.copy_(bias)
+            if layer.scale is not None:
+                layer.scale.copy_(absmean_scale(layer.weight, weight_scheme))
+        return layer.train(linear.training)
+
+    def latent(self) -> Tensor:
+        """The float weight [N, K] that is quantised."""
+        return self.weight
+
+    def rounded_scale(self, latent: Tensor | None = None, *, checked: bool = False) -> Tensor:
+        """The scale that the forward uses, float32 of scale_shape; differentiable when it is learnable."""
+        if self.scale is not None:
+            return round_scale(self.scale, self.weight_scheme)
+        return absmean_scale(self.latent() if latent is None else latent, self.weight_scheme, checked=checked)
+
+    def quantized(self, latent: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Codes int8 [N, K] and scale float32 of scale_shape: what evaluation multiplies by and export writes."""
+        if latent is not None:
+            return self._quantize(latent)
+        watched = (self.weight,) if self.scale is None else (self.weight, self.scale)
+        return self._cache.get(watched, lambda: self._quantize(self.latent()))
+
+    @torch.no_grad()
+    def _quantize(self, latent: Tensor) -> tuple[Tensor, Tensor]:
+        scale = self.rounded_scale(latent, checked=True)
+        return quantize(latent, scale, self.weight_scheme), scale
+
+    def forward(self, x: Tensor, latent: Tensor | None = None) -> Tensor:
+        """x [.., K] to [.., N] in the dtype of x (under autocast in training: of the matmul)."""
+        if not self.training:
+            return self.linear_from_codes(x, *self.quantized(latent))
+        weight = self.effective_weight(latent)
+        x = fake_quantize_activation(x, self.activation)
+        if torch.is_autocast_enabled(x.device.type):
+            return F.linear(x, weight, self.bias)
+        return F.linear(x, weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+
+    def effective_weight(self, latent: Tensor | None = None) -> Tensor:
+        """W_eff float32 [N, K] of the training forward, differentiable in the latent weight and a learnable scale."""
+        with torch.autocast(self.weight.device.type, enabled=False):
+            latent = (self.latent() if latent is None else latent).float()
+            return self.surrogate.weight(latent, self.rounded_scale(latent), self.weight_scheme, self.hardness)
+
+    @torch.no_grad()
+    def linear_from_codes(self, x: Tensor, codes: Tensor, scale: Tensor) -> Tensor:
+        """The evaluation forward for given codes int8 [N, K] and scale; float32 inside, returned in the dtype of x."""
+        with torch.autocast(x.device.type, enabled=False):
+            rows = x.reshape(-1, self.in_features).float()
+            bias = None if self.bias is None else self.bias.float()
+            if self.activation.name == "none":
+                y = F.linear(rows, dequantize(codes, scale), bias)
+            else:
+                x_codes, x_scale = quantize_activation(rows, self.activation)
+                group = self.weight_scheme.inputs_per_scale(self.in_features)
+                y = reference.linear(x_codes, x_scale, codes, scale, bias, group)
+        return y.reshape(*x.shape[:-1], self.out_features).to(x.dtype)
+
+    def train(self, mode: bool = True) -> BitLinear:
+        """Switch between the training and the evaluation forward; training forgets the kept codes."""
+        if mode:
+            self._cache.clear()
+        return super().train(mode)
+
+    def extra_repr(self) -> str:
+        """Sizes and schemes, for `print(model)`."""
+        scheme = self.weight_scheme
+        grain = f"group {scheme.group_size}" if scheme.granularity == "group" else scheme.granularity
+        return (
+            f"{self.in_features}, {self.out_features}, bias={self.bias is not None}, {scheme.name} per {grain}, "
+            f"activation={self.activation.name}, surrogate={self.surrogate.name}"
+        )
+
+
+def linear_parameters(linear: nn.Module) -> tuple[Tensor, Tensor | None]:
+    """Weight [N, K] (a view, detached) and bias [N] of an `nn.Linear` or `Conv1D`; ConversionError for other types."""
+    if isinstance(linear, nn.Linear):
+        weight = linear.weight.detach()
+    elif isinstance(linear, Conv1D):
+        weight = linear.weight.detach().t()
+    else:
+        raise ConversionError(f"{type(linear).__name__} cannot become a BitLinear. Allowed: nn.Linear, GPT-2's Conv1D.")
+    return weight, None if linear.bias is None else linear.bias.detach()
+
+
+def clean_name(name: str) -> str:
+    """A module's name as in the unadapted model: without PEFT's `base_model.model.` and `.base_layer`."""
+    return name.removeprefix("base_model.model.").removesuffix(".base_layer")
+
+
+def bit_layers(model: nn.Module) -> dict[str, BitLinear]:
+    """Every BitLinear by its clean name, in model order; the names are the same before, during and after LoRA."""
+    return {clean_name(name): module for name, module in model.named_modules() if isinstance(module, BitLinear)}
+
+
+def set_hardness(model: nn.Module | Iterable[BitLinear], value: float | Tensor) -> None:
+    """Give every BitLinear this hardness (see `quant.surrogate`), in place on its own device."""
+    layers: Any = bit_layers(model).values() if isinstance(model, nn.Module) else model
+    for layer in layers:
+        if isinstance(value, Tensor):
+            layer.hardness.copy_(value)
+        else:
+            layer.hardness.fill_(value)

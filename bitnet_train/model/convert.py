@@ -1,0 +1,220 @@
+"""Swap the linears of a causal LM for BitLinear: look at everything first, then change everything, or nothing.
+
+`plan_conversion` reads the model and says for each layer what would happen and why; whatever could fail (a pattern
+that matches nothing, a group size that does not divide K, NaN weights, a scale outside fp16) fails there. `convert`
+then replaces modules in place. A head whose weight is tied to the embedding is untied with a copy, and the plan says
+so. The embedding itself stays as it is: it is a table look-up, not a product, so a popcount kernel gains nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from bitnet_train.errors import ConversionError
+from bitnet_train.model.bit_linear import BitLinear, bit_layers, linear_parameters
+from bitnet_train.model.select import Selection, candidates, check_patterns, is_selected, layer_role, star_numbers
+from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
+from bitnet_train.quant.surrogate import Identity, Surrogate
+from bitnet_train.quant.weight import absmean_scale
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """What happens to one layer. `shape` is (N, K): outputs, inputs (for an embedding: rows, width)."""
+
+    name: str
+    role: str
+    shape: tuple[int, int]
+    action: Literal["convert", "keep"]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every Linear, Conv1D and Embedding of a model with what happens to it."""
+
+    rows: tuple[PlanRow, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def converted(self) -> tuple[str, ...]:
+        """Names of the layers that are converted, in model order."""
+        return tuple(row.name for row in self.rows if row.action == "convert")
+
+    @property
+    def num_weights(self) -> int:
+        """Weights in the converted layers."""
+        return sum(row.shape[0] * row.shape[1] for row in self.rows if row.action == "convert")
+
+    def render(self) -> str:
+        """A table with one line per family of equal layers, then totals and notes."""
+        families: dict[tuple[str, ...], int] = {}
+        for row in self.rows:
+            shape = f"{row.shape[0]} x {row.shape[1]}"
+            key = (star_numbers(row.name), row.role, shape, row.action, row.reason)
+            families[key] = families.get(key, 0) + 1
+        lines = [("layer", "role", "N x K", "action", "why", "layers")]
+        lines += [(*key, str(count)) for key, count in families.items()]
+        widths = [max(len(line[column]) for line in lines) for column in range(6)]
+        table = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
+        total = f"{len(self.converted)} of {len(self.rows)} layers become 1-bit, {self.num_weights:,} weights."
+        return "\n".join([*(line.rstrip() for line in table), total, *self.notes])
+
+
+def plan_conversion(model: PreTrainedModel, selection: Selection, weight_scheme: WeightScheme) -> Plan:
+    """Say what `convert` would do, changing nothing.
+
+    Raises ConversionError: the model holds BitLinear already; a pattern matches nothing; nothing is selected; a
+    selected weight has NaN or Inf, is not divisible into groups, has an unstorable scale, or is shared with a layer
+    outside the plan.
+    """
+    name = type(model).__name__
+    if bit_layers(model):
+        raise ConversionError(f"{name} holds BitLinear layers already. Convert a freshly loaded model.")
+    layers = candidates(model)
+    roles = {key: layer_role(model, key, module) for key, module in layers.items()}
+    linears = {key: role for key, role in roles.items() if not isinstance(layers[key], nn.Embedding)}
+    if "embedding" in selection.roles:
+        raise ConversionError(_embedding_refusal(selection))
+    check_patterns(selection, linears, name)
+    rows = tuple(_plan_row(key, roles[key], module, selection) for key, module in layers.items())
+    plan = Plan((*rows, *_unreachable_rows(model)), _notes(model, rows))
+    if not plan.converted:
+        raise ConversionError(
+            f"nothing to convert in {name}: no layer passes `model.select`={selection.to_dict()}. "
+            f"Roles found: {', '.join(sorted(set(linears.values()))) or 'no Linear at all'}."
+        )
+    for key in plan.converted:
+        _require_convertible(key, layers[key], weight_scheme)
+    _require_unshared(model, plan.converted)
+    return plan
+
+
+def convert(
+    model: PreTrainedModel,
+    *,
+    selection: Selection | None = None,
+    weight: WeightScheme | None = None,
+    activation: ActivationScheme | None = None,
+    surrogate: Surrogate | None = None,
+    plan: Plan | None = None,
+) -> Plan:
+    """Replace the selected layers by BitLinear, in place, and return the plan that was carried out.
+
+    Defaults: attention and mlp, binary per row with fixed fp16 scales, int8 activations, identity estimator. A `plan`
+    from `plan_conversion` saves a second look. Raises ConversionError before anything is changed.
+    """
+    weight = weight or WeightScheme()
+    plan = plan or plan_conversion(model, selection or Selection(), weight)
+    replace_layers(model, plan.converted, weight, activation or ActivationScheme(), surrogate or Identity())
+    return plan
+
+
+def replace_layers(
+    model: PreTrainedModel,
+    names: Iterable[str],
+    weight: WeightScheme,
+    activation: ActivationScheme,
+    surrogate: Surrogate,
+) -> None:
+    """Replace exactly the named layers. Raises ConversionError for an unknown name; then nothing is changed."""
+    names, modules = tuple(names), dict(model.named_modules())
+    missing = [name for name in names if name not in modules]
+    if missing:
+        raise ConversionError(f"{type(model).__name__} has no layer {missing[0]} ({len(missing)} names are unknown).")
+    made = {name: BitLinear.from_linear(modules[name], weight, activation, surrogate) for name in names}
+    if any(modules[name] is model.get_output_embeddings() for name in made):
+        _untie(model)
+    for name, layer in made.items():
+        model.set_submodule(name, layer, strict=True)
+
+
+def _plan_row(name: str, role: str, module: nn.Module, selection: Selection) -> PlanRow:
+    if isinstance(module, nn.Embedding):
+        return PlanRow(name, role, (module.num_embeddings, module.embedding_dim), "keep", "a look-up table stays float")
+    weight, _ = linear_parameters(module)
+    chosen, reason = is_selected(name, role, selection)
+    return PlanRow(name, role, (weight.shape[0], weight.shape[1]), "convert" if chosen else "keep", reason)
+
+
+def _unreachable_rows(model: nn.Module) -> tuple[PlanRow, ...]:
+    """Stacked expert tensors: matrices that no Linear holds, named so that nobody thinks they were converted."""
+    return tuple(
+        PlanRow(
+            name, "other", (parameter.shape[0] * parameter.shape[1], parameter.shape[2]), "keep", "a stacked tensor"
+        )
+        for name, parameter in model.named_parameters()
+        if parameter.ndim == 3
+    )
+
+
+def _notes(model: PreTrainedModel, rows: Iterable[PlanRow]) -> tuple[str, ...]:
+    if any(row.role == "head" and row.action == "convert" for row in rows) and is_tied(model):
+        return ("The head shares its weight with the embedding: it gets a copy, the embedding stays float.",)
+    return ()
+
+
+def is_tied(model: PreTrainedModel) -> bool:
+    """Whether the output embedding is the very tensor of the input embedding."""
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    return head is not None and getattr(head, "weight", None) is getattr(embedding, "weight", 0)
+
+
+def _untie(model: PreTrainedModel) -> None:
+    model.config.tie_word_embeddings = False
+    model.config.get_text_config().tie_word_embeddings = False
+    model.all_tied_weights_keys = {}
+
+
+def _require_convertible(name: str, module: nn.Module, scheme: WeightScheme) -> None:
+    weight, _ = linear_parameters(module)
+    if weight.is_meta:
+        raise ConversionError(f"{name} has no data (device meta). Load the weights before converting.")
+    if not weight.is_floating_point():
+        raise ConversionError(f"{name} holds {weight.dtype}, an already quantised weight. Load the model in float32.")
+    broken = _count_nonfinite(weight)
+    if broken:
+        raise ConversionError(
+            f"{name} has {broken} NaN or infinite weights of {weight.numel()}. The checkpoint is damaged; load a sound "
+            f"one, or leave the layer out with `model.select.exclude=['{name}']`."
+        )
+    try:
+        absmean_scale(weight, scheme)
+    except ConversionError as error:
+        raise ConversionError(f"{name}: {error}") from None
+
+
+def _count_nonfinite(weight: Tensor) -> int:
+    return weight.numel() - int(torch.isfinite(weight).sum())
+
+
+def _require_unshared(model: PreTrainedModel, names: Iterable[str]) -> None:
+    """A selected layer must be reachable by one name only; the head may share with the embedding."""
+    owners: dict[int, list[str]] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        weight = getattr(module, "weight", None)
+        if isinstance(weight, Tensor) and module is not model.get_input_embeddings():
+            owners.setdefault(id(weight), []).append(name)
+    shared = {names[0]: names for names in owners.values() if len(names) > 1}
+    for name in names:
+        for group in shared.values():
+            if name in group:
+                others = ", ".join(other for other in group if other != name)
+                raise ConversionError(
+                    f"{name} shares its weight with {others}; converting it would split them. "
+                    f"Leave it out with `model.select.exclude=['{name}']`."
+                )
+
+
+def _embedding_refusal(selection: Selection) -> str:
+    roles = [role for role in selection.roles if role != "embedding"]
+    return (
+        "`model.select.roles` names `embedding`, but a 1-bit embedding is not offered: it is a table look-up, not a "
+        f"product. Allowed: attention, mlp, head. Set `model.select.roles={roles or ['attention', 'mlp']}`."
+    )
