@@ -1,0 +1,1 @@
+"""Bytes: integer codes to packed tensors and back. No files, no modules."""
