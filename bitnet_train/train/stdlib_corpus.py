@@ -1,4 +1,5 @@
-"""The text everyone has: the running interpreter's own standard library, one module a document.
+"""
+The text everyone has: the running interpreter's own standard library, one module a document.
 
 About 10 MB of Python in CPython 3.11-3.13. A module is *held out* when the first byte of the SHA-256 of its
 relative path is below 13 (5 % of all modules), so the split is the same on every machine and for every Python
@@ -44,9 +45,7 @@ def stdlib_documents(split: Split, *, include_tests: bool = False) -> Iterator[s
     left_out = _LEFT_OUT_FOLDERS if include_tests else _LEFT_OUT_FOLDERS | _TEST_FOLDERS
     for path in sorted(root.rglob("*.py")):
         relative = path.relative_to(root)
-        if left_out.isdisjoint(relative.parts[:-1]) and is_held_out(relative.as_posix()) == (
-            split == "validation"
-        ):
+        if left_out.isdisjoint(relative.parts[:-1]) and is_held_out(relative.as_posix()) == (split == "validation"):
             text = path.read_text(encoding="utf-8", errors="ignore")
             if text.strip():
                 yield text

@@ -1,0 +1,212 @@
+"""
+The data module: rows made once, then batches that are a pure function of (seed, step).
+
+    read_corpus -> tokenise_examples -> TokenRows (cached) -> StepBatchSampler -> {input_ids, labels, attention_mask}
+
+One training batch holds the rows of one optimiser step. The loader is endless; the trainer stops at its `max_steps`.
+Give the trainer `use_distributed_sampler=False`: the sampler already deals each rank its share.
+
+What a checkpoint keeps is one number, the next batch: the number this module started from plus the batches the
+trainer has *processed* since, so batches a loader has prefetched do not count. `state_dict` may be called from
+`on_train_batch_end`: the batch that just ended counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from bitnet_train.errors import ConfigError, DataError
+from bitnet_train.train.chat import segments
+from bitnet_train.train.chunk import TokenRows, collate
+from bitnet_train.train.corpus import read_corpus
+from bitnet_train.train.data_config import DataConfig
+from bitnet_train.train.sampler import StepBatchSampler
+from bitnet_train.train.token_cache import CACHE_VERSION, SPLITS, digest, load_rows, save_rows, tokenizer_digest
+from bitnet_train.train.tokenise import tokenise_examples
+
+_NO_LIMIT = 10**9  # transformers writes 10**30 for "unknown"
+Batch = dict[str, Tensor]
+
+
+class BitDataModule(LightningDataModule):
+    """
+    Batches for training and validation.
+
+    tokenizer: a fast one. batch_rows: rows of one optimiser step, over all ranks. cache_dir: where token caches go.
+    teacher: the full-precision model; needed by `source=self`, and used to check context length and vocabulary.
+    """
+
+    def __init__(
+        self,
+        config: DataConfig,
+        tokenizer: PreTrainedTokenizerBase,
+        batch_rows: int,
+        seed: int,
+        cache_dir: str | Path,
+        teacher: PreTrainedModel | None = None,
+    ) -> None:
+        super().__init__()
+        if batch_rows < 1 or seed < 0:
+            raise ConfigError(f"batch rows ({batch_rows}) must be at least 1 and the seed ({seed}) at least 0.")
+        _check_context(config, tokenizer, teacher)
+        self.config, self.tokenizer, self.teacher = config, tokenizer, teacher
+        self.batch_rows, self.seed, self.cache_dir = batch_rows, seed, Path(cache_dir)
+        self._rows: dict[str, TokenRows] | None = None
+        self._facts: dict[str, Any] = {}
+        self._start = 0  # batch the current loader began with, or the next one will
+        self._processed_before: int | None = None  # what the trainer had processed by then; None without a loader
+
+    def prepare_data(self) -> None:
+        """Make the token cache; Lightning calls this on one process per node."""
+        self.setup()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Load or make the rows of both splits. Raises DataError; see `corpus` and `tokenise`."""
+        if self._rows is None:
+            rows, self._facts = load_or_tokenise(self.config, self.tokenizer, self.cache_dir, self.teacher)
+            limits = {"train": self.config.max_train_rows, "validation": self.config.max_validation_rows}
+            self._rows = {split: _subset(rows[split], limits[split]) for split in SPLITS}
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Return an endless loader of training batches that begins at the saved position."""
+        rows = self._of("train")
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        if self.batch_rows % world:
+            raise ConfigError(f"{self.batch_rows} rows per step cannot be shared by {world} processes; use a multiple.")
+        self._start, self._processed_before = self._next_batch(), self._processed()
+        sampler = StepBatchSampler(len(rows), self.batch_rows, self.seed, start=self._start, rank=rank, world=world)
+        return DataLoader(_Picks(rows, self.config.crop_padding), sampler=sampler, batch_size=None)
+
+    def val_dataloader(self) -> DataLoader[Batch] | list[Batch]:
+        """Return the validation rows in order, `batch_rows` at a time; an empty list without a validation split."""
+        rows = self._of("validation")
+        picks = [list(range(i, min(i + self.batch_rows, len(rows)))) for i in range(0, len(rows), self.batch_rows)]
+        return DataLoader(_Picks(rows, self.config.crop_padding), sampler=picks, batch_size=None) if picks else []
+
+    def validation_rows(self) -> Batch:
+        """Return all validation rows as one batch: input_ids, labels, attention_mask, each int64 [R, L]."""
+        return collate(self._of("validation"))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the sampler's position: the next batch to train on."""
+        return {"next_batch": self._next_batch()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue at the saved batch; the next `train_dataloader()` begins there."""
+        self._start, self._processed_before = int(state_dict["next_batch"]), None
+
+    def teardown(self, stage: str) -> None:
+        """Keep the position when the trainer lets go, so that a later fit continues there."""
+        self._start, self._processed_before = self._next_batch(), None
+
+    def describe(self) -> dict[str, Any]:
+        """
+        Return facts as plain JSON: source, kind, unused fields, content and cache hashes, and figures per split.
+
+        `train` and `validation` count all rows made; `train_rows` and `validation_rows` what is left after
+        `max_train_rows` and `max_validation_rows`.
+        """
+        used = {f"{split}_rows": len(self._of(split)) for split in SPLITS}
+        return {**self._facts, **used, "batch_rows": self.batch_rows, "seed": self.seed}
+
+    def first_sample(self) -> list[tuple[str, bool]]:
+        """Return the first row of the first batch, decoded, as runs of (text, is trained)."""
+        rows = self._of("train")
+        sampler = StepBatchSampler(len(rows), self.batch_rows, self.seed)
+        row = sampler.batch(0)[0]
+        num_tokens = int(rows.lengths[row])
+        return segments(rows.input_ids[row, :num_tokens], rows.trained[row, :num_tokens], self.tokenizer)
+
+    def _of(self, split: str) -> TokenRows:
+        self.setup()
+        assert self._rows is not None
+        return self._rows[split]
+
+    def _processed(self) -> int:
+        """Return how many training batches the trainer has finished, in this and restored runs."""
+        if self.trainer is None:
+            return 0
+        return self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
+
+    def _next_batch(self) -> int:
+        if self._processed_before is None:
+            return self._start
+        return self._start + self._processed() - self._processed_before
+
+
+class _Picks(Dataset[Batch]):
+    """Rows by lists of row numbers: item [i, j, ...] is the collated batch."""
+
+    def __init__(self, rows: TokenRows, crop: bool) -> None:
+        self.rows, self.crop = rows, crop
+
+    def __getitem__(self, indices: list[int]) -> Batch:
+        return collate(self.rows.select(indices), crop=self.crop)
+
+
+def load_or_tokenise(
+    config: DataConfig, tokenizer: PreTrainedTokenizerBase, cache_dir: Path, teacher: PreTrainedModel | None
+) -> tuple[dict[str, TokenRows], dict[str, Any]]:
+    """Return (rows by split, facts), from the cache when the same content was tokenised before."""
+    corpus = read_corpus(config, tokenizer, cache_dir, teacher)
+    settings = [CACHE_VERSION, corpus.kind, config.context_tokens, config.min_tokens]
+    key = digest(corpus.content_sha256, tokenizer_digest(tokenizer), settings)
+    found = load_rows(cache_dir, key)
+    if found is None:
+        rows, counts = {}, {}
+        for split, examples in (("train", corpus.train), ("validation", corpus.validation)):
+            made = tokenise_examples(examples, tokenizer, config.context_tokens, config.min_tokens, split)
+            rows[split], counts[split] = made[0], asdict(made[1])
+        save_rows(cache_dir, key, rows, counts)
+        found = rows, counts
+    rows, counts = found
+    _check_vocabulary(rows, teacher)
+    facts = {
+        "source": config.source,
+        "path": config.path,
+        "kind": corpus.kind,
+        "context_tokens": config.context_tokens,
+        "unused_fields": list(corpus.unused_fields),
+        "content_sha256": corpus.content_sha256,
+        "cache_key": key,
+        **counts,
+    }
+    return rows, facts
+
+
+def _subset(rows: TokenRows, limit: int | None) -> TokenRows:
+    """Return a fixed random subset, in order; the same for every seed, so that runs can be compared."""
+    if limit is None or limit >= len(rows):
+        return rows
+    return rows.select(np.sort(np.random.default_rng(0).permutation(len(rows))[:limit]))
+
+
+def _check_context(config: DataConfig, tokenizer: PreTrainedTokenizerBase, teacher: PreTrainedModel | None) -> None:
+    limits = {"the tokenizer's model_max_length": tokenizer.model_max_length}
+    if teacher is not None:
+        limits["the model's max_position_embeddings"] = getattr(teacher.config, "max_position_embeddings", _NO_LIMIT)
+    for what, limit in limits.items():
+        if isinstance(limit, int) and config.context_tokens > limit:
+            raise DataError(
+                f"`data.context_tokens={config.context_tokens}` exceeds {what}, {limit}. Use {limit} or less."
+            )
+
+
+def _check_vocabulary(rows: dict[str, TokenRows], teacher: PreTrainedModel | None) -> None:
+    if teacher is None:
+        return
+    vocabulary = teacher.get_input_embeddings().weight.shape[0]
+    largest = max(int(part.input_ids.max(initial=0)) for part in rows.values())
+    if largest >= vocabulary:
+        raise DataError(
+            f"The tokenizer gives token {largest}, but the model knows only {vocabulary}. They do not belong together:"
+            " load the tokenizer that came with the model."
+        )
