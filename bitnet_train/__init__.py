@@ -1,0 +1,58 @@
+"""Turn a pretrained causal language model into a true 1-bit model, keep it good, and prove the packed result.
+
+The steps of the command line, as functions (each documents its shapes and errors):
+
+    convert(model, ...)                    Linear -> BitLinear, all or nothing; returns the plan it carried out
+    attach(model, config)                  LoRA inside the quantiser, or what else trains
+    merge(model)                           W <- W + sBA, bit for bit the function that was trained
+    export_packed(model, tokenizer, ...)   one folder: planes, scales, manifest, tokenizer
+    load(path)                             that folder as a Hugging Face model on the CPU kernel
+    validate(path, ...)                    five levels of proof that it computes what was trained
+
+`export` itself is the package of exporters (`bitnet_train.export`), because importing any part of a subpackage binds its
+name here; a function of that name would be there or not depending on what was imported first. Each exporter is named
+after its format instead: `export_packed`.
+
+Importing this package imports no torch; the first use of a name above does.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bitnet_train import export
+    from bitnet_train.export.packed import export_packed
+    from bitnet_train.model.bit_lora import attach
+    from bitnet_train.model.convert import convert
+    from bitnet_train.model.merge import merge
+    from bitnet_train.runtime.load import load
+    from bitnet_train.runtime.validate import validate
+
+__version__ = "0.1.0"
+
+__all__ = ["__version__", "attach", "convert", "export", "export_packed", "load", "merge", "validate"]
+
+_HOMES = {
+    "attach": "bitnet_train.model.bit_lora",
+    "convert": "bitnet_train.model.convert",
+    "export_packed": "bitnet_train.export.packed",
+    "load": "bitnet_train.runtime.load",
+    "merge": "bitnet_train.model.merge",
+    "validate": "bitnet_train.runtime.validate",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the module behind a public name on first use."""
+    if name == "export":
+        return import_module("bitnet_train.export")
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}. Public names: {', '.join(__all__)}.")
+
+
+def __dir__() -> list[str]:
+    """List the public names, imported yet or not."""
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,90 @@
+"""Checks before anything is loaded: keys and types of one layer, then values and their agreement in the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from bitnet_train.config.rules import RANGES, RULES
+from bitnet_train.config.schema import REQUIRED, Config
+from bitnet_train.config.suggest import did_you_mean, known_keys, nearest_key, sections
+from bitnet_train.errors import ConfigError
+
+DEFAULT = "default"
+_KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "list": "a list"}
+
+
+def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested sections as dotted keys; a known key's value is never opened further."""
+    flat: dict[str, Any] = {}
+    for name, value in content.items():
+        full = f"{prefix}{name}"
+        if full in sections() and isinstance(value, Mapping):
+            flat |= flatten(value, f"{full}.")
+        else:
+            flat[full] = value
+    return flat
+
+
+def check_layer(content: Mapping[str, Any], origin: str) -> None:
+    """Raise `ConfigError` naming `origin` for a key the schema lacks, or a value of another type."""
+    typed = OmegaConf.structured(Config)
+    for name, value in flatten(content).items():
+        field = known_keys().get(name)
+        if field is None:
+            raise ConfigError(
+                f"`{name}` ({origin}): there is no such key.{nearest_key(name)} "
+                "`bitnet-train show --keys` lists all keys."
+            )
+        try:
+            OmegaConf.update(typed, name, value, merge=False)
+        except OmegaConfBaseException:
+            raise ConfigError(
+                f"`{name}={value}` ({origin}) is not {_kind(str(field.type))}. The key means: {field.metadata['doc']}."
+            ) from None
+
+
+def check_config(config: Config, origins: Mapping[str, str]) -> None:
+    """Raise `ConfigError` for a missing value, a value that is not allowed, or two values that contradict."""
+    for name, field in known_keys().items():
+        value = value_of(config, name)
+        if value == REQUIRED:
+            raise ConfigError(f"`{name}` must be given: {field.metadata['doc']}. Add `{name}=...`.")
+        if field.metadata["choices"]:
+            _check_choices(name, value, field.metadata["choices"], origins)
+    for names, holds, allowed in RANGES:
+        for name in names:
+            if (value := value_of(config, name)) is not None and not holds(value):
+                raise ConfigError(f"{_given(name, value, origins)} is out of range: it must be {allowed}.")
+    for name, broken, reason in RULES:
+        if broken(config):
+            raise ConfigError(f"{_given(name, value_of(config, name), origins)} {reason}")
+
+
+def value_of(config: Config, name: str) -> Any:
+    """Return the value of one dotted key."""
+    value: Any = config
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _kind(annotation: str) -> str:
+    kind = annotation.removesuffix(" | None")
+    return _KINDS.get(kind.split("[")[0], kind) + (" or null" if kind != annotation else "")
+
+
+def _check_choices(name: str, value: Any, allowed: tuple[str, ...], origins: Mapping[str, str]) -> None:
+    for item in value if isinstance(value, list) else [value]:
+        if item not in allowed:
+            raise ConfigError(
+                f"{_given(name, item, origins)} is not a known choice.{did_you_mean(str(item), allowed)} "
+                f"Allowed: {', '.join(allowed)}."
+            )
+
+
+def _given(name: str, value: Any, origins: Mapping[str, str]) -> str:
+    return f"`{name}={value}` ({origins.get(name, DEFAULT)})"

@@ -1,0 +1,113 @@
+"""Hydra composition: schema, then `configs/main.yaml`, the chosen group files, the recipe, the command line.
+
+Later layers win. A recipe is a Hydra group of its own, registered from whatever file was named, so a bundled recipe, a
+copied one and the saved configuration of a run travel the same way. Every layer is checked against the typed schema by
+itself before Hydra merges them: an error can then name the file, and nothing has been loaded yet.
+
+A group chosen on the command line for a *saved run* replaces that whole group; over a *recipe* it replaces the group
+file, and what the recipe's own lines set stays (Hydra's rule), which is said in `Composed.notes`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from bitnet_train.config.check import check_config, check_layer, flatten, value_of
+from bitnet_train.config.layers import Layer, choices, layers
+from bitnet_train.config.layout import house
+from bitnet_train.config.schema import CALL_KEYS, Config
+from bitnet_train.config.target import Target, find_target
+from bitnet_train.config.words import COMMAND_LINE, Words, read_words
+from bitnet_train.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A checked configuration, and where each of its values came from."""
+
+    config: Config
+    target: Target
+    choices: dict[str, str]  # group -> chosen file's name
+    origins: dict[str, str]  # dotted key -> file, or `command line`; keys at the schema's default are absent
+    notes: list[str]  # what a person should know about how the layers met
+
+
+def compose(word: str | None = None, overrides: Sequence[str] = ()) -> Composed:
+    """Compose the configuration of a recipe, file or directory with `key=value` and `group=choice` overrides.
+
+    Raises `ConfigError` naming the file (or the command line), the key, the value, what is allowed, and the nearest.
+    """
+    target, words = find_target(word), read_words(overrides)
+    replaced = words.choices if target.run_dir else {}
+    content = {name: value for name, value in target.content.items() if name not in replaced}
+    chosen = choices(content, target.label, words)
+    stack = layers(chosen, content, target.label, words)
+    for layer in stack:
+        check_layer(layer.values, layer.origin)
+    origins = {name: layer.origin for layer in stack for name in flatten(layer.values)}
+    config = _merge(content, chosen, words)
+    check_config(config, origins)
+    _place(config, target, origins)
+    return Composed(config, target, chosen, origins, _notes(stack, words, origins, config))
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Return the configuration as plain dictionaries, as a run saves it: without the words and flags of the call."""
+    container = OmegaConf.to_container(OmegaConf.structured(config), resolve=True)
+    assert isinstance(container, dict)
+    return {str(name): value for name, value in container.items() if name not in CALL_KEYS}
+
+
+def to_yaml(config: Config) -> str:
+    """Return `to_dict` as YAML; composing a directory that holds it as `config.yaml` gives the same configuration."""
+    return OmegaConf.to_yaml(OmegaConf.create(to_dict(config)))
+
+
+def _merge(content: Mapping[str, Any], chosen: Mapping[str, str], words: Words) -> Config:
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    store.store(group="recipe", name="chosen", node=dict(content), package="_global_")
+    picks = [f"{group}={choice}" for group, choice in chosen.items() if group in words.choices]
+    try:
+        with initialize_config_dir(str(house() / "configs"), version_base="1.3", job_name="bitnet-train"):
+            merged = hydra_compose("main", overrides=["recipe=chosen", *picks])
+        for name, value in words.values.items():
+            OmegaConf.update(merged, name, value, merge=False, force_add=True)
+        config = OmegaConf.to_object(merged)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(f"The configuration cannot be composed: {' '.join(str(error).split())}") from error
+    assert isinstance(config, Config)
+    return config
+
+
+def _place(config: Config, target: Target, origins: dict[str, str]) -> None:
+    """Set what the first word decides: the recipe's name, the directory to work on, and that a run is continued."""
+    config.recipe = target.name
+    config.path = str(target.path) if target.path else None
+    if target.run_dir:
+        config.run.dir = str(target.run_dir)
+        origins["run.dir"] = COMMAND_LINE
+    if target.kind == "run" and origins.get("trainer.resume") != COMMAND_LINE:
+        config.trainer.resume = "auto"
+        origins["trainer.resume"] = "a run directory is continued"
+
+
+def _notes(stack: Sequence[Layer], words: Words, origins: Mapping[str, str], config: Config) -> list[str]:
+    """Name what a recipe's own lines keep although the command line chose another file for that group."""
+    return [
+        f"{origins[name]} sets `{name}`={value_of(config, name)}, which stays over {layer.origin}. "
+        f"Add `{name}={value}` to change it."
+        for layer in stack
+        if layer.group in words.choices
+        for name, value in flatten(layer.values).items()
+        if origins[name] not in (layer.origin, COMMAND_LINE) and value_of(config, name) != value
+    ]

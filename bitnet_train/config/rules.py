@@ -1,0 +1,164 @@
+"""The values that are allowed, and those that contradict each other, as two tables that the tests run over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from bitnet_train.config.objects import ALLOWED_PREFIXES, is_allowed
+from bitnet_train.config.schema import Config
+
+Range = tuple[tuple[str, ...], Callable[[Any], bool], str]
+Rule = tuple[str, Callable[[Config], bool], str]
+
+_INFINITY = float("inf")
+
+RANGES: tuple[Range, ...] = (
+    (
+        (
+            "weight.group_size",
+            "adapter.rank",
+            "data.max_documents",
+            "data.max_train_rows",
+            "data.max_validation_rows",
+            "data.self_corpus.documents",
+            "data.self_corpus.batch_documents",
+            "data.self_corpus.prompt_tokens",
+            "trainer.max_steps",
+            "trainer.batch_rows",
+            "trainer.micro_rows",
+            "trainer.save_every_steps",
+            "trainer.log_every_steps",
+            "trainer.keep_last",
+            "trainer.devices",
+            "trainer.num_threads",
+            "evaluate.max_tokens",
+            "validate.num_prompts",
+            "validate.new_tokens",
+            "validate.num_tokens",
+            "generate.max_new_tokens",
+            "debug.every_steps",
+        ),
+        lambda value: value >= 1,
+        "1 or more",
+    ),
+    (("adapter.dropout",), lambda value: 0 <= value < 1, "at least 0 and below 1"),
+    (
+        (
+            "schedule.warmup_fraction",
+            "schedule.final_lr_fraction",
+            "schedule.decay_fraction",
+            "schedule.soft_fraction",
+        ),
+        lambda value: 0 <= value <= 1,
+        "between 0 and 1",
+    ),
+    (("data.context_tokens",), lambda value: value >= 8, "8 or more"),
+    (("data.min_tokens",), lambda value: value >= 2, "2 or more"),
+    (("data.validation_fraction",), lambda value: 0 <= value < 1, "at least 0 and below 1"),
+    (("generate.top_p", "data.self_corpus.top_p"), lambda value: 0 < value <= 1, "above 0 and at most 1"),
+    (
+        (
+            "weight.clip",
+            "adapter.alpha",
+            "loss.temperature",
+            "data.self_corpus.temperature",
+            "schedule.tanh_start",
+            "schedule.tanh_end",
+            "optimizer.lr",
+        ),
+        lambda value: 0 < value < _INFINITY,
+        "a finite number above 0",
+    ),
+    (
+        (
+            "loss.kl",
+            "loss.ce",
+            "loss.hidden",
+            "loss.balance_step",
+            "trainer.validate_every_steps",
+            "optimizer.scale_lr_factor",
+            "optimizer.weight_decay",
+            "optimizer.clip_norm",
+            "generate.temperature",
+            "generate.top_k",
+        ),
+        lambda value: 0 <= value < _INFINITY,
+        "a finite number, 0 or more",
+    ),
+    (
+        ("optimizer.betas",),
+        lambda value: len(value) == 2 and all(0 <= beta < 1 for beta in value),
+        "two numbers, each at least 0 and below 1",
+    ),
+)
+
+RULES: tuple[Rule, ...] = (
+    (
+        "adapter.dropout",
+        lambda c: c.adapter.kind != "lora_outside" and c.adapter.dropout > 0,
+        "needs `adapter.kind=lora_outside`: inside the quantiser a dropped input would change the codes. "
+        "Set `adapter.dropout=0`.",
+    ),
+    (
+        "adapter.kind",
+        lambda c: c.adapter.kind == "scales_only" and not c.weight.learnable_scale,
+        "trains the scales, which are fixed. Set `weight.learnable_scale=true`.",
+    ),
+    (
+        "trainer.micro_rows",
+        lambda c: c.trainer.micro_rows > c.trainer.batch_rows,
+        "is more than the rows of a step. Lower it to `trainer.batch_rows` or below.",
+    ),
+    (
+        "schedule.hardness",
+        lambda c: c.schedule.hardness == "tanh" and c.weight.estimator != "tanh",
+        "hardens a tanh estimator. Set `weight.estimator=tanh`, or `schedule.hardness` to lambda or hard.",
+    ),
+    (
+        "schedule.hardness",
+        lambda c: c.schedule.hardness == "lambda" and c.weight.estimator == "tanh",
+        "mixes latent and quantised weights, which the tanh estimator does not. "
+        "Set `weight.estimator` to identity or clipped, or `schedule.hardness=tanh`.",
+    ),
+    (
+        "schedule.tanh_start",
+        lambda c: c.schedule.tanh_start > c.schedule.tanh_end,
+        "is above `schedule.tanh_end`: the quantiser hardens, it does not soften.",
+    ),
+    (
+        "loss.kl",
+        lambda c: c.loss.kl == c.loss.ce == c.loss.hidden == 0,
+        "leaves nothing to lower, as `loss.ce` and `loss.hidden` are 0 too. Set one of the three above 0.",
+    ),
+    (
+        "data.path",
+        lambda c: c.data.source in ("files", "hub") and not c.data.path,
+        "is missing: `data.source` files needs a file or a folder, hub a dataset id. Add `data.path=...`.",
+    ),
+    (
+        "data.min_tokens",
+        lambda c: c.data.min_tokens > c.data.context_tokens,
+        "is more than a row holds. Lower it to `data.context_tokens` or below.",
+    ),
+    (
+        "data.self_corpus.document_tokens",
+        lambda c: c.data.self_corpus.document_tokens < c.data.self_corpus.prompt_tokens + 2,
+        "leaves nothing to write after the prompt: it must be at least `data.self_corpus.prompt_tokens` + 2.",
+    ),
+    (
+        "model.roles",
+        lambda c: not c.model.roles,
+        "selects no layer. Name at least one of: attention, mlp, head, embedding.",
+    ),
+    (
+        "logger.custom",
+        lambda c: (c.logger.kind == "custom") != bool(c.logger.custom),
+        "and `logger.kind=custom` go together. Set both or neither.",
+    ),
+    (
+        "logger.custom",
+        lambda c: bool(c.logger.custom) and not is_allowed(c.logger.custom),
+        f"may only build what starts with {' or '.join(ALLOWED_PREFIXES)} (its `_target_`, nested ones too).",
+    ),
+)

@@ -1,0 +1,87 @@
+"""The command line's first word: a recipe's name, a recipe file, a run directory, or an artefact directory.
+
+A run directory is a folder with the `config.yaml` that its run saved; an artefact directory has a `manifest.json`. An
+artefact that still lies inside its run directory brings that run's configuration along.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from bitnet_train.config.layout import label, recipes
+from bitnet_train.config.suggest import did_you_mean
+from bitnet_train.errors import ConfigError
+
+Kind = Literal["none", "recipe", "run", "artefact"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the first word names, and the YAML that comes with it (empty where there is none)."""
+
+    kind: Kind = "none"
+    name: str = "none"
+    label: str = ""
+    content: dict[str, Any] = field(default_factory=dict)
+    path: Path | None = None  # the run or artefact directory itself
+    run_dir: Path | None = None
+
+
+def find_target(word: str | None) -> Target:
+    """Tell what `word` names and read its YAML.
+
+    Raises `ConfigError` for a word that names nothing, a folder that is neither a run nor an artefact, and a file that
+    is not YAML.
+    """
+    if word is None:
+        return Target()
+    path = Path(word).expanduser()
+    if word in recipes():
+        return _recipe(recipes()[word])
+    if path.is_dir():
+        return _directory(path)
+    if path.is_file() or path.suffix in {".yaml", ".yml"}:
+        return _recipe(path)
+    raise ConfigError(
+        f"`{word}` is neither a recipe nor a file nor a directory.{did_you_mean(word, recipes())} "
+        f"Recipes: {', '.join(recipes())}. `bitnet-train ls` shows recipes, choices and runs."
+    )
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read one YAML file as plain dictionaries; `ConfigError` names the file, and the line where the parser knows it."""
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such file. `bitnet-train cp RECIPE` makes one to edit.") from None
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{label(path)}: not readable as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+        raise ConfigError(f"{label(path)}: the file must hold `key: value` lines, got a {type(content).__name__}.")
+    return {str(name): value for name, value in content.items()}
+
+
+def _recipe(path: Path) -> Target:
+    return Target("recipe", path.stem, label(path), read_yaml(path))
+
+
+def _directory(path: Path) -> Target:
+    is_artefact = (path / "manifest.json").is_file()
+    run_dir = next((folder for folder in (path, path.absolute().parent) if (folder / "config.yaml").is_file()), None)
+    if is_artefact and run_dir is None:
+        return Target("artefact", path.name, str(path), path=path)
+    if run_dir is None or (run_dir != path and not is_artefact):
+        raise ConfigError(
+            f"{path}: neither a run directory (it has no `config.yaml`) nor an artefact (it has no `manifest.json`). "
+            "`bitnet-train ls` lists the runs."
+        )
+    saved = run_dir / "config.yaml"
+    content = read_yaml(saved)
+    name = str(content.get("recipe", run_dir.name))
+    return Target("artefact" if is_artefact else "run", name, str(saved), content, path, run_dir)

@@ -1,0 +1,99 @@
+"""The command line's `key=value` and `group=choice` words, checked before anything is composed.
+
+Hydra parses them; its answer to a wrong key ("append with +key") would only move the mistake, so the key is looked up
+here first. A key may be shortened to its last part where only one key ends so: `max_steps=20`, `resume=auto`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from bitnet_train.config.layout import groups
+from bitnet_train.config.suggest import did_you_mean, known_keys, nearest_key
+from bitnet_train.errors import ConfigError
+
+COMMAND_LINE = "command line"
+
+
+@dataclass
+class Words:
+    """What the command line asks for: choices of groups, and values of keys."""
+
+    choices: dict[str, str] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)  # by full dotted key
+
+
+def read_words(words: Sequence[str]) -> Words:
+    """Parse and check the words; `ConfigError` names the word, and the nearest key or choice."""
+    read = Words()
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals or name.startswith(("+", "~")):
+            bare = word.lstrip("+~") if equals else f"{word}=VALUE"
+            raise ConfigError(f"`{word}` ({COMMAND_LINE}): every word sets a key that exists. Write `{bare}`.")
+        if name in groups():
+            read.choices[name] = checked_choice(name, text, COMMAND_LINE)
+        else:
+            full = full_key(name, word)
+            is_text = full in known_keys() and str(known_keys()[full].type).startswith("str")
+            read.values[full] = _text(text) if is_text else _parsed(word)
+    return read
+
+
+def checked_choice(group: str, choice: Any, origin: str) -> str:
+    """Return `choice` if `configs/<group>/` has it."""
+    allowed = groups()[group]
+    if choice in allowed:
+        return choice
+    raise ConfigError(
+        f"`{group}={choice}` ({origin}): there is no such choice.{did_you_mean(str(choice), allowed)} "
+        f"Choices of `{group}`: {', '.join(allowed)}. A single key is set as `{group}.KEY=VALUE`."
+    )
+
+
+def full_key(name: str, word: str) -> str:
+    """Return the full dotted key of `name`, which may be the last part alone where that is unique."""
+    known = known_keys()
+    if name in known or any(name.startswith(f"{free}.") for free in free_keys()):
+        return name
+    ending = [key for key in known if "." not in name and key.endswith(f".{name}")]
+    if len(ending) == 1:
+        return ending[0]
+    if ending:
+        raise ConfigError(f"`{word}` ({COMMAND_LINE}): which one, `{'` or `'.join(ending)}`?")
+    raise ConfigError(
+        f"`{word}` ({COMMAND_LINE}): there is no key `{name}`.{nearest_key(name) or did_you_mean(name, groups())} "
+        "`bitnet-train show --keys` lists all keys."
+    )
+
+
+def free_keys() -> list[str]:
+    """Return the keys whose values are dictionaries with keys of their own choosing."""
+    return [name for name, key in known_keys().items() if str(key.type).startswith("dict")]
+
+
+def _text(text: str) -> str | None:
+    """Take the text as it stands, so that a prompt may hold any punctuation; quotes around all of it are dropped."""
+    if len(text) >= 2 and text[0] == text[-1] and text[0] in "'\"":
+        text = text[1:-1]
+    elif text == "null":
+        return None
+    return text.replace("${", "\\${")
+
+
+def _parsed(word: str) -> Any:
+    try:
+        override = OverridesParser.create().parse_override(word)
+    except HydraException as error:
+        raise ConfigError(
+            f"`{word}` ({COMMAND_LINE}): not a `key=value` word: {' '.join(str(error).splitlines()[0].split())}. "
+            "Lists are `[a,b]`; quote punctuation inside them."
+        ) from None
+    if override.is_sweep_override():
+        raise ConfigError(f"`{word}` ({COMMAND_LINE}): one value is needed, not a sweep. A list is `[a,b]`.")
+    return override.value()
