@@ -1,0 +1,149 @@
+"""Decide what trains: LoRA inside or outside the quantiser, scales only, or every latent weight.
+
+    lora_inside    y = Q(W + s B A) x; A, B train, with learnable scales, biases and norms as configured
+    lora_outside   y = Q(W) x + s B A x; only A and B train, so that the packed base stays what it was
+    scales_only    learnable scales train, with biases and norms as configured
+    none           every latent weight of a BitLinear trains, with learnable scales, biases and norms as configured
+
+Layers that were not converted, and the embeddings, stay frozen unless `train_embeddings` is set (not with
+`lora_outside`). LoRA goes through PEFT's own LoraConfig and get_peft_model; the one underscored hook is used here only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from bitnet_train.errors import ConfigError, ConversionError
+from bitnet_train.model.bit_linear import BitLinear, bit_layers, clean_name
+from bitnet_train.model.lora_layers import LoraInside, LoraOutside
+
+AdapterKind = Literal["lora_inside", "lora_outside", "scales_only", "none"]
+_LORA_LAYERS: dict[str, type[nn.Module]] = {"lora_inside": LoraInside, "lora_outside": LoraOutside}
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """What trains and with which low rank."""
+
+    kind: AdapterKind = "lora_inside"
+    rank: int = 64
+    alpha: float = 128.0
+    rslora: bool = True
+    """Scale by alpha / sqrt(rank) instead of alpha / rank."""
+    dropout: float = 0.0
+    """Share of inputs dropped before A; `lora_outside` only."""
+    train_norms: bool = True
+    train_bias: bool = True
+    """Biases of the converted layers."""
+    train_embeddings: bool = False
+    """Input embedding, and the head (one tensor where they are tied)."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(AdapterKind):
+            raise ConfigError(f"`adapter.kind={self.kind}` is unknown. Allowed: {', '.join(get_args(AdapterKind))}.")
+        if self.rank < 1:
+            raise ConfigError(f"`adapter.rank={self.rank}` must be at least 1; 64 is the usual choice.")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"`adapter.dropout={self.dropout}` must be in [0, 1).")
+        if self.dropout and self.kind == "lora_inside":
+            raise ConversionError(
+                f"`adapter.dropout={self.dropout}` cannot act with `adapter.kind=lora_inside`: B A is added to the "
+                "weight before quantising, so there is no separate input to drop. Set `adapter.dropout=0`, or use "
+                "`adapter.kind=lora_outside`."
+            )
+
+
+def attach(model: PreTrainedModel, config: AdapterConfig) -> PreTrainedModel | PeftModel:
+    """Make a converted model ready to train: a PeftModel for the LoRA kinds, else the same model; requires_grad is set.
+
+    Raises ConversionError when the model has no BitLinear, has an adapter already, or `scales_only` finds no learnable
+    scale.
+    """
+    layers = bit_layers(model)
+    if not layers:
+        raise ConversionError(f"{type(model).__name__} has no BitLinear to adapt. Run `convert` first.")
+    if any(isinstance(module, (LoraInside, LoraOutside)) for module in model.modules()):
+        raise ConversionError(f"{type(model).__name__} has an adapter already. Merge it before attaching another.")
+    if config.kind == "scales_only" and all(layer.scale is None for layer in layers.values()):
+        raise ConversionError(
+            "`adapter.kind=scales_only` found no learnable scale to train. Set `weight.learnable_scale=true`."
+        )
+    adapted = _with_lora(model, config, list(layers)) if config.kind in _LORA_LAYERS else model
+    _set_trainable(adapted, config)
+    return adapted
+
+
+def quantized_weights(model: nn.Module) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """(clean name, codes int8 [N, K], scale) of every BitLinear as its forward uses them, adapter included."""
+    wrapped: set[int] = set()
+    for name, module in model.named_modules():
+        if isinstance(module, LoraInside):
+            wrapped.add(id(module.bit_linear))
+            yield clean_name(name), *module.quantized()
+        elif isinstance(module, BitLinear) and id(module) not in wrapped:
+            yield clean_name(name), *module.quantized()
+
+
+def trainable_report(model: nn.Module) -> tuple[int, int]:
+    """Number of trainable and of all parameters; a tied tensor counts once."""
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return sum(size for size, trains in sizes if trains), sum(size for size, _ in sizes)
+
+
+def _with_lora(model: PreTrainedModel, config: AdapterConfig, targets: list[str]) -> PeftModel:
+    strength: dict[str, Any] = {"r": config.rank, "lora_alpha": config.alpha, "use_rslora": config.rslora}
+    lora = LoraConfig(
+        **strength, lora_dropout=config.dropout, target_modules=targets, bias="none", task_type=TaskType.CAUSAL_LM
+    )
+    lora._register_custom_module({BitLinear: _LORA_LAYERS[config.kind]})
+    adapted = get_peft_model(model, lora)
+    assert isinstance(adapted, PeftModel)
+    return adapted
+
+
+def _set_trainable(model: nn.Module, config: AdapterConfig) -> None:
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    for module in model.modules():
+        if isinstance(module, (LoraInside, LoraOutside)):
+            for factor in (*module.lora_A.parameters(), *module.lora_B.parameters()):
+                factor.requires_grad_(True)
+    if config.kind == "lora_outside":
+        return
+    for layer in bit_layers(model).values():
+        _train_layer(layer, config)
+    if config.train_norms:
+        _train_all(module for module in model.modules() if is_norm(module))
+    if config.train_embeddings:
+        _train_all(module for module in _embeddings(model) if not isinstance(module, BitLinear))
+
+
+def _train_layer(layer: BitLinear, config: AdapterConfig) -> None:
+    layer.weight.requires_grad_(config.kind == "none")
+    if layer.scale is not None:
+        layer.scale.requires_grad_(True)
+    if layer.bias is not None:
+        layer.bias.requires_grad_(config.train_bias)
+
+
+def _train_all(modules: Iterator[nn.Module]) -> None:
+    for module in modules:
+        for parameter in module.parameters(recurse=False):
+            parameter.requires_grad_(True)
+
+
+def _embeddings(model: nn.Module) -> Iterator[nn.Module]:
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    assert isinstance(base, PreTrainedModel)
+    yield from (module for module in (base.get_input_embeddings(), base.get_output_embeddings()) if module is not None)
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether a module is a normalisation layer: LayerNorm, or any class named ...Norm (LlamaRMSNorm, ...)."""
+    return isinstance(module, nn.LayerNorm) or "norm" in type(module).__name__.lower()
