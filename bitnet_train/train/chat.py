@@ -31,6 +31,7 @@ from transformers import PreTrainedTokenizerBase
 
 from bitnet_train.errors import DataError
 from bitnet_train.train.examples import Conversation, Instruction, Message
+from bitnet_train.train.special_tokens import bos_token
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def render_conversation(example: Conversation, tokenizer: PreTrainedTokenizerBas
     return [Rendered(answered, (span,), where=example.where) for answered, span in spans]
 
 
-def tokenize(rendered: Rendered, tokenizer: PreTrainedTokenizerBase) -> Tokens:
+def tokenise(rendered: Rendered, tokenizer: PreTrainedTokenizerBase) -> Tokens:
     """
     Tokenise once and mark every token that overlaps a trained range.
 
@@ -110,8 +111,9 @@ def tokenize(rendered: Rendered, tokenizer: PreTrainedTokenizerBase) -> Tokens:
         trained |= (ends > first) & (starts < last)
     if not trained.any():
         raise DataError(f"{rendered.where}: no token to learn from; the answer is empty once rendered. Drop the row.")
-    if rendered.leading_bos and tokenizer.bos_token_id is not None:
-        ids, trained = np.insert(ids, 0, tokenizer.bos_token_id), np.insert(trained, 0, False)
+    bos = bos_token(tokenizer)
+    if rendered.leading_bos and bos is not None:
+        ids, trained = np.insert(ids, 0, bos), np.insert(trained, 0, False)
     return Tokens(ids, trained)
 
 

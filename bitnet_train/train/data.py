@@ -134,7 +134,7 @@ class BitDataModule(LightningDataModule):
         """Return how many training batches the trainer has finished, in this and restored runs."""
         if self.trainer is None:
             return 0
-        return self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
+        return int(vars(self.trainer.fit_loop.epoch_loop.batch_progress.total)["processed"])
 
     def _next_batch(self) -> int:
         if self._processed_before is None:
@@ -201,9 +201,9 @@ def _check_context(config: DataConfig, tokenizer: PreTrainedTokenizerBase, teach
 
 
 def _check_vocabulary(rows: dict[str, TokenRows], teacher: PreTrainedModel | None) -> None:
-    if teacher is None:
+    vocabulary = getattr(teacher.get_input_embeddings(), "num_embeddings", None) if teacher is not None else None
+    if vocabulary is None:
         return
-    vocabulary = teacher.get_input_embeddings().weight.shape[0]
     largest = max(int(part.input_ids.max(initial=0)) for part in rows.values())
     if largest >= vocabulary:
         raise DataError(

@@ -20,10 +20,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, GenerationMixin, PreTrainedModel, PreTrainedTokenizerBase
 
 from bitnet_train.errors import ConfigError, DataError
 from bitnet_train.progress import track
+from bitnet_train.train.special_tokens import lead_token, pad_token
 from bitnet_train.train.token_cache import digest, tokenizer_digest, write_cache
 
 log = logging.getLogger(__name__)
@@ -128,8 +129,8 @@ def _write_documents(
 def _beginnings(
     tokenizer: PreTrainedTokenizerBase, config: SelfCorpusConfig, prompts: Sequence[str]
 ) -> list[list[int]]:
-    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    lead = [] if start is None else [int(start)]
+    start = lead_token(tokenizer)
+    lead = [] if start is None else [start]
     texts = [list(tokenizer(prompt, add_special_tokens=False)["input_ids"]) for prompt in prompts]
     beginnings = [lead + ids[: config.prompt_tokens] for ids in texts if ids] or [lead]
     if beginnings == [[]]:
@@ -147,18 +148,14 @@ def _generation_config(tokenizer: PreTrainedTokenizerBase, config: SelfCorpusCon
         top_k=0,
         max_length=config.document_tokens,
         eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=_pad_id(tokenizer),
+        pad_token_id=pad_token(tokenizer),
     )
-
-
-def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    found = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    return 0 if found is None else int(found)
 
 
 @torch.no_grad()
 def _sample(teacher: PreTrainedModel, batch: list[list[int]], settings: GenerationConfig, seed: int) -> Tensor:
     """Return int64 [len(batch), <= max_length]; shorter beginnings are padded on the left."""
+    assert isinstance(teacher, GenerationMixin)
     longest = max(map(len, batch))
     pad = settings.pad_token_id
     ids = torch.tensor([[pad] * (longest - len(part)) + part for part in batch], device=teacher.device)

@@ -16,9 +16,10 @@ from transformers import PreTrainedTokenizerBase
 
 from bitnet_train.errors import DataError
 from bitnet_train.progress import track
-from bitnet_train.train.chat import Tokens, render, tokenize
+from bitnet_train.train.chat import Tokens, render, tokenise
 from bitnet_train.train.chunk import TokenRows, stack_rows, windows
 from bitnet_train.train.examples import Document, Example
+from bitnet_train.train.special_tokens import lead_token, pad_token
 
 _TEXTS_AT_ONCE = 64  # handed to the tokenizer together, which works on them in parallel
 
@@ -67,14 +68,6 @@ def tokenise_examples(
     return rows, _count(rows, len(examples), dropped_tokens, dropped_rows)
 
 
-def pad_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Return the id to pad with; it is masked, so any valid id will do."""
-    for token in (tokenizer.pad_token_id, tokenizer.eos_token_id):
-        if token is not None:
-            return int(token)
-    return 0
-
-
 def _token_sequences(
     examples: Sequence[Example],
     tokenizer: PreTrainedTokenizerBase,
@@ -89,7 +82,7 @@ def _token_sequences(
 def _of_texts(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> Iterator[Tokens]:
     """Tokenise documents, each behind BOS (EOS where the tokenizer has no BOS)."""
     texts = [example.text for example in examples if isinstance(example, Document)]
-    lead = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    lead = lead_token(tokenizer)
     for part in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]:
         ids = np.asarray(part if lead is None else [lead, *part], dtype=np.int32)
         yield Tokens(ids, np.ones(len(ids), dtype=bool))
@@ -99,7 +92,7 @@ def _of_answers(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase)
     for example in examples:
         assert not isinstance(example, Document)
         for rendered in render(example, tokenizer):
-            yield tokenize(rendered, tokenizer)
+            yield tokenise(rendered, tokenizer)
 
 
 def _tokens_without_row(num_tokens: int, num_rows: int, context_tokens: int) -> int:
