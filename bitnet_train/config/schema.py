@@ -39,9 +39,7 @@ class ModelConfig:
     dtype: str = key("float32", "number type of everything that is not a latent", choices=("float32", "bfloat16"))
     include: list[str] = key([], "layer name patterns to convert; empty = every layer of `model.roles`")
     exclude: list[str] = key([], "layer name patterns to keep in full precision")
-    roles: list[str] = key(
-        ["attention", "mlp"], "roles to convert", choices=("attention", "mlp", "head", "embedding")
-    )
+    roles: list[str] = key(["attention", "mlp"], "roles to convert", choices=("attention", "mlp", "head", "embedding"))
 
 
 @dataclass
@@ -156,7 +154,9 @@ class OptimizerConfig:
     lr: float = key(3e-4, "peak learning rate")
     scale_lr_factor: float = key(1.0, "learning rate of learnable scales, as a factor on `optimizer.lr`")
     betas: list[float] = key([0.9, 0.95], "AdamW decay rates")
-    weight_decay: float = key(0.0, "weight decay of LoRA factors and unconverted matrices; latents and scales never decay")
+    weight_decay: float = key(
+        0.0, "weight decay of LoRA factors and unconverted matrices; latents and scales never decay"
+    )
     clip_norm: float = key(1.0, "largest gradient norm; 0 = no clipping")
 
 

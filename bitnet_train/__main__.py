@@ -1,0 +1,148 @@
+"""`bitnet-train VERB [RECIPE or path] [key=value ...]`: read the words, compose, call one stage, report.
+
+Exit codes: 0 done; 1 failed (an error with a message, or facts that say `passed: false`); 2 wrong usage (nothing was
+loaded); 130 and 143 interrupted. With `--json` the facts are one JSON document on stdout and everything else goes to
+stderr. An unexpected error leaves its traceback in the run directory; BITNET_DEBUG=1 prints it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from bitnet_train.cli.arguments import Call, read_call
+from bitnet_train.cli.verbs import WORD_KINDS
+from bitnet_train.errors import BitnetTrainError, ConfigError
+
+if TYPE_CHECKING:
+    from bitnet_train.config import Config
+
+DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 128 + signal.SIGINT
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code; argparse itself ends help and unknown flags."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    as_json = "--json" in given
+    try:
+        with _sigterm_exits():
+            facts = _answer(read_call(given))
+    except (Exception, KeyboardInterrupt) as error:
+        return _failed(error, as_json)
+    except SystemExit as stop:
+        if str(stop) != str(stop.code):  # an interrupted training says what it saved
+            print(stop, file=sys.stderr)
+        return stop.code if isinstance(stop.code, int) else FAILED
+    if as_json:
+        print(json.dumps(facts, indent=2, default=str))
+    return FAILED if facts.get("passed") is False else DONE
+
+
+def _answer(call: Call) -> dict[str, Any]:
+    """Do what was asked, with human text on stderr where stdout belongs to the JSON document."""
+    with contextlib.redirect_stdout(sys.stderr) if call.json else contextlib.nullcontext():
+        return _run_stage(call) if call.verb.is_stage else _look(call)
+
+
+def _look(call: Call) -> dict[str, Any]:
+    if call.verb.name == "doctor":
+        from bitnet_train.cli.doctor import doctor
+
+        return doctor(call)
+    from bitnet_train.cli import browse
+
+    return {"ls": browse.ls, "show": browse.show, "cp": browse.cp}[call.verb.name](call)
+
+
+def _run_stage(call: Call) -> dict[str, Any]:
+    config = compose_call(call)
+    from bitnet_train import stages
+
+    stage: Callable[[Config], dict[str, Any]] = getattr(stages, call.verb.name)
+    try:
+        return stage(config)
+    except Exception as error:
+        if not isinstance(error, BitnetTrainError):
+            _keep_traceback(config, error)
+        raise
+
+
+def compose_call(call: Call) -> Config:
+    """Compose the configuration of a call and check that its first word names what the verb works on."""
+    from bitnet_train.config.compose import compose
+
+    composed = compose(call.words[0] if call.words else None, call.overrides)
+    if composed.target.kind not in WORD_KINDS[call.verb.word]:
+        got = f"`{call.words[0]}` names a {composed.target.kind} instead" if call.words else "none is given"
+        raise ConfigError(
+            f"`bitnet-train {call.verb.name}` works on a {call.verb.word}; {got}. "
+            f"Example: `bitnet-train {call.verb.examples[0]}`. `bitnet-train ls runs` lists runs."
+        )
+    for note in [] if call.quiet else composed.notes:
+        print(f"note: {note}", file=sys.stderr)
+    composed.config.quiet, composed.config.dry_run = call.quiet, call.dry_run
+    composed.config.debug.enabled |= _wants_debug()
+    return composed.config
+
+
+def _failed(error: BaseException, as_json: bool) -> int:
+    """Say what went wrong, without a traceback unless BITNET_DEBUG asks for it."""
+    if isinstance(error, KeyboardInterrupt):
+        print("Interrupted.", file=sys.stderr)
+        return INTERRUPTED
+    if isinstance(error, BrokenPipeError):  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    expected = isinstance(error, BitnetTrainError)
+    if _wants_debug():
+        traceback.print_exception(error)
+    print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    for note in getattr(error, "__notes__", []):
+        print(note, file=sys.stderr)
+    if not expected and not _wants_debug():
+        print("This is unexpected. BITNET_DEBUG=1 prints the traceback.", file=sys.stderr)
+    if as_json:
+        print(json.dumps({"passed": False, "error": {"type": type(error).__name__, "message": str(error)}}, indent=2))
+    return USAGE if isinstance(error, ConfigError) else FAILED
+
+
+def _wants_debug() -> bool:
+    return os.environ.get("BITNET_DEBUG") == "1"
+
+
+def _keep_traceback(config: Config, error: Exception) -> None:
+    folder = Path(config.run.dir) if config.run.dir else None
+    if folder is not None and folder.is_dir():
+        with contextlib.suppress(OSError):
+            (folder / "traceback.txt").write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+            error.add_note(f"The traceback is in {folder / 'traceback.txt'}.")
+
+
+@contextlib.contextmanager
+def _sigterm_exits() -> Iterator[None]:
+    """End with 143 on SIGTERM; training replaces the handler by one that saves a checkpoint first."""
+
+    def stop(signum: int, frame: FrameType | None) -> NoReturn:
+        raise SystemExit(128 + signum)
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not the main thread: signals are the host program's business
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""Words and flags of the command line, read with argparse: nothing else is imported, so `--help` is quick."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bitnet_train import __version__
+from bitnet_train.cli.verbs import VERBS, Verb
+from bitnet_train.errors import ConfigError
+
+_OVERRIDE = re.compile(r"^[+~]*[A-Za-z_][\w./@-]*=")
+
+
+@dataclass(frozen=True)
+class Call:
+    """What was asked: a verb, the words that name things, the `key=value` words, the flags."""
+
+    verb: Verb
+    words: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
+    json: bool = False
+    quiet: bool = False
+    dry_run: bool = False
+    keys: bool = False
+
+
+def read_call(arguments: Sequence[str]) -> Call:
+    """Read one command line.
+
+    Help, `--version` and unknown flags end the process as argparse does (0, 0, 2). Raises `ConfigError` for an unknown
+    verb, and for words the verb does not take.
+    """
+    if not arguments or arguments[0].startswith("-"):
+        program_parser().parse_args(list(arguments))
+        program_parser().print_help()
+        raise SystemExit(2)
+    verb = VERBS.get(arguments[0])
+    if verb is None:
+        near = difflib.get_close_matches(arguments[0], VERBS, n=1)
+        hint = f" Did you mean `{near[0]}`?" if near else ""
+        raise ConfigError(f"There is no verb `{arguments[0]}`.{hint} Verbs: {', '.join(VERBS)}.")
+    flags = verb_parser(verb).parse_intermixed_args(list(arguments[1:]))
+    options = {name: value for name, value in vars(flags).items() if name != "words"}
+    overrides = tuple(word for word in flags.words if _is_override(word))
+    words = tuple(word for word in flags.words if not _is_override(word))
+    return Call(verb, _counted(verb, words), overrides, **options)
+
+
+def program_parser() -> argparse.ArgumentParser:
+    """Return the parser behind `bitnet-train --help`."""
+    verbs = "\n".join(f"  {verb.name:<10}{verb.summary}" for verb in VERBS.values())
+    parser = argparse.ArgumentParser(
+        prog="bitnet-train",
+        usage="bitnet-train VERB [RECIPE or path] [key=value ...]",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Turn a pretrained causal LM into a true 1-bit model, keep it good, and prove the packed result.",
+        epilog=f"verbs:\n{verbs}\n\nexample:\n  bitnet-train run quickstart\n\n`bitnet-train VERB --help` tells more. "
+        "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 and 143 interrupted.",
+    )
+    parser.add_argument("--version", action="version", version=f"bitnet-train {__version__}")
+    return parser
+
+
+def verb_parser(verb: Verb) -> argparse.ArgumentParser:
+    """Return the parser behind `bitnet-train VERB --help`."""
+    examples = "\n".join(f"  bitnet-train {example}" for example in verb.examples)
+    parser = argparse.ArgumentParser(
+        prog=f"bitnet-train {verb.name}",
+        usage=f"bitnet-train {verb.name} {f'[{verb.word}] ' if verb.word else ''}[key=value ...] [flags]",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=f"{verb.summary[0].upper()}{verb.summary[1:]}.",
+        epilog=f"examples:\n{examples}\n\n`bitnet-train show --keys` explains every key; `bitnet-train ls` lists choices.",
+    )
+    parser.add_argument("words", nargs="*", metavar="WORD", help=f"{verb.word or 'nothing'}, then key=value words")
+    parser.add_argument("--json", action="store_true", help="facts as one JSON document on stdout, the rest on stderr")
+    parser.add_argument("--quiet", action="store_true", help="print nothing for people")
+    if verb.name == "train":
+        parser.add_argument(
+            "--dry-run", action="store_true", help="show size, tokens, memory, first row; train nothing"
+        )
+    if verb.name == "show":
+        parser.add_argument("--keys", action="store_true", help="explain every key: default, choices, meaning")
+    return parser
+
+
+def _is_override(word: str) -> bool:
+    return bool(_OVERRIDE.match(word)) and not Path(word).exists()
+
+
+def _counted(verb: Verb, words: tuple[str, ...]) -> tuple[str, ...]:
+    allowed = 2 if verb.name == "cp" else 1 if verb.word else 0
+    if len(words) > allowed:
+        raise ConfigError(
+            f"`bitnet-train {verb.name}` takes {verb.word or 'no words'} and key=value words, "
+            f"not `{words[allowed]}`. A value with spaces is quoted as a whole: 'key=a value'."
+        )
+    return words

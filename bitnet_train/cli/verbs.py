@@ -1,0 +1,95 @@
+"""THE table of verbs: what each does, what its first word may name, an example. Help, dispatch and tests run over it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+RECIPE = "RECIPE, recipe.yaml, or run directory"
+RUN = "run directory"
+MODEL = "run or artefact directory"
+
+WORD_KINDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {RECIPE: ("none", "recipe", "run"), RUN: ("run",), MODEL: ("run", "artefact")}
+)
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One row: `word` says what the first word names, "" for none; `is_stage` means `stages.py` does it."""
+
+    name: str
+    summary: str
+    word: str
+    examples: tuple[str, ...]
+    is_stage: bool = True
+
+
+VERBS: Mapping[str, Verb] = MappingProxyType(
+    {
+        verb.name: verb
+        for verb in (
+            Verb(
+                "run",
+                "the whole way: convert, train, merge, export, validate, compare",
+                RECIPE,
+                ("run quickstart", "run my_recipe.yaml weight=ternary_row trainer.max_steps=1000"),
+            ),
+            Verb(
+                "train",
+                "convert and train only; on a run directory, continue it",
+                RECIPE,
+                ("train quickstart run.dir=runs/mine", "train quickstart --dry-run", "train runs/mine"),
+            ),
+            Verb(
+                "convert",
+                "show which layers become 1-bit and what plain swapping costs",
+                RECIPE,
+                ("convert smollm2_binary_full model.source=./smollm2.gguf",),
+            ),
+            Verb("merge", "fold the adapters of a trained run into its latents", RUN, ("merge runs/mine",)),
+            Verb("export", "pack the merged model of a run into one folder", RUN, ("export runs/mine",)),
+            Verb(
+                "validate",
+                "prove at five levels that the packed folder computes what was trained",
+                MODEL,
+                ("validate runs/mine", "validate ./artefact validate.num_prompts=200"),
+            ),
+            Verb(
+                "evaluate",
+                "perplexity of the packed model on held-out text",
+                MODEL,
+                ("evaluate runs/mine", "evaluate ./artefact evaluate.text=./book.txt"),
+            ),
+            Verb(
+                "generate",
+                "continue a prompt with the packed model",
+                MODEL,
+                ('generate runs/mine generate.prompt="def read_lines(path):"',),
+            ),
+            Verb(
+                "ls",
+                "list recipes, groups with their choices, and runs",
+                "recipes, runs, or a GROUP",
+                ("ls", "ls weight"),
+                False,
+            ),
+            Verb(
+                "show",
+                "print the composed configuration and where each value came from",
+                "RECIPE, recipe.yaml, run or artefact directory",
+                ("show quickstart weight=ternary_row", "show --keys"),
+                False,
+            ),
+            Verb(
+                "cp",
+                "copy a recipe here to edit it",
+                "RECIPE [FILE]",
+                ("cp quickstart", "cp quickstart my_recipe.yaml"),
+                False,
+            ),
+            Verb("doctor", "check this machine: versions, kernel, disk, tracking, GPU", "", ("doctor",), False),
+        )
+    }
+)
