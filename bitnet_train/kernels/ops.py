@@ -9,6 +9,8 @@ Shapes: T tokens, N outputs, K inputs, P planes, G groups per row, W words per g
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -170,7 +172,7 @@ def _short(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _register(signature: str, kernel: object, fake: object) -> None:
+def _register(signature: str, kernel: Callable[..., Tensor], fake: Callable[..., Tensor]) -> None:
     name = signature.partition("(")[0]
     _LIBRARY.define(signature, tags=(torch.Tag.pt2_compliant_tag,))
     _LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")

@@ -3,6 +3,7 @@
 #include "packed_linear.h"
 
 #include <algorithm>
+#include <system_error>
 #include <thread>
 
 namespace bitnet {
@@ -51,8 +52,14 @@ void run(const RowKernels& kernels, const Problem& problem, size_t num_threads, 
     run_rows(kernel, problem, planes, problem.rows * index / threads, problem.rows * (index + 1) / threads, sink);
   };
   std::vector<std::thread> workers;
-  for (size_t index = 1; index < threads; ++index) workers.emplace_back(part, index);
+  workers.reserve(threads);
+  try {
+    while (workers.size() + 1 < threads) workers.emplace_back(part, workers.size() + 1);
+  } catch (const std::system_error&) {
+    // The system gives no more threads: the parts that are left run here.
+  }
   part(0);
+  for (size_t index = workers.size() + 1; index < threads; ++index) part(index);
   for (std::thread& worker : workers) worker.join();
 }
 
