@@ -30,9 +30,7 @@ byte against `manifest.json`.
 {facts}"""
 
 
-def model_card(
-    base_model: str, recipe: str, layers: Sequence[LayerEntry], sizes: Sizes, facts: dict[str, Any]
-) -> str:
+def model_card(base_model: str, recipe: str, layers: Sequence[LayerEntry], sizes: Sizes, facts: dict[str, Any]) -> str:
     """Return the text of the card."""
     names = sorted({layer.scheme.name for layer in layers})
     bits = " and ".join({"binary": "-1 or +1", "ternary": "-1, 0 or +1"}.get(name, name) for name in names)
@@ -64,5 +62,7 @@ def _fact_lines(facts: dict[str, Any]) -> str:
     plain = {key: value for key, value in facts.items() if isinstance(value, str | int | float) and value != ""}
     if not plain:
         return ""
-    rows = "".join(f"| {key} | {str(value).replace('|', '/').replace(chr(10), ' ')} |\n" for key, value in plain.items())
+    rows = "".join(
+        f"| {key} | {str(value).replace('|', '/').replace(chr(10), ' ')} |\n" for key, value in plain.items()
+    )
     return f"| fact | value |\n|---|---|\n{rows}"

@@ -1,6 +1,7 @@
 """What a model puts into `weights.safetensors`: packed layers, and everything else once and exactly.
 
-Packed:     every BitLinear as `<layer>.planes` (bits), `<layer>.scale` (the scheme's `scale_dtype`), `<layer>.bias` (f32).
+Packed:     every BitLinear as `<layer>.planes` (bits), `<layer>.scale` (the scheme's `scale_dtype`) and `<layer>.bias`
+            (float32).
 Not packed: every other parameter and persistent buffer in the narrowest type that holds it (`narrow.py`); tensors that
             share memory (tied embeddings) once, with their other names in `tied`; and floating-point buffers that a
             state dict leaves out (rotary frequencies), so that a reader computes with the very numbers of the training
@@ -17,9 +18,9 @@ from torch import Tensor, nn
 from bitnet_train.errors import FormatError
 from bitnet_train.export.manifest import LayerEntry, TensorEntry, sha256_of
 from bitnet_train.export.narrow import hashable, narrowest, same_bits
-from bitnet_train.progress import track
 from bitnet_train.formats.planes import pack_planes
 from bitnet_train.model.bit_linear import BitLinear, bit_layers
+from bitnet_train.progress import track
 
 
 @dataclass

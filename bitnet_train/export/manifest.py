@@ -101,8 +101,7 @@ class Manifest:
 
     def to_json(self) -> str:
         """Return the text of `manifest.json`."""
-        body = _to_body(self)
-        return json.dumps({**body, "manifest_sha256": _body_sha256(body)}, indent=1, allow_nan=False) + "\n"
+        return seal(_to_body(self))
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:
@@ -121,6 +120,11 @@ class Manifest:
 def sha256_of(data: bytes | memoryview) -> str:
     """Return the SHA-256 of some bytes as 64 hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
+
+
+def seal(body: dict[str, Any]) -> str:
+    """Return the text of a manifest with these fields and the hash over them."""
+    return json.dumps({**body, "manifest_sha256": _body_sha256(body)}, indent=1, allow_nan=False) + "\n"
 
 
 def _body_sha256(body: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@
     tokenizer files, chat template            Hugging Face's own
     weights.safetensors                       planes, scales, and everything else exactly (`contents.py`)
     README.md                                 a short model card
-    manifest.json                             written last: what is in the other files, with their hashes (`manifest.py`)
+    manifest.json                             written last: the other files with their hashes (`manifest.py`)
 
 What was trained is what is exported: codes and scales come from `BitLinear.quantized()`, which the trained forward
 itself calls. Nothing that Hugging Face would load by itself is left in the folder: there is no `model.safetensors`,

@@ -60,7 +60,7 @@ def verify_files(path: str | Path) -> Manifest:
     manifest = read_manifest(folder)
     for name, entry in manifest.files.items():
         file = folder / name
-        if file.is_symlink() and not file.exists() or not file.is_file():
+        if (file.is_symlink() and not file.exists()) or not file.is_file():
             raise FormatError(f"{folder} has lost {name}. {_COPY_AGAIN}")
         num_bytes = file.stat().st_size
         if num_bytes != entry.num_bytes:

@@ -1,7 +1,7 @@
 """How large the packed layers are, and how large they were: bytes, never rounded.
 
-fp16 stores a weight in 16 bits, a binary plane in 1: packed = fp16 / 16 exactly whenever K is a multiple of 64 (a row is
-padded to whole 64-bit words), plus the scales, 2 bytes each in fp16. A ternary layer has two planes: 1/8.
+fp16 stores a weight in 16 bits, a binary plane in 1: packed = fp16 / 16 exactly whenever K is a multiple of 64 (a row
+is padded to whole 64-bit words), plus the scales, 2 bytes each in fp16. A ternary layer has two planes: 1/8.
 """
 
 from __future__ import annotations

@@ -46,8 +46,8 @@ def staged_folder(target: Path, *, force: bool, owned: Callable[[Path], set[str]
         _swap(staging, target)
     except OSError as error:
         raise FormatError(
-            f"Could not write {target}: {error.strerror or error}. Nothing was changed there. Free some space or choose "
-            "a folder that you may write to, and export again: the trained model is still where it was."
+            f"Could not write {target}: {error.strerror or error}. Nothing was changed there. Free some space or "
+            "choose a folder that you may write to, and export again: the trained model is still where it was."
         ) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)

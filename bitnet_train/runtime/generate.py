@@ -57,6 +57,12 @@ def generate(
 
     Parameters
     ----------
+    model, tokenizer
+        From `load` and `load_tokenizer`, or any Hugging Face causal LM.
+    prompt
+        The text to continue.
+    max_new_tokens
+        The most tokens to add; an end-of-text token stops earlier.
     temperature
         0: always the likeliest token. Above 0: sample with this temperature.
     top_k, top_p
@@ -116,4 +122,6 @@ def _encode(tokenizer: PreTrainedTokenizerBase, prompt: str, *, chat: bool) -> t
 def _pad_token_id(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int | None:
     """Return the padding token; a single prompt is never padded, but `generate` warns when there is none."""
     configured = getattr(model.generation_config, "pad_token_id", None)
-    return next((token for token in (configured, tokenizer.pad_token_id, tokenizer.eos_token_id) if token is not None), 0)
+    return next(
+        (token for token in (configured, tokenizer.pad_token_id, tokenizer.eos_token_id) if token is not None), 0
+    )

@@ -2,16 +2,19 @@
 
 `pydoc_data.topics` holds about 460 kB of prose, the text behind `help("while")`. The standard-library corpus of this
 package leaves that folder out, so the bundled model has never seen it: it is held-out text.
+
+Rows of a batch are equally long, so nothing is padded and no mask can hide a difference.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from bitnet_train.errors import DataError
 
@@ -30,38 +33,88 @@ PROMPTS = (
     "try:\n    value = int(text)\nexcept",
 )
 
+_PROMPT_TOKENS = 16  # of the prompts that are cut from the held-out text
+_ROW_TOKENS = 256  # of the rows that the perplexity is taken over
+_PROMPT_ROWS = 16
+_TEXT_ROWS = 2
+_SEED = 7
 
-def held_out_text() -> str:
-    """Return the language reference of the running interpreter; DataError where CPython came without it."""
+
+@dataclass(frozen=True)
+class Texts:
+    """Prompts as int64 [B, L] batches, and batches of rows (`input_ids`, `labels`, `attention_mask`) for perplexity."""
+
+    prompts: list[Tensor]
+    rows: list[dict[str, Tensor]]
+
+
+def validation_texts(
+    tokenizer: PreTrainedTokenizerBase | None,
+    vocabulary_size: int,
+    *,
+    prompts: Sequence[str] | None,
+    num_prompts: int,
+    num_tokens: int,
+    longest_row: int,
+) -> Texts:
+    """Encode the prompts and cut `num_tokens` tokens of held-out text into rows of at most `longest_row` tokens.
+
+    Default prompts are filled up with pieces of the held-out text to `num_prompts`. Without a tokenizer everything is
+    random token ids below `vocabulary_size`. Raises DataError for an empty prompt, or prompts without a tokenizer.
+    """
+    rows = _encoded_prompts(tokenizer, prompts)[: num_prompts if prompts is None else None]
+    num_missing = max(0, num_prompts - len(rows)) if prompts is None else 0
+    text = _held_out_tokens(tokenizer, vocabulary_size, num_tokens + num_missing * _PROMPT_TOKENS)
+    rows += _windows(text[num_tokens:], _PROMPT_TOKENS)[:num_missing]
+    row_tokens = min(_ROW_TOKENS, num_tokens, longest_row)
+    text_batches = _batches(_windows(text[:num_tokens], row_tokens), _TEXT_ROWS)
+    return Texts(_batches(rows, _PROMPT_ROWS), [_labelled(batch) for batch in text_batches])
+
+
+def _encoded_prompts(tokenizer: PreTrainedTokenizerBase | None, prompts: Sequence[str] | None) -> list[list[int]]:
+    if tokenizer is None:
+        if prompts is not None:
+            raise DataError("The folder has no tokenizer, so `prompts` cannot be encoded. Leave them out.")
+        return []
+    rows = [list(tokenizer(text)["input_ids"]) for text in (PROMPTS if prompts is None else prompts)]
+    if not rows or not all(rows):
+        raise DataError("A prompt is empty. Give at least one prompt, and each at least one character.")
+    return rows
+
+
+def _held_out_tokens(tokenizer: PreTrainedTokenizerBase | None, vocabulary_size: int, num_tokens: int) -> list[int]:
+    if tokenizer is None:
+        generator = torch.Generator().manual_seed(_SEED)
+        return torch.randint(0, vocabulary_size, (num_tokens,), generator=generator).tolist()
+    token_ids: list[int] = []
+    for paragraph in _paragraphs():
+        if len(token_ids) >= num_tokens:
+            break
+        token_ids += tokenizer(paragraph, add_special_tokens=False)["input_ids"]
+    return token_ids[:num_tokens]
+
+
+def _paragraphs() -> Iterable[str]:
     try:
         from pydoc_data.topics import topics
     except ImportError as error:
-        raise DataError(
-            "This Python has no `pydoc_data`, the default text of validation. Give `prompts` of your own."
-        ) from error
-    return "\n\n".join(topics[name] for name in sorted(topics))
+        raise DataError("This Python came without `pydoc_data`, the held-out text of validation.") from error
+    for name in sorted(topics):
+        yield from (f"{paragraph}\n\n" for paragraph in topics[name].split("\n\n"))
 
 
-def equal_windows(token_ids: Sequence[int], num_windows: int, num_tokens: int) -> list[list[int]]:
-    """Return up to `num_windows` windows of `num_tokens` tokens that do not overlap, spread over the whole sequence."""
-    available = len(token_ids) // num_tokens
-    taken = min(num_windows, available)
-    starts = [num_tokens * (i * available // taken) for i in range(taken)]
+def _windows(token_ids: Sequence[int], num_tokens: int) -> list[list[int]]:
+    starts = range(0, len(token_ids) - num_tokens + 1, num_tokens)
     return [list(token_ids[start : start + num_tokens]) for start in starts]
 
 
-def encode_all(tokenizer: Any, texts: Iterable[str]) -> list[list[int]]:
-    """Return the token ids of each text; DataError for one without any token."""
-    encoded = [list(tokenizer(text)["input_ids"]) for text in texts]
-    if not all(encoded):
-        raise DataError("A prompt is empty. Give each at least one character.")
-    return encoded
-
-
-def batches_of_equal_length(rows: Iterable[Sequence[int]], batch_rows: int) -> list[Tensor]:
-    """Return int64 batches [B, L] of rows of one length, so that nothing is padded and no mask can hide a difference."""
+def _batches(rows: Iterable[Sequence[int]], batch_rows: int) -> list[Tensor]:
     batches: list[Tensor] = []
-    for _, same_length in groupby(sorted(rows, key=len), key=len):
-        together = [list(row) for row in same_length]
+    for _, equally_long in groupby(sorted(rows, key=len), key=len):
+        together = list(equally_long)
         batches += [torch.tensor(together[i : i + batch_rows]) for i in range(0, len(together), batch_rows)]
     return batches
+
+
+def _labelled(token_ids: Tensor) -> dict[str, Tensor]:
+    return {"input_ids": token_ids, "labels": token_ids, "attention_mask": torch.ones_like(token_ids)}

@@ -1,4 +1,4 @@
-"""The verdict of `validate`: five levels, each passed or not, with what was compared and the first thing that differs."""
+"""The verdict of `validate`: five levels, each passed or not, with what was compared and what differs first."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Figure = int | float | str
 class Level:
     """One level of the proof.
 
-    `detail` says what was compared with what; `figures` are the numbers; `first_failure` names the first file, tensor or
-    layer that differs, and is None exactly when the level passed.
+    `detail` says what was compared with what; `figures` are the numbers; `first_failure` names the first file, tensor
+    or layer that differs, and is None exactly when the level passed.
     """
 
     name: str
@@ -67,6 +67,8 @@ class ValidationReport:
 
 
 def _lines(level: Level) -> list[str]:
-    figures = ", ".join(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in level.figures.items())
+    figures = ", ".join(
+        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in level.figures.items()
+    )
     failure = f"first difference: {level.first_failure}" if level.first_failure else ""
     return [line for line in (figures, failure) if line]

@@ -1,0 +1,43 @@
+"""Stand-ins for packed layers that compute by the reference, for a folder whose trained model is not at hand."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bitnet_train.export.manifest import LayerEntry
+from bitnet_train.kernels import reference
+from bitnet_train.quant.activation import quantize_activation
+from bitnet_train.quant.weight import dequantize
+
+
+class OracleLinear(nn.Module):
+    """x [.., K] to [.., N] from codes int8 [N,K] and scale float32, by `kernels.reference`: no planes, no kernel."""
+
+    def __init__(self, entry: LayerEntry, codes: Tensor, scale: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self._entry = entry
+        self._codes = codes
+        self._scale = scale
+        self._bias = bias
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the layer's output in the dtype of x."""
+        entry = self._entry
+        rows = x.reshape(-1, entry.num_inputs).float()
+        if entry.activation.name == "none":
+            y = F.linear(rows, dequantize(self._codes, self._scale), self._bias)
+        else:
+            x_codes, x_scale = quantize_activation(rows, entry.activation)
+            group = entry.scheme.inputs_per_scale(entry.num_inputs)
+            y = reference.linear(x_codes, x_scale, self._codes, self._scale, self._bias, group)
+        return y.reshape(*x.shape[:-1], entry.num_outputs).to(x.dtype)
+
+
+def replace_by_oracle(model: nn.Module, layers: dict[str, OracleLinear]) -> None:
+    """Put the stand-ins where `model` has layers of those names."""
+    for name, layer in layers.items():
+        parent, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(parent), leaf, layer)

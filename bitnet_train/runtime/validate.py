@@ -1,0 +1,155 @@
+"""Prove that a packed folder computes what was trained, at five levels, each finer than the one after it.
+
+    bytes      every file, tensor and plane is what was written; codes and scales are those of the trained model
+    integers   the kernel's integer products are the oracle's, on every instruction set this machine has
+    layer      on real activations, each layer's output has the bits of the trained layer's output
+    logits     the logits of the whole model are those of the trained model
+    tokens_and_perplexity   it writes the same text, and is as good on held-out text
+
+The tolerance is 0, and it is derived, not hoped for. A packed layer and a trained layer in evaluation mode compute the
+same exact integers and then the same float32 operations in the same order (`kernels/reference.py`); every module that
+is not packed is the same torch code on the same float32 values (they are stored exactly), with the same shapes, in
+the same process. So every logit has the same bits, and any difference at all is a defect. This needs the trained model
+in float32 on the CPU; other devices order their sums differently.
+
+Same tokens: each prompt is continued greedily by the packed model, and then both models name their likeliest token
+after every prefix of that text. If all agree, greedy decoding of both is the same text, by induction over the tokens.
+The first batch of prompts is also decoded by both models on their own.
+
+Without a trained model the folder is compared with itself computed by the reference: that proves the bytes and the
+kernel, not the training, and the report says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+
+from bitnet_train.errors import FormatError
+from bitnet_train.export.manifest import Manifest
+from bitnet_train.export.reader import open_weights, read_manifest
+from bitnet_train.formats.planes import unpack_planes
+from bitnet_train.kernels import ops
+from bitnet_train.model.converted import load_converted
+from bitnet_train.runtime.check_bytes import check_bytes
+from bitnet_train.runtime.check_integers import check_integers
+from bitnet_train.runtime.check_model import Subject, check_layers, check_logits, check_tokens
+from bitnet_train.runtime.load import load, load_tokenizer
+from bitnet_train.runtime.oracle import OracleLinear, replace_by_oracle
+from bitnet_train.runtime.prompts import Texts, validation_texts
+from bitnet_train.runtime.validation_report import LEVEL_NAMES, Level, ValidationReport
+
+_REFERENCE_NAME = "the reference kernel on the same folder (no trained model was given)"
+
+
+def validate(
+    path: str | Path,
+    *,
+    against: str | Path | PreTrainedModel | None = None,
+    prompts: Sequence[str] | None = None,
+    num_prompts: int = 32,
+    new_tokens: int = 16,
+    num_tokens: int = 2048,
+    all_isas: bool = True,
+    progress: Callable[[str], object] | None = None,
+) -> ValidationReport:
+    """Check the packed folder at `path` at all five levels; nothing is raised for a folder that fails.
+
+    Parameters
+    ----------
+    path
+        A folder that `export_packed` wrote.
+    against
+        The trained model: the folder of a merged checkpoint, or the model itself (float32, on the CPU; it is put into
+        evaluation mode). None compares with the reference kernel.
+    prompts, num_prompts
+        Texts to continue; the default is a built-in list, filled up with windows of held-out text to `num_prompts`.
+    new_tokens
+        Tokens that each prompt is continued by.
+    num_tokens
+        Tokens of held-out text for the perplexity.
+    all_isas
+        Prove the integers on every instruction set of this machine; False: only on the one in use.
+    progress
+        Called with the name of each level when it starts.
+    """
+    announce = progress or (lambda _name: None)
+    folder = Path(path)
+    trained = trained_model(against)
+    name = "the trained model" if trained is not None else _REFERENCE_NAME
+    announce(LEVEL_NAMES[0])
+    levels = [check_bytes(folder, trained)]
+    try:
+        subject = _subject(folder, trained, name)
+    except FormatError as error:
+        levels += [Level(missed, f"not run: {error}", {}, f"not run: {error}") for missed in LEVEL_NAMES[1:]]
+        return ValidationReport(str(path), name, tuple(levels))
+    texts = _texts(folder, subject, prompts, num_prompts, num_tokens)
+    isas = ops.available_isas() if all_isas else (ops.backend(),)
+    steps: dict[str, Callable[[], Level]] = {
+        "integers": lambda: check_integers(subject, folder, isas),
+        "layer": lambda: check_layers(subject, texts.prompts[-1][:1]),
+        "logits": lambda: check_logits(subject, [*texts.prompts, *(row["input_ids"] for row in texts.rows)]),
+        "tokens_and_perplexity": lambda: check_tokens(subject, texts, new_tokens),
+    }
+    for step, run in steps.items():
+        announce(step)
+        levels.append(run())
+    return ValidationReport(str(path), name, tuple(levels))
+
+
+def trained_model(against: str | Path | PreTrainedModel | None) -> PreTrainedModel | None:
+    """Return the trained model in evaluation mode; FormatError when it is not float32 on the CPU."""
+    if against is None:
+        return None
+    model = load_converted(against)[0] if isinstance(against, str | Path) else against
+    wrong = next(
+        (
+            f"{name} is {tensor.dtype} on {tensor.device}"
+            for name, tensor in model.named_parameters()
+            if tensor.dtype != torch.float32 or tensor.device.type != "cpu"
+        ),
+        None,
+    )
+    if wrong:
+        raise FormatError(f"`against` must be a float32 model on the CPU, but {wrong}. Call `.float().cpu()` first.")
+    return model.eval()
+
+
+def _subject(folder: Path, trained: PreTrainedModel | None, name: str) -> Subject:
+    manifest = read_manifest(folder)
+    packed = load(folder, verify=False)
+    expected = trained if trained is not None else _by_the_reference(folder, manifest)
+    return Subject(manifest, packed, expected, name)
+
+
+def _by_the_reference(folder: Path, manifest: Manifest) -> PreTrainedModel:
+    model = load(folder, verify=False)
+    with open_weights(folder, manifest) as weights:
+        layers = {
+            layer.name: OracleLinear(
+                layer,
+                unpack_planes(weights.read(f"{layer.name}.planes"), layer.num_inputs, layer.scheme.name),
+                weights.read(f"{layer.name}.scale").float(),
+                weights.read(f"{layer.name}.bias") if layer.has_bias else None,
+            )
+            for layer in manifest.layers
+        }
+    replace_by_oracle(model, layers)
+    return model
+
+
+def _texts(folder: Path, subject: Subject, prompts: Sequence[str] | None, num_prompts: int, num_tokens: int) -> Texts:
+    model = subject.packed
+    has_tokenizer = "tokenizer_config.json" in subject.manifest.files
+    return validation_texts(
+        load_tokenizer(folder) if has_tokenizer else None,
+        model.get_input_embeddings().weight.shape[0],
+        prompts=prompts,
+        num_prompts=num_prompts,
+        num_tokens=num_tokens,
+        longest_row=getattr(model.config, "max_position_embeddings", num_tokens),
+    )

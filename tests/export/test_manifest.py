@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from bitnet_train.errors import FormatError
+from bitnet_train.export.manifest import (
+    FORMAT,
+    SCHEMA,
+    FileEntry,
+    LayerEntry,
+    Manifest,
+    Sizes,
+    TensorEntry,
+    seal,
+)
+from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
+
+SHA = "0" * 64
+
+MANIFEST = Manifest(
+    created_by={"python": "3.11.7"},
+    base_model="tiny",
+    recipe="quickstart",
+    model_class="LlamaForCausalLM",
+    attention="sdpa",
+    layers=(LayerEntry("a.b", WeightScheme(), ActivationScheme("sign"), 2, 64, False, SHA, SHA),),
+    tensors={
+        "a.b.planes": TensorEntry("uint8", (1, 2, 8), SHA),
+        "a.b.scale": TensorEntry("float16", (2, 1), SHA),
+    },
+    tied={"head": "a.b.scale"},
+    files={"weights.safetensors": FileEntry(10, SHA)},
+    sizes=Sizes(16, 4, 256, 10),
+    facts={"loss": 1.5, "notes": ["é", None, True]},
+)
+
+
+def signed(body: dict) -> str:
+    """Return the text of a manifest with this body and a correct hash of its own."""
+    body.pop("manifest_sha256", None)
+    return seal(body)
+
+
+def body() -> dict:
+    return json.loads(MANIFEST.to_json())
+
+
+def test_a_manifest_reads_back_equal():
+    assert Manifest.from_json(MANIFEST.to_json()) == MANIFEST
+    assert body()["schema"] == SCHEMA
+    assert body()["format"] == FORMAT
+
+
+def test_every_flipped_byte_of_a_manifest_is_found():
+    text = MANIFEST.to_json().encode()
+    undetected = []
+    for position in range(len(text)):
+        damaged = bytearray(text)
+        damaged[position] ^= 1
+        try:
+            same = Manifest.from_json(damaged.decode(errors="replace")) == MANIFEST
+        except FormatError:
+            continue
+        if not same:
+            undetected.append(position)
+    assert undetected == []
+
+
+def test_a_cut_manifest_is_reported_as_damaged():
+    text = MANIFEST.to_json()
+    with pytest.raises(FormatError, match=r"manifest\.json is not valid JSON .* copy the folder again"):
+        Manifest.from_json(text[: len(text) // 2])
+
+
+def test_a_newer_schema_asks_for_an_upgrade():
+    newer = {**body(), "schema": SCHEMA + 1, "a_field_of_the_future": {}}
+    with pytest.raises(FormatError, match=r"written by a newer version.*pip install --upgrade bitnet-train"):
+        Manifest.from_json(signed(newer))
+
+
+def test_an_unknown_layout_is_named():
+    with pytest.raises(FormatError, match="says format 'planes_v9'; this version reads 'planes_v1'"):
+        Manifest.from_json(signed({**body(), "format": "planes_v9"}))
+
+
+@pytest.mark.parametrize("name", ["../evil", "/etc/passwd", "a/b", "..", ".hidden", "", "a\\b", "manifest.json", "C:x"])
+def test_a_file_name_that_leaves_the_folder_is_refused(name):
+    files = {**body()["files"], name: {"num_bytes": 1, "sha256": SHA}}
+    with pytest.raises(FormatError, match="is not a plain file name"):
+        Manifest.from_json(signed({**body(), "files": files}))
+
+
+WRONG = {
+    "a missing field": (lambda b: b.pop("tied"), "has no field `tied`"),
+    "an unknown field": (lambda b: b.update(extra=1), "does not know: `extra`"),
+    "a wrong type": (lambda b: b.update(recipe=3), "`recipe` must be a str, not 3"),
+    "a boolean count": (lambda b: b["sizes"].update(packed_bytes=True), "`packed_bytes` must be a int, not True"),
+    "a negative count": (lambda b: b["sizes"].update(packed_bytes=-1), "`packed_bytes` must be at least 0"),
+    "an unknown scheme": (lambda b: b["layers"][0]["scheme"].update(name="quaternary"), "not a scheme.*quaternary"),
+    "an unknown scheme field": (lambda b: b["layers"][0]["scheme"].update(zero=1), "not a scheme.*zero"),
+    "an unknown activation": (lambda b: b["layers"][0].update(activation="int3"), "not a scheme.*int3"),
+    "a short hash": (lambda b: b["layers"][0].update(codes_sha256="ab"), "'ab' is not a SHA-256"),
+    "a layer twice": (lambda b: b["layers"].append(b["layers"][0]), "a layer is named twice"),
+    "a layer without planes": (lambda b: b["tensors"].pop("a.b.planes"), "`tensors` lacks 'a.b.planes'"),
+    "a tie to nothing": (lambda b: b.update(tied={"head": "nowhere"}), "`tensors` lacks 'nowhere'"),
+    "no weights": (lambda b: b.update(files={}), "does not name weights.safetensors"),
+    "a list for an object": (lambda b: b.update(tensors=[]), "`tensors` must be a dict"),
+    "a fractional dimension": (lambda b: b["tensors"]["a.b.scale"].update(shape=[1.5]), "must be a dimension, not 1.5"),
+    "a schema of text": (lambda b: b.update(schema="1"), "`schema` must be a positive integer"),
+}
+
+
+@pytest.mark.parametrize(("damage", "message"), WRONG.values(), ids=WRONG.keys())
+def test_a_manifest_with_a_wrong_field_is_refused(damage, message):
+    wrong = body()
+    damage(wrong)
+    with pytest.raises(FormatError, match=message):
+        Manifest.from_json(signed(wrong))
+
+
+@pytest.mark.parametrize("text", ['{"a": 1, "a": 2}', '{"a": NaN}', "[" * 100_000, "[]", "", '"text"'])
+def test_json_that_parsers_disagree_about_is_refused(text):
+    with pytest.raises(FormatError):
+        Manifest.from_json(text)

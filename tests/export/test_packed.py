@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import json
+import math
+import os
+import resource
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from bitnet_train.errors import FormatError
+from bitnet_train.export import export_packed, read_manifest, size_report, verify_files
+from bitnet_train.export.packed import plain_facts
+from bitnet_train.export.sizes import render_sizes
+from bitnet_train.formats.planes import unpack_planes
+from bitnet_train.model.bit_linear import bit_layers
+from bitnet_train.model.bit_lora import AdapterConfig, attach
+from bitnet_train.quant.scheme import GRANULARITIES, WEIGHT_SCHEMES, WeightScheme
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+@pytest.mark.parametrize("name", WEIGHT_SCHEMES)
+def test_the_stored_codes_and_scales_are_those_of_the_trained_forward(make_trained, tmp_path, name, granularity):
+    scheme = WeightScheme(name=name, granularity=granularity, group_size=32, learnable_scale=True)
+    model = make_trained(weight=scheme)
+    manifest = export_packed(model, None, tmp_path / "out", {})
+    stored = load_file(tmp_path / "out" / "weights.safetensors")
+    for entry in manifest.layers:
+        codes, scale = bit_layers(model)[entry.name].quantized()
+        assert torch.equal(unpack_planes(stored[f"{entry.name}.planes"], entry.num_inputs, name), codes)
+        assert torch.equal(stored[f"{entry.name}.scale"].float(), scale)
+        assert stored[f"{entry.name}.scale"].dtype == torch.float16
+        assert stored[f"{entry.name}.scale"].shape == scheme.scale_shape(*codes.shape)
+    assert [entry.name for entry in manifest.layers] == list(bit_layers(model))
+
+
+def test_what_is_not_packed_is_stored_once_and_exactly(make_trained, tmp_path):
+    model = make_trained()
+    manifest = export_packed(model, None, tmp_path / "out", {})
+    stored = load_file(tmp_path / "out" / "weights.safetensors")
+    assert manifest.tied == {"lm_head.weight": "model.embed_tokens.weight"}
+    assert "lm_head.weight" not in stored
+    assert stored["model.embed_tokens.weight"].dtype == torch.bfloat16
+    assert stored["model.norm.weight"].dtype == torch.float32
+    for name, tensor in stored.items():
+        if not name.endswith((".planes", ".scale")):
+            assert torch.equal(tensor.float(), model.get_parameter(name) if "inv_freq" not in name else tensor.float())
+    assert torch.equal(stored["model.rotary_emb.inv_freq"].float(), model.model.rotary_emb.inv_freq)
+
+
+def test_a_binary_layer_with_row_scales_is_a_sixteenth_of_fp16_plus_its_scales(make_trained, tmp_path):
+    manifest = export_packed(make_trained(), None, tmp_path / "out", {})
+    for size in size_report(manifest):
+        assert size.packed_bytes * 16 == size.fp16_bytes == 2 * math.prod(size.shape)
+        assert size.scale_bytes == 2 * size.shape[0]
+    assert manifest.sizes.packed_bytes == sum(size.packed_bytes for size in size_report(manifest))
+    assert manifest.sizes.fp16_bytes == 16 * manifest.sizes.packed_bytes
+    on_disk = sum(path.stat().st_size for path in (tmp_path / "out").iterdir() if path.name != "manifest.json")
+    assert manifest.sizes.total_bytes == on_disk
+    assert render_sizes(manifest).row_count == len(manifest.layers) + 1
+
+
+def test_a_ternary_layer_is_an_eighth_of_fp16(make_trained, tmp_path):
+    manifest = export_packed(make_trained(weight=WeightScheme(name="ternary")), None, tmp_path / "out", {})
+    assert manifest.sizes.fp16_bytes == 8 * manifest.sizes.packed_bytes
+
+
+def test_a_folder_has_everything_a_user_needs(make_trained, byte_tokenizer, tmp_path):
+    model = make_trained()
+    model.generation_config.max_new_tokens = 17
+    facts = {"base_model": "tiny-llama", "recipe": "quickstart", "perplexity": 7.5}
+    manifest = export_packed(model, byte_tokenizer, tmp_path / "out", facts)
+    assert verify_files(tmp_path / "out") == manifest
+    assert set(manifest.files) == {path.name for path in (tmp_path / "out").iterdir()} - {"manifest.json"}
+    assert GenerationConfig.from_pretrained(tmp_path / "out").max_new_tokens == 17
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert tokenizer.chat_template == byte_tokenizer.chat_template
+    assert tokenizer("hé").input_ids == byte_tokenizer("hé").input_ids
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "14 linear layers of this model have weights of -1 or +1" in card
+    assert "| perplexity | 7.5 |" in card
+    assert (manifest.base_model, manifest.recipe, manifest.facts) == ("tiny-llama", "quickstart", facts)
+    assert set(manifest.created_by) == {"bitnet_train", "torch", "transformers", "safetensors", "python"}
+
+
+def test_transformers_alone_refuses_the_folder_instead_of_inventing_weights(make_trained, tmp_path):
+    export_packed(make_trained(), None, tmp_path / "out", {})
+    with pytest.raises(OSError, match="no file named model"):
+        AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+
+
+def test_two_exports_of_one_model_have_equal_bytes(make_trained, tmp_path):
+    export_packed(make_trained(), None, tmp_path / "a", {})
+    export_packed(make_trained(), None, tmp_path / "b", {})
+    for path in sorted((tmp_path / "a").iterdir()):
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
+
+
+def test_an_export_leaves_the_model_as_it_was(make_trained, tmp_path):
+    model = make_trained()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    export_packed(model, None, tmp_path / "out", {})
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_facts_become_json_whatever_they_hold():
+    facts = {"path": Path("a/b"), "loss": float("inf"), "nan": float("nan"), 3: (1, None, True), "deep": [{"x": 2.5}]}
+    plain = plain_facts(facts)
+    assert plain == {"path": "a/b", "loss": "inf", "nan": "nan", "3": [1, None, True], "deep": [{"x": 2.5}]}
+    assert json.loads(json.dumps(plain, allow_nan=False)) == plain
+
+
+def test_a_model_without_one_bit_layers_is_refused(tmp_path):
+    from transformers import GPT2Config
+
+    model = AutoModelForCausalLM.from_config(GPT2Config(n_embd=64, n_layer=1, n_head=2, vocab_size=32))
+    with pytest.raises(FormatError, match="the model has no BitLinear. Convert it first"):
+        export_packed(model, None, tmp_path / "out", {})
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_with_adapters_is_refused(make_trained, tmp_path):
+    model = attach(make_trained(), AdapterConfig(kind="lora_inside", rank=2))
+    with pytest.raises(FormatError, match="still has adapters. Merge them first"):
+        export_packed(model, None, tmp_path / "out", {})
+
+
+def test_a_bfloat16_model_is_refused_because_its_logits_would_change(make_trained, tmp_path):
+    model = make_trained()
+    model.model.norm.bfloat16()
+    with pytest.raises(FormatError, match=r"model\.norm\.weight is bfloat16.*model\.float\(\)"):
+        export_packed(model, None, tmp_path / "out", {})
+
+
+def test_a_folder_that_is_not_empty_is_left_alone(make_trained, tmp_path):
+    (tmp_path / "precious.txt").write_text("keep me")
+    for force in (False, True):
+        with pytest.raises(FormatError, match="not empty" if not force else r"also holds precious\.txt"):
+            export_packed(make_trained(), None, tmp_path, {}, force=force)
+    assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
+
+
+def test_force_replaces_an_earlier_export_and_only_with_force(make_trained, tmp_path):
+    export_packed(make_trained(seed=1), None, tmp_path / "out", {"run": 1})
+    with pytest.raises(FormatError, match="`force=True`"):
+        export_packed(make_trained(seed=2), None, tmp_path / "out", {"run": 2})
+    assert verify_files(tmp_path / "out").facts == {"run": 1}
+    export_packed(make_trained(seed=2), None, tmp_path / "out", {"run": 2}, force=True)
+    assert verify_files(tmp_path / "out").facts == {"run": 2}
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_force_also_replaces_a_damaged_export(make_trained, tmp_path):
+    export_packed(make_trained(), None, tmp_path / "out", {})
+    text = (tmp_path / "out" / "manifest.json").read_text()
+    (tmp_path / "out" / "manifest.json").write_text(text.replace("planes_v1", "planes_v0"))
+    export_packed(make_trained(), None, tmp_path / "out", {}, force=True)
+    verify_files(tmp_path / "out")
+
+
+def test_an_empty_folder_and_missing_parents_are_fine(make_trained, tmp_path):
+    (tmp_path / "empty").mkdir()
+    export_packed(make_trained(), None, tmp_path / "empty", {})
+    export_packed(make_trained(), None, tmp_path / "a" / "b" / "c", {})
+    assert verify_files(tmp_path / "empty") == verify_files(tmp_path / "a" / "b" / "c")
+
+
+def test_a_place_that_cannot_be_written_is_reported_with_the_way_out(make_trained, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FormatError, match=r"Could not write .*File exists.*choose a folder that you may write to"):
+        export_packed(make_trained(), None, tmp_path / "file" / "out", {})
+
+
+def test_a_full_disk_leaves_the_earlier_export_whole(make_trained, tmp_path):
+    before = export_packed(make_trained(seed=1), None, tmp_path / "out", {})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(FormatError, match=r"Could not write .*Free some space"):
+            export_packed(make_trained(seed=2), None, tmp_path / "out", {}, force=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert verify_files(tmp_path / "out") == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+KILLED = """
+    import sys, time, torch
+    from pathlib import Path
+    from transformers import AutoModelForCausalLM, LlamaConfig
+    from bitnet_train.export import packed
+    from bitnet_train.model.convert import convert
+    model = AutoModelForCausalLM.from_config(LlamaConfig(hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, vocab_size=64), dtype=torch.float32)
+    convert(model)
+    class SlowTokenizer:
+        chat_template = None
+        def save_pretrained(self, folder, **options):
+            Path(folder, "tokenizer.json").write_text("{}")
+            Path(sys.argv[2]).write_text("in the middle")
+            time.sleep(60)
+    packed.export_packed(model.eval(), SlowTokenizer(), sys.argv[1], {})
+"""
+
+
+def test_an_export_killed_in_the_middle_leaves_nothing_that_loads(tmp_path):
+    out, reached = tmp_path / "exports" / "out", tmp_path / "reached"
+    command = [sys.executable, "-c", textwrap.dedent(KILLED), str(out), str(reached)]
+    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    deadline = time.monotonic() + 120
+    while not reached.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not out.exists()
+    remains = list(out.parent.iterdir())
+    assert [path.name.startswith(".out.partial-") for path in remains] == [True]
+    assert (remains[0] / "weights.safetensors").exists()
+    with pytest.raises(FormatError, match=r"not a packed model: it has no manifest\.json"):
+        read_manifest(remains[0])
