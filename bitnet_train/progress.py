@@ -12,8 +12,7 @@ PATIENCE_S = 2.0  # a bar that flashes by is noise
 
 
 def track(items: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
-    """
-    Yield `items`; once two seconds have passed, show a bar on stderr (nothing where stderr is no terminal).
+    """Yield `items`; once two seconds have passed, show a bar on stderr (nothing where stderr is no terminal).
 
     The bar disappears at the end, also when the consumer stops early. `total` None means unknown: a pulse.
     """

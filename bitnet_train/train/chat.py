@@ -1,5 +1,4 @@
-r"""
-Render chats and instructions, and find the characters a model is trained to write.
+r"""Render chats and instructions, and find the characters a model is trained to write.
 
 For the assistant's turn i of a conversation, with `render` the tokenizer's chat template,
 
@@ -53,8 +52,7 @@ class Tokens:
 
 
 def render(example: Conversation | Instruction, tokenizer: PreTrainedTokenizerBase) -> list[Rendered]:
-    """
-    Return the samples of one example; nearly always one.
+    """Return the samples of one example; nearly always one.
 
     Raises DataError when the tokenizer has no chat template for a conversation, or its template cannot be followed.
     """
@@ -96,14 +94,13 @@ def render_conversation(example: Conversation, tokenizer: PreTrainedTokenizerBas
 
 
 def tokenise(rendered: Rendered, tokenizer: PreTrainedTokenizerBase) -> Tokens:
-    """
-    Tokenise once and mark every token that overlaps a trained range.
+    """Tokenise once and mark every token that overlaps a trained range.
 
     Raises DataError when no token is trained, or the tokenizer cannot report offsets.
     """
     if not tokenizer.is_fast:
         raise DataError(f"{type(tokenizer).__name__} cannot report character offsets; use a fast tokenizer.")
-    encoded = tokenizer(rendered.text, add_special_tokens=False, return_offsets_mapping=True)
+    encoded = tokenizer(rendered.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     ids = np.asarray(encoded["input_ids"], dtype=np.int32)
     starts, ends = _spread(np.asarray(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2), len(rendered.text))
     trained = np.zeros(len(ids), dtype=bool)
@@ -159,8 +156,7 @@ def _end_of_turn(text: str, start: int, tokenizer: PreTrainedTokenizerBase) -> i
 
 
 def _spread(offsets: np.ndarray, num_chars: int) -> tuple[np.ndarray, np.ndarray]:
-    """
-    Widen zero-width offsets to the gap they stand in; some tokenizers trim white space out of offsets.
+    """Widen zero-width offsets to the gap they stand in; some tokenizers trim white space out of offsets.
 
     offsets int64 [num_tokens, 2] -> starts, ends int64 [num_tokens].
     """

@@ -1,5 +1,4 @@
-"""
-Cut token sequences into rows of one length, no row mixing two documents.
+"""Cut token sequences into rows of one length, no row mixing two documents.
 
 A document of n tokens (its leading BOS included) becomes windows that start every L-1 tokens, L = `context_tokens`:
 
@@ -31,8 +30,7 @@ _COLUMN_STEP = 32  # batches are cut to a multiple of this, so that few shapes o
 
 @dataclass(frozen=True)
 class TokenRows:
-    """
-    R rows of up to L tokens.
+    """R rows of up to L tokens.
 
     input_ids int32 [R, L], right-padded with `pad_id`; trained bool [R, L], True where the token is a label;
     lengths int32 [R], the number of real tokens.
@@ -75,8 +73,7 @@ def stack_rows(ids: Sequence[np.ndarray], trained: Sequence[np.ndarray], context
 
 
 def collate(rows: TokenRows, *, crop: bool = False) -> dict[str, Tensor]:
-    """
-    Return {input_ids, labels, attention_mask}, each int64 [R, L]; labels are not shifted.
+    """Return {input_ids, labels, attention_mask}, each int64 [R, L]; labels are not shifted.
 
     `crop` cuts columns that are padding in every row, down to a multiple of 32.
     """

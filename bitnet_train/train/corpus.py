@@ -1,5 +1,4 @@
-"""
-Read the examples of both splits.
+"""Read the examples of both splits.
 
 Held out are, in this order of preference: the rows of an explicit validation path or split; the standard library's
 own fixed split; else every example whose content hash, read as a fraction of 2^64, lies below `validation_fraction`.
@@ -45,8 +44,7 @@ def read_corpus(
     cache_dir: Path,
     teacher: PreTrainedModel | None = None,
 ) -> Corpus:
-    """
-    Read, interpret and split. `tokenizer`, `cache_dir` and `teacher` serve `source=self` only.
+    """Read, interpret and split. `tokenizer`, `cache_dir` and `teacher` serve `source=self` only.
 
     Raises DataError when there is nothing to train on, or a split asked for is empty.
     """

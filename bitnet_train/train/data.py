@@ -1,5 +1,4 @@
-"""
-The data module: rows made once, then batches that are a pure function of (seed, step).
+"""The data module: rows made once, then batches that are a pure function of (seed, step).
 
     read_corpus -> tokenise_examples -> TokenRows (cached) -> StepBatchSampler -> {input_ids, labels, attention_mask}
 
@@ -37,8 +36,7 @@ Batch = dict[str, Tensor]
 
 
 class BitDataModule(LightningDataModule):
-    """
-    Batches for training and validation.
+    """Batches for training and validation.
 
     tokenizer: a fast one. batch_rows: rows of one optimiser step, over all ranks. cache_dir: where token caches go.
     teacher: the full-precision model; needed by `source=self`, and used to check context length and vocabulary.
@@ -108,8 +106,7 @@ class BitDataModule(LightningDataModule):
         self._start, self._processed_before = self._next_batch(), None
 
     def describe(self) -> dict[str, Any]:
-        """
-        Return facts as plain JSON: source, kind, unused fields, content and cache hashes, and figures per split.
+        """Return facts as plain JSON: source, kind, unused fields, content and cache hashes, and figures per split.
 
         `train` and `validation` count all rows made; `train_rows` and `validation_rows` what is left after
         `max_train_rows` and `max_validation_rows`.

@@ -1,5 +1,4 @@
-"""
-What a training example is, and how a row of a data set becomes one.
+"""What a training example is, and how a row of a data set becomes one.
 
     Document      plain text; every token is trained
     Conversation  turns of a chat; only the assistant's turns are trained
@@ -112,8 +111,7 @@ class FieldNames:
 
 
 class RowReader:
-    """
-    Turns rows of one data set into examples of one kind. Iterate `examples(rows)` once.
+    """Turns rows of one data set into examples of one kind. Iterate `examples(rows)` once.
 
     `kind` None is decided by the first row. After the iteration `kind` is set and `unused_fields` holds the names
     of fields that were present but not read.
@@ -126,8 +124,7 @@ class RowReader:
         self._read: FieldNames | None = None
 
     def examples(self, rows: Iterable[Row]) -> Iterator[Example]:
-        """
-        Yield an example per row, skipping rows of empty text.
+        """Yield an example per row, skipping rows of empty text.
 
         Raises DataError on a missing field, a field of the wrong type, or a chat with no assistant turn.
         """

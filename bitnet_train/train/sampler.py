@@ -1,5 +1,4 @@
-"""
-Which rows each optimiser step sees, as a pure function of (seed, step).
+"""Which rows each optimiser step sees, as a pure function of (seed, step).
 
 The rows are read in passes; pass p is a permutation drawn from (seed, p). Batch i takes positions
 i*B ... i*B+B-1 of the endless concatenation of passes, so resuming at step i needs no history: start at i.
@@ -17,8 +16,7 @@ import numpy as np
 
 
 class StepBatchSampler:
-    """
-    An endless batch sampler for `DataLoader(batch_sampler=...)`: one batch is one optimiser step's rows.
+    """An endless batch sampler for `DataLoader(batch_sampler=...)`: one batch is one optimiser step's rows.
 
     Has no length on purpose: the trainer stops at its own `max_steps`. With `world` ranks every rank gets its
     contiguous share of each step's rows; turn Lightning's `use_distributed_sampler` off.

@@ -1,5 +1,4 @@
-"""
-`data.source=self`: the frozen full-precision teacher writes the corpus it will later distil.
+"""`data.source=self`: the frozen full-precision teacher writes the corpus it will later distil.
 
 Data-free distillation (LLM-QAT, arXiv 2305.17888, section 3.1, samples from the model itself): documents are drawn
 token by token with temperature and nucleus sampling, beginning either from the BOS token alone or from the first
@@ -17,10 +16,11 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, GenerationMixin, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from bitnet_train.errors import ConfigError, DataError
 from bitnet_train.progress import track
@@ -64,8 +64,7 @@ def self_documents(
     cache_dir: Path,
     prompts: Sequence[str] = (),
 ) -> list[str]:
-    """
-    Return the documents the teacher writes, from the cache when they are there.
+    """Return the documents the teacher writes, from the cache when they are there.
 
     Prompts are used in turn, wrapping around. Raises DataError when the teacher has nothing to begin from (neither
     BOS, EOS nor prompts) or wrote only empty documents. The teacher's mode and the global RNG are left as they were.
@@ -155,7 +154,7 @@ def _generation_config(tokenizer: PreTrainedTokenizerBase, config: SelfCorpusCon
 @torch.no_grad()
 def _sample(teacher: PreTrainedModel, batch: list[list[int]], settings: GenerationConfig, seed: int) -> Tensor:
     """Return int64 [len(batch), <= max_length]; shorter beginnings are padded on the left."""
-    assert isinstance(teacher, GenerationMixin)
+    writer: Any = teacher  # the annotation of `generate` names a protocol no model meets
     longest = max(map(len, batch))
     pad = settings.pad_token_id
     ids = torch.tensor([[pad] * (longest - len(part)) + part for part in batch], device=teacher.device)
@@ -163,7 +162,7 @@ def _sample(teacher: PreTrainedModel, batch: list[list[int]], settings: Generati
     devices = [teacher.device] if teacher.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
-        return torch.as_tensor(teacher.generate(ids, attention_mask=mask, generation_config=settings))
+        return writer.generate(ids, attention_mask=mask, generation_config=settings)
 
 
 def _text_of(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> str:

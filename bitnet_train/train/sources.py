@@ -1,5 +1,4 @@
-"""
-Where rows come from: local files, the Hugging Face hub, and the interpreter's standard library.
+"""Where rows come from: local files, the Hugging Face hub, and the interpreter's standard library.
 
 Every source yields `(where, fields)` rows, `where` being what an error message should name ("rows.jsonl:12"):
 
@@ -33,8 +32,7 @@ def text_rows(documents: Iterable[str], origin: str) -> Iterator[Row]:
 
 
 def file_rows(path: str) -> Iterator[Row]:
-    """
-    Yield the rows of every readable file under `path`, files in sorted order.
+    """Yield the rows of every readable file under `path`, files in sorted order.
 
     Raises DataError when nothing matches, a suffix is unknown, or a file is damaged (naming file and line).
     """
@@ -46,8 +44,7 @@ def file_rows(path: str) -> Iterator[Row]:
 
 
 def find_files(path: str) -> list[Path]:
-    """
-    Return the data files a path, folder or glob stands for, sorted.
+    """Return the data files a path, folder or glob stands for, sorted.
 
     A folder yields the files with known suffixes; a file named outright, or by a glob, must have one.
     """
@@ -68,8 +65,7 @@ def find_files(path: str) -> list[Path]:
 
 
 def hub_rows(path: str, name: str | None, split: str, *, streaming: bool = False) -> Iterator[Row]:
-    """
-    Yield the rows of one split of a hub data set; `streaming` reads only what is consumed.
+    """Yield the rows of one split of a hub data set; `streaming` reads only what is consumed.
 
     Raises DataError when the data set or the network is not there.
     """

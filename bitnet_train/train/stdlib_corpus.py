@@ -1,5 +1,4 @@
-"""
-The text everyone has: the running interpreter's own standard library, one module a document.
+"""The text everyone has: the running interpreter's own standard library, one module a document.
 
 About 10 MB of Python in CPython 3.11-3.13. A module is *held out* when the first byte of the SHA-256 of its
 relative path is below 13 (5 % of all modules), so the split is the same on every machine and for every Python

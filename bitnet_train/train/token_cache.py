@@ -1,5 +1,4 @@
-"""
-Tokenised rows on disk, keyed by everything that decides them.
+"""Tokenised rows on disk, keyed by everything that decides them.
 
 key = sha256(cache version, content of the examples, the tokenizer's own serialisation, the settings that matter), so
 a changed file, tokenizer, template or context length is another key, and a stale cache cannot be read.

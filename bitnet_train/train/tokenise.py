@@ -1,5 +1,4 @@
-"""
-Examples to token rows, with the figures that say what became of them.
+"""Examples to token rows, with the figures that say what became of them.
 
 Text is cut into windows (see `chunk`), every token trained. A chat or an instruction is one row, trained on the answer;
 cutting it would separate answer and question, so rows longer than the context are dropped and counted, and dropping
@@ -40,8 +39,7 @@ class Counts:
 def tokenise_examples(
     examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, context_tokens: int, min_tokens: int, split: str
 ) -> tuple[TokenRows, Counts]:
-    """
-    Return the rows of one split, and its figures.
+    """Return the rows of one split, and its figures.
 
     Raises DataError when rows existed but none is left.
     """
