@@ -1,0 +1,124 @@
+"""
+What happens between optimiser steps: save, stop on a signal, validate, write figures.
+
+Order at the end of a step, given by `fit`: figures, saving (and leaving, when a signal came), validation, telemetry.
+Saving comes before validation so that a kill during a long validation loses nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+
+from bitnet_train.train.checkpoint import folder_name
+from bitnet_train.train.module import BitLightningModule
+from bitnet_train.train.signals import Interrupted, SignalWatcher
+
+
+class Saving(Callback):
+    """Save every `every_steps` steps, at the end, and on a signal, after which `Interrupted` is raised."""
+
+    def __init__(self, directory: Path, every_steps: int, watcher: SignalWatcher) -> None:
+        self.directory, self.every_steps, self.watcher = directory, every_steps, watcher
+        self.saved_step = -1
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Listen to signals, in place of Lightning's own handlers; what was resumed is saved already."""
+        self.watcher.arm()
+        self.saved_step = _module(pl_module).step if _module(pl_module).last_checkpoint else -1
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save when due."""
+        module = _module(pl_module)
+        self.leave_if_asked(trainer, module)
+        if module.step % self.every_steps == 0:
+            self.save(trainer, module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the last step."""
+        self.save(trainer, _module(pl_module))
+
+    def leave_if_asked(self, trainer: Trainer, module: BitLightningModule) -> None:
+        """Save and raise `Interrupted` when any process has received a signal."""
+        signum = self.watcher.agreed(trainer)
+        if signum:
+            self.save(trainer, module)
+            raise Interrupted(signum, module.step, module.last_checkpoint)
+
+    def save(self, trainer: Trainer, module: BitLightningModule) -> None:
+        """Write a checkpoint of the finished steps, once per step."""
+        if module.step == self.saved_step:
+            return
+        folder = self.directory / folder_name(module.step)
+        trainer.save_checkpoint(folder)
+        module.last_checkpoint, self.saved_step = folder, module.step
+
+
+class Validating(Callback):
+    """Validate every `every_steps` finished steps, counted over resumes, and at the end; 0 switches it off."""
+
+    def __init__(self, data: LightningDataModule, every_steps: int, saving: Saving) -> None:
+        self.data, self.every_steps, self.saving = data, every_steps, saving
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Validate when due, and always at the last step."""
+        module = _module(pl_module)
+        if self.every_steps and (module.step % self.every_steps == 0 or module.step == module.max_steps):
+            self.validate(trainer, module)
+
+    @torch.no_grad()
+    def validate(self, trainer: Trainer, module: BitLightningModule) -> None:
+        """Run the held-out rows through the student in evaluation mode and log the figures."""
+        module.student.eval()
+        module.on_validation_epoch_start()
+        for index, batch in enumerate(self.data.val_dataloader()):
+            with trainer.precision_plugin.val_step_context():
+                module.validation_step(trainer.strategy.batch_to_device(batch), index)
+            self.saving.leave_if_asked(trainer, module)
+        module.on_validation_epoch_end()
+        module.student.train()
+        log(trainer, module.validation_metrics, module.step)
+
+
+class Figures(Callback):
+    """Write the figures of every `every_steps`-th step to all loggers, with the speed since the previous one."""
+
+    def __init__(self, every_steps: int = 1) -> None:
+        self.every_steps = every_steps
+        self._tokens, self._since = 0, 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._tokens, self._since = _module(pl_module).tokens, time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Add `tokens_per_s` to the module's metrics and log them."""
+        module = _module(pl_module)
+        if module.step % self.every_steps and module.step != module.max_steps:
+            return
+        now = time.perf_counter()
+        module.metrics["tokens_per_s"] = (module.tokens - self._tokens) / max(now - self._since, 1e-9)
+        self._tokens, self._since = module.tokens, now
+        log(trainer, module.metrics, module.step)
+
+
+def log(trainer: Trainer, metrics: dict[str, float], step: int) -> None:
+    """Hand figures to every logger under our own step count, which survives a resume."""
+    for logger in trainer.loggers if trainer.is_global_zero else []:
+        logger.log_metrics(metrics, step)
+        logger.save()
+
+
+def _module(module: LightningModule) -> BitLightningModule:
+    assert isinstance(module, BitLightningModule)
+    return module

@@ -1,0 +1,234 @@
+"""
+Checkpoints that are whole or not there, and that say so by hash.
+
+```
+checkpoints/step-000120/state.pt        torch.save of plain numbers, lists, dicts and tensors
+                        manifest.json   schema, step, versions, and per file: size in bytes, SHA-256
+checkpoints/.tmp-step-000120-<pid>/     being written; renamed when flushed to the disk
+```
+
+A rename within one folder is atomic on POSIX, so a kill or a full disk leaves every earlier checkpoint as it was.
+Loading checks the hash first and unpickles nothing but plain data (`weights_only=True`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins import CheckpointIO
+from torch import Tensor
+
+from bitnet_train.errors import TrainingError
+
+SCHEMA = 1
+STATE = "state.pt"
+MANIFEST = "manifest.json"
+_FOLDER = re.compile(r"step-(\d+)")
+_CHUNK_BYTES = 1 << 20
+
+
+class AtomicCheckpointIO(CheckpointIO):
+    """Lightning's way to disk; `path` is the folder of one checkpoint. `keep_last` earlier-or-equal steps stay."""
+
+    def __init__(self, keep_last: int = 2) -> None:
+        self.keep_last = keep_last
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """
+        Write `checkpoint` to the folder `path`, then remove the oldest ones.
+
+        Raises
+        ------
+        TrainingError
+            When a tensor is not finite, or the disk is full, read-only or not permitted. Earlier checkpoints remain.
+        """
+        folder = Path(path)
+        _check_tensors_finite(checkpoint["state_dict"], folder)
+        staging = folder.parent / f".tmp-{folder.name}-{os.getpid()}"
+        try:
+            _write(checkpoint, staging)
+            _swap_in(staging, folder)
+        except (OSError, RuntimeError) as error:  # torch wraps a failed write in a RuntimeError
+            shutil.rmtree(staging, ignore_errors=True)
+            raise TrainingError(
+                f"Could not write the checkpoint {folder}: {error}. Earlier checkpoints are untouched. Free "
+                "disk space or make the folder writable, then continue with `trainer.resume=auto`."
+            ) from error
+        self._prune(folder)
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any | None = "cpu", weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Verify and load the folder `path` onto the CPU; TrainingError names the file that is damaged."""
+        verify(Path(path))
+        return torch.load(Path(path) / STATE, map_location="cpu", weights_only=True)
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Delete the folder; renamed first, so that a half-deleted one never looks whole."""
+        folder = Path(path)
+        doomed = folder.parent / f".tmp-{folder.name}-{os.getpid()}-old"
+        shutil.rmtree(doomed, ignore_errors=True)
+        folder.rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+
+    def _prune(self, newest: Path) -> None:
+        step = step_of(newest)
+        earlier = [folder for folder in list_checkpoints(newest.parent) if step_of(folder) <= step]
+        for folder in earlier[: -self.keep_last]:
+            self.remove_checkpoint(folder)
+        for leftover in newest.parent.glob(".tmp-step-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def folder_name(step: int) -> str:
+    """Return the folder name of a step: `step-000120`."""
+    return f"step-{step:06d}"
+
+
+def step_of(folder: Path) -> int:
+    """Return the step that a checkpoint's folder name states; TrainingError for any other name."""
+    match = _FOLDER.fullmatch(folder.name)
+    if match is None:
+        raise TrainingError(f"{folder} is not a checkpoint: its folder name is not like `step-000120`.")
+    return int(match[1])
+
+
+def list_checkpoints(directory: Path) -> list[Path]:
+    """Return the checkpoint folders in `directory` by ascending step, whole or not."""
+    if not directory.is_dir():
+        return []
+    return sorted((path for path in directory.iterdir() if _FOLDER.fullmatch(path.name)), key=step_of)
+
+
+def find_latest(directory: Path, say: Any = print) -> Path | None:
+    """Return the newest whole checkpoint, or None; every damaged newer one is skipped and named through `say`."""
+    for folder in reversed(list_checkpoints(directory)):
+        try:
+            verify(folder)
+        except TrainingError as error:
+            say(f"Skipping a damaged checkpoint. {error}")
+        else:
+            return folder
+    return None
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """
+    Check sizes and hashes of a checkpoint and return its manifest.
+
+    Raises
+    ------
+    TrainingError
+        When a file is missing, truncated or changed, or the manifest is unreadable or of a newer schema: names it.
+    """
+    manifest = _read_manifest(folder / MANIFEST)
+    for name, facts in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            raise _damaged(path, "it is missing")
+        if path.stat().st_size != facts["bytes"]:
+            raise _damaged(path, f"it has {path.stat().st_size} bytes instead of {facts['bytes']}")
+        if _sha256(path) != facts["sha256"]:
+            raise _damaged(path, "its SHA-256 differs from the manifest's")
+    return manifest
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        schema = manifest["schema"]
+        readable = set(manifest["files"]) == {STATE} and all(
+            {"bytes", "sha256"} <= set(f) for f in manifest["files"].values()
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(path, f"it cannot be read ({error})") from error
+    if schema != SCHEMA:
+        raise TrainingError(f"{path} has schema {schema}; this version reads {SCHEMA}. Update bitnet-train.")
+    if not readable:
+        raise _damaged(path, f"it must list exactly `{STATE}` with `bytes` and `sha256`")
+    return manifest
+
+
+def _damaged(path: Path, why: str) -> TrainingError:
+    return TrainingError(f"{path} is damaged: {why}. Use an earlier checkpoint (`trainer.resume=PATH`) or start anew.")
+
+
+def _write(checkpoint: dict[str, Any], staging: Path) -> None:
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    with (staging / STATE).open("wb") as file:
+        torch.save(_plain(checkpoint), file)
+    facts = {"bytes": (staging / STATE).stat().st_size, "sha256": _sha256(staging / STATE)}
+    manifest = {
+        "schema": SCHEMA,
+        "step": checkpoint["progress"]["step"],
+        "versions": {name: _version(name) for name in ("bitnet-train", "torch", "lightning", "transformers")},
+        "files": {STATE: facts},
+    }
+    (staging / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    for path in (staging / STATE, staging / MANIFEST, staging):
+        _flush(path)
+
+
+def _swap_in(staging: Path, folder: Path) -> None:
+    """Rename; a checkpoint of the same step steps aside first and is deleted afterwards."""
+    old = folder.parent / f".tmp-{folder.name}-{os.getpid()}-old"
+    if folder.exists():
+        folder.rename(old)
+    staging.rename(folder)
+    _flush(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """Copy containers as plain dicts and lists; TypeError for anything that `weights_only` could not load."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Tensor):
+        return value.detach()
+    if value is None or isinstance(value, bool | int | float | str | bytes):
+        return value
+    raise TypeError(f"A checkpoint holds plain data only, not {type(value).__name__}: {value!r}")
+
+
+def _check_tensors_finite(tensors: Mapping[str, Tensor], folder: Path) -> None:
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise TrainingError(
+                f"`{name}` is not finite, so {folder} was not written; earlier checkpoints are untouched. "
+                "Lower `optimizer.lr` and continue with `trainer.resume=auto`."
+            )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

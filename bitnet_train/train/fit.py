@@ -1,0 +1,197 @@
+"""
+The one place that builds a Lightning Trainer: `fit` trains, survives, and says where things are.
+
+A run is one stretch of `max_steps` optimiser steps. On a resume the Trainer is told to make the steps that are left,
+and the data module to start at that batch; all else follows from the step counter in the checkpoint (see `module`).
+Nothing is written outside `run_dir`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch.loggers import Logger
+
+from bitnet_train.errors import ConfigError, TrainingError
+from bitnet_train.train.callbacks import Figures, Saving, Validating
+from bitnet_train.train.checkpoint import AtomicCheckpointIO, find_latest, list_checkpoints, verify
+from bitnet_train.train.choice import choose
+from bitnet_train.train.diagnostics import Telemetry
+from bitnet_train.train.module import BitLightningModule
+from bitnet_train.train.progress import ProgressShown
+from bitnet_train.train.signals import SignalWatcher
+from bitnet_train.train.tracking import METRICS_FILE, JsonlLogger
+
+PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "32": "32-true", "bf16-mixed": "bf16-mixed"}
+_LIGHTNING_LOGGERS = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How long, how often, on what. `resume` is `auto`, `never`, or the folder of a checkpoint."""
+
+    max_steps: int
+    precision: str = "fp32"
+    validate_every_steps: int = 100
+    save_every_steps: int = 100
+    log_every_steps: int = 1
+    keep_last: int = 2
+    seed: int = 0
+    resume: str = "never"
+    accelerator: str = "auto"
+    devices: int = 1
+    strategy: str = "auto"
+    num_threads: int | None = None
+    debug: bool = False
+    debug_every_steps: int = 50
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        choose(PRECISIONS, self.precision, "trainer.precision")
+        least = {"max_steps": 1, "validate_every_steps": 0, "save_every_steps": 1, "log_every_steps": 1, "keep_last": 1}
+        for key, smallest in least.items():
+            if getattr(self, key) < smallest:
+                raise ConfigError(f"`trainer.{key}={getattr(self, key)}` must be {smallest} or more.")
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a run did. `seconds` and `tokens_per_s` count this process's own steps, `steps` and `tokens` all of them."""
+
+    steps: int
+    tokens: int
+    seconds: float
+    tokens_per_s: float
+    metrics: dict[str, float]
+    checkpoint: Path
+
+
+def fit(
+    module: BitLightningModule,
+    data: LightningDataModule,
+    config: FitConfig,
+    run_dir: Path,
+    loggers: Sequence[Logger] = (),
+    callbacks: Sequence[Callback] = (),
+) -> FitResult:
+    """
+    Train `module` up to `config.max_steps` and leave a checkpoint in `run_dir/checkpoints`.
+
+    `loggers` are written to besides `run_dir/metrics.jsonl`; further `callbacks` run last.
+
+    Raises
+    ------
+    ConfigError
+        When `resume` is `never` and the run directory has checkpoints, or names no folder.
+    TrainingError
+        For a non-finite loss, a damaged or foreign checkpoint, a full or read-only disk.
+    Interrupted
+        After SIGTERM or SIGINT, with a checkpoint saved; a SystemExit with code 143 or 130.
+    """
+    if config.max_steps != module.max_steps:
+        raise ConfigError(f"`trainer.max_steps` is {config.max_steps} for `fit` but {module.max_steps} for the module.")
+    if config.num_threads is not None:
+        torch.set_num_threads(config.num_threads)
+    checkpoint = resume_from(config.resume, run_dir / "checkpoints")
+    done = verify(checkpoint)["step"] if checkpoint else 0
+    module.last_checkpoint = checkpoint
+    with SignalWatcher() as watcher, _quiet_lightning():
+        saving = Saving(run_dir / "checkpoints", config.save_every_steps, watcher)
+        trainer = _trainer(config, run_dir, done, _callbacks(config, data, run_dir, saving, callbacks), loggers)
+        start = time.perf_counter()
+        trainer.fit(module, datamodule=data, ckpt_path=str(checkpoint) if checkpoint else None)
+        seconds = time.perf_counter() - start
+    return _result(module, config, seconds, done)
+
+
+def resume_from(resume: str, directory: Path) -> Path | None:
+    """
+    Return the checkpoint that `trainer.resume` asks for: None to start anew.
+
+    Raises ConfigError when `never` would mix two runs in one directory, or a path names no folder.
+    """
+    if resume == "auto":
+        return find_latest(directory, say=lambda text: warnings.warn(text, stacklevel=2))
+    if resume == "never":
+        if list_checkpoints(directory):
+            raise ConfigError(
+                f"`trainer.resume=never`, but {directory} has checkpoints of an earlier run, which would be lost. "
+                "Use `trainer.resume=auto` to go on, or another `run.dir`."
+            )
+        return None
+    if not Path(resume).is_dir():
+        raise ConfigError(
+            f"`trainer.resume={resume}` is neither `auto`, `never` nor a checkpoint folder like step-000120."
+        )
+    return Path(resume)
+
+
+def _callbacks(
+    config: FitConfig, data: LightningDataModule, run_dir: Path, saving: Saving, further: Sequence[Callback]
+) -> list[Callback]:
+    callbacks = [Figures(config.log_every_steps), ProgressShown(config.quiet), saving]
+    callbacks.append(Validating(data, config.validate_every_steps, saving))
+    if Telemetry.wanted(config.debug):
+        callbacks.append(Telemetry(run_dir, config.debug_every_steps))
+    return [*callbacks, *further]
+
+
+def _trainer(
+    config: FitConfig, run_dir: Path, done: int, callbacks: list[Callback], loggers: Sequence[Logger]
+) -> Trainer:
+    """Return a Trainer stripped of all that we do ourselves."""
+    precision: Any = PRECISIONS[config.precision]
+    return Trainer(
+        max_steps=max(0, config.max_steps - done),
+        max_epochs=-1,
+        precision=precision,
+        accelerator=config.accelerator,
+        devices=config.devices,
+        strategy=config.strategy,
+        logger=[JsonlLogger(run_dir / METRICS_FILE), *loggers],
+        callbacks=callbacks,
+        plugins=[AtomicCheckpointIO(config.keep_last)],
+        default_root_dir=run_dir,
+        limit_val_batches=0,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_autolog_hparams=False,
+    )
+
+
+def _result(module: BitLightningModule, config: FitConfig, seconds: float, done: int) -> FitResult:
+    if module.step != config.max_steps or module.last_checkpoint is None:
+        raise TrainingError(
+            f"Training stopped at step {module.step} of {config.max_steps}: the data ran out of batches. "
+            "The data module must yield a batch for every step."
+        )
+    own_tokens = module.tokens * (config.max_steps - done) / config.max_steps
+    metrics = {**module.metrics, **module.validation_metrics}
+    return FitResult(module.step, module.tokens, seconds, own_tokens / seconds, metrics, module.last_checkpoint)
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Silence Lightning's device list, tips and advice on loaders; its errors still show."""
+    levels = {name: logging.getLogger(name).level for name in _LIGHTNING_LOGGERS}
+    try:
+        for name in levels:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning")
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)

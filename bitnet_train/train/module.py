@@ -1,0 +1,290 @@
+"""
+Distillation of the 1-bit student from the frozen model it came from, one optimiser step per loader batch.
+
+A batch of the loader holds all rows of one step that belong to this process, equally many on every process; they run
+in micro-batches of `micro_rows`. With kl, ce, hidden the sums of `losses` and M the trained tokens of the whole step on
+all processes, the gradient is that of
+
+```
+L = (sum over processes and micro-batches of  w_kl kl + w_ce ce + w_hidden balance hidden) / M
+```
+
+so it does not depend on how rows are split: averaging per micro-batch would weigh tokens of short rows more, the
+classic bug of gradient accumulation. DDP averages gradients over processes, hence the factor `world_size` below.
+
+The step counter lives here and in the checkpoint, not in Lightning's loops: they start afresh on every resume, the
+loader starts at batch `step`, the schedules and the random numbers are functions of `step`, and nothing else carries
+over. The teacher is no submodule: no optimiser, checkpoint, state dict or `train()` call ever reaches it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from bitnet_train.errors import ConfigError, DataError
+from bitnet_train.model.bit_linear import set_hardness
+from bitnet_train.train import losses
+from bitnet_train.train.guard import check_finite
+from bitnet_train.train.losses import LossConfig
+from bitnet_train.train.optim import OptimConfig, build_optimizer
+from bitnet_train.train.resume import load_progress, save_progress
+from bitnet_train.train.rng import seed_step
+from bitnet_train.train.schedules import ScheduleConfig, hardness, lr_factor
+
+Batch = dict[str, Tensor]
+TERMS = ("kl", "ce", "hidden")
+MODEL_INPUTS = ("input_ids", "attention_mask", "position_ids")
+MAX_NATS = 700.0  # exp(709) is the largest that a float64 holds
+
+
+class BitLightningModule(LightningModule):
+    """
+    Train `student` (any Hugging Face causal LM, 1-bit layers or not) against `teacher`.
+
+    A batch is `input_ids`, `labels` (unshifted, -100 = not trained), `attention_mask`, each int64 [B,L]. `step` counts
+    finished optimiser steps, `tokens` the unpadded tokens seen, `metrics` holds the figures of the latest step.
+
+    Raises
+    ------
+    ConfigError
+        When the loss compares with a teacher and there is none.
+    DataError
+        When a step has no trained token.
+    TrainingError
+        When a loss or gradient is not finite, before any weight changes.
+    """
+
+    hidden_balance: Tensor
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: nn.Module | None,
+        *,
+        max_steps: int,
+        micro_rows: int,
+        loss: LossConfig | None = None,
+        optim: OptimConfig | None = None,
+        schedule: ScheduleConfig | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.strict_loading = False
+        self.loss, self.optim = loss or LossConfig(), optim or OptimConfig()
+        self.schedule = schedule or ScheduleConfig()
+        self.max_steps, self.micro_rows, self.seed = max_steps, micro_rows, seed
+        _check_sizes(max_steps, micro_rows)
+        if self.loss.needs_teacher and teacher is None:
+            raise ConfigError(
+                "`loss.kl` and `loss.hidden` compare with a frozen model, but none was given. Use `loss.ce`."
+            )
+        self.student = student
+        self._teacher = (teacher,)  # a tuple hides it from nn.Module's registration
+        self.register_buffer("hidden_balance", torch.ones(()))
+        self.step, self.tokens = 0, 0
+        self.metrics: dict[str, float] = {}
+        self.validation_metrics: dict[str, float] = {}
+        self.last_checkpoint: Path | None = None
+        self._validation_sums: Tensor | None = None
+
+    @property
+    def teacher(self) -> nn.Module | None:
+        """The frozen model."""
+        return self._teacher[0]
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Build the optimiser over what trains."""
+        return build_optimizer(self.student, self.optim)
+
+    def on_fit_start(self) -> None:
+        """Put the teacher beside the student."""
+        self.student.train()
+        if self.teacher is not None:
+            self.teacher.to(self.device).eval().requires_grad_(False)
+
+    # -- one optimiser step ----------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """Make one optimiser step from the rows of `batch`."""
+        scheduled = self._apply_schedules()
+        seed_step(self.seed, self.step, self.global_rank)
+        num_trained, num_tokens = self._count(batch)
+        if num_trained == 0:
+            raise DataError(
+                f"The rows of step {self.step} have no trained token: all labels are -100. Check the masks."
+            )
+        sums = self._backward(batch, num_trained)
+        means: dict[str, float] = dict(zip(TERMS, (sums / num_trained).tolist(), strict=True))
+        total = self._total(means, float(self.hidden_balance))
+        grad_norm = float(self._clip())
+        check_finite(total, grad_norm, self.step, self.last_checkpoint)
+        self._optimizer_step()
+        self.step += 1
+        self.tokens += num_tokens
+        figures = {"grad_norm": grad_norm, "tokens": float(self.tokens)}
+        self.metrics = {"loss": total, **self._active(means), **scheduled, **figures}
+
+    def _apply_schedules(self) -> dict[str, float]:
+        factor = lr_factor(self.step, self.max_steps, self.schedule)
+        for group in self._optimizer().param_groups:
+            group["lr"] = group["peak_lr"] * factor
+        level = hardness(self.step, self.max_steps, self.schedule)
+        if level is None:
+            return {"lr": self.optim.lr * factor}
+        set_hardness(self.student, level)
+        return {"lr": self.optim.lr * factor, "hardness": level}
+
+    def _count(self, batch: Batch) -> tuple[int, int]:
+        """Return the trained and the unpadded tokens of the step, over all processes."""
+        counts = [losses.count_trained(batch["labels"]), _count_tokens(batch)]
+        trained, unpadded = self._sum_over_processes(torch.tensor(counts, device=self.device)).tolist()
+        return trained, unpadded
+
+    def _backward(self, rows: Batch, num_trained: int) -> Tensor:
+        """Accumulate the gradient of the whole step; return the token sums of all processes, [3]."""
+        sums = torch.zeros(len(TERMS), device=self.device, dtype=torch.float64)
+        pieces = list(_micro_batches(rows, self.micro_rows))
+        for index, piece in enumerate(pieces):
+            terms = self._terms(piece)
+            if index == 0 and self._balance_is_due():
+                self._balance(terms)
+            loss = self._total(terms, self.hidden_balance) * (self._world() / num_trained)
+            with self._unsynced() if index < len(pieces) - 1 else nullcontext():
+                self.manual_backward(loss)
+            sums += torch.stack([term.detach().double() for term in terms.values()])
+        return self._sum_over_processes(sums)
+
+    def _terms(self, piece: Batch) -> dict[str, Tensor]:
+        """Return the token sums of one micro-batch, scalars; a term of weight 0 is 0 and costs nothing."""
+        student, teacher = self._outputs(piece)
+        zero = torch.zeros((), device=self.device)
+        terms: dict[str, Tensor] = dict.fromkeys(TERMS, zero)
+        if self.loss.kl > 0:
+            terms["kl"] = losses.kl(student.logits, teacher.logits, piece["labels"], self.loss.temperature)
+        if self.loss.ce > 0:
+            terms["ce"] = losses.ce(student.logits, piece["labels"])
+        if self.loss.hidden > 0:
+            terms["hidden"] = losses.hidden(student.hidden_states[1:], teacher.hidden_states[1:], piece["labels"])
+        return terms
+
+    def _outputs(self, piece: Batch) -> tuple[Any, Any]:
+        inputs = {name: piece[name] for name in MODEL_INPUTS if name in piece}
+        options = {"use_cache": False, "output_hidden_states": self.loss.hidden > 0}
+        with torch.no_grad():
+            teacher = (
+                self.teacher(**inputs, **options) if self.teacher is not None and self.loss.needs_teacher else None
+            )
+        return self.student(**inputs, **options), teacher
+
+    def _total(self, terms: dict[str, Any], balance: Any) -> Any:
+        return self.loss.kl * terms["kl"] + self.loss.ce * terms["ce"] + self.loss.hidden * balance * terms["hidden"]
+
+    def _active(self, means: dict[str, float]) -> dict[str, float]:
+        return {name: mean for name, mean in means.items() if getattr(self.loss, name) > 0}
+
+    def _clip(self) -> Tensor:
+        largest = self.optim.clip_norm or float("inf")
+        return nn.utils.clip_grad_norm_(self._trainable(), largest)
+
+    def _optimizer_step(self) -> None:
+        optimizer: Any = self.optimizers()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    # -- balance of the hidden term ----------------------------------------------------------------------------------
+
+    def _balance_is_due(self) -> bool:
+        active = self.loss.hidden > 0 and self.loss.hidden_balance and self.loss.kl + self.loss.ce > 0
+        return active and self.step in (0, self.loss.balance_step)
+
+    def _balance(self, terms: dict[str, Tensor]) -> None:
+        """Measure both gradient norms over all that trains, on this micro-batch, and store the factor."""
+        others = self._total(terms | {"hidden": torch.zeros((), device=self.device)}, 0.0)
+        factor = losses.balance_factor(self._gradient_norm(others), self._gradient_norm(terms["hidden"]))
+        self.hidden_balance.copy_(self._sum_over_processes(factor) / self._world())
+
+    def _gradient_norm(self, loss: Tensor) -> Tensor:
+        grads = torch.autograd.grad(loss, self._trainable(), retain_graph=True, allow_unused=True)
+        return nn.utils.get_total_norm([grad for grad in grads if grad is not None])
+
+    # -- validation --------------------------------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        """Start the sums afresh."""
+        self._validation_sums = torch.zeros(3, device=self.device, dtype=torch.float64)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add the cross-entropy, the KL divergence (T = 1) and the count of this batch's trained tokens."""
+        for piece in _micro_batches(self._own_rows(batch), self.micro_rows):
+            student, teacher = self._outputs(piece)
+            kl = losses.kl(student.logits, teacher.logits, piece["labels"]) if teacher is not None else 0.0
+            sums = [float(losses.ce(student.logits, piece["labels"])), float(kl), losses.count_trained(piece["labels"])]
+            assert self._validation_sums is not None
+            self._validation_sums += torch.tensor(sums, device=self.device, dtype=torch.float64)
+
+    def on_validation_epoch_end(self) -> None:
+        """Turn the sums of all processes into nats per token and perplexity."""
+        assert self._validation_sums is not None
+        ce, kl, count = self._sum_over_processes(self._validation_sums).tolist()
+        if count == 0:
+            raise DataError("The validation rows have no trained token: every label is -100. Check the masks.")
+        figures = {"val_ce": ce / count, "val_perplexity": math.exp(min(ce / count, MAX_NATS)), "val_tokens": count}
+        self.validation_metrics = figures | ({"val_kl": kl / count} if self.loss.needs_teacher else {})
+
+    # -- checkpoints -------------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep only what training changes; see `resume`."""
+        save_progress(self, checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up step, tokens and random states; refuse a checkpoint of other tensors."""
+        load_progress(self, checkpoint)
+
+    # -- processes ---------------------------------------------------------------------------------------------------
+
+    def _own_rows(self, batch: Batch) -> Batch:
+        """Return every `world_size`-th row: validation loaders give all rows to every process."""
+        return {name: values[self.global_rank :: self._world()] for name, values in batch.items()}
+
+    def _world(self) -> int:
+        return self.trainer.world_size
+
+    def _sum_over_processes(self, values: Tensor) -> Tensor:
+        return self.trainer.strategy.reduce(values, reduce_op="sum") if self._world() > 1 else values
+
+    def _unsynced(self) -> AbstractContextManager[Any]:
+        block = getattr(self.trainer.strategy, "block_backward_sync", None)
+        return block() if block is not None else nullcontext()
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        optimizer: Any = self.optimizers(use_pl_optimizer=False)
+        return optimizer
+
+    def _trainable(self) -> list[nn.Parameter]:
+        return [parameter for parameter in self.student.parameters() if parameter.requires_grad]
+
+
+def _check_sizes(max_steps: int, micro_rows: int) -> None:
+    for key, value in (("max_steps", max_steps), ("micro_rows", micro_rows)):
+        if value < 1:
+            raise ConfigError(f"`trainer.{key}={value}` must be 1 or more.")
+
+
+def _micro_batches(rows: Batch, micro_rows: int) -> Iterator[Batch]:
+    for start in range(0, len(rows["input_ids"]), micro_rows):
+        yield {name: values[start : start + micro_rows] for name, values in rows.items()}
+
+
+def _count_tokens(batch: Batch) -> int:
+    mask = batch.get("attention_mask")
+    return int(mask.sum()) if mask is not None else batch["input_ids"].numel()

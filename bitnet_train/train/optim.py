@@ -1,0 +1,127 @@
+"""
+AdamW over parameters that differ in kind, and a check that the learning rate can flip signs at all.
+
+| group      | which                                             | weight decay | learning rate         |
+|------------|---------------------------------------------------|--------------|-----------------------|
+| latents    | weights of 1-bit layers                           | 0            | `lr`                  |
+| scales     | learnable scales of 1-bit layers                  | 0            | `lr * scale_lr_factor`|
+| adapters   | LoRA factors                                      | yes          | `lr`                  |
+| norms_bias | vectors: norms and biases                         | 0            | `lr`                  |
+| dense      | other matrices that train, such as the embedding  | yes          | `lr`                  |
+
+Latents and scales never decay: a shrinking latent says nothing about the sign that the model computes with.
+
+An Adam step moves a latent by about its learning rate, and a warm-up with decay averages to about half the peak, so
+a latent travels at most ~`lr * steps / 2`. If that is far below mean|W|, almost no sign can flip and training only
+adjusts the rest (`reach`). Two to five times mean|W| worked in published runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from bitnet_train.errors import ConfigError, TrainingError
+from bitnet_train.model.bit_linear import BitLinear
+from bitnet_train.train.choice import choose
+
+OPTIMIZERS = {"adamw": torch.optim.AdamW}
+DECAYED = ("adapters", "dense")
+GROUPS = ("latents", "scales", "adapters", "norms_bias", "dense")
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Settings of the optimiser. `clip_norm` is the largest global gradient norm; 0 switches clipping off."""
+
+    name: str = "adamw"
+    lr: float = 3e-4
+    scale_lr_factor: float = 1.0
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        choose(OPTIMIZERS, self.name, "optimizer.name")
+        for key in ("lr", "scale_lr_factor", "weight_decay", "clip_norm"):
+            if not 0.0 <= getattr(self, key) < float("inf"):
+                raise ConfigError(f"`optimizer.{key}={getattr(self, key)}` must be a finite number, 0 or more.")
+        if len(self.betas) != 2 or not all(0.0 <= beta < 1.0 for beta in self.betas):
+            raise ConfigError(
+                f"`optimizer.betas={self.betas}` must be two numbers from 0 to below 1, such as [0.9, 0.95]."
+            )
+
+
+def parameter_groups(student: nn.Module) -> dict[str, list[Tensor]]:
+    """
+    Sort the parameters that train into the rows of the table above; every one lands in exactly one row.
+
+    Raises
+    ------
+    TrainingError
+        When nothing trains.
+    """
+    kinds = {id(p): kind for p, kind in _bit_parameters(student)}
+    groups: dict[str, list[Tensor]] = {name: [] for name in GROUPS}
+    for name, parameter in student.named_parameters():
+        if parameter.requires_grad:
+            groups[kinds.get(id(parameter)) or _kind(name, parameter)].append(parameter)
+    if not any(groups.values()):
+        raise TrainingError("No parameter trains: every one is frozen. Attach an adapter, or set `adapter.kind=none`.")
+    return groups
+
+
+def build_optimizer(student: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+    """Return the optimiser over `parameter_groups`; each group carries its peak rate as `peak_lr`."""
+    groups = []
+    for name, parameters in parameter_groups(student).items():
+        rate = config.lr * (config.scale_lr_factor if name == "scales" else 1.0)
+        decay = config.weight_decay if name in DECAYED else 0.0
+        if parameters:
+            groups.append({"params": parameters, "lr": rate, "peak_lr": rate, "weight_decay": decay, "name": name})
+    return choose(OPTIMIZERS, config.name, "optimizer.name")(
+        groups, lr=config.lr, betas=(config.betas[0], config.betas[1])
+    )
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How far a latent can travel, `moved = lr * steps / 2`, against how far zero is, `mean_weight = mean|W|`."""
+
+    lr: float
+    max_steps: int
+    moved: float
+    mean_weight: float
+
+    def warning(self) -> str | None:
+        """Say what to change when latents cannot travel their own mean magnitude, else None."""
+        if self.moved >= self.mean_weight:
+            return None
+        suggested = 4 * self.mean_weight / self.max_steps
+        return (
+            f"`optimizer.lr={self.lr:g}` moves a latent by at most ~{self.moved:.2g} in {self.max_steps} steps, but "
+            f"mean |W| is {self.mean_weight:.2g}: few signs can flip. Try `optimizer.lr={suggested:.1g}` or more steps."
+        )
+
+
+def reach(student: nn.Module, config: OptimConfig, max_steps: int) -> Reach | None:
+    """Measure the rule above over the latents that train; None where no latent trains (adapters, scales only)."""
+    latents = parameter_groups(student)["latents"]
+    if not latents:
+        return None
+    total = sum(float(w.detach().abs().sum(dtype=torch.float64)) for w in latents)
+    return Reach(config.lr, max_steps, config.lr * max_steps / 2, total / sum(w.numel() for w in latents))
+
+
+def _bit_parameters(student: nn.Module) -> list[tuple[Tensor, str]]:
+    layers = [module for module in student.modules() if isinstance(module, BitLinear)]
+    latents: list[tuple[Tensor, str]] = [(layer.weight, "latents") for layer in layers]
+    return latents + [(layer.scale, "scales") for layer in layers if layer.scale is not None]
+
+
+def _kind(name: str, parameter: Tensor) -> str:
+    if "lora_" in name:
+        return "adapters"
+    return "norms_bias" if parameter.ndim < 2 else "dense"

@@ -1,0 +1,81 @@
+"""
+A bar with loss, tokens/s and time left; a plain line now and then where there is no terminal.
+
+Everything goes to standard error, so that standard output stays free for results (`--json`).
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from bitnet_train.train.module import BitLightningModule
+
+LINE_EVERY_S = 10.0
+
+
+class ProgressShown(Callback):
+    """Bar on a terminal, a line every ~10 s (and at the first and last step) elsewhere, nothing when `quiet`."""
+
+    def __init__(self, quiet: bool = False, console: Console | None = None) -> None:
+        self.quiet = quiet
+        self.console = console or Console(stderr=True)
+        self._bar: Progress | None = None
+        self._task: Any = None
+        self._last_line_s = float("-inf")
+        self._start = (0.0, 0, 0)  # time, step, tokens
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show an empty bar."""
+        assert isinstance(pl_module, BitLightningModule)
+        self.quiet = self.quiet or not trainer.is_global_zero
+        self._start = (time.monotonic(), pl_module.step, pl_module.tokens)
+        if self.console.is_terminal and not self.quiet:
+            columns = (TextColumn("training"), BarColumn(), TextColumn("{task.fields[figures]}"), TimeRemainingColumn())
+            bar = Progress(*columns, console=self.console)
+            self._task = bar.add_task("", total=pl_module.max_steps, completed=pl_module.step, figures="")
+            bar.start()
+            self._bar = bar
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move the bar, or print a line when the last one is old."""
+        assert isinstance(pl_module, BitLightningModule)
+        if self._bar is not None:
+            self._bar.update(self._task, completed=pl_module.step, figures=self._figures(pl_module))
+        elif not self.quiet and self._line_is_due(pl_module):
+            self._last_line_s = time.monotonic()
+            self.console.print(f"{self._figures(pl_module)}  {self._time_left(pl_module)} left", highlight=False)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the bar as it stands."""
+        self._stop()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave the terminal in order."""
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _line_is_due(self, module: BitLightningModule) -> bool:
+        return module.step == module.max_steps or time.monotonic() - self._last_line_s >= LINE_EVERY_S
+
+    def _figures(self, module: BitLightningModule) -> str:
+        start_s, _, start_tokens = self._start
+        speed = (module.tokens - start_tokens) / max(time.monotonic() - start_s, 1e-9)
+        loss = module.metrics.get("loss", float("nan"))
+        return f"step {module.step}/{module.max_steps}  loss {loss:.4f}  {speed:,.0f} tokens/s"
+
+    def _time_left(self, module: BitLightningModule) -> str:
+        start_s, start_step, _ = self._start
+        per_step_s = (time.monotonic() - start_s) / max(1, module.step - start_step)
+        minutes, seconds = divmod(round(per_step_s * (module.max_steps - module.step)), 60)
+        return f"{minutes}:{seconds:02d}"

@@ -1,0 +1,73 @@
+"""
+What a checkpoint holds beside the optimiser, and how a run takes it up.
+
+```
+state_dict     tensors that train, and persistent buffers     (never the frozen weights: 60x smaller with LoRA)
+progress       step, tokens, max_steps, seed, metrics, validation_metrics
+generators     states of python, numpy, torch and CUDA
+<data module>  its own state; `next_batch` is set to the number of finished steps, because a loader that draws ahead
+               counts batches that no step has used
+```
+
+Lightning's loop state is left out: it describes an epoch, and a run is not one (see `module`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from bitnet_train.errors import TrainingError
+from bitnet_train.train.rng import generator_states, restore_generators
+
+if TYPE_CHECKING:
+    from bitnet_train.train.module import BitLightningModule
+
+PROGRESS = ("step", "tokens", "max_steps", "seed", "metrics", "validation_metrics")
+
+
+def save_progress(module: BitLightningModule, checkpoint: dict[str, Any]) -> None:
+    """Turn Lightning's checkpoint into the table above, in place."""
+    checkpoint.pop("loops", None)
+    checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in saved_names(module)}
+    checkpoint["progress"] = {name: getattr(module, name) for name in PROGRESS}
+    checkpoint["generators"] = generator_states()
+    data = checkpoint.get(type(getattr(module.trainer, "datamodule", None)).__qualname__)
+    if isinstance(data, dict) and "next_batch" in data:
+        data["next_batch"] = module.step
+
+
+def load_progress(module: BitLightningModule, checkpoint: dict[str, Any]) -> None:
+    """
+    Take up counters and generators from a checkpoint; its tensors are loaded by Lightning afterwards.
+
+    Raises
+    ------
+    TrainingError
+        When the checkpoint holds other tensors than this run trains, or they have other shapes.
+    """
+    _check_same_tensors(module, checkpoint["state_dict"])
+    for name in ("step", "tokens", "metrics", "validation_metrics"):
+        setattr(module, name, checkpoint["progress"][name])
+    restore_generators(checkpoint["generators"])
+
+
+def saved_names(module: BitLightningModule) -> list[str]:
+    """Return the names of the tensors that a checkpoint holds."""
+    frozen = {
+        name for name, parameter in module.named_parameters(remove_duplicate=False) if not parameter.requires_grad
+    }
+    return [name for name in module.state_dict() if name not in frozen]
+
+
+def _check_same_tensors(module: BitLightningModule, saved: dict[str, Any]) -> None:
+    state = module.state_dict()
+    expected = {name: tuple(state[name].shape) for name in saved_names(module)}
+    given = {name: tuple(tensor.shape) for name, tensor in saved.items()}
+    different = sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name))
+    if different:
+        name = different[0]
+        raise TrainingError(
+            f"The checkpoint belongs to another run: {len(different)} tensors differ. First: `{name}` has shape "
+            f"{given.get(name, 'none')} in the checkpoint and {expected.get(name, 'none')} here. "
+            "Use the model and adapter it was made with, or another run directory."
+        )
