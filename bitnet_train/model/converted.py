@@ -1,0 +1,143 @@
+"""A converted model on disk: the Hugging Face folder of the float model with float32 latents, and how it was made.
+
+    config.json  generation_config.json  tokenizer files   as `save_pretrained` writes them
+    model.safetensors                                      every tensor under its own name; a tied tensor is stored once
+    conversion.json                                        what was selected, the schemes, the names of the layers
+
+It holds the state between `merge` and `export`: loading gives the same codes, scales and logits bit for bit. Files are
+written to a sibling folder that is renamed at the end, so a crash leaves no half-written folder under the final name.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_model, save_model
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from bitnet_train.errors import ConversionError, FormatError
+from bitnet_train.model.bit_linear import bit_layers
+from bitnet_train.model.convert import replace_layers
+from bitnet_train.model.select import Selection
+from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
+from bitnet_train.quant.surrogate import Identity, Surrogate, surrogate_from_dict
+
+RECORD_FILE = "conversion.json"
+WEIGHTS_FILE = "model.safetensors"
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+
+
+@dataclass(frozen=True)
+class ConversionRecord:
+    """What `convert` was asked and which layers it changed: enough to rebuild the modules."""
+
+    layers: tuple[str, ...]
+    weight: WeightScheme = field(default_factory=WeightScheme)
+    activation: ActivationScheme = field(default_factory=ActivationScheme)
+    surrogate: Surrogate = field(default_factory=Identity)
+    selection: Selection = field(default_factory=Selection)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        parts = {key: getattr(self, key).to_dict() for key in ("selection", "weight", "activation", "surrogate")}
+        return {"schema": 1, **parts, "layers": list(self.layers)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ConversionRecord:
+        """Inverse of `to_dict`. Raises FormatError when the record is of a newer schema or lacks a part."""
+        if data.get("schema") != 1:
+            raise FormatError(
+                f"{RECORD_FILE} has schema {data.get('schema')}; this version reads schema 1. Update bitnet_train."
+            )
+        try:
+            return cls(
+                layers=tuple(data["layers"]),
+                weight=WeightScheme.from_dict(data["weight"]),
+                activation=ActivationScheme.from_dict(data["activation"]),
+                surrogate=surrogate_from_dict(data["surrogate"]),
+                selection=Selection.from_dict(data["selection"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise FormatError(f"{RECORD_FILE} is damaged: {error}. Convert the model again.") from error
+
+
+def save_converted(
+    model: PreTrainedModel,
+    record: ConversionRecord,
+    directory: str | Path,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> None:
+    """Write a merged model (BitLinear inside, no adapter) to `directory`, which must not exist or be empty.
+
+    Raises ConversionError when the record does not name exactly the model's BitLinear layers (an adapter is still
+    attached, or the record is of another model) or the directory is taken.
+    """
+    target = Path(directory)
+    _require_savable(model, record, target)
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    model.config.save_pretrained(partial)
+    if model.generation_config is not None:
+        model.generation_config.save_pretrained(partial)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(partial)
+    save_model(model, str(partial / WEIGHTS_FILE), metadata={"format": "pt"})
+    (partial / RECORD_FILE).write_text(json.dumps(record.to_dict(), indent=2) + "\n", encoding="utf-8")
+    if target.exists():
+        target.rmdir()
+    partial.rename(target)
+
+
+def load_converted(
+    directory: str | Path,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None, ConversionRecord]:
+    """The model in float32 and evaluation mode, its tokenizer if one was saved, and the record.
+
+    Raises FormatError when the folder is not one of ours, or its tensors do not fit the model.
+    """
+    folder = Path(directory)
+    record = read_record(folder)
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
+    replace_layers(model, record.layers, record.weight, record.activation, record.surrogate)
+    try:
+        load_model(model, folder / WEIGHTS_FILE, strict=True)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise FormatError(f"{folder / WEIGHTS_FILE} does not fit the model described beside it: {error}") from error
+    has_tokenizer = any((folder / name).is_file() for name in _TOKENIZER_FILES)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False) if has_tokenizer else None
+    return model.eval(), tokenizer, record
+
+
+def read_record(directory: str | Path) -> ConversionRecord:
+    """The record of a folder. Raises FormatError when there is none, or it cannot be read."""
+    path = Path(directory) / RECORD_FILE
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise FormatError(
+            f"{directory} is not a converted model: {RECORD_FILE} cannot be read ({error}). "
+            "Give a folder that `save_converted` (the convert, train or merge stage) wrote."
+        ) from error
+    return ConversionRecord.from_dict(data)
+
+
+def _require_savable(model: nn.Module, record: ConversionRecord, target: Path) -> None:
+    found = {name for name in dict(model.named_modules()) if name in bit_layers(model)}
+    if found != set(record.layers):
+        differing = sorted(found ^ set(record.layers))
+        raise ConversionError(
+            f"the record does not fit {type(model).__name__}: {len(differing)} layers differ, such as {differing[0]}. "
+            "Merge an adapter first, and save with the record of the same conversion."
+        )
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ConversionError(f"{target} exists and is not empty. Choose another directory or remove it.")

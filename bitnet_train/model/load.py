@@ -1,0 +1,144 @@
+"""Load a pretrained float model from where it is: bundled, a directory, a GGUF file, or the Hugging Face hub.
+
+    tiny          the model inside this package
+    DIRECTORY     a folder with config.json and safetensors
+    FILE.gguf     dequantised to dense weights; rounded to bf16 values, so that what stays float is stored in two bytes
+    OWNER/NAME    a hub id, from the local cache or the network
+
+The result is a plain causal LM in evaluation mode. No code from a repository is ever run, and weights come from
+safetensors only, never from pickles. transformers leaves a model from GGUF marked as quantised, which breaks `.float()`
+and saving; the marks are removed here.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from bitnet_train.errors import ConversionError
+from bitnet_train.model.converted import RECORD_FILE
+from bitnet_train.model.gguf_header import check_gguf_header
+
+TINY = "tiny"
+_ALLOWED = "Allowed: `tiny`, a directory with config.json, a *.gguf file, or a hub id such as owner/name."
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A float model in evaluation mode, its tokenizer, and where it came from."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    source: str
+    description: str
+
+
+def load_pretrained(source: str, *, dtype: torch.dtype = torch.float32) -> LoadedModel:
+    """Load model and tokenizer from `source`, see the module docstring.
+
+    Raises ConversionError when nothing can be loaded from it (saying what was tried), FormatError for a damaged GGUF.
+    """
+    path = Path(source).expanduser()
+    if source == TINY:
+        return _from_folder(source, tiny_folder(), {}, dtype)
+    if path.suffix == ".gguf":
+        return _from_gguf(source, path, dtype)
+    if path.is_dir():
+        _require_float_model(path)
+        return _from_folder(source, path, {}, dtype)
+    if _looks_like_path(source, path):
+        raise ConversionError(f"`model.source={source}`: there is no such directory ({path.absolute()}). {_ALLOWED}")
+    return _from_folder(source, source, {}, dtype)
+
+
+def tiny_folder() -> Path:
+    """The folder of the bundled model. Raises ConversionError when this installation lacks it."""
+    folder = Path(str(resources.files("bitnet_train") / "assets" / TINY))
+    if not (folder / "config.json").is_file():
+        raise ConversionError(
+            f"`model.source=tiny`: the bundled model is missing from this installation ({folder}). "
+            "Reinstall bitnet-train."
+        )
+    return folder
+
+
+def _from_folder(source: str, place: Path | str, extra: dict[str, Any], dtype: torch.dtype) -> LoadedModel:
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            place, dtype=dtype, trust_remote_code=False, use_safetensors=None if extra else True, **extra
+        )
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **extra)
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        tried = "as a hub id (cache, then network)" if isinstance(place, str) else f"from {place}"
+        reason = str(error).strip().partition("\n")[0]
+        raise ConversionError(f"`model.source={source}` cannot be loaded {tried}: {reason} {_ALLOWED}") from error
+    _require_dense(source, model, is_gguf=bool(extra))
+    return LoadedModel(model.eval(), tokenizer, source, _describe(model))
+
+
+def _from_gguf(source: str, path: Path, dtype: torch.dtype) -> LoadedModel:
+    if not path.is_file():
+        raise ConversionError(f"`model.source={source}`: there is no such file ({path.absolute()}). {_ALLOWED}")
+    check_gguf_header(path)
+    loaded = _from_folder(source, path.parent, {"gguf_file": path.name}, torch.float32)
+    _round_to_bfloat16(loaded.model)
+    nn.Module.to(loaded.model, dtype)
+    return loaded
+
+
+def _require_float_model(folder: Path) -> None:
+    """Refuse the folders that this package itself writes."""
+    if (folder / RECORD_FILE).is_file():
+        raise ConversionError(
+            f"`model.source={folder}` is a model that was converted already. Start from the float model, or give this "
+            "folder to the merge, export or evaluate step."
+        )
+    manifest = folder / "manifest.json"
+    if manifest.is_file() and _is_packed_manifest(manifest):
+        raise ConversionError(
+            f"`model.source={folder}` is a packed 1-bit artefact: it has no float weights to convert. Use it with "
+            "`bitnet-train generate` or `bitnet_train.load`, and start from the float model to train."
+        )
+    if not (folder / "config.json").is_file():
+        raise ConversionError(f"`model.source={folder}` has no config.json, so it holds no model. {_ALLOWED}")
+
+
+def _is_packed_manifest(path: Path) -> bool:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and str(content.get("format", "")).startswith("planes_")
+
+
+def _looks_like_path(source: str, path: Path) -> bool:
+    return path.is_absolute() or path.exists() or source.startswith((".", "~")) or source.count("/") > 1
+
+
+def _require_dense(source: str, model: PreTrainedModel, *, is_gguf: bool) -> None:
+    """Clear the marks that a GGUF leaves; refuse a model that is quantised in another way."""
+    marked = getattr(model.config, "quantization_config", None) is not None
+    if marked and not is_gguf:
+        raise ConversionError(
+            f"`model.source={source}` is quantised already (config.quantization_config). Give the float model."
+        )
+    for owner, mark in ((model, "hf_quantizer"), (model, "is_quantized"), (model.config, "quantization_config")):
+        if mark in vars(owner):
+            delattr(owner, mark)
+
+
+def _round_to_bfloat16(model: nn.Module) -> None:
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.to(torch.bfloat16))
+
+
+def _describe(model: PreTrainedModel) -> str:
+    return f"{type(model).__name__}, {model.num_parameters():,} parameters"
