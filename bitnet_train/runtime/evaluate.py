@@ -47,13 +47,14 @@ def perplexity(model: nn.Module, rows: Batch | Iterable[Batch], *, batch_rows: i
     Raises DataError when no token is labelled. Non-finite logits give `nats = nan` or `inf`, not an error.
     """
     total, tokens = 0.0, 0
-    was_training = model.training
+    training = [module for module in model.modules() if module.training]
     model.eval()
     try:
         for batch, count in _with_progress(rows, batch_rows):
             total, tokens = total + count_nats(model, batch), tokens + count
     finally:
-        model.train(was_training)
+        for module in training:
+            module.training = True
     if tokens == 0:
         raise DataError(
             "Perplexity needs at least one labelled token, and there is none: the rows are empty or masked."

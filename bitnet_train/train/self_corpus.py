@@ -108,7 +108,7 @@ def _write_documents(
     beginnings = _beginnings(tokenizer, config, prompts)
     firsts = range(0, config.documents, config.batch_documents)
     settings = _generation_config(tokenizer, config)
-    was_training = teacher.training
+    training = [module for module in teacher.modules() if module.training]
     teacher.eval()
     documents: list[str] = []
     try:
@@ -118,7 +118,8 @@ def _write_documents(
             written = _sample(teacher, batch, settings, seed=config.seed * 1_000_003 + number)
             documents += [_text_of(ids, tokenizer) for ids in written.tolist()]
     finally:
-        teacher.train(was_training)
+        for module in training:
+            module.training = True
     documents = [document for document in documents if document.strip()]
     if not documents:
         raise DataError("`data.source=self`: the teacher wrote only empty documents. Give prompts with `data.path`.")
