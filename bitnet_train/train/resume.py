@@ -14,9 +14,13 @@ Lightning's loop state is left out: it describes an epoch, and a run is not one 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
 from bitnet_train.errors import TrainingError
+from bitnet_train.train.checkpoint import AtomicCheckpointIO
 from bitnet_train.train.rng import generator_states, restore_generators
 
 if TYPE_CHECKING:
@@ -71,3 +75,32 @@ def _check_same_tensors(module: BitLightningModule, saved: dict[str, Any]) -> No
             f"{given.get(name, 'none')} in the checkpoint and {expected.get(name, 'none')} here. "
             "Use the model and adapter it was made with, or another run directory."
         )
+
+
+def load_student(student: nn.Module, folder: Path) -> dict[str, Any]:
+    """
+    Load what a checkpoint folder trained into `student`, in place, and return the checkpoint's `progress`.
+
+    Raises
+    ------
+    TrainingError
+        When the checkpoint is damaged, or holds other tensors than `student` trains.
+    """
+    checkpoint = AtomicCheckpointIO().load_checkpoint(folder)
+    prefix = "student."
+    saved = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in checkpoint["state_dict"].items()
+        if name.startswith(prefix)
+    }
+    state = student.state_dict()
+    trained = {name for name, parameter in student.named_parameters() if parameter.requires_grad}
+    wrong = sorted((trained - saved.keys()) | {name for name in saved if name not in state})
+    wrong += sorted(name for name in saved.keys() & state.keys() if saved[name].shape != state[name].shape)
+    if wrong:
+        raise TrainingError(
+            f"{folder} was not made by this configuration: {len(wrong)} tensors differ. First: `{wrong[0]}`. "
+            "Use the run directory's own config.yaml."
+        )
+    student.load_state_dict(saved, strict=False)
+    return checkpoint["progress"]

@@ -1,0 +1,170 @@
+"""From one `Config` to the objects of the lower floors; each function reads its own sections and nothing else."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from bitnet_train.config import Config, build, build_object
+from bitnet_train.config.compose import to_dict, to_yaml
+from bitnet_train.errors import ConfigError
+from bitnet_train.model.bit_lora import AdapterConfig, attach
+from bitnet_train.model.convert import Plan, convert, plan_conversion
+from bitnet_train.model.converted import ConversionRecord
+from bitnet_train.model.load import LoadedModel, load_pretrained
+from bitnet_train.model.select import Selection
+from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
+from bitnet_train.quant.surrogate import SURROGATES
+from bitnet_train.run_directory import RunDirectory
+from bitnet_train.runtime.evaluate import text_windows
+from bitnet_train.train.data import BitDataModule
+from bitnet_train.train.data_config import DataConfig
+from bitnet_train.train.fit import FitConfig
+from bitnet_train.train.losses import LossConfig
+from bitnet_train.train.module import BitLightningModule
+from bitnet_train.train.optim import OptimConfig
+from bitnet_train.train.redaction import redact
+from bitnet_train.train.schedules import ScheduleConfig
+from bitnet_train.train.tracking import build_loggers
+
+
+@dataclass(frozen=True)
+class Student:
+    """A converted model ready to train, what was done to it, and its tokenizer."""
+
+    model: PreTrainedModel | PeftModel
+    plan: Plan
+    record: ConversionRecord
+    tokenizer: PreTrainedTokenizerBase
+
+
+def open_run(config: Config) -> RunDirectory:
+    """Return the run directory, made if it is new: `run.dir`, else `run.root`/recipe/name or time."""
+    if config.run.dir is None:
+        name = config.run.name or time.strftime("%Y-%m-%d_%H-%M-%S")
+        config.run.dir = str(Path(config.run.root) / config.recipe / name)
+    directory = RunDirectory(Path(config.run.dir))
+    directory.create(to_yaml(config))
+    return directory
+
+
+def finished_run(config: Config) -> RunDirectory:
+    """Return the run directory that the command line named; it is there."""
+    if config.run.dir is None:
+        raise ConfigError("No run directory is given. Name one: `bitnet-train merge runs/RECIPE/TIME`.")
+    return RunDirectory(Path(config.run.dir))
+
+
+def prepare_process(config: Config) -> None:
+    """Apply `trainer.num_threads`, and keep transformers' bars for loading local files out of the way of ours."""
+    transformers_logging.disable_progress_bar()
+    if config.trainer.num_threads is not None:
+        torch.set_num_threads(config.trainer.num_threads)
+
+
+def load_original(config: Config) -> LoadedModel:
+    """Load the full-precision model."""
+    return load_pretrained(config.model.source)
+
+
+def plan_of(config: Config, model: PreTrainedModel) -> Plan:
+    """Say what conversion would do."""
+    return plan_conversion(model, build(Selection, config.model), build(WeightScheme, config.weight))
+
+
+def convert_model(config: Config, model: PreTrainedModel) -> ConversionRecord:
+    """Convert `model` in place and return the record of it."""
+    weight, activation = build(WeightScheme, config.weight), build(ActivationScheme, config.activation)
+    surrogate, selection = build(SURROGATES[config.weight.estimator], config.weight), build(Selection, config.model)
+    plan = convert(model, selection=selection, weight=weight, activation=activation, surrogate=surrogate)
+    return ConversionRecord(plan.converted, weight, activation, surrogate, selection)
+
+
+def prepare_student(config: Config) -> Student:
+    """Load, convert and attach: the model as training starts it, the same at every call."""
+    original = load_original(config)
+    plan = plan_of(config, original.model)
+    record = convert_model(config, original.model)
+    torch.manual_seed(config.trainer.seed)
+    return Student(attach(original.model, build(AdapterConfig, config.adapter)), plan, record, original.tokenizer)
+
+
+def data_module(config: Config, original: LoadedModel, directory: RunDirectory) -> BitDataModule:
+    """Return the data module; the full-precision model writes the corpus of `data.source=self`."""
+    return BitDataModule(
+        build(DataConfig, config.data),
+        original.tokenizer,
+        config.trainer.batch_rows,
+        config.trainer.seed,
+        directory.cache,
+        original.model,
+    )
+
+
+def held_out_rows(config: Config, tokenizer: PreTrainedTokenizerBase, data: BitDataModule | None) -> dict[str, Tensor]:
+    """Return int64 [R, L] rows to score: `evaluate.text`, else the held-out split, evenly spread over it."""
+    most = max(1, config.evaluate.max_tokens // config.data.context_tokens)
+    if config.evaluate.text is not None:
+        path = Path(config.evaluate.text)
+        if not path.is_file():
+            raise ConfigError(f"`evaluate.text={path}`: there is no such file.")
+        text = path.read_text(encoding="utf-8", errors="replace")
+        return text_windows(text, tokenizer, config.data.context_tokens, max_windows=most)
+    assert data is not None
+    rows = data.validation_rows()
+    count = len(rows["input_ids"])
+    if count == 0:
+        raise ConfigError("Nothing is held out. Set `data.validation_fraction` above 0, or name an `evaluate.text`.")
+    chosen = torch.linspace(0, count - 1, min(most, count)).round().long()
+    return {name: tensor[chosen] for name, tensor in rows.items()}
+
+
+def training_module(config: Config, student: Student, original: LoadedModel) -> BitLightningModule:
+    """Return the Lightning module; the full-precision model is its teacher when the loss compares with one."""
+    loss = build(LossConfig, config.loss)
+    return BitLightningModule(
+        student.model,
+        original.model if loss.needs_teacher else None,
+        max_steps=config.trainer.max_steps,
+        micro_rows=config.trainer.micro_rows,
+        loss=loss,
+        optim=build(OptimConfig, config.optimizer),
+        schedule=build(ScheduleConfig, config.schedule),
+        seed=config.trainer.seed,
+    )
+
+
+def fit_config(config: Config) -> FitConfig:
+    """Return how long and on what to train."""
+    return build(
+        FitConfig,
+        config.trainer,
+        debug=config.debug.enabled,
+        debug_every_steps=config.debug.every_steps,
+        quiet=config.quiet,
+    )
+
+
+def trackers(config: Config, directory: RunDirectory) -> list[Any]:
+    """Return the chosen tracker, having shown it the redacted configuration."""
+    choice = config.logger
+    if choice.kind == "custom":
+        logger = build_object(choice.custom, "logger.custom")
+        logger.log_hyperparams(redact(to_dict(config)))
+        return [logger]
+    return build_loggers(
+        choice.kind,
+        directory.root,
+        to_dict(config),
+        project=choice.project,
+        name=choice.name,
+        mode=choice.mode,
+    )

@@ -1,0 +1,100 @@
+"""The folder of one run: every file a run writes lies in it, under a name fixed here.
+
+runs/quickstart/2026-11-22_14-05-09/
+  config.yaml     the composed configuration
+  facts/          one JSON a stage: what it did, measured figures, input hashes
+  metrics.jsonl   one line a logged step
+  checkpoints/    step-000120/ ...
+  merged/         the trained model, float32 latents and scales
+  artefact/       the packed model
+  cache/          tokenised text
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from bitnet_train.errors import ConfigError, FormatError
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Paths of a run, and its facts."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """The composed configuration."""
+        return self.root / "config.yaml"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Checkpoints of training."""
+        return self.root / "checkpoints"
+
+    @property
+    def merged(self) -> Path:
+        """The trained model, adapters merged."""
+        return self.root / "merged"
+
+    @property
+    def artefact(self) -> Path:
+        """The packed model."""
+        return self.root / "artefact"
+
+    @property
+    def cache(self) -> Path:
+        """Tokenised text."""
+        return self.root / "cache"
+
+    def create(self, config_yaml: str) -> None:
+        """Make the folder and write the configuration, unless the run is being continued."""
+        try:
+            (self.root / "facts").mkdir(parents=True, exist_ok=True)
+            if not self.config.exists():
+                self.config.write_text(config_yaml)
+        except OSError as error:
+            raise ConfigError(
+                f"`run.dir={self.root}` cannot be written: {error.strerror}. Set `run.dir` or `run.root` to a folder "
+                "with space that you may write to."
+            ) from error
+
+    def write_facts(self, stage: str, facts: dict[str, Any]) -> dict[str, Any]:
+        """Write what a stage did, with the versions and the time, and return it."""
+        complete = {"stage": stage, "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **facts, "made_by": made_by()}
+        path = self.root / "facts" / f"{stage}.json"
+        draft = path.with_suffix(".tmp")
+        draft.write_text(json.dumps(complete, indent=2, default=str) + "\n")
+        draft.replace(path)
+        return complete
+
+    def facts(self, stage: str) -> dict[str, Any] | None:
+        """Return what an earlier stage wrote, or None if it has not run."""
+        path = self.root / "facts" / f"{stage}.json"
+        if not path.exists():
+            return None
+        try:
+            return json.loads(path.read_text())
+        except ValueError as error:
+            raise FormatError(
+                f"{path} is not valid JSON ({error}). Run `bitnet-train {stage} {self.root}` again."
+            ) from error
+
+
+def made_by() -> dict[str, Any]:
+    """Return the versions and the machine a figure was measured with."""
+    packages = ("bitnet-train", "torch", "lightning", "transformers", "peft")
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+    }

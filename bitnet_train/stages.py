@@ -1,0 +1,243 @@
+"""The table of contents of the program: one function per verb, in pipeline order.
+
+Each stage reads what earlier stages left in the run directory, does one thing, writes its facts there as JSON and
+returns them. `run` is all of them in a row. Text for people goes through `console` and is silent with `--quiet`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from bitnet_train import assembly, summary
+from bitnet_train.config import Config
+from bitnet_train.config.compose import to_dict
+from bitnet_train.dry_run import describe_training
+from bitnet_train.errors import ConfigError, TrainingError
+from bitnet_train.export.packed import export_packed
+from bitnet_train.export.sizes import render_sizes
+from bitnet_train.model.bit_lora import trainable_report
+from bitnet_train.model.converted import load_converted, save_converted
+from bitnet_train.model.load import load_pretrained
+from bitnet_train.model.lora_layers import OUTSIDE_MERGE_REFUSAL
+from bitnet_train.model.merge import merge as merge_model
+from bitnet_train.run_directory import RunDirectory
+from bitnet_train.runtime.bench import decode_speed
+from bitnet_train.runtime.evaluate import perplexity
+from bitnet_train.runtime.generate import generate as continue_prompt
+from bitnet_train.runtime.load import load as load_packed
+from bitnet_train.runtime.load import load_tokenizer
+from bitnet_train.runtime.validate import validate as validate_packed
+from bitnet_train.train.checkpoint import find_latest
+from bitnet_train.train.fit import fit
+from bitnet_train.train.optim import reach
+from bitnet_train.train.redaction import redact
+from bitnet_train.train.resume import load_student
+
+Facts = dict[str, Any]
+
+
+def convert(config: Config) -> Facts:
+    """Show which layers become 1-bit, and what swapping them without training costs."""
+    assembly.prepare_process(config)
+    directory, console = assembly.open_run(config), _console(config)
+    original = assembly.load_original(config)
+    console.print(f"Model: {original.description}")
+    plan = assembly.plan_of(config, original.model)
+    console.print(plan.render(), highlight=False)
+    data = assembly.data_module(config, original, directory)
+    rows = assembly.held_out_rows(config, original.tokenizer, data)
+    before = perplexity(original.model, rows)
+    record = assembly.convert_model(config, original.model)
+    swapped = perplexity(original.model, rows)
+    console.print(
+        f"Held-out perplexity {before.perplexity:.2f}; {swapped.perplexity:.1f} with the layers just swapped."
+    )
+    return directory.write_facts(
+        "convert",
+        {
+            "model": original.description,
+            "source": original.source,
+            "layers": len(plan.converted),
+            "weights": plan.num_weights,
+            "record": record.to_dict(),
+            "data": data.describe(),
+            "full_precision": asdict(before),
+            "swapped": asdict(swapped),
+        },
+    )
+
+
+def train(config: Config) -> Facts:
+    """Train through the quantiser up to `trainer.max_steps`, or go on where an interrupted run stopped."""
+    assembly.prepare_process(config)
+    if config.dry_run:
+        return describe_training(config, _console(config))
+    directory, console = assembly.open_run(config), _console(config)
+    original, student = assembly.load_original(config), assembly.prepare_student(config)
+    data = assembly.data_module(config, original, directory)
+    module = assembly.training_module(config, student, original)
+    trainable, total = trainable_report(student.model)
+    console.print(f"Training {trainable:,} of {total:,} parameters for {config.trainer.max_steps} steps.")
+    distance = reach(student.model, module.optim, config.trainer.max_steps)
+    if distance is not None and (warning := distance.warning()):
+        console.print(f"note: {warning}")
+    result = fit(module, data, assembly.fit_config(config), directory.root, assembly.trackers(config, directory))
+    return directory.write_facts(
+        "train",
+        {
+            **asdict(result),
+            "trainable_parameters": trainable,
+            "parameters": total,
+            "data": data.describe(),
+            "config": redact(to_dict(config)),
+        },
+    )
+
+
+def merge(config: Config) -> Facts:
+    """Fold what was trained into the latent weights, checked bit for bit, and save the model in float32."""
+    directory, console = assembly.finished_run(config), _console(config)
+    checkpoint = find_latest(directory.checkpoints, say=console.print)
+    if checkpoint is None:
+        raise TrainingError(
+            f"{directory.checkpoints} has no checkpoint. Run `bitnet-train train {directory.root}` first."
+        )
+    student = assembly.prepare_student(config)
+    progress = load_student(student.model, checkpoint)
+    merged = merge_model(student.model).eval()
+    shutil.rmtree(directory.merged, ignore_errors=True)
+    save_converted(merged, student.record, directory.merged, student.tokenizer)
+    console.print(f"Merged step {progress['step']} into {directory.merged}")
+    return directory.write_facts("merge", {"checkpoint": str(checkpoint), "step": progress["step"]})
+
+
+def export(config: Config) -> Facts:
+    """Pack the merged model into one folder."""
+    directory, console = assembly.finished_run(config), _console(config)
+    model, tokenizer, _ = load_converted(directory.merged)
+    trained = directory.facts("train") or {}
+    facts = {
+        "base_model": config.model.source,
+        "recipe": config.recipe,
+        "training": {name: trained.get(name) for name in ("steps", "tokens", "metrics")},
+    }
+    manifest = export_packed(model, tokenizer, directory.artefact, facts, force=config.export.force)
+    if not config.quiet and len(manifest.layers) <= 32:
+        console.print(render_sizes(manifest))
+    console.print(f"Packed into {directory.artefact}")
+    return directory.write_facts("export", {"artefact": str(directory.artefact), "sizes": asdict(manifest.sizes)})
+
+
+def validate(config: Config) -> Facts:
+    """Prove at five levels that the packed folder computes what was trained."""
+    assembly.prepare_process(config)
+    console = _console(config)
+    artefact, directory = _artefact(config)
+    against = config.validate.against
+    if against is None and directory is not None and directory.merged.is_dir():
+        against = str(directory.merged)
+    report = validate_packed(
+        artefact,
+        against=against,
+        num_prompts=config.validate.num_prompts,
+        new_tokens=config.validate.new_tokens,
+        num_tokens=config.validate.num_tokens,
+        all_isas=config.validate.all_isas,
+        progress=lambda level: console.print(f"validating: {level}"),
+    )
+    console.print(report.render())
+    return _write(directory, "validate", report.to_dict())
+
+
+def evaluate(config: Config) -> Facts:
+    """Measure the packed model: perplexity on held-out text, and tokens per second of greedy decoding."""
+    assembly.prepare_process(config)
+    artefact, directory = _artefact(config)
+    model, tokenizer = load_packed(artefact), load_tokenizer(artefact)
+    data = None
+    if config.evaluate.text is None:
+        if directory is None:
+            raise ConfigError("An artefact alone has no held-out text. Name some: `evaluate.text=FILE`.")
+        data = assembly.data_module(config, assembly.load_original(config), directory)
+    score = perplexity(model, assembly.held_out_rows(config, tokenizer, data))
+    speed = decode_speed(model, list(tokenizer(config.generate.prompt)["input_ids"]))
+    _console(config).print(
+        f"Perplexity {score.perplexity:.3f} over {score.tokens:,} tokens; {speed.tokens_per_s:.1f} tokens/s"
+    )
+    return _write(directory, "evaluate", {**asdict(score), "decode": speed.to_dict()})
+
+
+def generate(config: Config) -> Facts:
+    """Continue `generate.prompt` with the packed model, streaming."""
+    assembly.prepare_process(config)
+    artefact, _ = _artefact(config)
+    settings, console = config.generate, _console(config)
+    console.print(settings.prompt, end="", markup=False, highlight=False)
+    made = continue_prompt(
+        load_packed(artefact),
+        load_tokenizer(artefact),
+        settings.prompt,
+        max_new_tokens=settings.max_new_tokens,
+        temperature=settings.temperature,
+        top_k=settings.top_k,
+        top_p=settings.top_p,
+        seed=settings.seed,
+        chat=settings.chat,
+        stream=lambda text: console.print(text, end="", markup=False, highlight=False, soft_wrap=True),
+    )
+    console.print()
+    return {"prompt": settings.prompt, **asdict(made)}
+
+
+def run(config: Config) -> Facts:
+    """Go the whole way: convert, train, merge, export, validate, evaluate, and compare with the original."""
+    if config.adapter.kind == "lora_outside":
+        raise ConfigError(f"`adapter.kind=lora_outside` cannot go the whole way. {OUTSIDE_MERGE_REFUSAL}")
+    directory, console = assembly.open_run(config), _console(config)
+    config.path, config.export.force = str(directory.root), True
+    facts: dict[str, Facts] = {}
+    for stage in (convert, train, merge, export, validate, evaluate):
+        console.rule(stage.__name__)
+        facts[stage.__name__] = stage(config)
+    compared = directory.write_facts("run", {**summary.summarise(config, facts), **_side_by_side(config, directory)})
+    if not config.quiet:
+        console.rule("result")
+        console.print(summary.render(compared))
+    return compared
+
+
+def _side_by_side(config: Config, directory: RunDirectory) -> Facts:
+    """Continue one prompt greedily with the original and the packed model, and time both."""
+    original = load_pretrained(config.model.source)
+    texts, speeds = {}, {}
+    for name, model in (("full_precision", original.model), ("packed", load_packed(directory.artefact))):
+        made = continue_prompt(
+            model, original.tokenizer, config.generate.prompt, max_new_tokens=config.generate.max_new_tokens
+        )
+        texts[name] = made.text
+        speeds[name] = decode_speed(model, list(original.tokenizer(config.generate.prompt)["input_ids"])).to_dict()
+    return {"prompt": config.generate.prompt, "continuations": texts, "decode": speeds}
+
+
+def _artefact(config: Config) -> tuple[Path, RunDirectory | None]:
+    """Return the packed folder that the command line named, and its run directory if it lies in one."""
+    directory = RunDirectory(Path(config.run.dir)) if config.run.dir else None
+    named = Path(config.path) if config.path else None
+    if named is not None and (named / "manifest.json").is_file():
+        return named, directory
+    if directory is None:
+        raise ConfigError("Name a run directory or a packed folder: `bitnet-train validate runs/RECIPE/TIME`.")
+    return directory.artefact, directory
+
+
+def _write(directory: RunDirectory | None, stage: str, facts: Facts) -> Facts:
+    return directory.write_facts(stage, facts) if directory is not None else facts
+
+
+def _console(config: Config) -> Console:
+    return Console(quiet=config.quiet)

@@ -1,0 +1,79 @@
+"""The short table at the end of a run, made from the facts of its stages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Group
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from bitnet_train.config import Config
+
+Facts = dict[str, Any]
+
+
+def summarise(config: Config, facts: dict[str, Facts]) -> Facts:
+    """Return the figures that a result file keeps: quality, size, speed, verdict, and where things are."""
+    before, after = facts["convert"]["full_precision"], facts["evaluate"]
+    return {
+        "recipe": config.recipe,
+        "source": config.model.source,
+        "weight": f"{config.weight.name}, {_grain(config)}",
+        "activation": config.activation.name,
+        "adapter": config.adapter.kind,
+        "perplexity": {
+            "full_precision": before["perplexity"],
+            "swapped": facts["convert"]["swapped"]["perplexity"],
+            "trained": after["perplexity"],
+            "ratio": after["perplexity"] / before["perplexity"],
+            "tokens": after["tokens"],
+        },
+        "size": facts["export"]["sizes"],
+        "train": {name: facts["train"][name] for name in ("steps", "tokens", "seconds", "tokens_per_s")},
+        "decode_tokens_per_s": after["decode"]["tokens_per_s"],
+        "validation": "passed" if facts["validate"]["passed"] else "FAILED",
+        "passed": facts["validate"]["passed"],
+        "run_dir": config.run.dir,
+    }
+
+
+def render(compared: Facts) -> Group:
+    """Return the closing tables for the terminal."""
+    return Group(_figures(compared), *_texts(compared), Text(f"Everything is in {compared['run_dir']}"))
+
+
+def _figures(compared: Facts) -> Table:
+    scores, size, decode = compared["perplexity"], compared["size"], compared["decode"]
+    table = Table(title=f"{compared['recipe']}: {compared['weight']}, activations {compared['activation']}")
+    for column in ("", "full precision", "swapped, untrained", "trained, packed"):
+        table.add_column(column, justify="left" if not column else "right")
+    table.add_row(
+        "held-out perplexity",
+        f"{scores['full_precision']:.2f}",
+        f"{scores['swapped']:,.1f}",
+        f"{scores['trained']:.2f} ({scores['ratio']:.2f}x)",
+    )
+    packed = size["packed_bytes"] + size["scale_bytes"]
+    table.add_row("1-bit layers, fp16 / packed", f"{size['fp16_bytes'] / 1e6:.2f} MB", "", f"{packed / 1e6:.2f} MB")
+    table.add_row("whole folder", "", "", f"{size['total_bytes'] / 1e6:.2f} MB")
+    speeds = [f"{decode[name]['tokens_per_s']:.0f} tok/s" for name in ("full_precision", "packed")]
+    table.add_row("greedy decoding", speeds[0], "", speeds[1])
+    train = compared["train"]
+    table.add_row("training", "", "", f"{train['tokens']:,} tokens in {train['seconds']:.0f} s")
+    table.add_row("validation", "", "", compared["validation"])
+    return table
+
+
+def _texts(compared: Facts) -> list[Panel]:
+    names = {"full_precision": "full precision", "packed": "1-bit, packed"}
+    return [
+        Panel(Text(compared["prompt"] + compared["continuations"][key]), title=name, title_align="left")
+        for key, name in names.items()
+    ]
+
+
+def _grain(config: Config) -> str:
+    grain = config.weight.granularity
+    return f"one scale per {config.weight.group_size} inputs" if grain == "group" else f"one scale per {grain}"
