@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 
 import pytest
 import torch
@@ -38,6 +39,18 @@ CONFIGS = {
         eos_token_id=256,
         pad_token_id=257,
     ),
+    "odd": LlamaConfig(
+        hidden_size=48,
+        intermediate_size=80,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        vocab_size=VOCABULARY,
+        max_position_embeddings=256,
+        bos_token_id=None,
+        eos_token_id=256,
+        pad_token_id=257,
+    ),
     "gpt2": GPT2Config(
         n_embd=64,
         n_layer=2,
@@ -55,7 +68,7 @@ MakeTrained = Callable[..., PreTrainedModel]
 
 @pytest.fixture(scope="session")
 def make_trained() -> MakeTrained:
-    """Build a converted model in evaluation mode with the numbers of a trained one: nothing is 0, 1 or a round number."""
+    """Build a converted model in evaluation mode with the numbers of a trained one: none is 0 or 1."""
 
     def make(
         family: str = "llama",
@@ -66,7 +79,7 @@ def make_trained() -> MakeTrained:
     ) -> PreTrainedModel:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(seed)
-            model = AutoModelForCausalLM.from_config(CONFIGS[family], dtype=torch.float32)
+            model = AutoModelForCausalLM.from_config(deepcopy(CONFIGS[family]), dtype=torch.float32)
             for name, parameter in model.named_parameters():
                 center = 1.0 if ("norm" in name and name.endswith("weight")) or ".ln_" in name else 0.0
                 parameter.copy_(center + 0.05 * torch.randn_like(parameter))

@@ -122,6 +122,8 @@ def trained_model(against: str | Path | PreTrainedModel | None) -> PreTrainedMod
 def _subject(folder: Path, trained: PreTrainedModel | None, name: str) -> Subject:
     manifest = read_manifest(folder)
     packed = load(folder, verify=False)
+    if trained is not None:  # a choice of the process, not of the folder: both must sum in the same order
+        packed.set_attn_implementation(trained.config._attn_implementation)
     expected = trained if trained is not None else _by_the_reference(folder, manifest)
     return Subject(manifest, packed, expected, name)
 

@@ -89,7 +89,7 @@ def test_a_lost_file_is_named(folder):
 
 
 def test_a_folder_without_a_manifest_says_what_to_give(tmp_path):
-    with pytest.raises(FormatError, match="is not a packed model.*Give the folder that `export` wrote"):
+    with pytest.raises(FormatError, match=r"is not a packed model.*Give the folder that `export` wrote"):
         read_manifest(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"")
     with pytest.raises(FormatError, match="looks like a Hugging Face checkpoint: export it first"):
@@ -108,6 +108,12 @@ def reseal(folder):
     (folder / "manifest.json").write_text(seal(body))
 
 
+def read_everything(folder, manifest):
+    with open_weights(folder, manifest) as weights:
+        for name in manifest.tensors:
+            weights.read(name, verify=True)
+
+
 REPLACED = {
     "another dtype": (lambda t: t.update({"model.norm.weight": t["model.norm.weight"].half()}), "is float16 where"),
     "another shape": (lambda t: t.update({"model.norm.weight": t["model.norm.weight"][:7]}), r"has shape \[7\] where"),
@@ -124,6 +130,5 @@ def test_tensors_must_be_those_of_the_manifest_even_when_the_file_hash_fits(fold
     save_file(tensors, folder / "weights.safetensors")
     reseal(folder)
     manifest = verify_files(folder)
-    with pytest.raises(FormatError, match=message), open_weights(folder, manifest) as weights:
-        for name in manifest.tensors:
-            weights.read(name, verify=True)
+    with pytest.raises(FormatError, match=message):
+        read_everything(folder, manifest)
