@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -27,6 +28,7 @@ from bitnet_train.model.converted import RECORD_FILE
 from bitnet_train.model.gguf_header import check_gguf_header
 
 TINY = "tiny"
+_HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 _ALLOWED = "Allowed: `tiny`, a directory with config.json, a *.gguf file, or a hub id such as owner/name."
 
 
@@ -55,7 +57,7 @@ def load_pretrained(source: str, *, dtype: torch.dtype = torch.float32) -> Loade
         return _from_folder(source, path, {}, dtype)
     if _looks_like_path(source, path):
         raise ConversionError(f"`model.source={source}`: there is no such directory ({path.absolute()}). {_ALLOWED}")
-    return _from_folder(source, source, {}, dtype)
+    return _from_hub(source, dtype)
 
 
 def tiny_folder() -> Path:
@@ -69,18 +71,32 @@ def tiny_folder() -> Path:
     return folder
 
 
-def _from_folder(source: str, place: Path | str, extra: dict[str, Any], dtype: torch.dtype) -> LoadedModel:
+def _from_hub(source: str, dtype: torch.dtype) -> LoadedModel:
+    """Fetch the few files that matter, or find them in the cache, then load them as a directory."""
+    try:
+        folder = snapshot_download(source, allow_patterns=_HUB_FILES, ignore_patterns=["*/*"])
+    except Exception as error:  # the http library behind huggingface_hub, and its errors, differ between versions
+        raise _cannot_load(source, "as a hub id (neither from the cache nor from huggingface.co)", error) from error
+    _require_float_model(Path(folder))
+    return _from_folder(source, Path(folder), {}, dtype)
+
+
+def _from_folder(source: str, place: Path, extra: dict[str, Any], dtype: torch.dtype) -> LoadedModel:
+    is_gguf = "gguf_file" in extra
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            place, dtype=dtype, trust_remote_code=False, use_safetensors=None if extra else True, **extra
+            place, dtype=dtype, trust_remote_code=False, use_safetensors=None if is_gguf else True, **extra
         )
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **extra)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        tried = "as a hub id (cache, then network)" if isinstance(place, str) else f"from {place}"
-        reason = str(error).strip().partition("\n")[0]
-        raise ConversionError(f"`model.source={source}` cannot be loaded {tried}: {reason} {_ALLOWED}") from error
-    _require_dense(source, model, is_gguf=bool(extra))
+        raise _cannot_load(source, f"from {place}", error) from error
+    _require_dense(source, model, is_gguf=is_gguf)
     return LoadedModel(model.eval(), tokenizer, source, _describe(model))
+
+
+def _cannot_load(source: str, tried: str, error: Exception) -> ConversionError:
+    reason = str(error).strip().partition("\n")[0].rstrip(".")
+    return ConversionError(f"`model.source={source}` cannot be loaded {tried}: {reason}. {_ALLOWED}")
 
 
 def _from_gguf(source: str, path: Path, dtype: torch.dtype) -> LoadedModel:

@@ -3,8 +3,8 @@
     x -> (codes, scale) per token -> integer product with the packed weight bits -> float32 rescale -> dtype of x
 
 The same steps and roundings as `BitLinear` in evaluation mode, so the outputs are equal bit for bit; the contract is in
-`kernels.reference`. With activation "none" there are no integers to count: the weight is unpacked once to float32 and an
-ordinary product is used, which saves no memory. There is no gradient.
+`kernels.reference`. With activation "none" there are no integers to count: the weight is unpacked once to float32 and
+an ordinary product is used, which saves no memory. There is no gradient.
 """
 
 from __future__ import annotations
