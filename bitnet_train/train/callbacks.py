@@ -1,5 +1,4 @@
-"""
-What happens between optimiser steps: save, stop on a signal, validate, write figures.
+"""What happens between optimiser steps: save, stop on a signal, validate, write figures.
 
 Order at the end of a step, given by `fit`: figures, saving (and leaving, when a signal came), validation, telemetry.
 Saving comes before validation so that a kill during a long validation loses nothing.
@@ -8,6 +7,7 @@ Saving comes before validation so that a kill during a long validation loses not
 from __future__ import annotations
 
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -79,13 +79,25 @@ class Validating(Callback):
         """Run the held-out rows through the student in evaluation mode and log the figures."""
         module.student.eval()
         module.on_validation_epoch_start()
-        for index, batch in enumerate(self.data.val_dataloader()):
+        num_batches = 0
+        for num_batches, batch in enumerate(self.data.val_dataloader(), start=1):
             with trainer.precision_plugin.val_step_context():
-                module.validation_step(trainer.strategy.batch_to_device(batch), index)
+                module.validation_step(trainer.strategy.batch_to_device(batch), num_batches - 1)
             self.saving.leave_if_asked(trainer, module)
-        module.on_validation_epoch_end()
         module.student.train()
+        if num_batches == 0:
+            self._give_up()
+            return
+        module.on_validation_epoch_end()
         log(trainer, module.validation_metrics, module.step)
+
+    def _give_up(self) -> None:
+        self.every_steps = 0
+        warnings.warn(
+            "There are no held-out rows, so nothing is validated. Set `data.validation_fraction` above 0, "
+            "or `trainer.validate_every_steps=0`.",
+            stacklevel=2,
+        )
 
 
 class Figures(Callback):

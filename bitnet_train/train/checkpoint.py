@@ -1,5 +1,4 @@
-"""
-Checkpoints that are whole or not there, and that say so by hash.
+"""Checkpoints that are whole or not there, and that say so by hash.
 
 ```
 checkpoints/step-000120/state.pt        torch.save of plain numbers, lists, dicts and tensors
@@ -43,8 +42,7 @@ class AtomicCheckpointIO(CheckpointIO):
         self.keep_last = keep_last
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """
-        Write `checkpoint` to the folder `path`, then remove the oldest ones.
+        """Write `checkpoint` to the folder `path`, then remove the oldest ones.
 
         Raises
         ------
@@ -60,7 +58,7 @@ class AtomicCheckpointIO(CheckpointIO):
         except (OSError, RuntimeError) as error:  # torch wraps a failed write in a RuntimeError
             shutil.rmtree(staging, ignore_errors=True)
             raise TrainingError(
-                f"Could not write the checkpoint {folder}: {error}. Earlier checkpoints are untouched. Free "
+                f"Could not write the checkpoint {folder}: {_reason(error)}. Earlier checkpoints are untouched. Free "
                 "disk space or make the folder writable, then continue with `trainer.resume=auto`."
             ) from error
         self._prune(folder)
@@ -122,15 +120,14 @@ def find_latest(directory: Path, say: Any = print) -> Path | None:
 
 
 def verify(folder: Path) -> dict[str, Any]:
-    """
-    Check sizes and hashes of a checkpoint and return its manifest.
+    """Check sizes and hashes of a checkpoint and return its manifest.
 
     Raises
     ------
     TrainingError
         When a file is missing, truncated or changed, or the manifest is unreadable or of a newer schema: names it.
     """
-    manifest = _read_manifest(folder / MANIFEST)
+    manifest = read_manifest(folder)
     for name, facts in manifest["files"].items():
         path = folder / name
         if not path.is_file():
@@ -142,7 +139,9 @@ def verify(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return the manifest of a checkpoint without looking at its other files; TrainingError when it is damaged."""
+    path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         schema = manifest["schema"]
@@ -187,6 +186,16 @@ def _swap_in(staging: Path, folder: Path) -> None:
     staging.rename(folder)
     _flush(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _reason(error: BaseException | None) -> str:
+    """Return the system's own words: torch reports a failed write as a stream position and hides them behind it."""
+    said = str(error)
+    while error is not None:
+        if isinstance(error, OSError):
+            return error.strerror or str(error)
+        error = error.__cause__ or error.__context__
+    return said
 
 
 def _flush(path: Path) -> None:

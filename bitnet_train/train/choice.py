@@ -12,8 +12,7 @@ Row = TypeVar("Row")
 
 
 def choose(table: Mapping[str, Row], name: str, key: str) -> Row:
-    """
-    Return `table[name]`.
+    """Return `table[name]`.
 
     Raises
     ------

@@ -1,5 +1,4 @@
-"""
-Looking inside the 1-bit layers while they train: `BITNET_DEBUG=1`, or `debug.enabled=true`.
+"""Looking inside the 1-bit layers while they train: `BITNET_DEBUG=1`, or `debug.enabled=true`.
 
 Every few steps one row per layer is shown as a table and appended to `run_dir/debug.jsonl`:
 

@@ -1,5 +1,4 @@
-"""
-The one place that builds a Lightning Trainer: `fit` trains, survives, and says where things are.
+"""The one place that builds a Lightning Trainer: `fit` trains, survives, and says where things are.
 
 A run is one stretch of `max_steps` optimiser steps. On a resume the Trainer is told to make the steps that are left,
 and the data module to start at that batch; all else follows from the step counter in the checkpoint (see `module`).
@@ -23,7 +22,7 @@ from lightning.pytorch.loggers import Logger
 
 from bitnet_train.errors import ConfigError, TrainingError
 from bitnet_train.train.callbacks import Figures, Saving, Validating
-from bitnet_train.train.checkpoint import AtomicCheckpointIO, find_latest, list_checkpoints, verify
+from bitnet_train.train.checkpoint import AtomicCheckpointIO, find_latest, list_checkpoints, read_manifest
 from bitnet_train.train.choice import choose
 from bitnet_train.train.diagnostics import Telemetry
 from bitnet_train.train.module import BitLightningModule
@@ -83,8 +82,7 @@ def fit(
     loggers: Sequence[Logger] = (),
     callbacks: Sequence[Callback] = (),
 ) -> FitResult:
-    """
-    Train `module` up to `config.max_steps` and leave a checkpoint in `run_dir/checkpoints`.
+    """Train `module` up to `config.max_steps` and leave a checkpoint in `run_dir/checkpoints`.
 
     `loggers` are written to besides `run_dir/metrics.jsonl`; further `callbacks` run last.
 
@@ -102,7 +100,7 @@ def fit(
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
     checkpoint = resume_from(config.resume, run_dir / "checkpoints")
-    done = verify(checkpoint)["step"] if checkpoint else 0
+    done = _steps_done(checkpoint, config)
     module.last_checkpoint = checkpoint
     with SignalWatcher() as watcher, _quiet_lightning():
         saving = Saving(run_dir / "checkpoints", config.save_every_steps, watcher)
@@ -110,12 +108,11 @@ def fit(
         start = time.perf_counter()
         trainer.fit(module, datamodule=data, ckpt_path=str(checkpoint) if checkpoint else None)
         seconds = time.perf_counter() - start
-    return _result(module, config, seconds, done)
+    return _result(module, config, seconds)
 
 
 def resume_from(resume: str, directory: Path) -> Path | None:
-    """
-    Return the checkpoint that `trainer.resume` asks for: None to start anew.
+    """Return the checkpoint that `trainer.resume` asks for: None to start anew.
 
     Raises ConfigError when `never` would mix two runs in one directory, or a path names no folder.
     """
@@ -171,15 +168,25 @@ def _trainer(
     )
 
 
-def _result(module: BitLightningModule, config: FitConfig, seconds: float, done: int) -> FitResult:
+def _steps_done(checkpoint: Path | None, config: FitConfig) -> int:
+    done = read_manifest(checkpoint)["step"] if checkpoint else 0
+    if done > config.max_steps:
+        raise ConfigError(
+            f"`trainer.max_steps={config.max_steps}`, but {checkpoint} has {done} steps already. "
+            "Raise it, or resume from an earlier checkpoint (`trainer.resume=PATH`)."
+        )
+    return done
+
+
+def _result(module: BitLightningModule, config: FitConfig, seconds: float) -> FitResult:
     if module.step != config.max_steps or module.last_checkpoint is None:
         raise TrainingError(
             f"Training stopped at step {module.step} of {config.max_steps}: the data ran out of batches. "
             "The data module must yield a batch for every step."
         )
-    own_tokens = module.tokens * (config.max_steps - done) / config.max_steps
+    speed = (module.tokens - module.tokens_before) / seconds
     metrics = {**module.metrics, **module.validation_metrics}
-    return FitResult(module.step, module.tokens, seconds, own_tokens / seconds, metrics, module.last_checkpoint)
+    return FitResult(module.step, module.tokens, seconds, speed, metrics, module.last_checkpoint)
 
 
 @contextmanager

@@ -9,8 +9,7 @@ from bitnet_train.errors import TrainingError
 
 
 def check_finite(loss: float, grad_norm: float, step: int, last_checkpoint: Path | None) -> None:
-    """
-    Pass finite numbers.
+    """Pass finite numbers.
 
     Raises
     ------

@@ -1,5 +1,4 @@
-"""
-Token losses of distillation, as sums over tokens, so that any split of a step into micro-batches adds up.
+"""Token losses of distillation, as sums over tokens, so that any split of a step into micro-batches adds up.
 
 With t the frozen teacher, s the student, T the temperature, n(h) = h / ||h||, and sums over the *trained* positions
 (those whose next token has a label other than -100):
@@ -95,8 +94,7 @@ def hidden(student: Sequence[Tensor], teacher: Sequence[Tensor], labels_BL: Tens
 
 
 def balance_factor(other_norm: Tensor, hidden_norm: Tensor) -> Tensor:
-    """
-    Return the factor that brings the gradient norm of `hidden` to `HIDDEN_RATIO` of the others'; 1 if either is 0.
+    """Return the factor that brings the gradient norm of `hidden` to `HIDDEN_RATIO` of the others'; 1 if either is 0.
 
     A zero says nothing about scale: at the first step of a converted model that equals its teacher, for example.
     """

@@ -1,5 +1,4 @@
-"""
-Distillation of the 1-bit student from the frozen model it came from, one optimiser step per loader batch.
+"""Distillation of the 1-bit student from the frozen model it came from, one optimiser step per loader batch.
 
 A batch of the loader holds all rows of one step that belong to this process, equally many on every process; they run
 in micro-batches of `micro_rows`. With kl, ce, hidden the sums of `losses` and M the trained tokens of the whole step on
@@ -20,7 +19,6 @@ over. The teacher is no submodule: no optimiser, checkpoint, state dict or `trai
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -31,26 +29,23 @@ from torch import Tensor, nn
 
 from bitnet_train.errors import ConfigError, DataError
 from bitnet_train.model.bit_linear import set_hardness
-from bitnet_train.train import losses
+from bitnet_train.train.distil import TERMS, Batch, measure_balance, micro_batches, outputs, token_sums, weighted
 from bitnet_train.train.guard import check_finite
-from bitnet_train.train.losses import LossConfig
+from bitnet_train.train.losses import LossConfig, ce, count_trained, kl
 from bitnet_train.train.optim import OptimConfig, build_optimizer
 from bitnet_train.train.resume import load_progress, save_progress
 from bitnet_train.train.rng import seed_step
 from bitnet_train.train.schedules import ScheduleConfig, hardness, lr_factor
 
-Batch = dict[str, Tensor]
-TERMS = ("kl", "ce", "hidden")
-MODEL_INPUTS = ("input_ids", "attention_mask", "position_ids")
 MAX_NATS = 700.0  # exp(709) is the largest that a float64 holds
 
 
 class BitLightningModule(LightningModule):
-    """
-    Train `student` (any Hugging Face causal LM, 1-bit layers or not) against `teacher`.
+    """Train `student` (any Hugging Face causal LM, 1-bit layers or not) against `teacher`.
 
     A batch is `input_ids`, `labels` (unshifted, -100 = not trained), `attention_mask`, each int64 [B,L]. `step` counts
-    finished optimiser steps, `tokens` the unpadded tokens seen, `metrics` holds the figures of the latest step.
+    finished optimiser steps, `tokens` the unpadded tokens seen
+    (`tokens_before` of them before a resume), `metrics` holds the figures of the latest step.
 
     Raises
     ------
@@ -90,7 +85,7 @@ class BitLightningModule(LightningModule):
         self.student = student
         self._teacher = (teacher,)  # a tuple hides it from nn.Module's registration
         self.register_buffer("hidden_balance", torch.ones(()))
-        self.step, self.tokens = 0, 0
+        self.step, self.tokens, self.tokens_before = 0, 0, 0
         self.metrics: dict[str, float] = {}
         self.validation_metrics: dict[str, float] = {}
         self.last_checkpoint: Path | None = None
@@ -124,7 +119,7 @@ class BitLightningModule(LightningModule):
             )
         sums = self._backward(batch, num_trained)
         means: dict[str, float] = dict(zip(TERMS, (sums / num_trained).tolist(), strict=True))
-        total = self._total(means, float(self.hidden_balance))
+        total = weighted(means, self.loss, float(self.hidden_balance))
         grad_norm = float(self._clip())
         check_finite(total, grad_norm, self.step, self.last_checkpoint)
         self._optimizer_step()
@@ -145,48 +140,23 @@ class BitLightningModule(LightningModule):
 
     def _count(self, batch: Batch) -> tuple[int, int]:
         """Return the trained and the unpadded tokens of the step, over all processes."""
-        counts = [losses.count_trained(batch["labels"]), _count_tokens(batch)]
+        counts = [count_trained(batch["labels"]), _count_tokens(batch)]
         trained, unpadded = self._sum_over_processes(torch.tensor(counts, device=self.device)).tolist()
         return trained, unpadded
 
     def _backward(self, rows: Batch, num_trained: int) -> Tensor:
         """Accumulate the gradient of the whole step; return the token sums of all processes, [3]."""
         sums = torch.zeros(len(TERMS), device=self.device, dtype=torch.float64)
-        pieces = list(_micro_batches(rows, self.micro_rows))
+        pieces = list(micro_batches(rows, self.micro_rows))
         for index, piece in enumerate(pieces):
-            terms = self._terms(piece)
+            terms = token_sums(*outputs(self.student, self.teacher, piece, self.loss), piece["labels"], self.loss)
             if index == 0 and self._balance_is_due():
                 self._balance(terms)
-            loss = self._total(terms, self.hidden_balance) * (self._world() / num_trained)
+            loss = weighted(terms, self.loss, self.hidden_balance) * (self._world() / num_trained)
             with self._unsynced() if index < len(pieces) - 1 else nullcontext():
                 self.manual_backward(loss)
             sums += torch.stack([term.detach().double() for term in terms.values()])
         return self._sum_over_processes(sums)
-
-    def _terms(self, piece: Batch) -> dict[str, Tensor]:
-        """Return the token sums of one micro-batch, scalars; a term of weight 0 is 0 and costs nothing."""
-        student, teacher = self._outputs(piece)
-        zero = torch.zeros((), device=self.device)
-        terms: dict[str, Tensor] = dict.fromkeys(TERMS, zero)
-        if self.loss.kl > 0:
-            terms["kl"] = losses.kl(student.logits, teacher.logits, piece["labels"], self.loss.temperature)
-        if self.loss.ce > 0:
-            terms["ce"] = losses.ce(student.logits, piece["labels"])
-        if self.loss.hidden > 0:
-            terms["hidden"] = losses.hidden(student.hidden_states[1:], teacher.hidden_states[1:], piece["labels"])
-        return terms
-
-    def _outputs(self, piece: Batch) -> tuple[Any, Any]:
-        inputs = {name: piece[name] for name in MODEL_INPUTS if name in piece}
-        options = {"use_cache": False, "output_hidden_states": self.loss.hidden > 0}
-        with torch.no_grad():
-            teacher = (
-                self.teacher(**inputs, **options) if self.teacher is not None and self.loss.needs_teacher else None
-            )
-        return self.student(**inputs, **options), teacher
-
-    def _total(self, terms: dict[str, Any], balance: Any) -> Any:
-        return self.loss.kl * terms["kl"] + self.loss.ce * terms["ce"] + self.loss.hidden * balance * terms["hidden"]
 
     def _active(self, means: dict[str, float]) -> dict[str, float]:
         return {name: mean for name, mean in means.items() if getattr(self.loss, name) > 0}
@@ -208,13 +178,8 @@ class BitLightningModule(LightningModule):
 
     def _balance(self, terms: dict[str, Tensor]) -> None:
         """Measure both gradient norms over all that trains, on this micro-batch, and store the factor."""
-        others = self._total(terms | {"hidden": torch.zeros((), device=self.device)}, 0.0)
-        factor = losses.balance_factor(self._gradient_norm(others), self._gradient_norm(terms["hidden"]))
+        factor = measure_balance(terms, self.loss, self._trainable())
         self.hidden_balance.copy_(self._sum_over_processes(factor) / self._world())
-
-    def _gradient_norm(self, loss: Tensor) -> Tensor:
-        grads = torch.autograd.grad(loss, self._trainable(), retain_graph=True, allow_unused=True)
-        return nn.utils.get_total_norm([grad for grad in grads if grad is not None])
 
     # -- validation --------------------------------------------------------------------------------------------------
 
@@ -224,21 +189,21 @@ class BitLightningModule(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add the cross-entropy, the KL divergence (T = 1) and the count of this batch's trained tokens."""
-        for piece in _micro_batches(self._own_rows(batch), self.micro_rows):
-            student, teacher = self._outputs(piece)
-            kl = losses.kl(student.logits, teacher.logits, piece["labels"]) if teacher is not None else 0.0
-            sums = [float(losses.ce(student.logits, piece["labels"])), float(kl), losses.count_trained(piece["labels"])]
+        for piece in micro_batches(self._own_rows(batch), self.micro_rows):
+            student, teacher = outputs(self.student, self.teacher, piece, self.loss)
+            divergence = kl(student.logits, teacher.logits, piece["labels"]) if teacher is not None else 0.0
+            sums = [float(ce(student.logits, piece["labels"])), float(divergence), count_trained(piece["labels"])]
             assert self._validation_sums is not None
             self._validation_sums += torch.tensor(sums, device=self.device, dtype=torch.float64)
 
     def on_validation_epoch_end(self) -> None:
         """Turn the sums of all processes into nats per token and perplexity."""
         assert self._validation_sums is not None
-        ce, kl, count = self._sum_over_processes(self._validation_sums).tolist()
+        text, divergence, count = self._sum_over_processes(self._validation_sums).tolist()
         if count == 0:
             raise DataError("The validation rows have no trained token: every label is -100. Check the masks.")
-        figures = {"val_ce": ce / count, "val_perplexity": math.exp(min(ce / count, MAX_NATS)), "val_tokens": count}
-        self.validation_metrics = figures | ({"val_kl": kl / count} if self.loss.needs_teacher else {})
+        figures = {"val_ce": text / count, "val_perplexity": math.exp(min(text / count, MAX_NATS)), "val_tokens": count}
+        self.validation_metrics = figures | ({"val_kl": divergence / count} if self.loss.needs_teacher else {})
 
     # -- checkpoints -------------------------------------------------------------------------------------------------
 
@@ -278,11 +243,6 @@ def _check_sizes(max_steps: int, micro_rows: int) -> None:
     for key, value in (("max_steps", max_steps), ("micro_rows", micro_rows)):
         if value < 1:
             raise ConfigError(f"`trainer.{key}={value}` must be 1 or more.")
-
-
-def _micro_batches(rows: Batch, micro_rows: int) -> Iterator[Batch]:
-    for start in range(0, len(rows["input_ids"]), micro_rows):
-        yield {name: values[start : start + micro_rows] for name, values in rows.items()}
 
 
 def _count_tokens(batch: Batch) -> int:

@@ -1,5 +1,4 @@
-"""
-AdamW over parameters that differ in kind, and a check that the learning rate can flip signs at all.
+"""AdamW over parameters that differ in kind, and a check that the learning rate can flip signs at all.
 
 | group      | which                                             | weight decay | learning rate         |
 |------------|---------------------------------------------------|--------------|-----------------------|
@@ -55,8 +54,7 @@ class OptimConfig:
 
 
 def parameter_groups(student: nn.Module) -> dict[str, list[Tensor]]:
-    """
-    Sort the parameters that train into the rows of the table above; every one lands in exactly one row.
+    """Sort the parameters that train into the rows of the table above; every one lands in exactly one row.
 
     Raises
     ------

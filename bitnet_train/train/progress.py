@@ -1,5 +1,4 @@
-"""
-A bar with loss, tokens/s and time left; a plain line now and then where there is no terminal.
+"""A bar with loss, tokens/s and time left; a plain line now and then where there is no terminal.
 
 Everything goes to standard error, so that standard output stays free for results (`--json`).
 """

@@ -1,5 +1,4 @@
-"""
-Secrets leave a configuration before anything else sees it.
+"""Secrets leave a configuration before anything else sees it.
 
 A value goes when its key says so (`hf_token`, `wandb.api_key`, `password` ...), and a part of a text goes when it looks
 like a secret on its own: tokens of Hugging Face, wandb, GitHub, OpenAI, AWS and Slack, bearer headers, private keys,

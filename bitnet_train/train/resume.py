@@ -1,5 +1,4 @@
-"""
-What a checkpoint holds beside the optimiser, and how a run takes it up.
+"""What a checkpoint holds beside the optimiser, and how a run takes it up.
 
 ```
 state_dict     tensors that train, and persistent buffers     (never the frozen weights: 60x smaller with LoRA)
@@ -14,6 +13,7 @@ Lightning's loop state is left out: it describes an epoch, and a run is not one 
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,8 +41,7 @@ def save_progress(module: BitLightningModule, checkpoint: dict[str, Any]) -> Non
 
 
 def load_progress(module: BitLightningModule, checkpoint: dict[str, Any]) -> None:
-    """
-    Take up counters and generators from a checkpoint; its tensors are loaded by Lightning afterwards.
+    """Take up counters and generators from a checkpoint; its tensors are loaded by Lightning afterwards.
 
     Raises
     ------
@@ -52,7 +51,19 @@ def load_progress(module: BitLightningModule, checkpoint: dict[str, Any]) -> Non
     _check_same_tensors(module, checkpoint["state_dict"])
     for name in ("step", "tokens", "metrics", "validation_metrics"):
         setattr(module, name, checkpoint["progress"][name])
+    module.tokens_before = module.tokens
+    _warn_of_changes(module, checkpoint["progress"])
     restore_generators(checkpoint["generators"])
+
+
+def _warn_of_changes(module: BitLightningModule, progress: dict[str, Any]) -> None:
+    changed = [name for name in ("max_steps", "seed") if progress[name] != getattr(module, name)]
+    for name in changed:
+        warnings.warn(
+            f"`trainer.{name}` was {progress[name]} and is {getattr(module, name)} now: the run goes on from step "
+            f"{module.step}, but not as the uninterrupted run would have.",
+            stacklevel=2,
+        )
 
 
 def saved_names(module: BitLightningModule) -> list[str]:
@@ -78,8 +89,7 @@ def _check_same_tensors(module: BitLightningModule, saved: dict[str, Any]) -> No
 
 
 def load_student(student: nn.Module, folder: Path) -> dict[str, Any]:
-    """
-    Load what a checkpoint folder trained into `student`, in place, and return the checkpoint's `progress`.
+    """Load what a checkpoint folder trained into `student`, in place, and return the checkpoint's `progress`.
 
     Raises
     ------

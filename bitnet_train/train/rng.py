@@ -1,5 +1,4 @@
-"""
-Every random number of a step is a function of (seed, step, rank).
+"""Every random number of a step is a function of (seed, step, rank).
 
 Seeding at the start of each optimiser step makes a resumed run draw the numbers that the uninterrupted one drew, no
 matter what happened between the steps: a validation, a loader that drew ahead, telemetry. The generator states that

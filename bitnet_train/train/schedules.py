@@ -1,5 +1,4 @@
-"""
-How the learning rate and the hardness of the quantiser move over a run.
+"""How the learning rate and the hardness of the quantiser move over a run.
 
 Pure functions of `(step, max_steps)`, so a resumed run needs no scheduler state. With u = progress from the end of the
 warm-up (0) to the last step (1) and f = `final_lr_fraction`:

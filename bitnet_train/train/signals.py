@@ -1,5 +1,4 @@
-"""
-SIGTERM and SIGINT end a run with a checkpoint and the exit code a shell expects: 143 and 130.
+"""SIGTERM and SIGINT end a run with a checkpoint and the exit code a shell expects: 143 and 130.
 
 A first signal lets the step that is running finish; the saving callback then writes a checkpoint and raises
 `Interrupted`. Before the first step there is nothing to save, so the signal ends the run at once, as a second SIGINT

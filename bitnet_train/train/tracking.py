@@ -1,5 +1,4 @@
-"""
-Where figures go: always `metrics.jsonl` in the run directory, and one tracker by name.
+"""Where figures go: always `metrics.jsonl` in the run directory, and one tracker by name.
 
 | name        | writes to                | needs                                                                    |
 |-------------|--------------------------|--------------------------------------------------------------------------|
@@ -74,8 +73,7 @@ def build_loggers(
     name: str | None = None,
     mode: str = "auto",
 ) -> list[Logger]:
-    """
-    Return the tracker called `kind` as a list of none or one, having logged the redacted `config` to it.
+    """Return the tracker called `kind` as a list of none or one, having logged the redacted `config` to it.
 
     Raises
     ------
@@ -91,12 +89,12 @@ def build_loggers(
     return loggers
 
 
-def require_package(package: str, extra: str) -> None:
-    """Raise ConfigError naming the extra to install when `package` cannot be imported."""
+def require_package(package: str, kind: str, install: str) -> None:
+    """Raise ConfigError with the `install` command when the package of tracker `kind` cannot be imported."""
     if find_spec(package) is None:
         raise ConfigError(
-            f"`logger.kind={extra}` needs the package {package}, which is not installed. "
-            f"Run `pip install 'bitnet-train[{extra}]'`, or choose `logger.kind=csv`."
+            f"`logger.kind={kind}` needs the package {package}, which is not installed. "
+            f"Run `{install}`, or choose `logger.kind=csv`."
         )
 
 
@@ -120,12 +118,12 @@ def _csv(run_dir: Path, project: str, name: str, offline: bool | None) -> list[L
 
 
 def _tensorboard(run_dir: Path, project: str, name: str, offline: bool | None) -> list[Logger]:
-    require_package("tensorboard", "tensorboard")
+    require_package("tensorboard", "tensorboard", "pip install 'bitnet-train[tensorboard]'")
     return [TensorBoardLogger(run_dir, name="tensorboard", version="")]
 
 
 def _wandb(run_dir: Path, project: str, name: str, offline: bool | None) -> list[Logger]:
-    require_package("wandb", "wandb")
+    require_package("wandb", "wandb", "pip install wandb")
     import wandb
 
     _keep_wandb_inside(run_dir / "wandb")

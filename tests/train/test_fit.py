@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_run import SAVE_EVERY, STEPS, DieAt, llama, run, tiny_module, trained_tensors
+
+from bitnet_train.errors import ConfigError, TrainingError
+from bitnet_train.train.checkpoint import AtomicCheckpointIO, list_checkpoints
+from bitnet_train.train.losses import LossConfig
+from bitnet_train.train.module import BitLightningModule
+from bitnet_train.train.signals import Interrupted
+
+SCRIPT = Path(__file__).with_name("tiny_run.py")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, torch.Tensor]]:
+    """The run that nothing interrupted."""
+    run_dir, module = tmp_path_factory.mktemp("whole"), tiny_module()
+    run(run_dir, module)
+    return run_dir, trained_tensors(module)
+
+
+def losses_by_step(run_dir: Path) -> dict[int, dict[str, float]]:
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").open()]
+    return {line["step"]: {k: v for k, v in line.items() if k != "tokens_per_s"} for line in lines if "loss" in line}
+
+
+def killed(run_dir: Path, step: int, name: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(SCRIPT.parents[2]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(SCRIPT), str(run_dir), "--die-at", str(step), "--signal", name]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGKILL", -signal.SIGKILL), ("SIGTERM", 143)])
+def test_a_run_killed_at_any_step_resumes_bit_for_bit(tmp_path: Path, whole, name: str, code: int) -> None:
+    step = random.Random().randrange(SAVE_EVERY + 1, STEPS - 1)
+    done = killed(tmp_path, step, name)
+    assert done.returncode == code, done.stderr[-3000:]
+    saved = [folder.name for folder in list_checkpoints(tmp_path / "checkpoints")]
+    expected = step // SAVE_EVERY * SAVE_EVERY if name == "SIGKILL" else step + 1
+    assert saved[-1] == f"step-{expected:06d}"
+
+    module = tiny_module()
+    result = run(tmp_path, module, resume="auto")
+    assert result.steps == STEPS
+    for key, tensor in trained_tensors(module).items():
+        assert torch.equal(tensor, whole[1][key]), f"{key} differs after {name} at step {step}"
+    assert losses_by_step(tmp_path) == losses_by_step(whole[0])
+
+
+def test_the_run_consumes_random_numbers_or_the_tests_above_prove_nothing(tmp_path: Path, whole) -> None:
+    module = tiny_module()
+    module.seed += 1
+    run(tmp_path, module)
+    assert not all(torch.equal(tensor, whole[1][key]) for key, tensor in trained_tensors(module).items())
+
+
+def test_a_checkpoint_holds_what_trains_and_no_frozen_weight(whole) -> None:
+    saved = AtomicCheckpointIO().load_checkpoint(whole[0] / "checkpoints" / f"step-{STEPS:06d}")
+    assert saved["state_dict"].keys() == whole[1].keys() | {"hidden_balance"}
+    assert all(torch.equal(saved["state_dict"][key], tensor) for key, tensor in whole[1].items())
+    assert saved["Rows"] == {"next_batch": STEPS}
+    assert saved["generators"].keys() == {"python", "numpy", "torch", "cuda"}
+    assert saved["optimizer_states"][0]["state"]
+
+
+def test_resuming_a_finished_run_trains_nothing_and_returns_its_figures(whole) -> None:
+    module = tiny_module()
+    before = (whole[0] / "metrics.jsonl").read_text()
+    result = run(whole[0], module, resume="auto")
+    assert (result.steps, result.checkpoint.name) == (STEPS, f"step-{STEPS:06d}")
+    assert result.metrics["loss"] == losses_by_step(whole[0])[STEPS]["loss"]
+    assert all(torch.equal(tensor, whole[1][key]) for key, tensor in trained_tensors(module).items())
+    assert (whole[0] / "metrics.jsonl").read_text() == before
+
+
+def test_an_explicit_checkpoint_is_resumed(tmp_path: Path, whole) -> None:
+    module = tiny_module()
+    run(tmp_path, module, resume=str(whole[0] / "checkpoints" / "step-000008"))
+    assert all(torch.equal(tensor, whole[1][key]) for key, tensor in trained_tensors(module).items())
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_is_typed_and_says_how_to_go_on(tmp_path: Path, signum: signal.Signals, code: int) -> None:
+    before = signal.getsignal(signum)
+    with pytest.raises(Interrupted) as caught:
+        run(tmp_path, tiny_module(), callbacks=[DieAt(2, signum)])
+    assert caught.value.code == code
+    assert caught.value.checkpoint == tmp_path / "checkpoints" / "step-000003"
+    assert f"{signum.name} after step 3" in str(caught.value)
+    assert "trainer.resume=auto" in str(caught.value)
+    assert signal.getsignal(signum) is before
+
+
+def test_a_damaged_newest_checkpoint_is_skipped_with_a_warning(tmp_path: Path, whole) -> None:
+    with pytest.raises(Interrupted):
+        run(tmp_path, tiny_module(), callbacks=[DieAt(9, signal.SIGTERM)])
+    newest = list_checkpoints(tmp_path / "checkpoints")[-1] / "state.pt"
+    newest.write_bytes(newest.read_bytes()[:-5])
+    module = tiny_module()
+    with pytest.warns(UserWarning, match="Skipping a damaged checkpoint.*step-000010"):
+        run(tmp_path, module, resume="auto")
+    assert all(torch.equal(tensor, whole[1][key]) for key, tensor in trained_tensors(module).items())
+
+
+def test_never_refuses_to_mix_two_runs(whole) -> None:
+    with pytest.raises(ConfigError, match=r"`trainer\.resume=never`, but .* has checkpoints of an earlier run"):
+        run(whole[0], tiny_module())
+
+
+def test_a_checkpoint_of_another_adapter_is_refused_by_name(tmp_path: Path, whole) -> None:
+    other = BitLightningModule(llama(), None, max_steps=STEPS, micro_rows=3, loss=LossConfig(kl=0.0, ce=1.0))
+    with pytest.raises(TrainingError, match=r"belongs to another run.*First: `"):
+        run(tmp_path, other, resume=str(whole[0] / "checkpoints" / f"step-{STEPS:06d}"))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"precision": "fp16"}, r"`trainer\.precision=fp16`.*Allowed: fp32, bf16"),
+        ({"keep_last": 0}, r"`trainer\.keep_last=0` must be 1 or more"),
+        ({"resume": "atuo"}, r"`trainer\.resume=atuo` is neither"),
+    ],
+)
+def test_wrong_settings_are_refused_before_training(tmp_path: Path, options: dict, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        run(tmp_path, tiny_module(), **options)
+
+
+def test_nothing_is_written_outside_the_run_directory_and_little_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    run(tmp_path / "run", tiny_module(steps=2), quiet=False)
+    assert list(elsewhere.iterdir()) == []
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["checkpoints", "metrics.jsonl"]
+    said = capfd.readouterr()
+    assert said.out == ""
+    assert [line.split()[0] for line in said.err.splitlines() if "Warning" not in line and "warn" not in line] == [
+        "step"
+    ] * 2
+
+
+def test_another_length_is_continued_with_a_warning_and_a_shorter_one_refused(tmp_path: Path, whole) -> None:
+    last = str(whole[0] / "checkpoints" / f"step-{STEPS:06d}")
+    with pytest.warns(UserWarning, match=f"`trainer.max_steps` was {STEPS} and is {STEPS + 1} now"):
+        assert run(tmp_path, tiny_module(steps=STEPS + 1), resume=last).steps == STEPS + 1
+    with pytest.raises(ConfigError, match=f"has {STEPS} steps already"):
+        run(tmp_path, tiny_module(steps=STEPS - 1), resume=last)

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny_run import llama, tiny_module
+
+from bitnet_train.errors import ConfigError, TrainingError
+from bitnet_train.model.bit_lora import AdapterConfig, attach
+from bitnet_train.model.convert import convert
+from bitnet_train.quant.scheme import WeightScheme
+from bitnet_train.train.optim import GROUPS, OptimConfig, build_optimizer, parameter_groups, reach
+
+
+def full_student():
+    student = llama()
+    convert(student, weight=WeightScheme(learnable_scale=True))
+    return attach(student, AdapterConfig(kind="none", train_embeddings=True))
+
+
+def test_every_trainable_parameter_lands_in_exactly_one_group() -> None:
+    for student in (full_student(), tiny_module().student):
+        grouped = [id(p) for group in parameter_groups(student).values() for p in group]
+        assert sorted(grouped) == sorted(id(p) for p in student.parameters() if p.requires_grad)
+
+
+def test_groups_go_by_kind() -> None:
+    full, lora = parameter_groups(full_student()), parameter_groups(tiny_module().student)
+    assert {name: len(group) for name, group in full.items()} == {
+        "latents": 14, "scales": 14, "adapters": 0, "norms_bias": 5, "dense": 2,
+    }  # fmt: skip
+    assert {name: len(group) for name, group in lora.items()} == {
+        "latents": 0, "scales": 14, "adapters": 28, "norms_bias": 5, "dense": 0,
+    }  # fmt: skip
+
+
+def test_latents_scales_and_norms_never_decay_and_scales_have_their_own_rate() -> None:
+    optimizer = build_optimizer(full_student(), OptimConfig(lr=0.01, scale_lr_factor=0.1, weight_decay=0.5))
+    decay = {group["name"]: group["weight_decay"] for group in optimizer.param_groups}
+    rates = {group["name"]: group["peak_lr"] for group in optimizer.param_groups}
+    assert decay == {"latents": 0.0, "scales": 0.0, "norms_bias": 0.0, "dense": 0.5}
+    assert rates == {"latents": 0.01, "scales": 0.001, "norms_bias": 0.01, "dense": 0.01}
+    assert set(decay) < set(GROUPS)
+
+
+def test_nothing_to_train_is_an_error() -> None:
+    with pytest.raises(TrainingError, match="No parameter trains"):
+        build_optimizer(llama().requires_grad_(False), OptimConfig())
+
+
+def test_a_rate_too_small_to_flip_signs_is_reported_with_a_better_one() -> None:
+    student = full_student()
+    slow = reach(student, OptimConfig(lr=1e-6), max_steps=100)
+    assert slow is not None
+    assert slow.moved == pytest.approx(5e-5)
+    weights = torch.cat([p.detach().flatten() for p in parameter_groups(student)["latents"]])
+    assert slow.mean_weight == pytest.approx(float(weights.abs().mean()), rel=1e-5)
+    assert "Try `optimizer.lr=" in str(slow.warning())
+    fast = reach(student, OptimConfig(lr=4 * slow.mean_weight / 100), max_steps=100)
+    assert fast is not None
+    assert fast.warning() is None
+
+
+def test_the_rule_is_silent_where_no_latent_trains() -> None:
+    assert reach(tiny_module().student, OptimConfig(), 10) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"name": "adam"}, "Did you mean `adamw`"),
+        ({"lr": float("nan")}, r"`optimizer\.lr=nan`"),
+        ({"betas": (0.9,)}, r"`optimizer\.betas"),
+        ({"betas": (0.9, 1.0)}, r"`optimizer\.betas"),
+        ({"clip_norm": -1.0}, r"`optimizer\.clip_norm=-1\.0`"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(options: dict, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        OptimConfig(**options)

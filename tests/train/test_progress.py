@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+
+from rich.console import Console
+from tiny_run import run, tiny_module
+
+from bitnet_train.train.progress import ProgressShown
+
+
+def shown(tmp_path: Path, console: Console, quiet: bool = False) -> str:
+    run(tmp_path, tiny_module(steps=4), callbacks=[ProgressShown(quiet, console)], validate_every_steps=0)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_without_a_terminal_the_first_and_the_last_step_are_plain_lines(tmp_path: Path) -> None:
+    lines = shown(tmp_path, Console(file=io.StringIO(), width=100)).splitlines()
+    pattern = r"step (\d)/4  loss \d+\.\d{4}  [\d,]+ tokens/s  \d+:\d\d left"
+    assert [re.fullmatch(pattern, line)[1] for line in lines] == ["1", "4"]
+
+
+def test_a_terminal_gets_a_bar_with_loss_speed_and_time(tmp_path: Path) -> None:
+    text = shown(tmp_path, Console(file=io.StringIO(), width=100, force_terminal=True))
+    assert re.search(r"step 4/4  loss \d+\.\d{4}  [\d,]+ tokens/s", text)
+    assert re.search(r"\d:\d\d:\d\d", text)
+
+
+def test_quiet_says_nothing(tmp_path: Path) -> None:
+    assert shown(tmp_path, Console(file=io.StringIO(), width=100), quiet=True) == ""
