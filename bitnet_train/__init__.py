@@ -9,9 +9,9 @@ The steps of the command line, as functions (each documents its shapes and error
     load(path)                             that folder as a Hugging Face model on the CPU kernel
     validate(path, ...)                    five levels of proof that it computes what was trained
 
-`export` itself is the package of exporters (`bitnet_train.export`), because importing any part of a subpackage binds its
-name here; a function of that name would be there or not depending on what was imported first. Each exporter is named
-after its format instead: `export_packed`.
+`export` itself is the package of exporters, because importing any part of a subpackage binds its name here: a function
+of that name would be there or not, depending on what was imported first. Each exporter is named after its format
+instead: `export_packed`.
 
 Importing this package imports no torch; the first use of a name above does.
 """

@@ -74,7 +74,7 @@ def verb_parser(verb: Verb) -> argparse.ArgumentParser:
         usage=f"bitnet-train {verb.name} {f'[{verb.word}] ' if verb.word else ''}[key=value ...] [flags]",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description=f"{verb.summary[0].upper()}{verb.summary[1:]}.",
-        epilog=f"examples:\n{examples}\n\n`bitnet-train show --keys` explains every key; `bitnet-train ls` lists choices.",
+        epilog=f"examples:\n{examples}\n\n`bitnet-train show --keys` explains keys, `bitnet-train ls` lists choices.",
     )
     parser.add_argument("words", nargs="*", metavar="WORD", help=f"{verb.word or 'nothing'}, then key=value words")
     parser.add_argument("--json", action="store_true", help="facts as one JSON document on stdout, the rest on stderr")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import MISSING
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,10 @@ def cp(call: Call) -> dict[str, Any]:
     """Copy a recipe, or the saved configuration of a run, to a file to edit; never over a file that exists."""
     if not call.words:
         raise ConfigError(f"`bitnet-train cp` needs a recipe: {', '.join(recipes())}.")
-    target = find_target(call.words[0])
-    source = recipes().get(call.words[0], Path(target.label))
-    to = Path(call.words[1] if len(call.words) > 1 else f"{target.name}.yaml")
+    recipe, *given = call.words
+    target = find_target(recipe)
+    source = recipes().get(recipe, Path(target.label))
+    to = Path(given[0] if given else f"{target.name}.yaml")
     if to.is_dir():
         to = to / f"{target.name}.yaml"
     if to.suffix not in {".yaml", ".yml"}:
@@ -57,7 +59,7 @@ def cp(call: Call) -> dict[str, Any]:
     if to.exists():
         raise ConfigError(f"{to} exists already and is kept. Name another file: `bitnet-train cp {target.name} FILE`.")
     if not source.is_file():
-        raise ConfigError(f"`{call.words[0]}` has no configuration to copy. Recipes: {', '.join(recipes())}.")
+        raise ConfigError(f"`{recipe}` has no configuration to copy. Recipes: {', '.join(recipes())}.")
     try:
         shutil.copyfile(source, to)
     except OSError as error:
@@ -95,13 +97,13 @@ def _keys() -> str:
     for name in known_keys():
         facts = _key_facts(name)
         choices = f" [{', '.join(facts['choices'])}]" if facts["choices"] else ""
-        rows.append(f"{name} = {facts['default']}\n    {facts['type']}: {facts['doc']}{choices}")
+        rows.append(f"{name}: {_one_line(facts['default'])}\n    {facts['type']}: {facts['doc']}{choices}")
     return "\n".join(rows)
 
 
 def _key_facts(name: str) -> dict[str, Any]:
     field = known_keys()[name]
-    default = field.default_factory() if callable(field.default_factory) else None
+    default = field.default_factory() if field.default is MISSING and callable(field.default_factory) else field.default
     meaning = {"doc": field.metadata["doc"], "choices": list(field.metadata["choices"])}
     return {"type": str(field.type), "default": default, **meaning}
 

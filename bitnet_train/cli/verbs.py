@@ -1,4 +1,4 @@
-"""THE table of verbs: what each does, what its first word may name, an example. Help, dispatch and tests run over it."""
+"""THE table of verbs: what each does, what its first word may name, examples. Help, dispatch, tests run over it."""
 
 from __future__ import annotations
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from bitnet_train.config.layers import Layer
 from bitnet_train.config.rules import RANGES, RULES
-from bitnet_train.config.schema import REQUIRED, Config
+from bitnet_train.config.schema import Config
 from bitnet_train.config.suggest import did_you_mean, known_keys, nearest_key, sections
 from bitnet_train.errors import ConfigError
 
@@ -29,30 +30,24 @@ def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def check_layer(content: Mapping[str, Any], origin: str) -> None:
-    """Raise `ConfigError` naming `origin` for a key the schema lacks, or a value of another type."""
+def check_layers(stack: Iterable[Layer]) -> None:
+    """Raise `ConfigError` naming the layer's file for a key the schema lacks, or a value of another type."""
     typed = OmegaConf.structured(Config)
-    for name, value in flatten(content).items():
-        field = known_keys().get(name)
-        if field is None:
-            raise ConfigError(
-                f"`{name}` ({origin}): there is no such key.{nearest_key(name)} "
-                "`bitnet-train show --keys` lists all keys."
-            )
-        try:
-            OmegaConf.update(typed, name, value, merge=False)
-        except OmegaConfBaseException:
-            raise ConfigError(
-                f"`{name}={value}` ({origin}) is not {_kind(str(field.type))}. The key means: {field.metadata['doc']}."
-            ) from None
+    for layer in stack:
+        for name, value in flatten(layer.values).items():
+            _check_key(name, value, layer.origin, typed)
+
+
+def check_complete(missing: Iterable[str]) -> None:
+    """Raise `ConfigError` for the first key that must be given and is not."""
+    for name in sorted(missing):
+        raise ConfigError(f"`{name}` must be given: {known_keys()[name].metadata['doc']}. Add `{name}=...`.")
 
 
 def check_config(config: Config, origins: Mapping[str, str]) -> None:
-    """Raise `ConfigError` for a missing value, a value that is not allowed, or two values that contradict."""
+    """Raise `ConfigError` for a value that is not allowed, or two values that contradict."""
     for name, field in known_keys().items():
         value = value_of(config, name)
-        if value == REQUIRED:
-            raise ConfigError(f"`{name}` must be given: {field.metadata['doc']}. Add `{name}=...`.")
         if field.metadata["choices"]:
             _check_choices(name, value, field.metadata["choices"], origins)
     for names, holds, allowed in RANGES:
@@ -70,6 +65,20 @@ def value_of(config: Config, name: str) -> Any:
     for part in name.split("."):
         value = getattr(value, part)
     return value
+
+
+def _check_key(name: str, value: Any, origin: str, typed: Any) -> None:
+    field = known_keys().get(name)
+    if field is None:
+        raise ConfigError(
+            f"`{name}` ({origin}): there is no such key.{nearest_key(name)} `bitnet-train show --keys` lists all keys."
+        )
+    try:
+        OmegaConf.update(typed, name, value, merge=False)
+    except OmegaConfBaseException:
+        raise ConfigError(
+            f"`{name}={value}` ({origin}) is not {_kind(str(field.type))}. The key means: {field.metadata['doc']}."
+        ) from None
 
 
 def _kind(annotation: str) -> str:

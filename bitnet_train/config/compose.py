@@ -11,9 +11,10 @@ file, and what the recipe's own lines set stays (Hydra's rule), which is said in
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
+import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -21,12 +22,12 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from bitnet_train.config.check import check_config, check_layer, flatten, value_of
+from bitnet_train.config.check import check_complete, check_config, check_layers, flatten, value_of
 from bitnet_train.config.layers import Layer, choices, layers
 from bitnet_train.config.layout import house
 from bitnet_train.config.schema import CALL_KEYS, Config
 from bitnet_train.config.target import Target, find_target
-from bitnet_train.config.words import COMMAND_LINE, Words, read_words
+from bitnet_train.config.words import COMMAND_LINE, Words, escape, read_words
 from bitnet_train.errors import ConfigError
 
 
@@ -51,8 +52,7 @@ def compose(word: str | None = None, overrides: Sequence[str] = ()) -> Composed:
     content = {name: value for name, value in target.content.items() if name not in replaced}
     chosen = choices(content, target.label, words)
     stack = layers(chosen, content, target.label, words)
-    for layer in stack:
-        check_layer(layer.values, layer.origin)
+    check_layers(stack)
     origins = {name: layer.origin for layer in stack for name in flatten(layer.values)}
     config = _merge(content, chosen, words)
     check_config(config, origins)
@@ -62,14 +62,22 @@ def compose(word: str | None = None, overrides: Sequence[str] = ()) -> Composed:
 
 def to_dict(config: Config) -> dict[str, Any]:
     """Return the configuration as plain dictionaries, as a run saves it: without the words and flags of the call."""
-    container = OmegaConf.to_container(OmegaConf.structured(config), resolve=True)
-    assert isinstance(container, dict)
-    return {str(name): value for name, value in container.items() if name not in CALL_KEYS}
+    return {name: value for name, value in asdict(config).items() if name not in CALL_KEYS}
 
 
 def to_yaml(config: Config) -> str:
     """Return `to_dict` as YAML; composing a directory that holds it as `config.yaml` gives the same configuration."""
-    return OmegaConf.to_yaml(OmegaConf.create(to_dict(config)))
+    return yaml.safe_dump(_escaped(to_dict(config)), sort_keys=False, allow_unicode=True, width=10**6)
+
+
+def _escaped(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _escaped(item) for name, item in value.items()}
+    return [_escaped(item) for item in value] if isinstance(value, list) else _escaped_text(value)
+
+
+def _escaped_text(value: Any) -> Any:
+    return escape(value) if isinstance(value, str) else value
 
 
 def _merge(content: Mapping[str, Any], chosen: Mapping[str, str], words: Words) -> Config:
@@ -82,6 +90,7 @@ def _merge(content: Mapping[str, Any], chosen: Mapping[str, str], words: Words) 
             merged = hydra_compose("main", overrides=["recipe=chosen", *picks])
         for name, value in words.values.items():
             OmegaConf.update(merged, name, value, merge=False, force_add=True)
+        check_complete(OmegaConf.missing_keys(merged))
         config = OmegaConf.to_object(merged)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(f"The configuration cannot be composed: {' '.join(str(error).split())}") from error

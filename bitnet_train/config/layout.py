@@ -1,4 +1,4 @@
-"""Where the named choices and the recipes lie: beside the package in a checkout or an editable install, inside it in a wheel."""
+"""Where `configs/` and `recipes/` lie: beside the package in a checkout or editable install, inside it in a wheel."""
 
 from __future__ import annotations
 

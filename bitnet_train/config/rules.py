@@ -22,6 +22,7 @@ RANGES: tuple[Range, ...] = (
             "data.max_train_rows",
             "data.max_validation_rows",
             "data.self_corpus.documents",
+            "data.self_corpus.document_tokens",
             "data.self_corpus.batch_documents",
             "data.self_corpus.prompt_tokens",
             "trainer.max_steps",

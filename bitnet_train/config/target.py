@@ -55,7 +55,7 @@ def find_target(word: str | None) -> Target:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read one YAML file as plain dictionaries; `ConfigError` names the file, and the line where the parser knows it."""
+    """Read one YAML file as plain dictionaries; `ConfigError` names the file, and the line if known."""
     try:
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except FileNotFoundError:

@@ -6,6 +6,7 @@ here first. A key may be shortened to its last part where only one key ends so: 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -72,6 +73,11 @@ def full_key(name: str, word: str) -> str:
     )
 
 
+def escape(text: str) -> str:
+    """Return the text as YAML must hold it for OmegaConf to read it as it is, without interpolating `${...}`."""
+    return re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", text)
+
+
 def free_keys() -> list[str]:
     """Return the keys whose values are dictionaries with keys of their own choosing."""
     return [name for name, key in known_keys().items() if str(key.type).startswith("dict")]
@@ -83,7 +89,7 @@ def _text(text: str) -> str | None:
         text = text[1:-1]
     elif text == "null":
         return None
-    return text.replace("${", "\\${")
+    return escape(text)
 
 
 def _parsed(word: str) -> Any:
