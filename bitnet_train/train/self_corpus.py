@@ -35,7 +35,7 @@ class SelfCorpusConfig:
     """How the teacher writes: number of documents, their length, and how they are sampled."""
 
     documents: int = 512
-    document_tokens: int = 256  # tokens written per document, prompt included
+    document_tokens: int = 256  # longest document, with its prompt and the padding before a short prompt
     temperature: float = 1.0
     top_p: float = 0.95  # nucleus; 1 = the whole distribution
     batch_documents: int = 32  # documents written together

@@ -41,7 +41,9 @@ def test_a_system_prompt_that_the_template_injects_is_there_but_not_trained() ->
 
 @pytest.mark.parametrize("template", TEMPLATES)
 @pytest.mark.parametrize("trim", [False, True])
-def test_tokens_are_those_of_the_whole_text_and_the_trained_ones_decode_to_the_answers(template: str, trim: bool) -> None:
+def test_tokens_are_those_of_the_whole_text_and_the_trained_ones_decode_to_the_answers(
+    template: str, trim: bool
+) -> None:
     tokenizer = make_tokenizer(TEMPLATES[template], trim=trim)
     for rendered in render(conversation(), tokenizer):
         tokens = tokenise(rendered, tokenizer)
@@ -101,7 +103,9 @@ def test_a_chat_without_a_template_is_an_error_that_says_what_to_do() -> None:
 
 
 def test_an_answer_that_renders_to_nothing_is_an_error() -> None:
-    silent = "{% for m in messages %}{{ m['role'] }}{% endfor %}{% if add_generation_prompt %}{{ 'assistant' }}{% endif %}"
+    silent = (
+        "{% for m in messages %}{{ m['role'] }}{% endfor %}{% if add_generation_prompt %}{{ 'assistant' }}{% endif %}"
+    )
     tokenizer = make_tokenizer(silent)
     (rendered,) = render(conversation(num_turns=1), tokenizer)
     with pytest.raises(DataError, match=r"rows\.jsonl:7: no token to learn from"):

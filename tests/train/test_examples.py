@@ -64,7 +64,9 @@ def test_fields_that_are_given_win_over_the_usual_names() -> None:
 
 
 def test_a_row_of_unknown_shape_lists_its_fields_and_the_keys_to_set() -> None:
-    with pytest.raises(DataError, match=r"row: no field(.|\n)*The row has: body \(str\), n \(int\)(.|\n)*`data\.text_field`"):
+    with pytest.raises(
+        DataError, match=r"row: no field(.|\n)*The row has: body \(str\), n \(int\)(.|\n)*`data\.text_field`"
+    ):
         read({"body": "x", "n": 1})
 
 
@@ -84,7 +86,10 @@ def test_a_later_row_without_the_field_is_an_error_that_names_it() -> None:
         ({"messages": [{"role": "user"}]}, r"message 1: a message needs role and content.*role \(str\)"),
         ({"messages": TURNS[:1]}, r"no assistant turn to learn from \(turns: user\)"),
         ({"messages": []}, r"no assistant turn to learn from \(turns: none\)"),
-        ({"messages": [{"role": "user", "content": [{"type": "image", "url": "x"}]}]}, r"message 1: content must be text"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image", "url": "x"}]}]},
+            r"message 1: content must be text",
+        ),
     ],
 )
 def test_a_row_that_cannot_be_learned_from_is_an_error(row: dict[str, Any], message: str) -> None:
@@ -136,7 +141,11 @@ def test_a_system_field_leads_the_chat_unless_the_chat_has_one() -> None:
 
 def test_fields_that_are_not_read_are_reported() -> None:
     reader = RowReader(None, NO_NAMES)
-    list(reader.examples([("1", {"conversations": SHAREGPT, "tools": "[]"}), ("2", {"conversations": SHAREGPT, "id": 1})]))
+    list(
+        reader.examples(
+            [("1", {"conversations": SHAREGPT, "tools": "[]"}), ("2", {"conversations": SHAREGPT, "id": 1})]
+        )
+    )
     assert reader.unused_fields == {"tools", "id"}
 
 

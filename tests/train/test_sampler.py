@@ -25,7 +25,9 @@ def test_each_pass_holds_every_row_once(num_rows: int, batch_rows: int, seed: in
 
 
 @given(num_rows=sizes, batch_rows=sizes, start=st.integers(0, 100))
-def test_starting_at_a_step_gives_the_same_batches_as_having_come_there(num_rows: int, batch_rows: int, start: int) -> None:
+def test_starting_at_a_step_gives_the_same_batches_as_having_come_there(
+    num_rows: int, batch_rows: int, start: int
+) -> None:
     whole = first(StepBatchSampler(num_rows, batch_rows, seed=5), start + 4)
     assert first(StepBatchSampler(num_rows, batch_rows, seed=5, start=start), 4) == whole[start:]
 

@@ -123,7 +123,10 @@ def test_a_truncated_parquet_file_is_named(tmp_path: Path) -> None:
 
 
 def test_documents_in_memory_become_rows() -> None:
-    assert list(text_rows(["a", "b"], "memo")) == [("memo document 1", {"text": "a"}), ("memo document 2", {"text": "b"})]
+    assert list(text_rows(["a", "b"], "memo")) == [
+        ("memo document 1", {"text": "a"}),
+        ("memo document 2", {"text": "b"}),
+    ]
 
 
 @pytest.mark.parametrize("streaming", [False, True])

@@ -1,0 +1,287 @@
+from __future__ import annotations
+
+import logging
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from data_examples import CHATML, DOCUMENTS, make_llama, make_tokenizer, shared_data, write_jsonl
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from bitnet_train.errors import ConfigError, DataError
+from bitnet_train.train.data import BitDataModule
+from bitnet_train.train.data_config import DataConfig
+
+Batch = dict[str, Tensor]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("corpus")
+    rows = [{"text": f"{document}\n# {number}"} for number in range(8) for document in DOCUMENTS]
+    return write_jsonl(folder / "rows.jsonl", rows)
+
+
+def make_data(corpus: Path, cache: Path, *, batch_rows: int = 5, seed: int = 0, **values: Any) -> BitDataModule:
+    config = DataConfig(**{"source": "files", "path": str(corpus), "context_tokens": 48, **values})
+    return BitDataModule(config, make_tokenizer(), batch_rows, seed, cache)
+
+
+def take(data: BitDataModule, num_batches: int) -> list[Batch]:
+    return list(islice(data.train_dataloader(), num_batches))
+
+
+def assert_same(left: list[Batch], right: list[Batch]) -> None:
+    assert len(left) == len(right)
+    for a, b in zip(left, right, strict=True):
+        assert a.keys() == b.keys()
+        assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+class Recorder(LightningModule):
+    """Trains one weight with as many optimisers as asked and remembers the batches it was given."""
+
+    def __init__(self, num_optimizers: int = 1) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.weights = torch.nn.ParameterList([torch.zeros(1) for _ in range(num_optimizers)])
+        self.seen: list[Batch] = []
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        self.seen.append({name: tensor.clone() for name, tensor in batch.items()})
+        optimizers = self.optimizers()
+        for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
+            optimizer.step()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        assert batch["labels"].shape == batch["input_ids"].shape
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        return [torch.optim.SGD([weight], lr=0.1) for weight in self.weights]
+
+
+class SaveAfter(Callback):
+    def __init__(self, batch_idx: int, path: Path) -> None:
+        self.batch_idx, self.path = batch_idx, path
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        if args[-1] == self.batch_idx:
+            trainer.save_checkpoint(self.path)
+
+
+def fit(
+    data: BitDataModule, num_batches: int, *callbacks: Callback, num_optimizers: int = 1, **values: Any
+) -> list[Batch]:
+    module = Recorder(num_optimizers)
+    trainer = Trainer(
+        accelerator="cpu",
+        max_steps=num_batches * num_optimizers,
+        max_epochs=-1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        val_check_interval=3,
+        check_val_every_n_epoch=None,
+        use_distributed_sampler=False,
+        callbacks=list(callbacks),
+    )
+    trainer.fit(module, data, **values)
+    return module.seen
+
+
+def test_a_batch_holds_the_rows_of_one_step(corpus: Path, tmp_path: Path) -> None:
+    data = make_data(corpus, tmp_path, crop_padding=False)
+    for batch in take(data, 3):
+        assert set(batch) == {"input_ids", "labels", "attention_mask"}
+        for tensor in batch.values():
+            assert (tensor.dtype, tensor.shape) == (torch.int64, (5, 48))
+        labelled = batch["labels"] != -100
+        assert torch.equal(batch["labels"][labelled], batch["input_ids"][labelled])
+        assert bool((batch["attention_mask"][labelled] == 1).all())
+
+
+def test_batches_are_a_function_of_the_seed(corpus: Path, tmp_path: Path) -> None:
+    first, again, other = (take(make_data(corpus, tmp_path, seed=seed), 30) for seed in (0, 0, 1))
+    assert_same(first, again)
+    assert any(not torch.equal(a["input_ids"], b["input_ids"]) for a, b in zip(first, other, strict=True))
+
+
+def test_the_saved_position_is_where_the_next_loader_begins(corpus: Path, tmp_path: Path) -> None:
+    data, resumed = make_data(corpus, tmp_path), make_data(corpus, tmp_path)
+    resumed.load_state_dict({"next_batch": 13})
+    assert resumed.state_dict() == {"next_batch": 13}
+    assert_same(take(resumed, 7), take(data, 20)[13:])
+
+
+@pytest.mark.parametrize("num_optimizers", [1, 2])
+@pytest.mark.parametrize("saved_after", [0, 2, 4])
+def test_a_fit_resumed_from_a_checkpoint_sees_exactly_the_batches_that_were_left(
+    corpus: Path, tmp_path: Path, saved_after: int, num_optimizers: int
+) -> None:
+    def run(num_batches: int, *callbacks: Callback, **values: Any) -> list[Batch]:
+        data = make_data(corpus, tmp_path / "cache")
+        return fit(data, num_batches, *callbacks, num_optimizers=num_optimizers, **values)
+
+    whole = run(9)
+    cut = run(6, SaveAfter(saved_after, tmp_path / "saved.ckpt"))
+    resumed = run(9, ckpt_path=tmp_path / "saved.ckpt", weights_only=True)
+    assert len(whole) == 9
+    assert_same(cut, whole[:6])
+    assert_same(resumed, whole[saved_after + 1 :])
+
+
+def test_a_run_resumed_twice_still_sees_every_batch_once(corpus: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first.ckpt", tmp_path / "second.ckpt"
+    whole = fit(make_data(corpus, tmp_path), 9)
+    fit(make_data(corpus, tmp_path), 3, SaveAfter(2, first))
+    middle = fit(make_data(corpus, tmp_path), 6, SaveAfter(5, second), ckpt_path=first, weights_only=True)
+    last = fit(make_data(corpus, tmp_path), 9, ckpt_path=second, weights_only=True)
+    assert_same(middle + last, whole[3:])
+
+
+def test_a_second_fit_of_the_same_module_goes_on_where_the_first_ended(corpus: Path, tmp_path: Path) -> None:
+    data = make_data(corpus, tmp_path)
+    first = fit(data, 4)
+    assert data.state_dict() == {"next_batch": 4}
+    assert_same(first + fit(data, 3), take(make_data(corpus, tmp_path), 7))
+
+
+def test_the_validation_loader_and_rows_hold_the_same_rows_in_order(corpus: Path, tmp_path: Path) -> None:
+    data = make_data(corpus, tmp_path, crop_padding=False, validation_fraction=0.3)
+    batches, whole = list(data.val_dataloader()), data.validation_rows()
+    assert len(batches) > 1
+    for name, tensor in whole.items():
+        assert torch.equal(torch.cat([batch[name] for batch in batches]), tensor)
+
+
+def test_without_a_validation_split_there_is_no_validation_batch(corpus: Path, tmp_path: Path) -> None:
+    data = make_data(corpus, tmp_path, validation_fraction=0)
+    assert list(data.val_dataloader()) == []
+    assert data.validation_rows()["input_ids"].shape == (0, 48)
+
+
+def test_a_pass_and_the_validation_rows_hold_every_document_once(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "rows.jsonl", [{"text": f"{number} " * 10} for number in range(40)])
+    data = make_data(path, tmp_path, validation_fraction=0.3, crop_padding=False, batch_rows=1)
+    trained = [batch["input_ids"][0].tolist() for batch in take(data, data.describe()["train_rows"])]
+    held_out = data.validation_rows()["input_ids"].tolist()
+    assert len(trained) > 5 < len(held_out)
+    assert len({tuple(row) for row in trained + held_out}) == len(trained) + len(held_out) == 40
+
+
+def test_limits_keep_a_fixed_subset_of_the_rows(corpus: Path, tmp_path: Path) -> None:
+    def limited(seed: int) -> BitDataModule:
+        return make_data(corpus, tmp_path, seed=seed, max_train_rows=6, max_validation_rows=2, crop_padding=False)
+
+    facts = limited(0).describe()
+    assert (facts["train_rows"], facts["validation_rows"]) == (6, 2)
+    assert facts["train"]["rows"] > 6
+    seen = [{tuple(row) for batch in take(limited(seed), 6) for row in batch["input_ids"].tolist()} for seed in (0, 1)]
+    assert seen[0] == seen[1]
+
+
+def test_the_second_time_comes_from_the_cache(corpus: Path, tmp_path: Path) -> None:
+    first = make_data(corpus, tmp_path)
+    facts = first.describe()
+    (cache,) = tmp_path.glob("tokens-*.safetensors")
+    written = cache.stat().st_mtime_ns
+    second = make_data(corpus, tmp_path)
+    assert second.describe() == facts
+    assert_same(take(second, 3), take(first, 3))
+    assert cache.stat().st_mtime_ns == written
+
+
+def test_a_damaged_cache_is_made_again_with_a_message(
+    corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = take(make_data(corpus, tmp_path), 3)
+    (cache,) = tmp_path.glob("tokens-*.safetensors")
+    whole = cache.read_bytes()
+    cache.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with caplog.at_level(logging.WARNING):
+        assert_same(take(make_data(corpus, tmp_path), 3), expected)
+    assert "damaged" in caplog.text
+    caplog.clear()
+    assert_same(take(make_data(corpus, tmp_path), 3), expected)
+    assert "damaged" not in caplog.text
+
+
+@pytest.mark.parametrize("changed", [{"context_tokens": 40}, {"min_tokens": 20}, {"validation_fraction": 0.5}])
+def test_what_changes_the_rows_changes_the_key(changed: dict[str, Any], corpus: Path, tmp_path: Path) -> None:
+    keys = {make_data(corpus, tmp_path, **values).describe()["cache_key"] for values in ({}, changed)}
+    assert len(keys) == 2
+
+
+def test_what_does_not_change_the_rows_keeps_the_key(corpus: Path, tmp_path: Path) -> None:
+    config = DataConfig(source="files", path=str(corpus), max_train_rows=3, crop_padding=False, context_tokens=48)
+    other = BitDataModule(config, make_tokenizer(), batch_rows=9, seed=7, cache_dir=tmp_path)
+    assert other.describe()["cache_key"] == make_data(corpus, tmp_path).describe()["cache_key"]
+
+
+def test_another_chat_template_is_another_key(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "qa.jsonl", [{"question": f"q{i}", "answer": "a"} for i in range(9)])
+    config = DataConfig(source="files", path=str(path), context_tokens=48)
+    tokenizers = [make_tokenizer(), make_tokenizer(None), make_tokenizer("!" + CHATML)]
+    keys = {BitDataModule(config, t, 2, 0, tmp_path).describe()["cache_key"] for t in tokenizers}
+    assert len(keys) == 3
+
+
+def test_the_description_adds_up(corpus: Path, tmp_path: Path) -> None:
+    data = make_data(corpus, tmp_path, validation_fraction=0.3, crop_padding=False)
+    facts = data.describe()
+    rows = data.validation_rows()
+    assert facts["train"]["documents"] + facts["validation"]["documents"] == 8 * len(DOCUMENTS)
+    assert facts["validation"]["tokens"] == int(rows["attention_mask"].sum())
+    assert facts["validation"]["trained_tokens"] == int((rows["labels"] != -100).sum())
+    assert facts["validation"]["padding_share"] == pytest.approx(
+        1 - rows["attention_mask"].float().mean().item(), abs=1e-5
+    )
+    assert (facts["source"], facts["kind"], facts["context_tokens"]) == ("files", "text", 48)
+
+
+def test_the_first_sample_shows_what_is_trained(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "qa.jsonl", [{"question": "what?", "answer": "that."}] * 3)
+    config = DataConfig(source="files", path=str(path), context_tokens=48, validation_fraction=0)
+    data = BitDataModule(config, make_tokenizer(), batch_rows=2, seed=0, cache_dir=tmp_path)
+    assert data.first_sample() == [
+        ("<|im_start|>user\nwhat?<|im_end|>\n<|im_start|>assistant\n", False),
+        ("that.<|im_end|>", True),
+        ("\n", False),
+    ]
+
+
+def test_a_context_longer_than_the_tokenizer_or_the_model_allows_is_an_error(corpus: Path, tmp_path: Path) -> None:
+    config = DataConfig(source="files", path=str(corpus), context_tokens=65)
+    short = make_tokenizer()
+    short.model_max_length = 64
+    with pytest.raises(DataError, match=r"`data\.context_tokens=65` exceeds the tokenizer's model_max_length, 64\."):
+        BitDataModule(config, short, 4, 0, tmp_path)
+    with pytest.raises(DataError, match=r"`data\.context_tokens=65` exceeds the model's max_position_embeddings, 64\."):
+        BitDataModule(config, make_tokenizer(), 4, 0, tmp_path, teacher=make_llama(positions=64))
+
+
+def test_a_tokenizer_that_does_not_belong_to_the_model_is_an_error(corpus: Path, tmp_path: Path) -> None:
+    config = DataConfig(source="files", path=str(corpus), context_tokens=48)
+    data = BitDataModule(config, make_tokenizer(), 4, 0, tmp_path, teacher=make_llama(vocabulary=100))
+    with pytest.raises(DataError, match=r"gives token \d+, but the model knows only 100"):
+        data.setup()
+
+
+@pytest.mark.parametrize(("batch_rows", "seed"), [(0, 0), (4, -1)])
+def test_no_rows_or_a_negative_seed_is_a_configuration_error(
+    batch_rows: int, seed: int, corpus: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=rf"batch rows \({batch_rows}\).*seed \({seed}\)"):
+        make_data(corpus, tmp_path, batch_rows=batch_rows, seed=seed)
+
+
+def test_real_text_becomes_rows_with_little_padding(tmp_path: Path) -> None:
+    (tmp_path / "play.txt").write_text(shared_data("tinyshakespeare/input.txt").read_text()[:200_000])
+    config = DataConfig(source="files", path=str(tmp_path / "play.txt"), context_tokens=256)
+    facts = BitDataModule(config, make_tokenizer(), 8, 0, tmp_path).describe()
+    assert facts["train"]["padding_share"] < 0.01
+    assert 0.03 < facts["validation"]["tokens"] / facts["train"]["tokens"] < 0.08
