@@ -1,0 +1,122 @@
+import itertools
+
+import pytest
+import torch
+
+from bitnet_train.errors import ConversionError
+from bitnet_train.quant.scheme import GRANULARITIES, WEIGHT_SCHEMES, WeightScheme
+from bitnet_train.quant.weight import absmean_scale, dequantize, expand_scale, quantize, round_scale
+
+SCHEMES = [
+    WeightScheme(name, granularity, 16, scale_dtype=dtype)
+    for name, granularity, dtype in itertools.product(WEIGHT_SCHEMES, GRANULARITIES, ("float16", "float32"))
+]
+TINY = {"float16": 2.0**-14, "float32": 2.0**-126}
+
+
+def latent(rows=12, inputs=64, seed=0):
+    return 0.05 * torch.randn(rows, inputs, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_the_scale_is_the_mean_magnitude_of_what_it_covers(scheme):
+    w = latent()
+    scale = absmean_scale(w, scheme)
+    assert scale.shape == scheme.scale_shape(*w.shape)
+    covered = {"tensor": w.reshape(1, 1, -1), "row": w.reshape(12, 1, -1), "group": w.reshape(12, 4, 16)}
+    exact = covered[scheme.granularity].double().abs().mean(-1)
+    unit = 2.0**-11 if scheme.scale_dtype == "float16" else 64 * 12 * 2.0**-24
+    assert torch.all((scale.double() - exact).abs() <= unit * exact)
+    assert torch.equal(scale, scale.to(scheme.torch_scale_dtype).float())
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_codes_are_those_of_the_definition_computed_element_by_element(scheme):
+    w = latent(4, 32)
+    scale = absmean_scale(w, scheme)
+    codes = quantize(w, scale, scheme)
+    assert codes.dtype == torch.int8
+    per_scale = scheme.inputs_per_scale(32)
+    for n, k in itertools.product(range(4), range(32)):
+        alpha = float(scale[min(n, scale.shape[0] - 1), min(k // per_scale, scale.shape[1] - 1)])
+        value = float(w[n, k])
+        if scheme.name == "binary":
+            expected = 1 if value >= 0 else -1
+        else:
+            expected = 0 if abs(value) < alpha / 2 else (1 if value > 0 else -1)
+        assert int(codes[n, k]) == expected
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_quantising_dequantised_weights_gives_the_same_codes(scheme):
+    w = latent()
+    scale = absmean_scale(w, scheme)
+    codes = quantize(w, scale, scheme)
+    again = dequantize(codes, scale)
+    assert torch.equal(quantize(again, scale, scheme), codes)
+    assert torch.equal(quantize(again, absmean_scale(again, scheme), scheme), codes)
+    if scheme.name == "binary" and scheme.scale_dtype == "float16":
+        assert torch.equal(absmean_scale(again, scheme), scale)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_dequantised_weights_are_scale_times_codes_exactly(scheme):
+    w = latent()
+    scale = absmean_scale(w, scheme)
+    codes = quantize(w, scale, scheme)
+    expected = codes.double() * expand_scale(scale, *w.shape).double()
+    assert torch.equal(dequantize(codes, scale).double(), expected)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_multiplying_the_weights_multiplies_the_scale_and_keeps_the_codes(scheme):
+    w = latent()
+    scale, scaled = absmean_scale(w, scheme), absmean_scale(8 * w, scheme)
+    assert torch.equal(scaled, 8 * scale)
+    assert torch.equal(quantize(8 * w, scaled, scheme), quantize(w, scale, scheme))
+
+
+@pytest.mark.parametrize("zero", [0.0, -0.0])
+def test_the_sign_of_zero_is_plus_one(zero):
+    scheme = WeightScheme("binary")
+    w = torch.tensor([[zero, 1.0]])
+    assert quantize(w, absmean_scale(w, scheme), scheme).tolist() == [[1, 1]]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_an_all_zero_weight_gets_the_smallest_normal_scale(scheme):
+    scale = absmean_scale(torch.zeros(12, 64), scheme)
+    assert torch.all(scale == TINY[scheme.scale_dtype])
+
+
+def test_relative_error_on_gaussian_weights_is_the_known_one():
+    w = latent(512, 512)
+    for name, expected in (("binary", 0.36), ("ternary", 0.26)):
+        scheme = WeightScheme(name, "tensor")
+        scale = absmean_scale(w, scheme)
+        error = (dequantize(quantize(w, scale, scheme), scale) - w).pow(2).sum() / w.pow(2).sum()
+        assert abs(float(error) - expected) < 0.08
+
+
+@pytest.mark.parametrize("value", [1e5, float("inf"), float("nan")])
+def test_a_scale_that_cannot_be_stored_is_refused_with_its_key(value):
+    with pytest.raises(ConversionError, match=r"`weight.scale_dtype=float16` \(largest value 65504\)"):
+        absmean_scale(torch.full((2, 8), value), WeightScheme())
+
+
+def test_a_large_scale_fits_float32():
+    assert (
+        float(absmean_scale(torch.full((2, 8), 1e5), WeightScheme(granularity="tensor", scale_dtype="float32"))) == 1e5
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_a_learnable_scale_is_rounded_and_passes_its_gradient_unchanged(dtype):
+    scheme = WeightScheme(learnable_scale=True, scale_dtype=dtype)
+    scale = torch.tensor([[0.1], [-3.0], [1e-6]], requires_grad=True)
+    rounded = round_scale(scale, scheme)
+    expected = [[0.0999755859375], [2.0**-14], [2.0**-14]] if dtype == "float16" else [[0.1], [2.0**-126], [1e-6]]
+    assert torch.equal(rounded.detach(), torch.tensor(expected))
+    rounded.backward(torch.tensor([[1.0], [2.0], [3.0]]))
+    assert scale.grad is not None
+    assert scale.grad.tolist() == [[1.0], [2.0], [3.0]]
