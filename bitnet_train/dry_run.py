@@ -31,7 +31,7 @@ def describe_training(config: Config, console: Console) -> dict[str, Any]:
         sample, facts = data.first_sample(), data.describe()
     trainable, total = trainable_report(student.model)
     trainer, rows = config.trainer, config.trainer.micro_rows * config.data.context_tokens
-    vocabulary = original.model.get_input_embeddings().weight.shape[0]
+    vocabulary = original.model.config.get_text_config().vocab_size
     copies = 4 if module.teacher is not None else 2
     memory = FLOAT32_BYTES * (2 * total + 3 * trainable + copies * rows * vocabulary)
     console.print(student.plan.render(), highlight=False)

@@ -27,6 +27,7 @@ def summarise(config: Config, facts: dict[str, Facts]) -> Facts:
             "full_precision": before["perplexity"],
             "swapped": facts["convert"]["swapped"]["perplexity"],
             "trained": after["perplexity"],
+            "trained_nats": after["nats"],
             "ratio": after["perplexity"] / before["perplexity"],
             "tokens": after["tokens"],
         },

@@ -1,0 +1,153 @@
+"""The whole way, small: every recipe from the bundled model to a proven artefact, as the command line does it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from bitnet_train.__main__ import main
+from bitnet_train.config.layout import recipes
+
+CHATS = [
+    {"messages": [{"role": "user", "content": f"What is {i} + 1?"}, {"role": "assistant", "content": f"It is {i + 1}."}]}
+    for i in range(40)
+]
+
+
+@pytest.fixture
+def chats(tmp_path: Path) -> Path:
+    path = tmp_path / "chats.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in CHATS))
+    return path
+
+
+def small(run_dir: Path, *further: str) -> list[str]:
+    return ["model.source=tiny", "debug=tiny", "logger=none", f"run.dir={run_dir}", "trainer.num_threads=1", *further]
+
+
+def facts(run_dir: Path, stage: str) -> dict:
+    return json.loads((run_dir / "facts" / f"{stage}.json").read_text())
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_a_recipe_goes_the_whole_way_and_proves_it(name: str, tmp_path: Path, chats: Path) -> None:
+    run_dir = tmp_path / "run"
+    further = [f"data.path={chats}"] if name == "lora_sft_chat" else []
+    assert main(["run", name, "--quiet", *small(run_dir, *further)]) == 0
+    result = facts(run_dir, "run")
+    assert result["passed"]
+    assert result["train"]["steps"] == 2
+    layers = json.loads((run_dir / "artefact" / "manifest.json").read_text())["layers"]
+    assert len(layers) == 28, "four blocks of seven linears"
+    ratio = result["size"]["fp16_bytes"] / result["size"]["packed_bytes"]
+    assert ratio == (8 if "ternary" in name else 16)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("finished") / "run"
+    assert main(["run", "quickstart", "--quiet", *small(run_dir)]) == 0
+    return run_dir
+
+
+def test_nothing_is_written_outside_the_run_directory(tmp_path: Path) -> None:
+    environment = {**os.environ, "HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(tmp_path / "home" / ".cache")}
+    (tmp_path / "home").mkdir()
+    (tmp_path / "here").mkdir()
+    words = ["train", "quickstart", "--quiet", *small(tmp_path / "run", "logger=wandb")]
+    subprocess.run(
+        [sys.executable, "-m", "bitnet_train", *words], check=True, cwd=tmp_path / "here", env=environment, timeout=240
+    )
+    assert list((tmp_path / "here").rglob("*")) == []
+    assert [path for path in (tmp_path / "home").rglob("*") if path.is_file()] == []
+    assert (tmp_path / "run" / "metrics.jsonl").is_file()
+    assert list((tmp_path / "run" / "wandb").glob("offline-run-*")), "wandb ran offline, inside the run directory"
+
+
+def test_later_verbs_work_on_a_finished_run(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", str(finished), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [level["passed"] for level in report["levels"]] == [True] * 5
+    assert report["compared_with"] == "the trained model"
+    assert main(["evaluate", str(finished), "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["nats"] == facts(finished, "run")["perplexity"]["trained_nats"]
+    assert main(["generate", str(finished / "artefact"), "generate.max_new_tokens=5", "--json"]) == 0
+    assert 1 <= len(json.loads(capsys.readouterr().out)["token_ids"]) <= 5
+
+
+def test_an_artefact_alone_is_compared_with_the_reference(finished: Path, tmp_path: Path) -> None:
+    alone = tmp_path / "alone"
+    (finished / "artefact").rename(alone)
+    try:
+        assert main(["validate", str(alone), "--quiet", "validate.num_prompts=1"]) == 0
+    finally:
+        alone.rename(finished / "artefact")
+
+
+def test_a_flipped_bit_makes_validate_exit_1_and_name_the_layer(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = finished / "artefact" / "weights.safetensors"
+    whole = weights.read_bytes()
+    at = len(whole) // 2
+    weights.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+    try:
+        assert main(["validate", str(finished), "--json"]) == 1
+    finally:
+        weights.write_bytes(whole)
+    failure = json.loads(capsys.readouterr().out)["levels"][0]["first_failure"]
+    assert "weights.safetensors" in failure
+
+
+def test_dry_run_shows_the_mask_and_leaves_nothing_behind(
+    tmp_path: Path, chats: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "lora_sft_chat", "--dry-run", "--json", *small(tmp_path / "run", f"data.path={chats}")]
+    assert main(words) == 0
+    told = json.loads(capsys.readouterr().out)
+    trained = "".join(part["text"] for part in told["first_row"] if part["trained"])
+    assert trained.startswith("It is ")
+    assert "What is" not in trained
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_outside_adapter_is_refused_before_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "quickstart", *small(tmp_path / "run", "adapter=lora_outside")]) == 2
+    assert "lora_outside" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_killed_run_resumes_to_the_same_weights_bit_for_bit(how: signal.Signals, tmp_path: Path) -> None:
+    length = ["trainer.max_steps=12", "trainer.save_every_steps=3", "trainer.validate_every_steps=5"]
+    words = ["train", "smollm2_binary_lora", "--quiet"]
+    assert main([*words, *small(tmp_path / "whole", *length)]) == 0
+    cut = [sys.executable, "-m", "bitnet_train", *words, *small(tmp_path / "cut", *length)]
+    process = subprocess.Popen(cut)
+    _wait_for(tmp_path / "cut" / "checkpoints" / "step-000003")
+    process.send_signal(how)
+    code = process.wait(timeout=120)
+    assert code == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[how]
+    assert main(["train", str(tmp_path / "cut"), "--quiet"]) == 0
+    for run in ("whole", "cut"):
+        assert main(["merge", str(tmp_path / run), "--quiet"]) == 0
+    whole, resumed = (load_file(tmp_path / run / "merged" / "model.safetensors") for run in ("whole", "cut"))
+    assert whole.keys() == resumed.keys()
+    assert [name for name in whole if not torch.equal(whole[name], resumed[name])] == []
+
+
+def _wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 120
+    while not path.is_dir():
+        assert time.monotonic() < deadline, f"{path} never came"
+        time.sleep(0.02)
