@@ -23,8 +23,8 @@ import bitnet_train
 model = bitnet_train.load(".")   # a Hugging Face model; .generate() runs on the packed weights
 ```
 
-`bitnet-train generate . --prompt "..."` does the same on the command line, and `bitnet-train validate .` checks every
-byte against `manifest.json`.
+`bitnet-train generate . generate.prompt="..."` does the same on the command line, and `bitnet-train validate .` checks
+every byte against `manifest.json`.
 
 {schemes}
 {facts}"""

@@ -42,4 +42,4 @@ def bytes_of(tensor: Tensor) -> Tensor:
 
 def hashable(tensor: Tensor) -> memoryview:
     """Return the bytes of a CPU tensor for a hash, without a copy when it is contiguous."""
-    return memoryview(bytes_of(tensor).numpy())
+    return bytes_of(tensor).numpy().data

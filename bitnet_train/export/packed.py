@@ -64,12 +64,12 @@ def export_packed(
         or the disk is full or read-only. Nothing has been changed then.
     """
     _check_model(model)
-    facts = plain_facts(facts or {})
+    facts_record: dict[str, Any] = plain_facts(facts or {})
     with staged_folder(Path(out_dir).absolute(), force=force, owned=_files_of_an_export) as folder:
         contents = collect(model)
         _write_weights(contents, folder / WEIGHTS_NAME)
         _write_companions(model, tokenizer, folder)
-        manifest = _describe(model, contents, facts, folder)
+        manifest = _describe(model, contents, facts_record, folder)
         (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
     return manifest
 

@@ -63,7 +63,8 @@ def _check_target(target: Path, *, force: bool, owned: Callable[[Path], set[str]
         return
     if not force:
         raise FormatError(
-            f"Cannot export to {target}: the folder is not empty. Choose another, or replace it with `force=True`."
+            f"Cannot export to {target}: the folder is not empty. Choose another, or replace an earlier "
+            "export with `force=True` (on the command line `export.force=true`)."
         )
     foreign = sorted(present - owned(target))
     if foreign:

@@ -90,7 +90,8 @@ def generate(
     start = time.perf_counter()
     with torch.random.fork_rng(devices=[]), torch.inference_mode():
         torch.manual_seed(seed)
-        output: Any = model.generate(  # type of the method depends on options that are not given here
+        write: Any = model.generate
+        output = write(
             inputs,
             attention_mask=torch.ones_like(inputs),
             max_new_tokens=max_new_tokens,
@@ -119,7 +120,7 @@ def _encode(tokenizer: PreTrainedTokenizerBase, prompt: str, *, chat: bool) -> t
     return torch.tensor([token_ids])
 
 
-def _pad_token_id(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int | None:
+def _pad_token_id(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Any:
     """Return the padding token; a single prompt is never padded, but `generate` warns when there is none."""
     configured = getattr(model.generation_config, "pad_token_id", None)
     return next(

@@ -123,7 +123,7 @@ def _subject(folder: Path, trained: PreTrainedModel | None, name: str) -> Subjec
     manifest = read_manifest(folder)
     packed = load(folder, verify=False)
     if trained is not None:  # a choice of the process, not of the folder: both must sum in the same order
-        packed.set_attn_implementation(trained.config._attn_implementation)
+        packed.set_attn_implementation(trained.config._attn_implementation or "eager")
     expected = trained if trained is not None else _by_the_reference(folder, manifest)
     return Subject(manifest, packed, expected, name)
 
@@ -149,7 +149,7 @@ def _texts(folder: Path, subject: Subject, prompts: Sequence[str] | None, num_pr
     has_tokenizer = "tokenizer_config.json" in subject.manifest.files
     return validation_texts(
         load_tokenizer(folder) if has_tokenizer else None,
-        model.get_input_embeddings().weight.shape[0],
+        model.config.get_text_config().vocab_size,
         prompts=prompts,
         num_prompts=num_prompts,
         num_tokens=num_tokens,

@@ -100,19 +100,21 @@ def test_loading_checks_every_byte_unless_told_not_to(folder):
 def test_a_newer_schema_is_refused_with_the_way_out(folder):
     body = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps({**body, "schema": 2}))
-    with pytest.raises(FormatError, match="written by a newer version.*pip install --upgrade"):
+    with pytest.raises(FormatError, match=r"written by a newer version.*pip install --upgrade"):
         load(folder)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"hidden_size": 128}, "config.json describes"),
-        ({"num_hidden_layers": 1}, "has no module 'model.layers.1"),
-        ({"num_hidden_layers": 3}, "The folder has no values for 'model.layers.2"),
+        ({"hidden_size": 128}, r"config\.json describes"),
+        ({"num_hidden_layers": 1}, r"has no module 'model\.layers\.1"),
+        ({"num_hidden_layers": 3}, r"The folder has no values for 'model\.layers\.2"),
         ({"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}, "a GPT2LMHeadModel, the manifest a Llama"),
-        ({"model_type": "no_such_model"}, "config.json cannot be used"),
-        ({"vocab_size": 300}, "model.embed_tokens.weight has shape"),
+        ({"model_type": "no_such_model"}, r"config\.json cannot be used"),
+        ({"num_attention_heads": 0}, r"config\.json"),
+        ({"hidden_size": "many"}, r"config\.json"),
+        ({"vocab_size": 300}, r"model\.embed_tokens\.weight has shape"),
     ],
     ids=str,
 )
