@@ -58,6 +58,7 @@ def program_parser() -> argparse.ArgumentParser:
         prog="bitnet-train",
         usage="bitnet-train VERB [RECIPE or path] [key=value ...]",
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
         description="Turn a pretrained causal LM into a true 1-bit model, keep it good, and prove the packed result.",
         epilog=f"verbs:\n{verbs}\n\nexample:\n  bitnet-train run quickstart\n\n`bitnet-train VERB --help` tells more. "
         "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 and 143 interrupted.",
@@ -73,6 +74,7 @@ def verb_parser(verb: Verb) -> argparse.ArgumentParser:
         prog=f"bitnet-train {verb.name}",
         usage=f"bitnet-train {verb.name} {f'[{verb.word}] ' if verb.word else ''}[key=value ...] [flags]",
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
         description=f"{verb.summary[0].upper()}{verb.summary[1:]}.",
         epilog=f"examples:\n{examples}\n\n`bitnet-train show --keys` explains keys, `bitnet-train ls` lists choices.",
     )
