@@ -79,7 +79,7 @@ def test_a_mistake_is_named_with_the_nearest_right_word(words: list[str], parts:
     assert [part for part in parts if part not in message] == []
 
 
-@pytest.mark.parametrize(("rule", "contradiction"), zip(RULES, CONTRADICTIONS, strict=True))
+@pytest.mark.parametrize(("rule", "contradiction"), list(zip(RULES, CONTRADICTIONS, strict=True)))
 def test_every_rule_refuses_its_contradiction(rule: Rule, contradiction: tuple[str, list[str]]) -> None:
     name, words = contradiction
     message = refusal(None, *words)
