@@ -24,7 +24,8 @@ INJECTING = (  # SmolLM2's way: a system prompt appears where none was given
 FORGETTING = (  # Qwen3's way: only the last answer keeps its (empty) reasoning
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}"
     "{% if loop.last and m['role'] == 'assistant' %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
-    "{{ m['content'] + '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    "{{ m['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 UNMARKED = (  # no special token ends a turn; the answer follows a space
     "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"

@@ -110,7 +110,7 @@ def test_the_content_hash_follows_the_split(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["", '{"text": " "}\n'])
 def test_empty_data_is_an_error(content: str, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(content)
-    with pytest.raises(DataError, match="no row with content. Nothing to train on"):
+    with pytest.raises(DataError, match=r"no row with content\. Nothing to train on"):
         read(DataConfig(source="files", path=str(tmp_path)), tmp_path)
 
 
