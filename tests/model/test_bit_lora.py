@@ -1,0 +1,180 @@
+import copy
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, set_peft_model_state_dict
+from safetensors.torch import load_file
+
+from bitnet_train.errors import ConfigError, ConversionError
+from bitnet_train.model.bit_linear import bit_layers
+from bitnet_train.model.bit_lora import AdapterConfig, attach, quantized_weights, trainable_report
+from bitnet_train.model.lora_layers import LoraInside, LoraOutside
+from bitnet_train.quant.scheme import WeightScheme
+
+from .families import CONFIGS, converted_model, logits, tiny_model, token_ids
+
+LEARNABLE = WeightScheme(learnable_scale=True)
+
+
+def trainable(model):
+    return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def randomize_adapter(model, seed=0, size=0.1):
+    """Give every A and B the same values each time; B starts at zero."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, (LoraInside, LoraOutside)):
+                for factor in (module.lora_A["default"].weight, module.lora_B["default"].weight):
+                    factor.copy_(size * torch.randn(factor.shape, generator=generator))
+    return model
+
+
+def adapted(kind="lora_inside", family="llama", weight=None, **options):
+    model = converted_model(family, weight)
+    return attach(model, AdapterConfig(kind=kind, rank=4, alpha=8.0, **options))
+
+
+def test_peft_still_has_the_hook_for_custom_layers():
+    assert callable(getattr(LoraConfig, "_register_custom_module", None)), "peft dropped the hook that bit_lora needs"
+    inside = [type(module) for module in adapted().modules() if isinstance(module, LoraInside)]
+    assert len(inside) == 14
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+@pytest.mark.parametrize("kind", ["lora_inside", "lora_outside", "none"])
+def test_layer_names_stay_clean_and_a_fresh_adapter_changes_nothing(family, kind):
+    model = converted_model(family)
+    names, expected = list(bit_layers(model)), logits(model)
+    model = attach(model, AdapterConfig(kind=kind, rank=4))
+    assert list(bit_layers(model)) == names
+    assert [name for name, _, _ in quantized_weights(model)] == names
+    assert torch.equal(logits(model), expected)
+
+
+def test_an_inside_adapter_moves_codes_and_an_outside_one_does_not():
+    for kind, moves in (("lora_inside", True), ("lora_outside", False)):
+        model = adapted(kind)
+        before = {name: codes for name, codes, _ in quantized_weights(model)}
+        expected = logits(model)
+        randomize_adapter(model)
+        after = {name: codes for name, codes, _ in quantized_weights(model)}
+        assert all(torch.equal(before[name], after[name]) != moves for name in before)
+        assert not torch.equal(logits(model), expected)
+
+
+def test_the_inside_layer_is_the_bit_linear_of_the_adapted_weight():
+    model = randomize_adapter(adapted())
+    layer = model.base_model.model.model.layers[0].mlp.up_proj
+    a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+    x = torch.randn(3, 64, generator=torch.Generator().manual_seed(0))
+    twin = copy.deepcopy(layer.bit_linear)
+    with torch.no_grad():
+        twin.weight.copy_(layer.bit_linear.weight + 8.0 / 4**0.5 * (b @ a))
+    assert torch.equal(layer.eval()(x), twin.eval()(x))
+    torch.testing.assert_close(layer.train()(x), twin.train()(x))
+
+
+def test_the_outside_layer_adds_a_float_side_path():
+    model = randomize_adapter(adapted("lora_outside"))
+    layer = model.base_model.model.model.layers[0].mlp.up_proj
+    a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+    x = torch.randn(3, 64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(layer(x), layer.bit_linear(x) + 8.0 / 4**0.5 * (x @ a.T @ b.T))
+
+
+def test_rank_stabilised_scaling_is_alpha_over_root_rank():
+    for rslora, expected in ((True, 8.0 / 2), (False, 8.0 / 4)):
+        layer = adapted(rslora=rslora).base_model.model.model.layers[0].mlp.up_proj
+        assert layer.scaling["default"] == expected
+
+
+def test_the_inside_delta_is_float32_even_under_autocast():
+    layer = randomize_adapter(adapted()).base_model.model.model.layers[0].mlp.up_proj
+    expected = layer.latent()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(layer.latent(), expected)
+
+
+@pytest.mark.parametrize(
+    ("kind", "weight", "expected"),
+    [
+        ("lora_inside", LEARNABLE, {"lora_A.default.weight", "lora_B.default.weight", "scale", "bias", "norm"}),
+        ("lora_inside", None, {"lora_A.default.weight", "lora_B.default.weight", "bias", "norm"}),
+        ("lora_outside", LEARNABLE, {"lora_A.default.weight", "lora_B.default.weight"}),
+        ("scales_only", LEARNABLE, {"scale", "bias", "norm"}),
+        ("none", LEARNABLE, {"weight", "scale", "bias", "norm"}),
+    ],
+)
+def test_each_kind_trains_what_it_says_and_all_of_it_gets_a_gradient(kind, weight, expected):
+    model = randomize_adapter(adapted(kind, "qwen2", weight))
+    kinds = set()
+    for name in trainable(model):
+        module, _, leaf = name.rpartition(".")
+        if "lora_" in name:
+            leaf = ".".join(name.split(".")[-3:])
+        kinds.add("norm" if "norm" in module.rpartition(".")[2] else leaf)
+    assert kinds == expected
+    model.train()(input_ids=token_ids(), labels=token_ids()).loss.backward()
+    for name, parameter in model.named_parameters():
+        has_gradient = parameter.grad is not None
+        assert has_gradient == parameter.requires_grad, name
+
+
+def test_embeddings_train_only_when_asked_and_norms_and_biases_can_be_frozen():
+    assert not any("embed" in name or "lm_head" in name for name in trainable(adapted("none")))
+    with_embeddings = trainable(adapted("none", "smollm", train_embeddings=True))
+    assert "model.embed_tokens.weight" in with_embeddings
+    lean = trainable(adapted("none", "qwen2", train_norms=False, train_bias=False))
+    assert {name.rpartition(".")[2] for name in lean} == {"weight"}
+    assert not any("norm" in name for name in lean)
+
+
+def test_the_report_counts_trainable_and_all_parameters_once():
+    model = adapted("none", "smollm", train_norms=False)
+    latents = sum(layer.weight.numel() for layer in bit_layers(model).values())
+    assert trainable_report(model) == (latents, latents + 97 * 64 + 5 * 64)
+
+
+def test_an_inside_adapter_can_be_switched_off():
+    model = converted_model()
+    expected = logits(model)
+    model = randomize_adapter(attach(model, AdapterConfig(rank=4)))
+    assert isinstance(model, PeftModel)
+    with model.disable_adapter():
+        assert torch.equal(logits(model), expected)
+    assert not torch.equal(logits(model), expected)
+
+
+def test_evaluation_sees_a_step_of_the_adapter():
+    model = randomize_adapter(adapted())
+    before = logits(model)
+    randomize_adapter(model, seed=1)
+    assert not torch.equal(logits(model), before)
+
+
+def test_an_adapter_file_gives_the_same_model_again(tmp_path):
+    model = randomize_adapter(adapted())
+    model.save_pretrained(tmp_path)
+    other = adapted()
+    assert not torch.equal(logits(other), logits(model))
+    set_peft_model_state_dict(other, load_file(tmp_path / "adapter_model.safetensors"))
+    assert torch.equal(logits(other), logits(model))
+
+
+@pytest.mark.parametrize(
+    ("build", "error", "message"),
+    [
+        (lambda: AdapterConfig(kind="dora"), ConfigError, r"`adapter.kind=dora` is unknown. Allowed: lora_inside"),
+        (lambda: AdapterConfig(rank=0), ConfigError, r"`adapter.rank=0`"),
+        (lambda: AdapterConfig(kind="lora_outside", dropout=1.0), ConfigError, r"`adapter.dropout=1.0`"),
+        (lambda: AdapterConfig(dropout=0.1), ConversionError, r"`adapter.dropout=0.1` cannot act with .*lora_inside"),
+        (lambda: attach(tiny_model(), AdapterConfig()), ConversionError, r"has no BitLinear to adapt"),
+        (lambda: attach(adapted(), AdapterConfig()), ConversionError, r"has an adapter already"),
+        (lambda: adapted("scales_only"), ConversionError, r"Set `weight.learnable_scale=true`"),
+    ],
+)
+def test_a_wrong_adapter_is_refused(build, error, message):
+    with pytest.raises(error, match=message):
+        build()

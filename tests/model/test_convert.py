@@ -1,0 +1,168 @@
+import pytest
+import torch
+
+from bitnet_train.errors import ConversionError
+from bitnet_train.model.bit_linear import BitLinear, bit_layers
+from bitnet_train.model.convert import convert, plan_conversion
+from bitnet_train.model.select import Selection
+from bitnet_train.quant.scheme import WeightScheme
+
+from .families import CONFIGS, LEAVES, logits, tiny_model, token_ids
+
+WITH_HEAD = Selection(roles=("attention", "mlp", "head"))
+
+
+def snapshot(model):
+    return {name: (id(module), type(module)) for name, module in model.named_modules()}
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_every_decoder_linear_of_every_architecture_is_converted(family):
+    model = tiny_model(family)
+    plan = convert(model)
+    expected = 2 * sum(len(leaves) for leaves in LEAVES[family].values())
+    assert len(plan.converted) == expected
+    assert tuple(bit_layers(model)) == plan.converted
+    assert bool(torch.isfinite(logits(model)).all())
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_a_converted_layer_holds_the_weights_it_replaced(family):
+    before, model = tiny_model(family), tiny_model(family)
+    convert(model, selection=WITH_HEAD)
+    for name, layer in bit_layers(model).items():
+        original = before.get_submodule(name)
+        weight = original.weight.T if type(original).__name__ == "Conv1D" else original.weight
+        assert torch.equal(layer.weight, weight)
+        assert layer.weight.data_ptr() != weight.data_ptr()
+        if original.bias is not None:
+            assert torch.equal(layer.bias, original.bias)
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_a_converted_model_trains_and_generates(family):
+    model = tiny_model(family)
+    convert(model, selection=WITH_HEAD, weight=WeightScheme(granularity="group", group_size=16))
+    model.train()(input_ids=token_ids(), labels=token_ids()).loss.backward()
+    assert all(layer.weight.grad is not None for layer in bit_layers(model).values())
+    model.eval()
+    assert model.generate(token_ids(1, 4), max_new_tokens=3, min_new_tokens=3, do_sample=False).shape == (1, 7)
+
+
+@pytest.mark.parametrize("family", ["smollm", "gpt2", "gemma"])
+def test_a_tied_head_is_untied_with_a_copy_and_the_plan_says_so(family):
+    model = tiny_model(family)
+    embedding = model.get_input_embeddings().weight
+    before = embedding.detach().clone()
+    plan = convert(model, selection=WITH_HEAD)
+    head = model.get_output_embeddings()
+    assert "The head shares its weight with the embedding" in plan.render()
+    assert isinstance(head, BitLinear)
+    assert model.get_input_embeddings().weight is embedding
+    assert torch.equal(head.weight, before)
+    assert head.weight is not embedding
+    assert not model.config.tie_word_embeddings
+    model.tie_weights()
+    assert model.get_output_embeddings().weight is not embedding
+
+
+def test_a_tied_head_that_is_not_selected_stays_tied():
+    model = tiny_model("smollm")
+    plan = convert(model)
+    assert not plan.notes
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    assert model.config.tie_word_embeddings
+
+
+def test_the_default_keeps_head_and_embedding():
+    model = tiny_model()
+    kept = {row.name: row.reason for row in convert(model).rows if row.action == "keep"}
+    assert set(kept) == {"model.embed_tokens", "lm_head"}
+    assert kept["lm_head"] == "role head is not selected"
+
+
+def test_the_plan_prints_one_line_per_family_of_layers():
+    text = plan_conversion(tiny_model(), Selection(exclude=("layers.1.mlp.*",)), WeightScheme()).render()
+    line = next(line for line in text.splitlines() if "q_proj" in line)
+    assert line.split() == [
+        "model.layers.*.self_attn.q_proj",
+        "attention",
+        "64",
+        "x",
+        "64",
+        "convert",
+        "role",
+        "attention",
+        "2",
+    ]
+    assert "excluded by 'layers.1.mlp.*'" in text
+    assert "11 of 16 layers become 1-bit, 43,008 weights." in text
+
+
+def test_planning_changes_nothing():
+    model = tiny_model("smollm")
+    before = snapshot(model)
+    plan_conversion(model, WITH_HEAD, WeightScheme())
+    assert snapshot(model) == before
+
+
+def broken(model, value):
+    with torch.no_grad():
+        model.model.layers[1].mlp.down_proj.weight[3, 4] = value
+    return model
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "message"),
+    [
+        (lambda: tiny_model(), {"selection": Selection(include=("gate",))}, r"`model.select.include\[0\]='gate'`"),
+        (lambda: tiny_model(), {"selection": Selection(exclude=("*_proj",))}, r"nothing to convert in LlamaForC"),
+        (lambda: tiny_model(), {"weight": WeightScheme(granularity="group", group_size=64)}, r"down_proj: `weight.gr"),
+        (lambda: tiny_model(), {"selection": Selection(roles=("mlp", "embedding"))}, r"names `embedding`.*\['mlp'\]"),
+        (lambda: broken(tiny_model(), float("nan")), {}, r"layers.1.mlp.down_proj has 1 NaN or infinite weights"),
+        (lambda: broken(tiny_model(), float("-inf")), {}, r"layers.1.mlp.down_proj has 1 NaN or infinite weights"),
+        (lambda: broken(tiny_model(), 1e9), {}, r"layers.1.mlp.down_proj: a weight scale of 1.0.*e\+07 cannot be"),
+    ],
+)
+def test_what_cannot_be_converted_is_refused_before_anything_changes(model, options, message):
+    model = model()
+    before = snapshot(model)
+    with pytest.raises(ConversionError, match=message):
+        convert(model, **options)
+    assert snapshot(model) == before
+
+
+def test_a_broken_weight_can_be_left_out():
+    model = broken(tiny_model(), float("nan"))
+    assert len(convert(model, selection=Selection(exclude=("layers.1.mlp.down_proj",))).converted) == 13
+
+
+def test_a_converted_model_is_not_converted_again():
+    model = tiny_model()
+    convert(model)
+    with pytest.raises(ConversionError, match="holds BitLinear layers already"):
+        convert(model)
+
+
+def test_two_layers_that_share_a_weight_are_refused():
+    model = tiny_model()
+    model.model.layers[1].mlp.up_proj.weight = model.model.layers[0].mlp.up_proj.weight
+    with pytest.raises(
+        ConversionError, match=r"layers.0.mlp.up_proj shares its weight with model.layers.1.mlp.up_proj"
+    ):
+        convert(model)
+
+
+def test_a_model_without_data_is_refused():
+    with torch.device("meta"):
+        model = type(tiny_model())(CONFIGS["llama"]())
+    with pytest.raises(ConversionError, match="has no data"):
+        convert(model)
+
+
+def test_a_given_plan_is_carried_out():
+    model = tiny_model()
+    plan = plan_conversion(model, Selection(include=("q_proj",)), WeightScheme())
+    assert convert(model, plan=plan) is plan
+    assert tuple(bit_layers(model)) == plan.converted
+    assert len(plan.converted) == 2

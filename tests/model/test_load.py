@@ -1,0 +1,120 @@
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from bitnet_train.errors import ConversionError, FormatError
+from bitnet_train.model.convert import convert
+from bitnet_train.model.converted import ConversionRecord, save_converted
+from bitnet_train.model.load import load_pretrained
+
+from .families import logits, tiny_model
+
+SMOLLM2 = os.environ.get("BITNET_TEST_SMOLLM2", "")
+
+
+@pytest.fixture
+def folder(tmp_path, byte_tokenizer):
+    tiny_model().save_pretrained(tmp_path / "model")
+    byte_tokenizer.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_a_directory_gives_the_model_and_tokenizer_it_holds(folder, byte_tokenizer):
+    loaded = load_pretrained(str(folder))
+    assert torch.equal(logits(loaded.model), logits(tiny_model()))
+    assert not loaded.model.training
+    assert loaded.tokenizer("abc").input_ids == byte_tokenizer("abc").input_ids
+    assert loaded.source == str(folder)
+    assert "LlamaForCausalLM" in loaded.description
+
+
+def test_the_dtype_is_the_one_asked_for(folder):
+    assert {parameter.dtype for parameter in load_pretrained(str(folder)).model.parameters()} == {torch.float32}
+    half = load_pretrained(str(folder), dtype=torch.bfloat16).model
+    assert {parameter.dtype for parameter in half.parameters()} == {torch.bfloat16}
+
+
+def test_the_bundled_model_speaks_and_converts():
+    loaded = load_pretrained("tiny")
+    ids = loaded.tokenizer("import os\n", return_tensors="pt").input_ids
+    out = loaded.model.generate(ids, max_new_tokens=4, min_new_tokens=4, do_sample=False)
+    assert out.shape == (1, ids.shape[1] + 4)
+    assert all(row.shape[1] % 256 == 0 for row in convert(loaded.model).rows)
+
+
+@pytest.mark.parametrize("source", ["./no/such", "/no/such", "a/b/c", "~/no-such-model"])
+def test_a_missing_directory_is_named_with_what_is_allowed(source):
+    with pytest.raises(ConversionError, match=r"there is no such directory .*Allowed: `tiny`, a directory"):
+        load_pretrained(source)
+
+
+def test_a_missing_gguf_is_named():
+    with pytest.raises(ConversionError, match=r"`model.source=no-such.gguf`: there is no such file"):
+        load_pretrained("no-such.gguf")
+
+
+def test_a_damaged_gguf_is_found_before_it_is_read(tmp_path):
+    path = tmp_path / "bad.gguf"
+    path.write_bytes(b"GGUF" + b"\x03\x00\x00\x00" + b"\xff" * 43)
+    with pytest.raises(FormatError, match="truncated or damaged"):
+        load_pretrained(str(path))
+
+
+def test_what_is_no_hub_id_gives_one_clear_error():
+    with pytest.raises(ConversionError, match=r"`model.source=no such id` cannot be loaded as a hub id"):
+        load_pretrained("no such id")
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path):
+    with pytest.raises(ConversionError, match=r"has no config\.json"):
+        load_pretrained(str(tmp_path))
+
+
+def test_a_folder_without_weights_gives_one_clear_error(folder):
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ConversionError, match=r"cannot be loaded from .*Allowed: `tiny`"):
+        load_pretrained(str(folder))
+
+
+def test_pickled_weights_are_not_read(folder):
+    (folder / "model.safetensors").unlink()
+    torch.save(tiny_model().state_dict(), folder / "pytorch_model.bin")
+    with pytest.raises(ConversionError, match="cannot be loaded from"):
+        load_pretrained(str(folder))
+
+
+def test_a_packed_artefact_is_no_float_model(folder):
+    (folder / "manifest.json").write_text(json.dumps({"schema": 1, "format": "planes_v1"}))
+    with pytest.raises(ConversionError, match=r"is a packed 1-bit artefact.*bitnet_train.load"):
+        load_pretrained(str(folder))
+
+
+def test_somebody_elses_manifest_does_not_matter(folder):
+    (folder / "manifest.json").write_text(json.dumps({"name": "web app"}))
+    load_pretrained(str(folder))
+
+
+def test_a_converted_folder_is_no_float_model(tmp_path):
+    model = tiny_model()
+    save_converted(model, ConversionRecord(convert(model).converted), tmp_path / "merged")
+    with pytest.raises(ConversionError, match="was converted already"):
+        load_pretrained(str(tmp_path / "merged"))
+
+
+@pytest.mark.skipif(not SMOLLM2, reason="set BITNET_TEST_SMOLLM2 to a SmolLM2-135M .gguf file")
+@pytest.mark.timeout(600)
+def test_a_real_gguf_loads_dense_clean_and_in_bf16_values(tmp_path):
+    loaded = load_pretrained(SMOLLM2)
+    model = loaded.model
+    assert Path(SMOLLM2).is_file()
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert all(torch.equal(parameter, parameter.bfloat16().float()) for parameter in model.parameters())
+    assert getattr(model.config, "quantization_config", None) is None
+    model.float().save_pretrained(tmp_path / "dense")
+    assert (tmp_path / "dense" / "model.safetensors").is_file()
+    ids = loaded.tokenizer("The capital of France is", return_tensors="pt").input_ids
+    assert "Paris" in loaded.tokenizer.decode(model.generate(ids, max_new_tokens=4, do_sample=False)[0])
+    assert len(convert(model).converted) == 210
