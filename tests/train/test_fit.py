@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 from tiny_run import SAVE_EVERY, STEPS, DieAt, llama, run, tiny_module, trained_tensors
 
 from bitnet_train.errors import ConfigError, TrainingError
 from bitnet_train.train.checkpoint import AtomicCheckpointIO, list_checkpoints
 from bitnet_train.train.losses import LossConfig
 from bitnet_train.train.module import BitLightningModule
+from bitnet_train.train.resume import load_student
 from bitnet_train.train.signals import Interrupted
 
 SCRIPT = Path(__file__).with_name("tiny_run.py")
@@ -64,6 +66,28 @@ def test_the_run_consumes_random_numbers_or_the_tests_above_prove_nothing(tmp_pa
     assert not all(torch.equal(tensor, whole[1][key]) for key, tensor in trained_tensors(module).items())
 
 
+class Draw(Callback):
+    """Use up random numbers between the steps, as a loader that starts workers does."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        torch.rand(3)
+
+
+def test_random_numbers_drawn_between_steps_change_nothing(tmp_path: Path, whole) -> None:
+    module = tiny_module()
+    run(tmp_path, module, callbacks=[Draw()])
+    assert all(torch.equal(tensor, whole[1][key]) for key, tensor in trained_tensors(module).items())
+
+
+def test_a_checkpoint_loads_into_a_bare_student(whole) -> None:
+    folder, student = whole[0] / "checkpoints" / f"step-{STEPS:06d}", tiny_module().student
+    assert load_student(student, folder)["step"] == STEPS
+    loaded = dict(student.named_parameters())
+    assert all(torch.equal(loaded[key.removeprefix("student.")], tensor) for key, tensor in whole[1].items())
+    with pytest.raises(TrainingError, match="was not made by this configuration"):
+        load_student(llama(), folder)
+
+
 def test_a_checkpoint_holds_what_trains_and_no_frozen_weight(whole) -> None:
     saved = AtomicCheckpointIO().load_checkpoint(whole[0] / "checkpoints" / f"step-{STEPS:06d}")
     assert saved["state_dict"].keys() == whole[1].keys() | {"hidden_balance"}
@@ -79,6 +103,9 @@ def test_resuming_a_finished_run_trains_nothing_and_returns_its_figures(whole) -
     result = run(whole[0], module, resume="auto")
     assert (result.steps, result.checkpoint.name) == (STEPS, f"step-{STEPS:06d}")
     assert result.metrics["loss"] == losses_by_step(whole[0])[STEPS]["loss"]
+    generators = AtomicCheckpointIO().load_checkpoint(result.checkpoint)["generators"]
+    assert torch.equal(torch.get_rng_state(), generators["torch"])
+    assert list(random.getstate()[1]) == generators["python"][1]
     assert all(torch.equal(tensor, whole[1][key]) for key, tensor in trained_tensors(module).items())
     assert (whole[0] / "metrics.jsonl").read_text() == before
 
