@@ -35,7 +35,7 @@ PROMPTS = (
 
 _PROMPT_TOKENS = 16  # of the prompts that are cut from the held-out text
 _ROW_TOKENS = 256  # of the rows that the perplexity is taken over
-_PROMPT_ROWS = 16
+_PROMPT_ROWS = 32
 _TEXT_ROWS = 2
 _SEED = 7
 
