@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+import warnings
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,8 +66,9 @@ def finished_run(config: Config) -> RunDirectory:
 
 
 def prepare_process(config: Config) -> None:
-    """Apply `trainer.num_threads`, and keep transformers' bars for loading local files out of the way of ours."""
+    """Apply `trainer.num_threads`, and keep transformers' own bars and notes out of the way of ours."""
     transformers_logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     if config.trainer.num_threads is not None:
         torch.set_num_threads(config.trainer.num_threads)
 
@@ -88,13 +91,13 @@ def convert_model(config: Config, model: PreTrainedModel) -> ConversionRecord:
     return ConversionRecord(plan.converted, weight, activation, surrogate, selection)
 
 
-def prepare_student(config: Config) -> Student:
-    """Load, convert and attach: the model as training starts it, the same at every call."""
-    original = load_original(config)
-    plan = plan_of(config, original.model)
-    record = convert_model(config, original.model)
+def prepare_student(config: Config, original: LoadedModel) -> Student:
+    """Copy, convert and attach: the model as training starts it, the same at every call; `original` stays as it is."""
+    model = deepcopy(original.model)
+    plan = plan_of(config, model)
+    record = convert_model(config, model)
     torch.manual_seed(config.trainer.seed)
-    return Student(attach(original.model, build(AdapterConfig, config.adapter)), plan, record, original.tokenizer)
+    return Student(attach(model, build(AdapterConfig, config.adapter)), plan, record, original.tokenizer)
 
 
 def data_module(config: Config, original: LoadedModel, directory: RunDirectory) -> BitDataModule:

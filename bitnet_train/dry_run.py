@@ -24,7 +24,8 @@ FLOAT32_BYTES = 4
 
 def describe_training(config: Config, console: Console) -> dict[str, Any]:
     """Return trainable share, tokens, memory estimate and the first row with its mask; nothing is left on disk."""
-    original, student = assembly.load_original(config), assembly.prepare_student(config)
+    original = assembly.load_original(config)
+    student = assembly.prepare_student(config, original)
     module = assembly.training_module(config, student, original)
     with tempfile.TemporaryDirectory() as folder:
         data = assembly.data_module(config, original, RunDirectory(Path(folder)))

@@ -78,7 +78,8 @@ def train(config: Config) -> Facts:
     if config.dry_run:
         return describe_training(config, _console(config))
     directory, console = assembly.open_run(config), _console(config)
-    original, student = assembly.load_original(config), assembly.prepare_student(config)
+    original = assembly.load_original(config)
+    student = assembly.prepare_student(config, original)
     data = assembly.data_module(config, original, directory)
     module = assembly.training_module(config, student, original)
     trainable, total = trainable_report(student.model)
@@ -107,7 +108,7 @@ def merge(config: Config) -> Facts:
         raise TrainingError(
             f"{directory.checkpoints} has no checkpoint. Run `bitnet-train train {directory.root}` first."
         )
-    student = assembly.prepare_student(config)
+    student = assembly.prepare_student(config, assembly.load_original(config))
     progress = load_student(student.model, checkpoint)
     merged = merge_model(student.model).eval()
     shutil.rmtree(directory.merged, ignore_errors=True)

@@ -25,9 +25,6 @@ class ModelConfig:
     """Which model, and which of its layers become 1-bit."""
 
     source: str = field(default=REQUIRED, metadata=key("`tiny` (bundled), hub id, local directory, or *.gguf file"))
-    dtype: str = field(
-        default="float32", metadata=key("number type of everything that is not a latent", "float32", "bfloat16")
-    )
     include: list[str] = field(
         default_factory=list, metadata=key("layer name patterns to convert; empty = every layer of `model.roles`")
     )

@@ -87,7 +87,7 @@ def plan_conversion(model: PreTrainedModel, selection: Selection, weight_scheme:
     plan = Plan((*rows, *_unreachable_rows(model)), _notes(model, rows))
     if not plan.converted:
         raise ConversionError(
-            f"nothing to convert in {name}: no layer passes `model.select`={selection.to_dict()}. "
+            f"nothing to convert in {name}: no layer passes `model`={selection.to_dict()}. "
             f"Roles found: {', '.join(sorted(set(linears.values()))) or 'no Linear at all'}."
         )
     for key in plan.converted:
@@ -182,7 +182,7 @@ def _require_convertible(name: str, module: nn.Module, scheme: WeightScheme) -> 
     if broken:
         raise ConversionError(
             f"{name} has {broken} NaN or infinite weights of {weight.numel()}. The checkpoint is damaged; load a sound "
-            f"one, or leave the layer out with `model.select.exclude=['{name}']`."
+            f"one, or leave the layer out with `model.exclude=['{name}']`."
         )
     try:
         absmean_scale(weight, scheme)
@@ -208,13 +208,13 @@ def _require_unshared(model: PreTrainedModel, names: Iterable[str]) -> None:
                 others = ", ".join(other for other in group if other != name)
                 raise ConversionError(
                     f"{name} shares its weight with {others}; converting it would split them. "
-                    f"Leave it out with `model.select.exclude=['{name}']`."
+                    f"Leave it out with `model.exclude=['{name}']`."
                 )
 
 
 def _embedding_refusal(selection: Selection) -> str:
     roles = [role for role in selection.roles if role != "embedding"]
     return (
-        "`model.select.roles` names `embedding`, but a 1-bit embedding is not offered: it is a table look-up, not a "
-        f"product. Allowed: attention, mlp, head. Set `model.select.roles={roles or ['attention', 'mlp']}`."
+        "`model.roles` names `embedding`, but a 1-bit embedding is not offered: it is a table look-up, not a "
+        f"product. Allowed: attention, mlp, head. Set `model.roles={roles or ['attention', 'mlp']}`."
     )

@@ -53,7 +53,7 @@ class Selection:
     def __post_init__(self) -> None:
         unknown = [role for role in self.roles if role not in ROLES]
         if unknown or not self.roles:
-            raise ConfigError(f"`model.select.roles={list(self.roles)}` must be some of: {', '.join(ROLES)}.")
+            raise ConfigError(f"`model.roles={list(self.roles)}` must be some of: {', '.join(ROLES)}.")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -107,7 +107,7 @@ def check_patterns(selection: Selection, roles: Mapping[str, str], model_name: s
     for key in ("include", "exclude"):
         for index, pattern in enumerate(getattr(selection, key)):
             hits = [name for name in roles if matches(name, pattern)]
-            label = f"`model.select.{key}[{index}]='{pattern}'`"
+            label = f"`model.{key}[{index}]='{pattern}'`"
             if not hits:
                 raise ConversionError(
                     f"{label} matched no Linear in {model_name}. Closest: {_closest(pattern, roles)}. "
@@ -117,7 +117,7 @@ def check_patterns(selection: Selection, roles: Mapping[str, str], model_name: s
             if key == "include" and not hit_roles & {*selection.roles, OTHER}:
                 raise ConversionError(
                     f"{label} matched only layers of role {', '.join(sorted(hit_roles))} (such as {hits[0]}), but "
-                    f"`model.select.roles={list(selection.roles)}`. Add the role there or drop the pattern."
+                    f"`model.roles={list(selection.roles)}`. Add the role there or drop the pattern."
                 )
 
 

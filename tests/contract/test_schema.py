@@ -32,7 +32,7 @@ from bitnet_train.train.tracking import TRACKERS, WANDB_MODES
 
 # section, the dataclass it feeds, keys of the section that something else reads, fields that a stage fills itself
 PAIRS: list[tuple[str, type[Any], set[str], set[str]]] = [
-    ("model", Selection, {"source", "dtype"}, set()),
+    ("model", Selection, {"source"}, set()),
     ("weight", WeightScheme, {"estimator", "clip"}, set()),
     ("activation", ActivationScheme, set(), set()),
     ("adapter", AdapterConfig, set(), set()),

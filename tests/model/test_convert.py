@@ -115,7 +115,7 @@ def broken(model, value):
 @pytest.mark.parametrize(
     ("model", "options", "message"),
     [
-        (lambda: tiny_model(), {"selection": Selection(include=("gate",))}, r"`model.select.include\[0\]='gate'`"),
+        (lambda: tiny_model(), {"selection": Selection(include=("gate",))}, r"`model.include\[0\]='gate'`"),
         (lambda: tiny_model(), {"selection": Selection(exclude=("*_proj",))}, r"nothing to convert in LlamaForC"),
         (lambda: tiny_model(), {"weight": WeightScheme(granularity="group", group_size=64)}, r"down_proj: `weight.gr"),
         (lambda: tiny_model(), {"selection": Selection(roles=("mlp", "embedding"))}, r"names `embedding`.*\['mlp'\]"),
