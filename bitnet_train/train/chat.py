@@ -102,7 +102,7 @@ def tokenise(rendered: Rendered, tokenizer: PreTrainedTokenizerBase) -> Tokens:
         raise DataError(f"{type(tokenizer).__name__} cannot report character offsets; use a fast tokenizer.")
     encoded = tokenizer(rendered.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     ids = np.asarray(encoded["input_ids"], dtype=np.int32)
-    starts, ends = _spread(np.asarray(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2), len(rendered.text))
+    starts, ends = np.asarray(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2).T
     trained = np.zeros(len(ids), dtype=bool)
     for first, last in rendered.trained:
         trained |= (ends > first) & (starts < last)
@@ -153,17 +153,3 @@ def _end_of_turn(text: str, start: int, tokenizer: PreTrainedTokenizerBase) -> i
     stripped = text.rstrip()
     ends_special = len(stripped) > start and any(stripped.endswith(token) for token in special)
     return len(stripped) if ends_special else len(text)
-
-
-def _spread(offsets: np.ndarray, num_chars: int) -> tuple[np.ndarray, np.ndarray]:
-    """Widen zero-width offsets to the gap they stand in; some tokenizers trim white space out of offsets.
-
-    offsets int64 [num_tokens, 2] -> starts, ends int64 [num_tokens].
-    """
-    starts, ends = offsets[:, 0].copy(), offsets[:, 1].copy()
-    empty = starts == ends
-    if empty.any():
-        before = np.concatenate([[0], np.maximum.accumulate(ends)[:-1]])
-        following = np.minimum.accumulate(np.where(empty, num_chars, starts)[::-1])[::-1]
-        starts[empty], ends[empty] = before[empty], following[empty]
-    return starts, ends

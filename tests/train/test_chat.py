@@ -124,6 +124,15 @@ def test_a_template_that_refuses_the_roles_is_quoted() -> None:
         render(conversation(), make_tokenizer(strict))
 
 
+@pytest.mark.parametrize("trim", [False, True])
+def test_a_token_that_spans_prompt_and_answer_is_trained(trim: bool) -> None:
+    """The template ends in a space, and the tokenizer has one token for " the"."""
+    tokenizer = make_tokenizer(TEMPLATES["unmarked"], trim=trim)
+    (rendered,) = render(Instruction("q", "the fox"), tokenizer)
+    tokens = tokenise(rendered, tokenizer)
+    assert segments(tokens.ids, tokens.trained, tokenizer)[-1] == (" the fox\n", True)
+
+
 def test_white_space_tokens_with_trimmed_offsets_belong_to_the_answer() -> None:
     tokenizer = make_tokenizer(trim=True)
     answer = "a\n\n    b\n \n c"
