@@ -5,13 +5,9 @@ The steps of the command line, as functions (each documents its shapes and error
     convert(model, ...)                    Linear -> BitLinear, all or nothing; returns the plan it carried out
     attach(model, config)                  LoRA inside the quantiser, or what else trains
     merge(model)                           W <- W + sBA, bit for bit the function that was trained
-    export_packed(model, tokenizer, ...)   one folder: planes, scales, manifest, tokenizer
+    export(model, tokenizer, folder)       one folder: planes, scales, manifest, tokenizer
     load(path)                             that folder as a Hugging Face model on the CPU kernel
     validate(path, ...)                    five levels of proof that it computes what was trained
-
-`export` itself is the package of exporters, because importing any part of a subpackage binds its name here: a function
-of that name would be there or not, depending on what was imported first. Each exporter is named after its format
-instead: `export_packed`.
 
 Importing this package imports no torch; the first use of a name above does.
 """
@@ -22,8 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bitnet_train import export
-    from bitnet_train.export.packed import export_packed
+    from bitnet_train.exporters.packed import export_packed as export
     from bitnet_train.model.bit_lora import attach
     from bitnet_train.model.convert import convert
     from bitnet_train.model.merge import merge
@@ -32,24 +27,23 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "attach", "convert", "export", "export_packed", "load", "merge", "validate"]
+__all__ = ["__version__", "attach", "convert", "export", "load", "merge", "validate"]
 
 _HOMES = {
-    "attach": "bitnet_train.model.bit_lora",
-    "convert": "bitnet_train.model.convert",
-    "export_packed": "bitnet_train.export.packed",
-    "load": "bitnet_train.runtime.load",
-    "merge": "bitnet_train.model.merge",
-    "validate": "bitnet_train.runtime.validate",
+    "attach": ("bitnet_train.model.bit_lora", "attach"),
+    "convert": ("bitnet_train.model.convert", "convert"),
+    "export": ("bitnet_train.exporters.packed", "export_packed"),
+    "load": ("bitnet_train.runtime.load", "load"),
+    "merge": ("bitnet_train.model.merge", "merge"),
+    "validate": ("bitnet_train.runtime.validate", "validate"),
 }
 
 
 def __getattr__(name: str) -> Any:
     """Import the module behind a public name on first use."""
-    if name == "export":
-        return import_module("bitnet_train.export")
     if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+        module, function = _HOMES[name]
+        return getattr(import_module(module), function)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}. Public names: {', '.join(__all__)}.")
 
 

@@ -18,8 +18,8 @@ from bitnet_train.config import Config
 from bitnet_train.config.compose import to_dict
 from bitnet_train.dry_run import describe_training
 from bitnet_train.errors import ConfigError, TrainingError
-from bitnet_train.export.packed import export_packed
-from bitnet_train.export.sizes import render_sizes
+from bitnet_train.exporters.packed import export_packed
+from bitnet_train.exporters.sizes import render_sizes
 from bitnet_train.model.bit_lora import trainable_report
 from bitnet_train.model.converted import load_converted, save_converted
 from bitnet_train.model.load import load_pretrained

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from bitnet_train.errors import FormatError
-from bitnet_train.export.contents import other_tensors
-from bitnet_train.export.manifest import LayerEntry, Manifest, sha256_of
-from bitnet_train.export.narrow import hashable, same_bits
-from bitnet_train.export.reader import WeightsReader, open_weights, verify_files
+from bitnet_train.exporters.contents import other_tensors
+from bitnet_train.exporters.manifest import LayerEntry, Manifest, sha256_of
+from bitnet_train.exporters.narrow import hashable, same_bits
+from bitnet_train.exporters.reader import WeightsReader, open_weights, verify_files
 from bitnet_train.formats.planes import pack_planes, unpack_planes
 from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.progress import track

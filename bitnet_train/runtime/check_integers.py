@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bitnet_train.export.manifest import LayerEntry
-from bitnet_train.export.reader import open_weights
+from bitnet_train.exporters.manifest import LayerEntry
+from bitnet_train.exporters.reader import open_weights
 from bitnet_train.formats.planes import unpack_planes
 from bitnet_train.kernels import ops, reference
 from bitnet_train.model.packed_linear import PackedLinear

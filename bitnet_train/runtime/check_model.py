@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from bitnet_train.export.manifest import Manifest
+from bitnet_train.exporters.manifest import Manifest
 from bitnet_train.progress import track
 from bitnet_train.runtime.differences import difference, first_differing_module, output_hooks
 from bitnet_train.runtime.evaluate import perplexity

@@ -28,8 +28,8 @@ from transformers import (
 )
 
 from bitnet_train.errors import FormatError, KernelError
-from bitnet_train.export.manifest import LayerEntry, Manifest
-from bitnet_train.export.reader import WeightsReader, open_weights, read_manifest, verify_files
+from bitnet_train.exporters.manifest import LayerEntry, Manifest
+from bitnet_train.exporters.reader import WeightsReader, open_weights, read_manifest, verify_files
 from bitnet_train.model.packed_linear import PackedLinear
 from bitnet_train.progress import track
 

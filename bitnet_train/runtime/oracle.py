@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bitnet_train.export.manifest import LayerEntry
+from bitnet_train.exporters.manifest import LayerEntry
 from bitnet_train.kernels import reference
 from bitnet_train.quant.activation import quantize_activation
 from bitnet_train.quant.weight import dequantize

@@ -29,8 +29,8 @@ import torch
 from transformers import PreTrainedModel
 
 from bitnet_train.errors import FormatError
-from bitnet_train.export.manifest import Manifest
-from bitnet_train.export.reader import open_weights, read_manifest
+from bitnet_train.exporters.manifest import Manifest
+from bitnet_train.exporters.reader import open_weights, read_manifest
 from bitnet_train.formats.planes import unpack_planes
 from bitnet_train.kernels import ops
 from bitnet_train.model.converted import load_converted

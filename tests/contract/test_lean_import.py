@@ -48,15 +48,14 @@ def test_every_public_name_arrives_on_first_use() -> None:
     for name in bitnet_train.__all__:
         assert getattr(bitnet_train, name) is not None
         assert name in dir(bitnet_train)
-    verbs = ["convert", "attach", "merge", "export_packed", "load", "validate"]
+    verbs = ["convert", "attach", "merge", "export", "load", "validate"]
     assert all(callable(getattr(bitnet_train, name)) for name in verbs)
 
 
-def test_export_is_the_package_of_exporters_whatever_was_imported_first() -> None:
+def test_export_is_a_function_whatever_was_imported_first() -> None:
     early = bitnet_train.export
-    import_module("bitnet_train.export.packed")
-    assert bitnet_train.export is early is sys.modules["bitnet_train.export"]
-    assert bitnet_train.export.export_packed is bitnet_train.export_packed
+    exporters = import_module("bitnet_train.exporters")
+    assert bitnet_train.export is early is exporters.export_packed
 
 
 def test_an_unknown_public_name_is_an_attribute_error_that_lists_the_names() -> None:

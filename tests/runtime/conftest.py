@@ -12,10 +12,10 @@ import pytest
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bitnet_train.export import export_packed
-from bitnet_train.export.contents import describe_tensor
-from bitnet_train.export.manifest import seal, sha256_of
-from bitnet_train.export.narrow import hashable
+from bitnet_train.exporters import export_packed
+from bitnet_train.exporters.contents import describe_tensor
+from bitnet_train.exporters.manifest import seal, sha256_of
+from bitnet_train.exporters.narrow import hashable
 from bitnet_train.formats.planes import unpack_planes
 
 

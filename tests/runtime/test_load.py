@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from bitnet_train.errors import FormatError
-from bitnet_train.export import export_packed, read_manifest
-from bitnet_train.export.manifest import seal
+from bitnet_train.exporters import export_packed, read_manifest
+from bitnet_train.exporters.manifest import seal
 from bitnet_train.kernels.ops import available_isas, forced_isa
 from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.model.packed_linear import PackedLinear

@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 
 from bitnet_train.errors import DataError, FormatError
-from bitnet_train.export import export_packed, read_manifest
+from bitnet_train.exporters import export_packed, read_manifest
 from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.model.converted import ConversionRecord, save_converted
 from bitnet_train.quant.scheme import ACTIVATION_SCHEMES, WEIGHT_SCHEMES, ActivationScheme, WeightScheme

@@ -17,9 +17,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from bitnet_train.errors import FormatError
-from bitnet_train.export.contents import dtype_name
-from bitnet_train.export.manifest import MANIFEST_NAME, WEIGHTS_NAME, Manifest, TensorEntry, sha256_of
-from bitnet_train.export.narrow import hashable
+from bitnet_train.exporters.contents import dtype_name
+from bitnet_train.exporters.manifest import MANIFEST_NAME, WEIGHTS_NAME, Manifest, TensorEntry, sha256_of
+from bitnet_train.exporters.narrow import hashable
 
 _LARGEST_MANIFEST_BYTES = 64 << 20  # 70,000 layers; a longer one is not a manifest
 _COPY_AGAIN = "Copy the folder again, or export the model again."

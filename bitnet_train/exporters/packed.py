@@ -26,12 +26,12 @@ from safetensors.torch import save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bitnet_train.errors import FormatError
-from bitnet_train.export.card import model_card
-from bitnet_train.export.contents import Contents, collect
-from bitnet_train.export.manifest import MANIFEST_NAME, WEIGHTS_NAME, FileEntry, Manifest
-from bitnet_train.export.reader import hash_file, read_manifest
-from bitnet_train.export.sizes import measure_sizes
-from bitnet_train.export.staging import staged_folder
+from bitnet_train.exporters.card import model_card
+from bitnet_train.exporters.contents import Contents, collect
+from bitnet_train.exporters.manifest import MANIFEST_NAME, WEIGHTS_NAME, FileEntry, Manifest
+from bitnet_train.exporters.reader import hash_file, read_manifest
+from bitnet_train.exporters.sizes import measure_sizes
+from bitnet_train.exporters.staging import staged_folder
 
 
 def export_packed(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from rich.table import Table
 
-from bitnet_train.export.manifest import LayerEntry, Manifest, Sizes, TensorEntry
+from bitnet_train.exporters.manifest import LayerEntry, Manifest, Sizes, TensorEntry
 
 FP16_BYTES = 2
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from bitnet_train.errors import FormatError
-from bitnet_train.export.manifest import (
+from bitnet_train.exporters.manifest import (
     FORMAT,
     SCHEMA,
     FileEntry,

@@ -17,9 +17,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from bitnet_train.errors import FormatError
-from bitnet_train.export import export_packed, read_manifest, size_report, verify_files
-from bitnet_train.export.packed import plain_facts
-from bitnet_train.export.sizes import render_sizes
+from bitnet_train.exporters import export_packed, read_manifest, size_report, verify_files
+from bitnet_train.exporters.packed import plain_facts
+from bitnet_train.exporters.sizes import render_sizes
 from bitnet_train.formats.planes import unpack_planes
 from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.model.bit_lora import AdapterConfig, attach
@@ -196,7 +196,7 @@ KILLED = """
     import sys, time, torch
     from pathlib import Path
     from transformers import AutoModelForCausalLM, LlamaConfig
-    from bitnet_train.export import packed
+    from bitnet_train.exporters import packed
     from bitnet_train.model.convert import convert
     model = AutoModelForCausalLM.from_config(LlamaConfig(hidden_size=64, intermediate_size=128, num_hidden_layers=2,
         num_attention_heads=4, num_key_value_heads=2, vocab_size=64), dtype=torch.float32)

@@ -30,7 +30,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from bitnet_train.errors import BitnetTrainError, FormatError
-from bitnet_train.export.json_fields import Fields, parse_object, read_text
+from bitnet_train.exporters.json_fields import Fields, parse_object, read_text
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 
 SCHEMA = 1

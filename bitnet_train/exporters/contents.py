@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from bitnet_train.errors import FormatError
-from bitnet_train.export.manifest import LayerEntry, TensorEntry, sha256_of
-from bitnet_train.export.narrow import hashable, narrowest, same_bits
+from bitnet_train.exporters.manifest import LayerEntry, TensorEntry, sha256_of
+from bitnet_train.exporters.narrow import hashable, narrowest, same_bits
 from bitnet_train.formats.planes import pack_planes
 from bitnet_train.model.bit_linear import BitLinear, bit_layers
 from bitnet_train.progress import track

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from bitnet_train.export.manifest import LayerEntry, Sizes
+from bitnet_train.exporters.manifest import LayerEntry, Sizes
 
 _CARD = """---
 library_name: bitnet-train

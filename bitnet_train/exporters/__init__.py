@@ -1,9 +1,9 @@
 """Artefacts: folders that compute, byte for byte, what was trained. Written here, used in `runtime/`."""
 
-from bitnet_train.export.manifest import LayerEntry, Manifest, Sizes, TensorEntry
-from bitnet_train.export.packed import export_packed
-from bitnet_train.export.reader import open_weights, read_manifest, verify_files
-from bitnet_train.export.sizes import LayerSize, render_sizes, size_report
+from bitnet_train.exporters.manifest import LayerEntry, Manifest, Sizes, TensorEntry
+from bitnet_train.exporters.packed import export_packed
+from bitnet_train.exporters.reader import open_weights, read_manifest, verify_files
+from bitnet_train.exporters.sizes import LayerSize, render_sizes, size_report
 
 __all__ = [
     "LayerEntry",
