@@ -32,6 +32,13 @@ def test_the_split_of_an_example_does_not_depend_on_order_or_on_the_others() -> 
     assert set(map(repr, split_examples(shuffled, 0.1)[1])) == held_out & set(map(repr, shuffled))
 
 
+def test_the_split_is_fixed_for_good() -> None:
+    """A split that moved with the process or the version would train on what was held out before."""
+    assert split_examples(MANY[:40], 0.1)[1] == [
+        Document(f"document {number}") for number in [0, 6, 11, 16, 19, 21, 34]
+    ]
+
+
 def test_a_larger_fraction_holds_out_the_same_and_more() -> None:
     small, large = (set(map(repr, split_examples(MANY, fraction)[1])) for fraction in (0.05, 0.2))
     assert small < large
