@@ -18,7 +18,7 @@ from bitnet_train.__main__ import main
 from bitnet_train.config.layout import recipes
 
 CHATS = [
-    {"messages": [{"role": "user", "content": f"What is {i} + 1?"}, {"role": "assistant", "content": f"It is {i + 1}."}]}
+    {"messages": [{"role": "user", "content": f"{i} + 1?"}, {"role": "assistant", "content": f"It is {i + 1}."}]}
     for i in range(40)
 ]
 
@@ -117,7 +117,7 @@ def test_dry_run_shows_the_mask_and_leaves_nothing_behind(
     told = json.loads(capsys.readouterr().out)
     trained = "".join(part["text"] for part in told["first_row"] if part["trained"])
     assert trained.startswith("It is ")
-    assert "What is" not in trained
+    assert "+ 1?" not in trained
     assert not (tmp_path / "run").exists()
 
 
