@@ -124,9 +124,8 @@ class BitLinear(nn.Module):
 
     def effective_weight(self, latent: Tensor | None = None) -> Tensor:
         """W_eff float32 [N, K] of the training forward, differentiable in the latent weight and a learnable scale."""
-        with torch.autocast(self.weight.device.type, enabled=False):
-            latent = (self.latent() if latent is None else latent).float()
-            return self.surrogate.weight(latent, self.rounded_scale(latent), self.weight_scheme, self.hardness)
+        latent = (self.latent() if latent is None else latent).float()
+        return self.surrogate.weight(latent, self.rounded_scale(latent), self.weight_scheme, self.hardness)
 
     @torch.no_grad()
     def linear_from_codes(self, x: Tensor, codes: Tensor, scale: Tensor) -> Tensor:

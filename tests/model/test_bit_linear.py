@@ -113,8 +113,9 @@ def test_evaluation_returns_the_input_dtype_and_computes_in_float32(dtype):
     assert torch.equal(y, layer(x.float()).to(dtype))
 
 
-def test_evaluation_ignores_autocast_and_training_honours_it():
-    layer, x = make(), inputs()
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_evaluation_ignores_autocast_and_training_honours_it(activation):
+    layer, x = make(activation=activation), inputs()
     expected = layer.eval()(x)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(layer.eval()(x), expected)

@@ -101,6 +101,8 @@ def damage(folder, how):
         record.write_text(json.dumps({key: value for key, value in content.items() if key != "layers"}))
     elif how == "other scheme":
         record.write_text(json.dumps({**content, "weight": {**content["weight"], "group_size": 32}}))
+    elif how == "fewer layers":
+        record.write_text(json.dumps({**content, "layers": content["layers"][:-1]}))
     elif how == "truncated weights":
         weights.write_bytes(weights.read_bytes()[:-100])
 
@@ -113,6 +115,7 @@ def damage(folder, how):
         ("newer schema", "schema 2; this version reads schema 1"),
         ("no layers", "is damaged: 'layers'"),
         ("other scheme", "does not fit the model"),
+        ("fewer layers", "does not fit the model"),
         ("truncated weights", "does not fit the model"),
     ],
 )
