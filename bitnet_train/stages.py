@@ -218,7 +218,11 @@ def _side_by_side(config: Config, directory: RunDirectory) -> Facts:
     texts, speeds = {}, {}
     for name, model in (("full_precision", original.model), ("packed", load_packed(directory.artefact))):
         made = continue_prompt(
-            model, original.tokenizer, config.generate.prompt, max_new_tokens=config.generate.max_new_tokens
+            model,
+            original.tokenizer,
+            config.generate.prompt,
+            max_new_tokens=config.generate.max_new_tokens,
+            chat=config.generate.chat,
         )
         texts[name] = made.text
         speeds[name] = decode_speed(model, list(original.tokenizer(config.generate.prompt)["input_ids"])).to_dict()
