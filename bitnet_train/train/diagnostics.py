@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -39,6 +40,7 @@ DEBUG_FILE = "debug.jsonl"
 NEAR_ZERO = 0.05
 WORD = 64
 _BARS = " ▁▂▃▄▅▆▇█"
+TABLE_COLUMNS = 104
 _MOST_VALUES = 1 << 20  # torch.quantile refuses more than 2^24 values; a million are plenty
 
 
@@ -86,6 +88,7 @@ class Telemetry(Callback):
     def __init__(self, run_dir: Path, every_steps: int = 50, console: Console | None = None) -> None:
         self.path, self.every_steps = run_dir / DEBUG_FILE, every_steps
         self.console = console or Console(stderr=True)
+        self.console.width = max(self.console.width, TABLE_COLUMNS)  # a wrapped line is better than figures cut short
         self._initial: dict[str, Tensor] = {}
         self._latest: dict[str, Tensor] = {}
         self._activation: dict[str, list[float]] = {}
@@ -165,15 +168,15 @@ class Telemetry(Callback):
 
 def as_table(rows: list[LayerFigures]) -> Table:
     """Lay rows out for a terminal."""
-    table = Table(title=f"1-bit layers after step {rows[0].step if rows else 0}", title_justify="left")
-    headings = ("zeros", "|z|<0.05", "flips", "since init", "weight scale", "activation scale p50 p99", "popcount 0-64")
-    table.add_column("layer", overflow="fold")
-    for heading in headings:
-        table.add_column(heading, justify="right")
+    title = f"1-bit layers after step {rows[0].step if rows else 0}"
+    table = Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False, padding=(0, 1))
+    table.add_column("layer", no_wrap=True)
+    for heading in ("zeros", "|z|<0.05", "flips", "since init", "scale", "input p50 p99", "popcount 0-64"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         activation = f"{row.activation[1]:.2g} {row.activation[2]:.2g}" if row.activation else "-"
         shares = (f"{share:.2%}" for share in (row.zeros, row.near_zero, row.flips, row.flips_init))
-        table.add_row(row.layer, *shares, f"{row.scale[1]:.2g}", activation, _sparkline(row.popcount))
+        table.add_row(row.layer.removeprefix("model."), *shares, f"{row.scale[1]:.2g}", activation, _sparkline(row.popcount))
     return table
 
 
