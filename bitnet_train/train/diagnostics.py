@@ -40,7 +40,7 @@ DEBUG_FILE = "debug.jsonl"
 NEAR_ZERO = 0.05
 WORD = 64
 _BARS = " ▁▂▃▄▅▆▇█"
-TABLE_COLUMNS = 104
+TABLE_COLUMNS = 116
 _MOST_VALUES = 1 << 20  # torch.quantile refuses more than 2^24 values; a million are plenty
 
 
@@ -176,7 +176,8 @@ def as_table(rows: list[LayerFigures]) -> Table:
     for row in rows:
         activation = f"{row.activation[1]:.2g} {row.activation[2]:.2g}" if row.activation else "-"
         shares = (f"{share:.2%}" for share in (row.zeros, row.near_zero, row.flips, row.flips_init))
-        table.add_row(row.layer.removeprefix("model."), *shares, f"{row.scale[1]:.2g}", activation, _sparkline(row.popcount))
+        name, scale = row.layer.removeprefix("model."), f"{row.scale[1]:.2g}"
+        table.add_row(name, *shares, scale, activation, _sparkline(row.popcount))
     return table
 
 
