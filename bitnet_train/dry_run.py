@@ -35,7 +35,7 @@ def describe_training(config: Config, console: Console) -> dict[str, Any]:
     vocabulary = original.model.config.get_text_config().vocab_size
     copies = 4 if module.teacher is not None else 2
     memory = FLOAT32_BYTES * (2 * total + 3 * trainable + copies * rows * vocabulary)
-    console.print(student.plan.render(), highlight=False)
+    console.print(student.plan.render(), highlight=False, soft_wrap=True)
     console.print(f"{trainable:,} of {total:,} parameters train ({trainable / total:.1%}).")
     tokens = trainer.max_steps * trainer.batch_rows * config.data.context_tokens
     console.print(

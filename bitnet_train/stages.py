@@ -48,7 +48,7 @@ def convert(config: Config) -> Facts:
     original = assembly.load_original(config)
     console.print(f"Model: {original.description}")
     plan = assembly.plan_of(config, original.model)
-    console.print(plan.render(), highlight=False)
+    console.print(plan.render(), highlight=False, soft_wrap=True)
     data = assembly.data_module(config, original, directory)
     rows = assembly.held_out_rows(config, original.tokenizer, data)
     before = perplexity(original.model, rows)
