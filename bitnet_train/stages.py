@@ -183,12 +183,7 @@ def generate(config: Config) -> Facts:
         load_packed(artefact),
         load_tokenizer(artefact),
         settings.prompt,
-        max_new_tokens=settings.max_new_tokens,
-        temperature=settings.temperature,
-        top_k=settings.top_k,
-        top_p=settings.top_p,
-        seed=settings.seed,
-        chat=settings.chat,
+        **_sampling(config),
         stream=lambda text: console.print(text, end="", markup=False, highlight=False, soft_wrap=True),
     )
     console.print()
@@ -213,20 +208,20 @@ def run(config: Config) -> Facts:
 
 
 def _side_by_side(config: Config, directory: RunDirectory) -> Facts:
-    """Continue one prompt greedily with the original and the packed model, and time both."""
+    """Continue one prompt with the original and the packed model, alike, and time both."""
     original = load_pretrained(config.model.source)
     texts, speeds = {}, {}
     for name, model in (("full_precision", original.model), ("packed", load_packed(directory.artefact))):
-        made = continue_prompt(
-            model,
-            original.tokenizer,
-            config.generate.prompt,
-            max_new_tokens=config.generate.max_new_tokens,
-            chat=config.generate.chat,
-        )
+        made = continue_prompt(model, original.tokenizer, config.generate.prompt, **_sampling(config))
         texts[name] = made.text
         speeds[name] = decode_speed(model, list(original.tokenizer(config.generate.prompt)["input_ids"])).to_dict()
     return {"prompt": config.generate.prompt, "continuations": texts, "decode": speeds}
+
+
+def _sampling(config: Config) -> dict[str, Any]:
+    """Return the arguments of `generate` that the configuration sets besides the prompt."""
+    names = ("max_new_tokens", "temperature", "top_k", "top_p", "seed", "chat")
+    return {name: getattr(config.generate, name) for name in names}
 
 
 def _artefact(config: Config) -> tuple[Path, RunDirectory | None]:

@@ -34,6 +34,21 @@ CHATML = (
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 CONTEXT_TOKENS = 512
+SAMPLE_PROMPT = "import os\nimport sys\n\n\nclass "
+CARD_HEAD = """\
+---
+license: apache-2.0
+library_name: transformers
+pipeline_tag: text-generation
+---
+# tiny: the bundled model of bitnet_train
+
+A 4-layer Llama (hidden 256, feed-forward 768, vocabulary 4096, context 512) that writes Python. Made by
+`scripts/pretrain_tiny.py` from the CPython standard library (PSF licence); 5 % of its modules, chosen by a hash of
+their path, are held out. It exists so that conversion, training and export can be tried in minutes with no network.
+It is no use for anything else. `training_log.jsonl` is the log of the run that made it.
+"""
+CARD_SAMPLE = "\nSampled (temperature 0.7, top 40, seed 0) after `import os`, `import sys`, `class`:\n"
 
 
 def train_tokenizer(documents: list[str]) -> PreTrainedTokenizerFast:
@@ -180,49 +195,39 @@ def train(args: argparse.Namespace) -> None:
             state_path.with_suffix(".tmp").rename(state_path)
             last_save_s = spent_s
 
-    save(model, tokenizer, out, validation_loss(model, held_out_stream, rows=10**6), step * args.batch * CONTEXT_TOKENS)
-    state_path.unlink(missing_ok=True)
-
-
-def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path, loss: float, tokens: int) -> None:
-    """Write the bf16 checkpoint, a sample, and the model card from the figures of this run."""
+    loss = validation_loss(model, held_out_stream, rows=10**6)
+    row = {"step": step, "tokens": step * args.batch * CONTEXT_TOKENS, "elapsed_s": round(spent_s, 1)}
+    with log_path.open("a") as log:
+        log.write(json.dumps({**row, "held_out_loss": round(loss, 4)}) + "\n")
     model.config.use_cache = True
-    model = model.to(torch.bfloat16)
-    model.save_pretrained(out)
-    prompt = "def read_lines(path):\n"
-    ids = tokenizer(prompt, return_tensors="pt").input_ids
-    written = model.eval().generate(ids, max_new_tokens=80, do_sample=False, pad_token_id=0)
+    model.to(torch.bfloat16).save_pretrained(out)
+    state_path.unlink(missing_ok=True)
+    write_card(out)
+
+
+def write_card(out: Path) -> None:
+    """Write the model card from the finished model and the last line of its training log."""
+    model, tokenizer = LlamaForCausalLM.from_pretrained(out), PreTrainedTokenizerFast.from_pretrained(out)
+    last = json.loads((out / "training_log.jsonl").read_text().splitlines()[-1])
+    ids = tokenizer(SAMPLE_PROMPT, return_tensors="pt").input_ids
+    torch.manual_seed(0)
+    written = model.eval().generate(
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=96, do_sample=True, temperature=0.7, top_k=40
+    )
     facts = {
         "parameters": sum(p.numel() for p in model.parameters()),
-        "training_tokens": tokens,
-        "held_out_loss_nats": round(loss, 4),
-        "held_out_perplexity": round(math.exp(loss), 3),
-        "python": platform.python_version(),
+        "training tokens": last["tokens"],
+        "wall-clock minutes": round(last["elapsed_s"] / 60),
+        "held-out loss, nats per token": last["held_out_loss"],
+        "held-out perplexity": round(math.exp(last["held_out_loss"]), 2),
+        "Python": platform.python_version(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
-    card = "\n".join(
-        [
-            "---\nlicense: apache-2.0\nlibrary_name: transformers\npipeline_tag: text-generation\n---",
-            "# tiny: the bundled model of bitnet_train",
-            "",
-            "A 4-layer Llama (hidden 256, feed-forward 768, vocabulary 4096, context 512) that writes Python. Made by",
-            "`scripts/pretrain_tiny.py` from the CPython standard library (PSF licence); 5 % of its modules, chosen by",
-            "a hash of their path, are held out. It exists so that conversion, training and export can be tried in",
-            "minutes with no network. It is no use for anything else.",
-            "",
-            *[f"- {name}: {value}" for name, value in facts.items()],
-            "",
-            "Greedy continuation of the first line:",
-            "",
-            "```python",
-            tokenizer.decode(written[0]),
-            "```",
-            "",
-        ]
-    )
-    (out / "README.md").write_text(card)
-    print(card)
+    lines = [CARD_HEAD, *[f"- {name}: {value}" for name, value in facts.items()], CARD_SAMPLE]
+    lines += ["```python", tokenizer.decode(written[0]).rstrip(), "```", ""]
+    (out / "README.md").write_text("\n".join(lines))
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":
@@ -232,4 +237,9 @@ if __name__ == "__main__":
     parser.add_argument("--batch", type=int, default=12, help="windows of 512 tokens a step (default 12)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", default="bitnet_train/assets/tiny")
-    train(parser.parse_args())
+    parser.add_argument("--card", action="store_true", help="only write the model card of a finished run again")
+    arguments = parser.parse_args()
+    if arguments.card:
+        write_card(Path(arguments.out))
+    else:
+        train(arguments)
