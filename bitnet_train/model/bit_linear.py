@@ -26,21 +26,21 @@ from transformers.pytorch_utils import Conv1D
 
 from bitnet_train.errors import ConversionError
 from bitnet_train.kernels import reference
-from bitnet_train.model.version_cache import VersionCache
+from bitnet_train.model.bit_layer import BitLayer
 from bitnet_train.quant.activation import fake_quantize_activation, quantize_activation
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 from bitnet_train.quant.surrogate import Surrogate
-from bitnet_train.quant.weight import absmean_scale, dequantize, quantize, round_scale
+from bitnet_train.quant.weight import dequantize
 
 
-class BitLinear(nn.Module):
+class BitLinear(BitLayer):
     """Linear layer [.., K] -> [.., N] with quantised weights.
 
     Parameters: `weight` float32 [N, K] (latent), `bias` float32 [N] or None, `scale` float32 of
     `weight_scheme.scale_shape(N, K)` when it is learnable, else None. Buffer `hardness`: 0-dim float32, not saved.
     """
 
-    hardness: Tensor
+    kind = "linear"
 
     def __init__(
         self,
@@ -53,15 +53,16 @@ class BitLinear(nn.Module):
         surrogate: Surrogate,
         device: torch.device | str | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(
+            out_features,
+            in_features,
+            weight_scheme=weight_scheme,
+            activation=activation,
+            surrogate=surrogate,
+            device=device,
+        )
         self.in_features, self.out_features = in_features, out_features
-        self.weight_scheme, self.activation, self.surrogate = weight_scheme, activation, surrogate
-        shape = weight_scheme.scale_shape(out_features, in_features)
-        self.weight = nn.Parameter(torch.zeros(out_features, in_features, device=device))
         self.bias = nn.Parameter(torch.zeros(out_features, device=device)) if bias else None
-        self.scale = nn.Parameter(torch.ones(shape, device=device)) if weight_scheme.learnable_scale else None
-        self.register_buffer("hardness", torch.tensor(surrogate.hard, device=device), persistent=False)
-        self._cache = VersionCache()
 
     @classmethod
     def from_linear(
@@ -82,35 +83,11 @@ class BitLinear(nn.Module):
             surrogate=surrogate,
             device=weight.device,
         )
-        with torch.no_grad():
-            layer.weight.copy_(weight)
-            if bias is not None and layer.bias is not None:
+        layer.start_from(weight)
+        if bias is not None and layer.bias is not None:
+            with torch.no_grad():
                 layer.bias.copy_(bias)
-            if layer.scale is not None:
-                layer.scale.copy_(absmean_scale(layer.weight, weight_scheme))
         return layer.train(linear.training)
-
-    def latent(self) -> Tensor:
-        """The float weight [N, K] that is quantised."""
-        return self.weight
-
-    def rounded_scale(self, latent: Tensor | None = None, *, checked: bool = False) -> Tensor:
-        """The scale that the forward uses, float32 of scale_shape; differentiable when it is learnable."""
-        if self.scale is not None:
-            return round_scale(self.scale, self.weight_scheme)
-        return absmean_scale(self.latent() if latent is None else latent, self.weight_scheme, checked=checked)
-
-    def quantized(self, latent: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Codes int8 [N, K] and scale float32 of scale_shape: what evaluation multiplies by and export writes."""
-        if latent is not None:
-            return self._quantize(latent)
-        watched = (self.weight,) if self.scale is None else (self.weight, self.scale)
-        return self._cache.get(watched, lambda: self._quantize(self.latent()))
-
-    @torch.no_grad()
-    def _quantize(self, latent: Tensor) -> tuple[Tensor, Tensor]:
-        scale = self.rounded_scale(latent, checked=True)
-        return quantize(latent, scale, self.weight_scheme), scale
 
     def forward(self, x: Tensor, latent: Tensor | None = None) -> Tensor:
         """x [.., K] to [.., N] in the dtype of x (under autocast in training: of the matmul)."""
@@ -121,11 +98,6 @@ class BitLinear(nn.Module):
         if torch.is_autocast_enabled(x.device.type):
             return F.linear(x, weight, self.bias)
         return F.linear(x, weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
-
-    def effective_weight(self, latent: Tensor | None = None) -> Tensor:
-        """W_eff float32 [N, K] of the training forward, differentiable in the latent weight and a learnable scale."""
-        latent = (self.latent() if latent is None else latent).float()
-        return self.surrogate.weight(latent, self.rounded_scale(latent), self.weight_scheme, self.hardness)
 
     @torch.no_grad()
     def linear_from_codes(self, x: Tensor, codes: Tensor, scale: Tensor) -> Tensor:
@@ -141,18 +113,10 @@ class BitLinear(nn.Module):
                 y = reference.linear(x_codes, x_scale, codes, scale, bias, group)
         return y.reshape(*x.shape[:-1], self.out_features).to(x.dtype)
 
-    def train(self, mode: bool = True) -> BitLinear:
-        """Switch between the training and the evaluation forward; training forgets the kept codes."""
-        if mode:
-            self._cache.clear()
-        return super().train(mode)
-
     def extra_repr(self) -> str:
         """Sizes and schemes, for `print(model)`."""
-        scheme = self.weight_scheme
-        grain = f"group {scheme.group_size}" if scheme.granularity == "group" else scheme.granularity
         return (
-            f"{self.in_features}, {self.out_features}, bias={self.bias is not None}, {scheme.name} per {grain}, "
+            f"{self.in_features}, {self.out_features}, bias={self.bias is not None}, {self.weight_scheme.describe()}, "
             f"activation={self.activation.name}, surrogate={self.surrogate.name}"
         )
 
@@ -173,13 +137,13 @@ def clean_name(name: str) -> str:
     return name.removeprefix("base_model.model.").removesuffix(".base_layer")
 
 
-def bit_layers(model: nn.Module) -> dict[str, BitLinear]:
-    """Every BitLinear by its clean name, in model order; the names are the same before, during and after LoRA."""
-    return {clean_name(name): module for name, module in model.named_modules() if isinstance(module, BitLinear)}
+def bit_layers(model: nn.Module) -> dict[str, BitLayer]:
+    """Every 1-bit layer by its clean name, in model order; the names are the same before, during and after LoRA."""
+    return {clean_name(name): module for name, module in model.named_modules() if isinstance(module, BitLayer)}
 
 
-def set_hardness(model: nn.Module | Iterable[BitLinear], value: float | Tensor) -> None:
-    """Give every BitLinear this hardness (see `quant.surrogate`), in place on its own device."""
+def set_hardness(model: nn.Module | Iterable[BitLayer], value: float | Tensor) -> None:
+    """Give every 1-bit layer this hardness (see `quant.surrogate`), in place on its own device."""
     layers: Any = bit_layers(model).values() if isinstance(model, nn.Module) else model
     for layer in layers:
         if isinstance(value, Tensor):

@@ -100,10 +100,8 @@ class PackedLinear(nn.Module):
 
     def extra_repr(self) -> str:
         """Sizes and schemes, for `print(model)`."""
-        scheme = self.weight_scheme
-        grain = f"group {scheme.group_size}" if scheme.granularity == "group" else scheme.granularity
         return (
-            f"{self.in_features}, {self.out_features}, bias={self.bias is not None}, {scheme.name} per {grain}, "
+            f"{self.in_features}, {self.out_features}, bias={self.bias is not None}, {self.weight_scheme.describe()}, "
             f"activation={self.activation.name}"
         )
 

@@ -88,6 +88,10 @@ class WeightScheme:
             )
         return (num_outputs, num_inputs // self.group_size)
 
+    def describe(self) -> str:
+        """In a few words, for `print(model)`: `binary per row`, `ternary per group 128`."""
+        return f"{self.name} per {self.granularity}" + (f" {self.group_size}" if self.granularity == "group" else "")
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
         return asdict(self)
