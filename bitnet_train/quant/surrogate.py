@@ -41,12 +41,21 @@ class Surrogate(ABC):
     hard: ClassVar[float]
     """The hardness at which the effective weight is exactly scale * codes."""
 
-    def weight(self, latent_NK: Tensor, scale: Tensor, scheme: WeightScheme, hardness: Tensor) -> Tensor:
+    def weight(
+        self,
+        latent_NK: Tensor,
+        scale: Tensor,
+        scheme: WeightScheme,
+        hardness: Tensor,
+        *,
+        numel: int | None = None,
+    ) -> Tensor:
         """Effective weight, float32 [N, K], differentiable in `latent_NK` (float32) and `scale` (of scale_shape).
 
-        `hardness` is a 0-dim float32 tensor; it is never read back to the host.
+        `hardness` is a 0-dim float32 tensor; it is never read back to the host. `numel` is the size of the whole
+        weight, for the gradient of a scale, when `latent_NK` is only some rows of it.
         """
-        result = _EffectiveWeight.apply(latent_NK, scale, hardness, self, scheme)
+        result = _EffectiveWeight.apply(latent_NK, scale, hardness, self, scheme, numel or latent_NK.numel())
         assert isinstance(result, Tensor)
         return result
 
@@ -148,14 +157,20 @@ def surrogate_from_dict(data: dict[str, Any]) -> Surrogate:
 class _EffectiveWeight(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, latent: Tensor, scale: Tensor, hardness: Tensor, surrogate: Surrogate, scheme: WeightScheme
+        ctx: Any,
+        latent: Tensor,
+        scale: Tensor,
+        hardness: Tensor,
+        surrogate: Surrogate,
+        scheme: WeightScheme,
+        numel: int,
     ) -> Tensor:
         ctx.save_for_backward(latent, scale, hardness)
-        ctx.surrogate, ctx.scheme = surrogate, scheme
+        ctx.surrogate, ctx.scheme, ctx.numel = surrogate, scheme, numel
         return surrogate.value(latent, expand_scale(scale, *latent.shape), scheme, hardness)
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
         grad = grad_outputs[0]
         latent, scale, hardness = ctx.saved_tensors
         expanded = expand_scale(scale, *latent.shape)
@@ -163,14 +178,14 @@ class _EffectiveWeight(torch.autograd.Function):
         d_latent = grad * by_latent if ctx.needs_input_grad[0] else None
         d_scale = None
         if ctx.needs_input_grad[1]:
-            d_scale = _sum_to(grad * by_scale, scale.shape) / latent.numel() ** 0.5
-        return d_latent, d_scale, None, None, None
+            d_scale = _sum_to(grad * by_scale, scale.shape) / ctx.numel**0.5
+        return d_latent, d_scale, None, None, None, None
 
 
 def _sum_to(value_NK: Tensor, shape: torch.Size) -> Tensor:
     if shape == (1, 1):
         return value_NK.sum().reshape(1, 1)
-    return value_NK.reshape(shape[0], shape[1], -1).sum(dim=-1)
+    return value_NK.reshape(*shape, value_NK.shape[1] // shape[1]).sum(dim=-1)
 
 
 def _soft_step(z: Tensor, scheme: WeightScheme, t: Tensor) -> tuple[Tensor, Tensor]:

@@ -32,7 +32,7 @@ def absmean_scale(w_NK: Tensor, scheme: WeightScheme, *, checked: bool = True) -
         if shape == (1, 1):
             mean = magnitude.mean().reshape(1, 1)
         else:
-            mean = magnitude.reshape(num_outputs, shape[1], -1).mean(dim=-1)
+            mean = magnitude.reshape(num_outputs, shape[1], num_inputs // shape[1]).mean(dim=-1)
         if checked:
             _require_storable(mean, scheme)
         return _rounded(mean, scheme)
@@ -64,6 +64,11 @@ def expand_scale(scale: Tensor, num_outputs: int, num_inputs: int) -> Tensor:
     assert num_inputs % num_groups == 0
     grouped = scale.unsqueeze(-1).expand(num_outputs, num_groups, num_inputs // num_groups)
     return grouped.reshape(num_outputs, num_inputs)
+
+
+def select_scale(scale: Tensor, rows: Tensor) -> Tensor:
+    """The scales of some rows (ids [T]) of a weight: (T, 1) or (T, G); one scale per tensor stays (1, 1)."""
+    return scale if scale.shape == (1, 1) else scale.index_select(0, rows)
 
 
 def dequantize(codes: Tensor, scale: Tensor) -> Tensor:
