@@ -37,7 +37,8 @@ def unpack_words(words: torch.Tensor, group_size: int, name: str) -> torch.Tenso
     """Return the codes int8 [N, K] of words int64 [P, N, G, W], on the device of the words."""
     little_endian = _native(words.numpy(force=True)).view(np.uint8)
     bits = np.unpackbits(little_endian, axis=-1, count=group_size, bitorder="little")
-    return codes_from_bits(bits.reshape(*bits.shape[:2], -1), name).to(words.device)
+    num_inputs = words.shape[2] * group_size
+    return codes_from_bits(bits.reshape(*bits.shape[:2], num_inputs), name).to(words.device)
 
 
 def _native(words: np.ndarray) -> np.ndarray:
