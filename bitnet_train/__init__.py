@@ -2,7 +2,7 @@
 
 The steps of the command line, as functions (each documents its shapes and errors):
 
-    convert(model, ...)                    Linear -> BitLinear, all or nothing; returns the plan it carried out
+    convert(model, ...)                    float layers -> 1-bit ones, all or nothing; returns the plan it carried out
     attach(model, config)                  LoRA inside the quantiser, or what else trains
     merge(model)                           W <- W + sBA, bit for bit the function that was trained
     export(model, tokenizer, folder)       one folder: planes, scales, manifest, tokenizer

@@ -15,7 +15,7 @@ base_model: {base_model}
 
 # {title}
 
-{num_layers} linear layers of this model have weights of {bits}. Their planes take {packed_bytes:,} bytes and their
+{layers} of this model have weights of {bits}. Their planes take {packed_bytes:,} bytes and their
 scales {scale_bytes:,} bytes; in fp16 the same layers would take {fp16_bytes:,} bytes.
 
 ```python
@@ -37,7 +37,7 @@ def model_card(base_model: str, recipe: str, layers: Sequence[LayerEntry], sizes
     return _CARD.format(
         base_model=base_model,
         title=f"{base_model}, {' and '.join(names)}",
-        num_layers=len(layers),
+        layers=_count_layers(layers),
         bits=bits,
         packed_bytes=sizes.packed_bytes,
         scale_bytes=sizes.scale_bytes,
@@ -45,6 +45,13 @@ def model_card(base_model: str, recipe: str, layers: Sequence[LayerEntry], sizes
         schemes=_scheme_lines(layers),
         facts=_fact_lines({"recipe": recipe, **facts}),
     )
+
+
+def _count_layers(layers: Sequence[LayerEntry]) -> str:
+    kinds = Counter(layer.kind for layer in layers)
+    parts = [f"{kinds['linear']} linear layers"] if kinds["linear"] else []
+    parts += ["The token embedding" if not parts else "the token embedding"] if kinds["embedding"] else []
+    return " and ".join(parts)
 
 
 def _scheme_lines(layers: Sequence[LayerEntry]) -> str:
@@ -55,7 +62,8 @@ def _scheme_lines(layers: Sequence[LayerEntry]) -> str:
 def _scheme_line(layer: LayerEntry) -> str:
     scheme = layer.scheme
     scale = f"group of {scheme.group_size}" if scheme.granularity == "group" else scheme.granularity
-    return f"{scheme.name} weights, one {scheme.scale_dtype} scale per {scale}, activations {layer.activation.name}"
+    use = "rows looked up" if layer.kind == "embedding" else f"activations {layer.activation.name}"
+    return f"{scheme.name} weights, one {scheme.scale_dtype} scale per {scale}, {use}"
 
 
 def _fact_lines(facts: dict[str, Any]) -> str:

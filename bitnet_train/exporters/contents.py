@@ -1,7 +1,7 @@
 """What a model puts into `weights.safetensors`: packed layers, and everything else once and exactly.
 
-Packed:     every BitLinear as `<layer>.planes` (bits), `<layer>.scale` (the scheme's `scale_dtype`) and `<layer>.bias`
-            (float32).
+Packed:     every 1-bit layer, linear or embedding, as `<layer>.planes` (bits), `<layer>.scale` (the scheme's
+            `scale_dtype`) and `<layer>.bias` (float32).
 Not packed: every other parameter and persistent buffer in the narrowest type that holds it (`narrow.py`); tensors that
             share memory (tied embeddings) once, with their other names in `tied`; and floating-point buffers that a
             state dict leaves out (rotary frequencies), so that a reader computes with the very numbers of the training
@@ -19,7 +19,8 @@ from bitnet_train.errors import FormatError
 from bitnet_train.exporters.manifest import LayerEntry, TensorEntry, sha256_of
 from bitnet_train.exporters.narrow import hashable, narrowest, same_bits
 from bitnet_train.formats.planes import pack_planes
-from bitnet_train.model.bit_linear import BitLinear, bit_layers
+from bitnet_train.model.bit_layer import BitLayer
+from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.progress import track
 
 
@@ -47,7 +48,7 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 
 def collect(model: nn.Module) -> Contents:
-    """Gather what `model` (merged, float32, with at least one BitLinear) stores; it stays as it is.
+    """Gather what `model` (merged, float32, with at least one 1-bit layer) stores; it stays as it is.
 
     Raises
     ------
@@ -56,7 +57,7 @@ def collect(model: nn.Module) -> Contents:
     """
     layers = bit_layers(model)
     if not layers:
-        raise FormatError("There is nothing to pack: the model has no BitLinear. Convert it first.")
+        raise FormatError("There is nothing to pack: the model has no 1-bit layer. Convert it first.")
     contents = Contents()
     with torch.no_grad():
         for name, layer in track(layers.items(), "Packing", len(layers)):
@@ -65,7 +66,7 @@ def collect(model: nn.Module) -> Contents:
     return contents
 
 
-def _add_layer(contents: Contents, name: str, layer: BitLinear) -> None:
+def _add_layer(contents: Contents, name: str, layer: BitLayer) -> None:
     codes, scale = layer.quantized()
     codes, scale = codes.cpu().contiguous(), scale.float().cpu()
     scheme = layer.weight_scheme
@@ -87,6 +88,7 @@ def _add_layer(contents: Contents, name: str, layer: BitLinear) -> None:
             has_bias=layer.bias is not None,
             codes_sha256=sha256_of(hashable(codes)),
             scale_sha256=sha256_of(hashable(stored_scale)),
+            kind=layer.kind,
         )
     )
 

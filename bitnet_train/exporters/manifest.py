@@ -7,8 +7,8 @@
       "created_by": {"bitnet_train": "0.1.0", "torch": ..., "transformers": ..., "python": ...},
       "base_model": "...", "recipe": "...",
       "model_class": "LlamaForCausalLM", "attention": "sdpa",
-      "layers": [{"name": ..., "scheme": {...}, "activation": "int8", "num_outputs": N, "num_inputs": K,
-                  "has_bias": false, "codes_sha256": ..., "scale_sha256": ...}],
+      "layers": [{"name": ..., "kind": "linear", "scheme": {...}, "activation": "int8", "num_outputs": N,
+                  "num_inputs": K, "has_bias": false, "codes_sha256": ..., "scale_sha256": ...}],
       "tensors": {"<name>": {"dtype": "bfloat16", "shape": [..], "sha256": ...}},   in weights.safetensors
       "tied": {"lm_head.weight": "model.embed_tokens.weight"},                     alias -> stored name
       "files": {"config.json": {"num_bytes": .., "sha256": ...}, ...},              all but the manifest
@@ -27,10 +27,11 @@ import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, get_args
 
 from bitnet_train.errors import BitnetTrainError, FormatError
 from bitnet_train.exporters.json_fields import Fields, parse_object, read_text
+from bitnet_train.model.bit_layer import LayerKind
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 
 SCHEMA = 1
@@ -61,7 +62,10 @@ class TensorEntry:
 
 @dataclass(frozen=True)
 class LayerEntry:
-    """One packed linear [N,K]; its tensors are `<name>.planes`, `<name>.scale` and, with a bias, `<name>.bias`."""
+    """One packed layer [N,K]; its tensors are `<name>.planes`, `<name>.scale` and, with a bias, `<name>.bias`.
+
+    An embedding is a table of N rows of width K: it has no bias, and its activation is "none".
+    """
 
     name: str
     scheme: WeightScheme
@@ -71,6 +75,7 @@ class LayerEntry:
     has_bias: bool
     codes_sha256: str
     scale_sha256: str
+    kind: LayerKind = "linear"
 
 
 @dataclass(frozen=True)
@@ -190,9 +195,19 @@ def _read_layer(value: Any, where: str) -> LayerEntry:
         has_bias=fields.take("has_bias", bool),
         codes_sha256=_checked_sha256(fields.take("codes_sha256", str), where),
         scale_sha256=_checked_sha256(fields.take("scale_sha256", str), where),
+        kind=_checked_kind(fields.take("kind", str), where),
     )
     fields.done()
+    if layer.kind == "embedding" and (layer.has_bias or layer.activation.name != "none"):
+        raise FormatError(f"{where}: an embedding has no bias and no activations, but this one states them.")
     return layer
+
+
+def _checked_kind(text: str, where: str) -> LayerKind:
+    for kind in get_args(LayerKind):
+        if text == kind:
+            return kind
+    raise FormatError(f"{where}: `kind` is {text[:80]!r}. Allowed: {', '.join(get_args(LayerKind))}.")
 
 
 def _read_scheme(read: Any, value: Any, where: str) -> Any:

@@ -6,7 +6,7 @@
     README.md                                 a short model card
     manifest.json                             written last: the other files with their hashes (`manifest.py`)
 
-What was trained is what is exported: codes and scales come from `BitLinear.quantized()`, which the trained forward
+What was trained is what is exported: codes and scales come from `BitLayer.quantized()`, which the trained forward
 itself calls. Nothing that Hugging Face would load by itself is left in the folder: there is no `model.safetensors`,
 so `from_pretrained` refuses it and cannot fill the packed layers with random numbers.
 """
@@ -47,7 +47,7 @@ def export_packed(
     Parameters
     ----------
     model
-        A plain Hugging Face causal LM in float32 with at least one BitLinear; adapters merged.
+        A plain Hugging Face causal LM in float32 with at least one 1-bit layer; adapters merged.
     tokenizer
         Saved beside the weights; None leaves it out, and then only token ids go in and come out.
     out_dir

@@ -1,5 +1,6 @@
-"""Modules and surgery: load a pretrained model, swap its linears for BitLinear, adapt, merge, and run it packed.
+"""Modules and surgery: load a pretrained model, swap its layers for 1-bit ones, adapt, merge, and run it packed.
 
-In the order they are used: `load`, `select`, `convert`, `bit_linear`, `bit_lora`, `merge`, `converted`,
-`packed_linear`. This package imports nothing by itself, because transformers and peft take seconds.
+In the order they are used: `load`, `select`, `convert`, `bit_layer` (with `bit_linear` and `bit_embedding`),
+`bit_lora`, `merge`, `converted`, `packed_linear` and `packed_embedding`. This package imports nothing by itself,
+because transformers and peft take seconds.
 """

@@ -3,10 +3,12 @@
     lora_inside    y = Q(W + s B A) x; A, B train, with learnable scales, biases and norms as configured
     lora_outside   y = Q(W) x + s B A x; only A and B train, so that the packed base stays what it was
     scales_only    learnable scales train, with biases and norms as configured
-    none           every latent weight of a BitLinear trains, with learnable scales, biases and norms as configured
+    none           every latent weight trains, with learnable scales, biases and norms as configured
 
+Adapters go to linears only. A 1-bit embedding trains its latents with `none`, and its learnable scale as a linear does.
 Layers that were not converted, and the embeddings, stay frozen unless `train_embeddings` is set (not with
-`lora_outside`). LoRA goes through PEFT's own LoraConfig and get_peft_model; the one underscored hook is used here only.
+`lora_outside`); that trains the latents of a 1-bit embedding too. LoRA goes through PEFT's own LoraConfig and
+get_peft_model; the one underscored hook is used here only.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from bitnet_train.errors import ConfigError, ConversionError
+from bitnet_train.model.bit_layer import BitLayer
 from bitnet_train.model.bit_linear import BitLinear, bit_layers, clean_name
 from bitnet_train.model.lora_layers import LoraInside, LoraOutside
 
@@ -62,31 +65,37 @@ class AdapterConfig:
 def attach(model: PreTrainedModel, config: AdapterConfig) -> PreTrainedModel | PeftModel:
     """Make a converted model ready to train: a PeftModel for the LoRA kinds, else the same model; requires_grad is set.
 
-    Raises ConversionError when the model has no BitLinear, has an adapter already, or `scales_only` finds no learnable
-    scale.
+    Raises ConversionError when the model has no 1-bit layer (for LoRA: no BitLinear), has an adapter already, or
+    `scales_only` finds no learnable scale.
     """
     layers = bit_layers(model)
     if not layers:
         raise ConversionError(f"{type(model).__name__} has no BitLinear to adapt. Run `convert` first.")
+    linears = [name for name, layer in layers.items() if isinstance(layer, BitLinear)]
+    if config.kind in _LORA_LAYERS and not linears:
+        raise ConversionError(
+            f"`adapter.kind={config.kind}` adapts linears, and only the embedding of {type(model).__name__} is 1-bit. "
+            "Set `adapter.kind=none`, or convert linears too."
+        )
     if any(isinstance(module, (LoraInside, LoraOutside)) for module in model.modules()):
         raise ConversionError(f"{type(model).__name__} has an adapter already. Merge it before attaching another.")
     if config.kind == "scales_only" and all(layer.scale is None for layer in layers.values()):
         raise ConversionError(
             "`adapter.kind=scales_only` found no learnable scale to train. Set `weight.learnable_scale=true`."
         )
-    adapted = _with_lora(model, config, list(layers)) if config.kind in _LORA_LAYERS else model
+    adapted = _with_lora(model, config, linears) if config.kind in _LORA_LAYERS else model
     _set_trainable(adapted, config)
     return adapted
 
 
 def quantized_weights(model: nn.Module) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """(clean name, codes int8 [N, K], scale) of every BitLinear as its forward uses them, adapter included."""
+    """(clean name, codes int8 [N, K], scale) of every 1-bit layer as its forward uses them, adapter included."""
     wrapped: set[int] = set()
     for name, module in model.named_modules():
         if isinstance(module, LoraInside):
             wrapped.add(id(module.bit_linear))
             yield clean_name(name), *module.quantized()
-        elif isinstance(module, BitLinear) and id(module) not in wrapped:
+        elif isinstance(module, BitLayer) and id(module) not in wrapped:
             yield clean_name(name), *module.quantized()
 
 
@@ -124,7 +133,7 @@ def _set_trainable(model: nn.Module, config: AdapterConfig) -> None:
         _train_all(module for module in _embeddings(model) if not isinstance(module, BitLinear))
 
 
-def _train_layer(layer: BitLinear, config: AdapterConfig) -> None:
+def _train_layer(layer: BitLayer, config: AdapterConfig) -> None:
     layer.weight.requires_grad_(config.kind == "none")
     if layer.scale is not None:
         layer.scale.requires_grad_(True)

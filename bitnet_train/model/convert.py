@@ -1,9 +1,10 @@
-"""Swap the linears of a causal LM for BitLinear: look at everything first, then change everything, or nothing.
+"""Swap the layers of a causal LM for 1-bit ones: look at everything first, then change everything, or nothing.
 
 `plan_conversion` reads the model and says for each layer what would happen and why; whatever could fail (a pattern
 that matches nothing, a group size that does not divide K, NaN weights, a scale outside fp16) fails there. `convert`
-then replaces modules in place. A head whose weight is tied to the embedding is untied with a copy, and the plan says
-so. The embedding itself stays as it is: it is a table look-up, not a product, so a popcount kernel gains nothing.
+then replaces modules in place: a linear by `BitLinear`, the token embedding, when its role is asked for, by
+`BitEmbedding`. A head and an embedding that share one weight are untied when either becomes 1-bit: each then has a
+tensor of its own, and the plan says so.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from bitnet_train.errors import ConversionError
+from bitnet_train.model.bit_embedding import BitEmbedding, embedding_weight
+from bitnet_train.model.bit_layer import BitLayer
 from bitnet_train.model.bit_linear import BitLinear, bit_layers, linear_parameters
 from bitnet_train.model.select import Selection, candidates, check_patterns, is_selected, layer_role, star_numbers
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
@@ -70,25 +73,23 @@ class Plan:
 def plan_conversion(model: PreTrainedModel, selection: Selection, weight_scheme: WeightScheme) -> Plan:
     """Say what `convert` would do, changing nothing.
 
-    Raises ConversionError: the model holds BitLinear already; a pattern matches nothing; nothing is selected; a
-    selected weight has NaN or Inf, is not divisible into groups, has an unstorable scale, or is shared with a layer
-    outside the plan.
+    Raises ConversionError: the model holds 1-bit layers already; a pattern matches nothing; nothing is selected; a
+    selected weight has NaN or Inf, is not divisible into groups, has an unstorable scale, or is shared with another
+    layer (embedding and head may share); the embedding does more than look rows up.
     """
     name = type(model).__name__
     if bit_layers(model):
-        raise ConversionError(f"{name} holds BitLinear layers already. Convert a freshly loaded model.")
+        raise ConversionError(f"{name} holds 1-bit layers already. Convert a freshly loaded model.")
     layers = candidates(model)
     roles = {key: layer_role(model, key, module) for key, module in layers.items()}
-    linears = {key: role for key, role in roles.items() if not isinstance(layers[key], nn.Embedding)}
-    if "embedding" in selection.roles:
-        raise ConversionError(_embedding_refusal(selection))
-    check_patterns(selection, linears, name)
+    selectable = {key: role for key, role in roles.items() if not _is_other_table(layers[key], role)}
+    check_patterns(selection, selectable, name)
     rows = tuple(_plan_row(key, roles[key], module, selection) for key, module in layers.items())
     plan = Plan((*rows, *_unreachable_rows(model)), _notes(model, rows))
     if not plan.converted:
         raise ConversionError(
             f"nothing to convert in {name}: no layer passes `model`={selection.to_dict()}. "
-            f"Roles found: {', '.join(sorted(set(linears.values()))) or 'no Linear at all'}."
+            f"Roles found: {', '.join(sorted(set(selectable.values()))) or 'no layer at all'}."
         )
     for key in plan.converted:
         _require_convertible(key, layers[key], weight_scheme)
@@ -105,7 +106,7 @@ def convert(
     surrogate: Surrogate | None = None,
     plan: Plan | None = None,
 ) -> Plan:
-    """Replace the selected layers by BitLinear, in place, and return the plan that was carried out.
+    """Replace the selected layers by 1-bit ones, in place, and return the plan that was carried out.
 
     Defaults: attention and mlp, binary per row with fixed fp16 scales, int8 activations, identity estimator. A `plan`
     from `plan_conversion` saves a second look. Raises ConversionError before anything is changed.
@@ -128,19 +129,35 @@ def replace_layers(
     missing = [name for name in names if name not in modules]
     if missing:
         raise ConversionError(f"{type(model).__name__} has no layer {missing[0]} ({len(missing)} names are unknown).")
-    made = {name: BitLinear.from_linear(modules[name], weight, activation, surrogate) for name in names}
-    if any(modules[name] is model.get_output_embeddings() for name in made):
+    made = {name: _one_bit(modules[name], weight, activation, surrogate) for name in names}
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    if any(modules[name] in ends for name in made):
         _untie(model)
     for name, layer in made.items():
         model.set_submodule(name, layer, strict=True)
 
 
+def _one_bit(module: nn.Module, weight: WeightScheme, activation: ActivationScheme, surrogate: Surrogate) -> BitLayer:
+    if isinstance(module, nn.Embedding):
+        return BitEmbedding.from_embedding(module, weight, surrogate)
+    return BitLinear.from_linear(module, weight, activation, surrogate)
+
+
+def _is_other_table(module: nn.Module, role: str) -> bool:
+    """Whether a layer is an embedding, but not that of the tokens (positions, token types)."""
+    return isinstance(module, nn.Embedding) and role != "embedding"
+
+
 def _plan_row(name: str, role: str, module: nn.Module, selection: Selection) -> PlanRow:
     if isinstance(module, nn.Embedding):
-        return PlanRow(name, role, (module.num_embeddings, module.embedding_dim), "keep", "a look-up table stays float")
-    weight, _ = linear_parameters(module)
+        shape = (module.num_embeddings, module.embedding_dim)
+    else:
+        weight, _ = linear_parameters(module)
+        shape = (weight.shape[0], weight.shape[1])
+    if _is_other_table(module, role):
+        return PlanRow(name, role, shape, "keep", "only the token embedding can be 1-bit")
     chosen, reason = is_selected(name, role, selection)
-    return PlanRow(name, role, (weight.shape[0], weight.shape[1]), "convert" if chosen else "keep", reason)
+    return PlanRow(name, role, shape, "convert" if chosen else "keep", reason)
 
 
 def _unreachable_rows(model: nn.Module) -> tuple[PlanRow, ...]:
@@ -155,9 +172,16 @@ def _unreachable_rows(model: nn.Module) -> tuple[PlanRow, ...]:
 
 
 def _notes(model: PreTrainedModel, rows: Iterable[PlanRow]) -> tuple[str, ...]:
-    if any(row.role == "head" and row.action == "convert" for row in rows) and is_tied(model):
-        return ("The head shares its weight with the embedding: it gets a copy, the embedding stays float.",)
-    return ()
+    converted = {row.role for row in rows if row.action == "convert"} & {"head", "embedding"}
+    if not converted or not is_tied(model):
+        return ()
+    if len(converted) == 2:
+        effect = "each becomes 1-bit with a copy of its own"
+    elif "head" in converted:
+        effect = "it gets a copy, the embedding stays float"
+    else:
+        effect = "it keeps a float copy"
+    return (f"The head shares its weight with the embedding: {effect}.",)
 
 
 def is_tied(model: PreTrainedModel) -> bool:
@@ -173,7 +197,10 @@ def _untie(model: PreTrainedModel) -> None:
 
 
 def _require_convertible(name: str, module: nn.Module, scheme: WeightScheme) -> None:
-    weight, _ = linear_parameters(module)
+    try:
+        weight = embedding_weight(module) if isinstance(module, nn.Embedding) else linear_parameters(module)[0]
+    except ConversionError as error:
+        raise ConversionError(f"{name}: {error}") from None
     if weight.is_meta:
         raise ConversionError(f"{name} has no data (device meta). Load the weights before converting.")
     if not weight.is_floating_point():
@@ -196,25 +223,21 @@ def _count_nonfinite(weight: Tensor) -> int:
 
 def _require_unshared(model: PreTrainedModel, names: Iterable[str]) -> None:
     """A selected layer must be reachable by one name only; the head may share with the embedding."""
-    owners: dict[int, list[str]] = {}
-    for name, module in model.named_modules(remove_duplicate=False):
-        weight = getattr(module, "weight", None)
-        if isinstance(weight, Tensor) and module is not model.get_input_embeddings():
-            owners.setdefault(id(weight), []).append(name)
-    shared = {names[0]: names for names in owners.values() if len(names) > 1}
-    for name in names:
-        for group in shared.values():
-            if name in group:
-                others = ", ".join(other for other in group if other != name)
-                raise ConversionError(
-                    f"{name} shares its weight with {others}; converting it would split them. "
-                    f"Leave it out with `model.exclude=['{name}']`."
-                )
+    names = tuple(names)
+    for spared in (model.get_input_embeddings(), model.get_output_embeddings()):
+        owners: dict[int, list[str]] = {}
+        for name, module in model.named_modules(remove_duplicate=False):
+            weight = getattr(module, "weight", None)
+            if isinstance(weight, Tensor) and module is not spared:
+                owners.setdefault(id(weight), []).append(name)
+        for group in owners.values():
+            _require_alone(next((name for name in names if name in group), None), group)
 
 
-def _embedding_refusal(selection: Selection) -> str:
-    roles = [role for role in selection.roles if role != "embedding"]
-    return (
-        "`model.roles` names `embedding`, but a 1-bit embedding is not offered: it is a table look-up, not a "
-        f"product. Allowed: attention, mlp, head. Set `model.roles={roles or ['attention', 'mlp']}`."
-    )
+def _require_alone(name: str | None, group: list[str]) -> None:
+    if name is not None and len(group) > 1:
+        others = ", ".join(other for other in group if other != name)
+        raise ConversionError(
+            f"{name} shares its weight with {others}; converting it would split them. "
+            f"Leave it out with `model.exclude=['{name}']`."
+        )

@@ -102,7 +102,7 @@ def matches(name: str, pattern: str) -> bool:
 def check_patterns(selection: Selection, roles: Mapping[str, str], model_name: str) -> None:
     """Raise ConversionError when a pattern fits none of the layers, or an include only layers of unselected roles.
 
-    `roles` maps the name of every linear to its role.
+    `roles` maps the name of every layer that can be converted to its role.
     """
     for key in ("include", "exclude"):
         for index, pattern in enumerate(getattr(selection, key)):
@@ -110,7 +110,7 @@ def check_patterns(selection: Selection, roles: Mapping[str, str], model_name: s
             label = f"`model.{key}[{index}]='{pattern}'`"
             if not hits:
                 raise ConversionError(
-                    f"{label} matched no Linear in {model_name}. Closest: {_closest(pattern, roles)}. "
+                    f"{label} matched no layer in {model_name}. Closest: {_closest(pattern, roles)}. "
                     "Fix the pattern or drop it."
                 )
             hit_roles = {roles[name] for name in hits}
@@ -148,7 +148,7 @@ def _closest(pattern: str, names: Iterable[str]) -> str:
     wanted = star_numbers(pattern)
     best = max(families, key=lambda family: _similarity(wanted, family), default=None)
     if best is None:
-        return "none, the model has no Linear"
+        return "none, the model has no such layer"
     return f"{best} ({families[best]} layer{'s' if families[best] > 1 else ''})"
 
 

@@ -40,11 +40,17 @@ def check_integers(subject: Subject, folder: Path, isas: Sequence[str]) -> Level
             expected = reference.grouped_dot(x_codes, codes, group)
             num_products += expected.numel() * len(isas)
             failure = failure or _first_bad_isa(layer, packed, x_codes, expected, isas)
-    left_out = len(subject.manifest.layers) - len(integer)
-    note = f"; {left_out} layers with activation none have no integers" if left_out else ""
-    detail = f"kernel with the exact oracle, all ones, extremes and random codes{note}"
+    detail = f"kernel with the exact oracle, all ones, extremes and random codes{_left_out(subject.manifest.layers)}"
     figures = {"layers": len(integer), "products": num_products, "isas": " ".join(isas)}
     return Level("integers", detail, figures, failure)
+
+
+def _left_out(layers: Sequence[LayerEntry]) -> str:
+    tables = sum(layer.kind == "embedding" for layer in layers)
+    floats = sum(layer.kind == "linear" and layer.activation.name == "none" for layer in layers)
+    return (f"; {floats} layers with activation none have no integers" if floats else "") + (
+        "; the embedding is a look-up and has no products" if tables else ""
+    )
 
 
 def worst_case_codes(w_codes: Tensor, activation: str, generator: torch.Generator) -> Tensor:

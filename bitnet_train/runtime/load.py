@@ -1,8 +1,8 @@
 """`load(folder)`: a Hugging Face model that runs on packed weights, ready for `.generate()`.
 
-The model is built without memory for its parameters (they are on the `meta` device), the packed linears are put in
-place as `PackedLinear`, and every other tensor is read from the folder and widened to float32, which is exact. So the
-peak is the packed model plus one tensor, and no float weight of a packed layer ever exists.
+The model is built without memory for its parameters (they are on the `meta` device), the packed layers are put in
+place as `PackedLinear` or `PackedEmbedding`, and every other tensor is read from the folder and widened to float32,
+which is exact. So the peak is the packed model plus one tensor, and no float weight of a packed layer ever exists.
 
 Every parameter gets memory of its own from torch's allocator, never a view of the mapped file: float kernels of the
 BLAS libraries may round differently for differently aligned arrays, and a packed model must give the very logits of
@@ -30,6 +30,7 @@ from transformers import (
 from bitnet_train.errors import FormatError, KernelError
 from bitnet_train.exporters.manifest import LayerEntry, Manifest
 from bitnet_train.exporters.reader import WeightsReader, open_weights, read_manifest, verify_files
+from bitnet_train.model.packed_embedding import PackedEmbedding
 from bitnet_train.model.packed_linear import PackedLinear
 from bitnet_train.progress import track
 
@@ -113,22 +114,26 @@ def _put_layer(model: nn.Module, layer: LayerEntry, weights: WeightsReader) -> N
     setattr(model.get_submodule(parent), leaf, packed)
 
 
-def read_layer(layer: LayerEntry, weights: WeightsReader) -> PackedLinear:
+def read_layer(layer: LayerEntry, weights: WeightsReader) -> PackedLinear | PackedEmbedding:
     """Read one packed layer; a FormatError names it when its tensors do not fit together."""
     try:
-        return PackedLinear.from_planes(
-            weights.read(f"{layer.name}.planes"),
-            weights.read(f"{layer.name}.scale").to(torch.float32),
-            weights.read(f"{layer.name}.bias") if layer.has_bias else None,
-            layer.num_inputs,
-            layer.scheme,
-            layer.activation,
-        )
+        planes = weights.read(f"{layer.name}.planes")
+        scale = weights.read(f"{layer.name}.scale").to(torch.float32)
+        if layer.kind == "embedding":
+            return PackedEmbedding.from_planes(planes, scale, layer.num_inputs, layer.scheme)
+        bias = weights.read(f"{layer.name}.bias") if layer.has_bias else None
+        return PackedLinear.from_planes(planes, scale, bias, layer.num_inputs, layer.scheme, layer.activation)
     except (FormatError, KernelError, ValueError) as error:
         raise FormatError(f"{layer.name}: {error}") from error
 
 
 def _check_shape(module: nn.Module, layer: LayerEntry) -> None:
+    fits = type(module) is nn.Embedding if layer.kind == "embedding" else not isinstance(module, nn.Embedding)
+    if not fits:
+        raise FormatError(
+            f"{layer.name} is of kind {layer.kind} in the manifest and {type(module).__name__} in the model that "
+            f"config.json describes. {_MIXED}"
+        )
     weight = getattr(module, "weight", None)
     allowed = {(layer.num_outputs, layer.num_inputs), (layer.num_inputs, layer.num_outputs)}  # Linear and Conv1D
     if not isinstance(weight, Tensor) or tuple(weight.shape) not in allowed:

@@ -36,7 +36,27 @@ class OracleLinear(nn.Module):
         return y.reshape(*x.shape[:-1], entry.num_outputs).to(x.dtype)
 
 
-def replace_by_oracle(model: nn.Module, layers: dict[str, OracleLinear]) -> None:
+class OracleEmbedding(nn.Module):
+    """Token ids [..] to rows [.., K] of the unpacked table, float32."""
+
+    def __init__(self, codes: Tensor, scale: Tensor) -> None:
+        super().__init__()
+        self._table = dequantize(codes, scale)
+
+    @torch.no_grad()
+    def forward(self, token_ids: Tensor) -> Tensor:
+        """Return the rows asked for."""
+        return F.embedding(token_ids, self._table)
+
+
+def oracle(entry: LayerEntry, codes: Tensor, scale: Tensor, bias: Tensor | None) -> nn.Module:
+    """Return the stand-in for a packed layer."""
+    if entry.kind == "embedding":
+        return OracleEmbedding(codes, scale)
+    return OracleLinear(entry, codes, scale, bias)
+
+
+def replace_by_oracle(model: nn.Module, layers: dict[str, nn.Module]) -> None:
     """Put the stand-ins where `model` has layers of those names."""
     for name, layer in layers.items():
         parent, _, leaf = name.rpartition(".")

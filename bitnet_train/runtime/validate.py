@@ -38,7 +38,7 @@ from bitnet_train.runtime.check_bytes import check_bytes
 from bitnet_train.runtime.check_integers import check_integers
 from bitnet_train.runtime.check_model import Subject, check_layers, check_logits, check_tokens
 from bitnet_train.runtime.load import load, load_tokenizer
-from bitnet_train.runtime.oracle import OracleLinear, replace_by_oracle
+from bitnet_train.runtime.oracle import oracle, replace_by_oracle
 from bitnet_train.runtime.prompts import Texts, validation_texts
 from bitnet_train.runtime.validation_report import LEVEL_NAMES, Level, ValidationReport
 
@@ -132,7 +132,7 @@ def _by_the_reference(folder: Path, manifest: Manifest) -> PreTrainedModel:
     model = load(folder, verify=False)
     with open_weights(folder, manifest) as weights:
         layers = {
-            layer.name: OracleLinear(
+            layer.name: oracle(
                 layer,
                 unpack_planes(weights.read(f"{layer.name}.planes"), layer.num_inputs, layer.scheme.name),
                 weights.read(f"{layer.name}.scale").float(),

@@ -30,6 +30,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from bitnet_train.model.bit_layer import BitLayer
 from bitnet_train.model.bit_linear import BitLinear, clean_name
 from bitnet_train.model.lora_layers import LoraInside
 from bitnet_train.quant.activation import quantize_activation
@@ -59,11 +60,11 @@ class LayerFigures:
     popcount: list[int]
 
 
-def quantised_layers(model: nn.Module) -> dict[str, BitLinear | LoraInside]:
+def quantised_layers(model: nn.Module) -> dict[str, BitLayer | LoraInside]:
     """Return, by clean name, what answers `latent()` and `quantized()` for each 1-bit layer, adapter included."""
-    found: dict[str, BitLinear | LoraInside] = {}
+    found: dict[str, BitLayer | LoraInside] = {}
     for name, module in model.named_modules():
-        if isinstance(module, LoraInside | BitLinear):
+        if isinstance(module, LoraInside | BitLayer):
             found.setdefault(clean_name(name), module)  # a LoraInside comes before the BitLinear that it wraps
     return found
 

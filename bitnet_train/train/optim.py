@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from bitnet_train.errors import ConfigError, TrainingError
-from bitnet_train.model.bit_linear import BitLinear
+from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.train.choice import choose
 
 OPTIMIZERS = {"adamw": torch.optim.AdamW}
@@ -114,7 +114,7 @@ def reach(student: nn.Module, config: OptimConfig, max_steps: int) -> Reach | No
 
 
 def _bit_parameters(student: nn.Module) -> list[tuple[Tensor, str]]:
-    layers = [module for module in student.modules() if isinstance(module, BitLinear)]
+    layers = bit_layers(student).values()
     latents: list[tuple[Tensor, str]] = [(layer.weight, "latents") for layer in layers]
     return latents + [(layer.scale, "scales") for layer in layers if layer.scale is not None]
 

@@ -42,6 +42,24 @@ def test_the_stored_codes_and_scales_are_those_of_the_trained_forward(make_train
     assert [entry.name for entry in manifest.layers] == list(bit_layers(model))
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("name", WEIGHT_SCHEMES)
+def test_an_embedding_is_packed_like_a_linear_and_named_as_what_it_is(make_trained, tmp_path, name, family):
+    model = make_trained(family, WeightScheme(name), roles=("mlp", "embedding"))
+    manifest = export_packed(model, None, tmp_path / "out", {})
+    stored = load_file(tmp_path / "out" / "weights.safetensors")
+    (entry,) = [layer for layer in manifest.layers if layer.kind == "embedding"]
+    assert (entry.num_outputs, entry.num_inputs, entry.activation.name, entry.has_bias) == (258, 64, "none", False)
+    codes, _ = bit_layers(model)[entry.name].quantized()
+    assert torch.equal(unpack_planes(stored[f"{entry.name}.planes"], 64, name), codes)
+    assert f"{entry.name}.weight" not in stored
+    assert "lm_head.weight" in stored  # the head was tied to it and keeps a float copy
+    (size,) = [size for size in size_report(manifest) if size.name == entry.name]
+    assert size.fp16_bytes == 2 * 258 * 64
+    assert size.packed_bytes * (16 if name == "binary" else 8) == size.fp16_bytes
+    assert "linear layers and the token embedding of this model" in (tmp_path / "out" / "README.md").read_text()
+
+
 def test_what_is_not_packed_is_stored_once_and_exactly(make_trained, tmp_path):
     model = make_trained()
     manifest = export_packed(model, None, tmp_path / "out", {})
@@ -122,7 +140,7 @@ def test_a_model_without_one_bit_layers_is_refused(tmp_path):
     from transformers import GPT2Config
 
     model = AutoModelForCausalLM.from_config(GPT2Config(n_embd=64, n_layer=1, n_head=2, vocab_size=32))
-    with pytest.raises(FormatError, match="the model has no BitLinear"):
+    with pytest.raises(FormatError, match="the model has no 1-bit layer"):
         export_packed(model, None, tmp_path / "out", {})
     assert not (tmp_path / "out").exists()
 

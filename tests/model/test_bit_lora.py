@@ -6,9 +6,11 @@ from peft import LoraConfig, PeftModel, set_peft_model_state_dict
 from safetensors.torch import load_file
 
 from bitnet_train.errors import ConfigError, ConversionError
+from bitnet_train.model.bit_embedding import BitEmbedding
 from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.model.bit_lora import AdapterConfig, attach, quantized_weights, trainable_report
 from bitnet_train.model.lora_layers import LoraInside, LoraOutside
+from bitnet_train.model.select import ROLES, Selection
 from bitnet_train.quant.scheme import WeightScheme
 
 from .families import CONFIGS, converted_model, logits, tiny_model, token_ids
@@ -129,6 +131,34 @@ def test_embeddings_train_only_when_asked_and_norms_and_biases_can_be_frozen():
     lean = trainable(adapted("none", "qwen2", train_norms=False, train_bias=False))
     assert {name.rpartition(".")[2] for name in lean} == {"weight"}
     assert not any("norm" in name for name in lean)
+
+
+@pytest.mark.parametrize(
+    ("kind", "train_embeddings", "expected"),
+    [
+        ("lora_inside", False, {"scale"}),
+        ("lora_inside", True, {"weight", "scale"}),
+        ("lora_outside", False, set()),
+        ("scales_only", False, {"scale"}),
+        ("none", False, {"weight", "scale"}),
+        ("none", True, {"weight", "scale"}),
+    ],
+)
+def test_a_one_bit_embedding_gets_no_adapter_and_trains_what_its_kind_says(kind, train_embeddings, expected):
+    model = converted_model("smollm", LEARNABLE, selection=Selection(roles=ROLES))
+    names = list(bit_layers(model))
+    model = attach(model, AdapterConfig(kind=kind, rank=4, train_embeddings=train_embeddings))
+    assert list(bit_layers(model)) == names == [name for name, _, _ in quantized_weights(model)]
+    (embedding,) = [module for module in model.modules() if isinstance(module, BitEmbedding)]
+    assert trainable(embedding) == expected
+    model.train()(input_ids=token_ids(), labels=token_ids()).loss.backward()
+    assert {name for name, parameter in embedding.named_parameters() if parameter.grad is not None} == expected
+
+
+def test_a_low_rank_needs_a_linear():
+    model = converted_model(selection=Selection(roles=("embedding",)))
+    with pytest.raises(ConversionError, match=r"`adapter.kind=lora_inside` adapts linears.*`adapter.kind=none`"):
+        attach(model, AdapterConfig())
 
 
 def test_the_report_counts_trainable_and_all_parameters_once():

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from bitnet_train.errors import ConversionError
+from bitnet_train.model.bit_embedding import BitEmbedding
 from bitnet_train.model.bit_linear import BitLinear, bit_layers
 from bitnet_train.model.convert import convert, plan_conversion
 from bitnet_train.model.select import Selection
@@ -10,6 +11,9 @@ from bitnet_train.quant.scheme import WeightScheme
 from .families import CONFIGS, LEAVES, logits, tiny_model, token_ids
 
 WITH_HEAD = Selection(roles=("attention", "mlp", "head"))
+WITH_EMBEDDING = Selection(roles=("attention", "mlp", "embedding"))
+EVERYTHING = Selection(roles=("attention", "mlp", "head", "embedding"))
+PLAIN_TABLE = [family for family in CONFIGS if "gemma" not in family]
 
 
 def snapshot(model):
@@ -66,6 +70,77 @@ def test_a_tied_head_is_untied_with_a_copy_and_the_plan_says_so(family):
     assert model.get_output_embeddings().weight is not embedding
 
 
+@pytest.mark.parametrize("family", PLAIN_TABLE)
+@pytest.mark.parametrize("selection", [WITH_EMBEDDING, EVERYTHING], ids=["embedding", "embedding+head"])
+def test_the_token_embedding_of_every_architecture_can_be_converted_and_trains(family, selection):
+    before, model = tiny_model(family), tiny_model(family)
+    plan = convert(model, selection=selection, weight=WeightScheme("ternary", "group", 16, learnable_scale=True))
+    embedding = model.get_input_embeddings()
+    assert isinstance(embedding, BitEmbedding)
+    assert torch.equal(embedding.weight, before.get_input_embeddings().weight)
+    assert tuple(bit_layers(model)) == plan.converted
+    model.train()(input_ids=token_ids(), labels=token_ids()).loss.backward()
+    for layer in bit_layers(model).values():
+        assert bool(layer.weight.grad.abs().sum() > 0)
+        assert bool(layer.scale.grad.abs().sum() > 0)
+    model.eval()
+    assert model.generate(token_ids(1, 4), max_new_tokens=3, min_new_tokens=3, do_sample=False).shape == (1, 7)
+
+
+@pytest.mark.parametrize(
+    ("selection", "note"),
+    [(WITH_EMBEDDING, "it keeps a float copy."), (EVERYTHING, "each becomes 1-bit with a copy of its own.")],
+    ids=["embedding", "embedding+head"],
+)
+@pytest.mark.parametrize("family", ["smollm", "gpt2"])
+def test_a_tied_embedding_is_untied_with_a_copy_and_the_plan_says_so(family, selection, note):
+    model = tiny_model(family)
+    shared = model.get_input_embeddings().weight
+    plan = convert(model, selection=selection)
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    assert plan.notes == (f"The head shares its weight with the embedding: {note}",)
+    assert torch.equal(embedding.weight, head.weight)
+    assert embedding.weight is not shared
+    assert embedding.weight.data_ptr() != head.weight.data_ptr()
+    assert (head.weight is shared) == (selection is WITH_EMBEDDING)
+    assert not model.config.tie_word_embeddings
+    model.tie_weights()
+    assert model.get_output_embeddings().weight is head.weight is not embedding.weight
+
+
+def test_position_tables_stay_float():
+    model = tiny_model("gpt2")
+    kept = {row.name: row.reason for row in convert(model, selection=EVERYTHING).rows if row.action == "keep"}
+    assert kept == {"transformer.wpe": "only the token embedding can be 1-bit"}
+
+
+def test_patterns_see_the_token_embedding():
+    model = tiny_model()
+    assert convert(model, selection=Selection(include=("embed_tokens",), roles=("embedding",))).converted == (
+        "model.embed_tokens",
+    )
+    with pytest.raises(ConversionError, match=r"matched only layers of role embedding .*Add the role"):
+        convert(tiny_model(), selection=Selection(include=("embed_tokens",)))
+    without = Selection(exclude=("embed_tokens",), roles=EVERYTHING.roles)
+    assert "model.embed_tokens" not in convert(tiny_model(), selection=without).converted
+
+
+@pytest.mark.parametrize("family", ["gemma", "gemma2"])
+def test_an_embedding_that_scales_its_rows_is_refused_by_name_and_class(family):
+    model = tiny_model(family)
+    before = snapshot(model)
+    with pytest.raises(ConversionError, match=r"^model.embed_tokens: Gemma\w*ScaledWordEmbedding cannot become"):
+        convert(model, selection=WITH_EMBEDDING)
+    assert snapshot(model) == before
+
+
+def test_an_embedding_shared_with_more_than_the_head_is_refused():
+    model = tiny_model("smollm")
+    model.model.layers[0].mlp.up_proj.weight = model.model.embed_tokens.weight
+    with pytest.raises(ConversionError, match=r"embed_tokens shares its weight with model.layers.0.mlp.up_proj"):
+        convert(model, selection=Selection(roles=("embedding",)))
+
+
 def test_a_tied_head_that_is_not_selected_stays_tied():
     model = tiny_model("smollm")
     plan = convert(model)
@@ -118,7 +193,6 @@ def broken(model, value):
         (lambda: tiny_model(), {"selection": Selection(include=("gate",))}, r"`model.include\[0\]='gate'`"),
         (lambda: tiny_model(), {"selection": Selection(exclude=("*_proj",))}, r"nothing to convert in LlamaForC"),
         (lambda: tiny_model(), {"weight": WeightScheme(granularity="group", group_size=64)}, r"down_proj: `weight.gr"),
-        (lambda: tiny_model(), {"selection": Selection(roles=("mlp", "embedding"))}, r"names `embedding`.*\['mlp'\]"),
         (lambda: broken(tiny_model(), float("nan")), {}, r"layers.1.mlp.down_proj has 1 NaN or infinite weights"),
         (lambda: broken(tiny_model(), float("-inf")), {}, r"layers.1.mlp.down_proj has 1 NaN or infinite weights"),
         (lambda: broken(tiny_model(), 1e9), {}, r"layers.1.mlp.down_proj: a weight scale of 1.0.*e\+07 cannot be"),
@@ -140,7 +214,7 @@ def test_a_broken_weight_can_be_left_out():
 def test_a_converted_model_is_not_converted_again():
     model = tiny_model()
     convert(model)
-    with pytest.raises(ConversionError, match="holds BitLinear layers already"):
+    with pytest.raises(ConversionError, match="holds 1-bit layers already"):
         convert(model)
 
 

@@ -41,6 +41,17 @@ def test_a_saved_model_comes_back_bit_for_bit(family, roles, tmp_path):
     assert torch.equal(logits(loaded), logits(model))
 
 
+@pytest.mark.parametrize("roles", [("embedding",), ("attention", "mlp", "head", "embedding")], ids="+".join)
+@pytest.mark.parametrize("family", ["llama", "smollm", "gpt2"])
+def test_a_saved_one_bit_embedding_comes_back_bit_for_bit(family, roles, tmp_path):
+    model, record = converted(family, roles)
+    save_converted(model, record, tmp_path / "merged")
+    loaded, _, loaded_record = load_converted(tmp_path / "merged")
+    assert loaded_record == record
+    assert type(loaded.get_input_embeddings()) is type(model.get_input_embeddings())
+    assert torch.equal(logits(loaded), logits(model))
+
+
 def test_a_tied_embedding_is_stored_once_and_tied_again(tmp_path):
     model, record = converted("smollm")
     save_converted(model, record, tmp_path / "merged")

@@ -4,10 +4,12 @@ import pytest
 import torch
 
 from bitnet_train.errors import ConversionError, ParityError
+from bitnet_train.model.bit_embedding import BitEmbedding
 from bitnet_train.model.bit_linear import BitLinear, bit_layers
 from bitnet_train.model.bit_lora import AdapterConfig, attach, quantized_weights
 from bitnet_train.model.lora_layers import LoraInside
 from bitnet_train.model.merge import merge
+from bitnet_train.model.select import ROLES, Selection
 from bitnet_train.quant.scheme import GRANULARITIES, WEIGHT_SCHEMES, WeightScheme
 
 from .families import CONFIGS, converted_model, logits
@@ -44,6 +46,16 @@ def test_merging_gives_the_plain_model_back_for_every_architecture(family):
     assert type(merged) is type(plain)
     assert list(merged.state_dict()) == list(plain.state_dict())
     assert list(bit_layers(merged)) == list(bit_layers(plain))
+
+
+def test_merging_leaves_a_one_bit_embedding_as_it_was_trained():
+    model = converted_model("smollm", WeightScheme(learnable_scale=True), selection=Selection(roles=ROLES))
+    model = randomize_adapter(attach(model, AdapterConfig(rank=4, train_embeddings=True)))
+    with torch.no_grad():
+        model.get_input_embeddings().weight.mul_(-1)
+        model.get_input_embeddings().scale.mul_(1.5)
+    merged = require_same_after_merge(model)
+    assert isinstance(merged.get_input_embeddings(), BitEmbedding)
 
 
 def test_merging_after_optimiser_steps_keeps_the_trained_function():

@@ -67,7 +67,7 @@ def test_a_pattern_that_matches_nothing_names_the_closest_layers(key):
     roles = {f"model.layers.{i}.mlp.{leaf}": "mlp" for i in range(30) for leaf in ("gate_proj", "up_proj")}
     with pytest.raises(ConversionError) as caught:
         check_patterns(Selection(**{key: ("up_proj", "mlp.gate")}), roles, "LlamaForCausalLM")
-    assert f"`model.{key}[1]='mlp.gate'` matched no Linear in LlamaForCausalLM" in str(caught.value)
+    assert f"`model.{key}[1]='mlp.gate'` matched no layer in LlamaForCausalLM" in str(caught.value)
     assert "model.layers.*.mlp.gate_proj (30 layers)" in str(caught.value)
 
 

@@ -14,6 +14,7 @@ from bitnet_train.exporters import export_packed, read_manifest
 from bitnet_train.exporters.manifest import seal
 from bitnet_train.kernels.ops import available_isas, forced_isa
 from bitnet_train.model.bit_linear import bit_layers
+from bitnet_train.model.packed_embedding import PackedEmbedding
 from bitnet_train.model.packed_linear import PackedLinear
 from bitnet_train.quant.scheme import ACTIVATION_SCHEMES, GRANULARITIES, WEIGHT_SCHEMES, WeightScheme
 from bitnet_train.runtime.load import load, load_tokenizer
@@ -49,6 +50,38 @@ def test_every_family_and_a_packed_head_load_exactly(make_trained, tmp_path, fam
     packed = {name for name, module in loaded.named_modules() if isinstance(module, PackedLinear)}
     assert packed == set(bit_layers(model))
     assert type(loaded) is type(model)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+@pytest.mark.parametrize("name", WEIGHT_SCHEMES)
+def test_a_packed_embedding_loads_exactly_with_and_without_the_head_it_was_tied_to(
+    make_trained, tmp_path, name, granularity, family
+):
+    for roles in (("embedding",), ("attention", "mlp", "head", "embedding")):
+        model = make_trained(family, WeightScheme(name, granularity, 32, learnable_scale=True), roles=roles)
+        out = tmp_path / "-".join(roles)
+        export_packed(model, None, out, {})
+        loaded = load(out)
+        assert torch.equal(logits(loaded), logits(model))
+        assert isinstance(loaded.get_input_embeddings(), PackedEmbedding)
+        packed = {key for key, part in loaded.named_modules() if isinstance(part, PackedLinear | PackedEmbedding)}
+        assert packed == set(bit_layers(model))
+        assert loaded.generate(TOKENS[:1, :3], max_new_tokens=2, min_new_tokens=2, do_sample=False).shape == (1, 5)
+
+
+def test_a_layer_of_another_kind_than_the_config_describes_is_refused(make_trained, tmp_path):
+    export_packed(make_trained(activation="none", roles=("head", "embedding")), None, tmp_path / "out", {})
+    original = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    original.pop("manifest_sha256")
+    for kind, message in (
+        ("linear", r"kind linear .* and Embedding in"),
+        ("embedding", r"kind embedding .* Linear in"),
+    ):
+        layers = [{**layer, "kind": kind} for layer in original["layers"]]
+        (tmp_path / "out" / "manifest.json").write_text(seal({**original, "layers": layers}))
+        with pytest.raises(FormatError, match=message):
+            load(tmp_path / "out")
 
 
 def test_every_instruction_set_gives_the_same_logits(exported, trained):

@@ -53,6 +53,33 @@ def test_other_families_and_a_packed_head_are_valid(make_trained, tmp_path, fami
         assert report.passed, report.first_failure
 
 
+@pytest.mark.parametrize(("family", "name"), [("llama", "binary"), ("gpt2", "ternary")])
+def test_a_packed_embedding_is_valid_and_its_integers_are_left_out_by_name(make_trained, tmp_path, family, name):
+    roles = ("attention", "mlp", "head", "embedding")
+    model = make_trained(family, WeightScheme(name, learnable_scale=True), roles=roles)
+    export_packed(model, None, tmp_path / "out", {})
+    for against in (model, None):
+        report = validate(tmp_path / "out", against=against, **SMALL)
+        assert report.passed, report.first_failure
+        levels = {level.name: level for level in report.levels}
+        assert "the embedding is a look-up and has no products" in levels["integers"].detail
+        assert levels["integers"].figures["layers"] == len(bit_layers(model)) - 1
+        assert levels["layer"].figures["layers"] == len(bit_layers(model))
+
+
+def test_one_wrong_sign_of_a_packed_embedding_is_found(make_trained, tmp_path, tamper):
+    model = make_trained(roles=("embedding",))
+    export_packed(model, None, tmp_path / "out", {})
+
+    def flip_every_first_sign(tensors):
+        tensors["model.embed_tokens.planes"][0, :, 0] ^= 1
+
+    tamper(tmp_path / "out", flip_every_first_sign)
+    report = validate(tmp_path / "out", against=model, **SMALL)
+    assert {"bytes", "layer", "logits"} <= set(failed(report))
+    assert report.first_failure == "model.embed_tokens: codes: 258 of 16512 differ from the trained ones"
+
+
 def test_the_folder_of_the_merged_checkpoint_can_be_compared_with(exported, trained, tmp_path):
     record = ConversionRecord(tuple(bit_layers(trained)), WeightScheme(), ActivationScheme())
     save_converted(trained, record, tmp_path / "merged")

@@ -7,6 +7,7 @@ from tiny_run import llama, tiny_module
 from bitnet_train.errors import ConfigError, TrainingError
 from bitnet_train.model.bit_lora import AdapterConfig, attach
 from bitnet_train.model.convert import convert
+from bitnet_train.model.select import Selection
 from bitnet_train.quant.scheme import WeightScheme
 from bitnet_train.train.optim import GROUPS, OptimConfig, build_optimizer, parameter_groups, reach
 
@@ -31,6 +32,13 @@ def test_groups_go_by_kind() -> None:
     assert {name: len(group) for name, group in lora.items()} == {
         "latents": 0, "scales": 14, "adapters": 28, "norms_bias": 5, "dense": 0,
     }  # fmt: skip
+
+
+def test_a_one_bit_embedding_is_a_latent_and_not_dense() -> None:
+    student = llama()
+    convert(student, weight=WeightScheme(learnable_scale=True), selection=Selection(roles=("embedding",)))
+    groups = parameter_groups(attach(student, AdapterConfig(kind="none", train_norms=False)))
+    assert {name: len(group) for name, group in groups.items() if group} == {"latents": 1, "scales": 1}
 
 
 def test_latents_scales_and_norms_never_decay_and_scales_have_their_own_rate() -> None:
