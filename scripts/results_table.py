@@ -64,6 +64,8 @@ def main() -> int:
     if arguments.keep:
         summary = json.loads((arguments.keep / "facts" / "run.json").read_text())
         RESULTS.mkdir(exist_ok=True)
+        del summary["run_dir"]
+        summary["source"] = Path(summary["source"]).name  # where the file lay on this machine is nobody's business
         (RESULTS / f"{summary['recipe']}.json").write_text(json.dumps(summary, indent=2) + "\n")
     readme = ROOT / "README.md"
     before = readme.read_text()
