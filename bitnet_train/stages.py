@@ -102,6 +102,7 @@ def train(config: Config) -> Facts:
 
 def merge(config: Config) -> Facts:
     """Fold what was trained into the latent weights, checked bit for bit, and save the model in float32."""
+    assembly.prepare_process(config)
     directory, console = assembly.finished_run(config), _console(config)
     checkpoint = find_latest(directory.checkpoints, say=console.print)
     if checkpoint is None:
@@ -119,6 +120,7 @@ def merge(config: Config) -> Facts:
 
 def export(config: Config) -> Facts:
     """Pack the merged model into one folder."""
+    assembly.prepare_process(config)
     directory, console = assembly.finished_run(config), _console(config)
     model, tokenizer, _ = load_converted(directory.merged)
     trained = directory.facts("train") or {}
