@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["PYTHONSAFEPATH"] = "1"  # processes that tests start must run what is installed, not the folder they are in
 if "PYTEST_XDIST_WORKER" in os.environ:  # one core a worker, also for the processes that tests start
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import bitnet_train
 from bitnet_train.config import build_object
 from bitnet_train.config.compose import compose, to_dict, to_yaml
 from bitnet_train.config.layout import house, recipes
@@ -245,7 +246,7 @@ def test_nothing_off_the_allow_list_is_built_at_any_depth(spec: dict[str, object
 def test_composition_works_from_an_installed_package(tmp_path: Path) -> None:
     """A wheel holds `configs/` and `recipes/` inside the package; the checkout must not be seen."""
     package = tmp_path / "site-packages" / "bitnet_train"
-    source = house() / "bitnet_train"
+    source = Path(bitnet_train.__file__).parent
     for name in ("__init__.py", "__main__.py", "errors.py", "config", "cli"):
         copy = shutil.copytree if (source / name).is_dir() else shutil.copy
         package.mkdir(parents=True, exist_ok=True)
