@@ -32,7 +32,7 @@ def row(summary: dict[str, Any]) -> str:
     train, perplexity, size = summary["train"], summary["perplexity"], summary["size"]
     cells = [
         f"[`{summary['recipe']}`](recipes/{summary['recipe']}.yaml)",
-        summary["adapter"],
+        "every latent" if summary["adapter"] == "none" else summary["adapter"],
         f"{train['tokens']:,}",
         f"{train['seconds'] / 60:.1f} min",
         f"{perplexity['full_precision']:.2f}",
