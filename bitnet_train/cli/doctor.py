@@ -51,7 +51,7 @@ def _safely(group: Callable[[], list[Check]]) -> list[Check]:
 
 def _versions() -> list[Check]:
     allowed = (3, 11) <= sys.version_info < (3, 14)
-    python = Check("python", "ok" if allowed else "broken", f"{platform.python_version()} (3.11 to 3.13 are tested)")
+    python = Check("python", "ok" if allowed else "broken", f"{platform.python_version()} (3.11 to 3.13 are supported)")
     return [
         Check("bitnet-train", "ok", __version__),
         python,
