@@ -13,6 +13,7 @@ from data_examples import shared_data, write_jsonl
 from bitnet_train.errors import DataError
 from bitnet_train.train.sources import file_rows, find_files, hub_rows, text_rows
 
+TRUNCATED_GZIP = gzip.compress(b'{"text": "x"}' * 99, mtime=0)[:40]  # without the time: its bytes name a test
 ROWS = [{"text": "one"}, {"text": "zwei ü"}]
 
 
@@ -106,7 +107,7 @@ def test_a_json_object_at_the_top_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("a.txt", b"caf\xe9"), ("a.jsonl.gz", b"not gzip"), ("a.jsonl.gz", gzip.compress(b'{"text": "x"}' * 99)[:40])],
+    [("a.txt", b"caf\xe9"), ("a.jsonl.gz", b"not gzip"), ("a.jsonl.gz", TRUNCATED_GZIP)],
 )
 def test_a_damaged_file_is_named(name: str, content: bytes, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
