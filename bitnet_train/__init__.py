@@ -7,7 +7,8 @@ The steps of the command line, as functions (each documents its shapes and error
     merge(model)                           W <- W + sBA, bit for bit the function that was trained
     export(model, tokenizer, folder)       one folder: planes, scales, manifest, tokenizer
     load(path)                             that folder as a Hugging Face model on the CPU kernel
-    validate(path, ...)                    five levels of proof that it computes what was trained
+    NativeModel.load(path)                 the same for the Llama family in C++, without torch: fast and small
+    validate(path, ...)                    six levels of proof that it computes what was trained
 
 Importing this package imports no torch; the first use of a name above does.
 """
@@ -23,13 +24,15 @@ if TYPE_CHECKING:
     from bitnet_train.model.convert import convert
     from bitnet_train.model.merge import merge
     from bitnet_train.runtime.load import load
+    from bitnet_train.runtime.native.model import NativeModel
     from bitnet_train.runtime.validate import validate
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "attach", "convert", "export", "load", "merge", "validate"]
+__all__ = ["NativeModel", "__version__", "attach", "convert", "export", "load", "merge", "validate"]
 
 _HOMES = {
+    "NativeModel": ("bitnet_train.runtime.native.model", "NativeModel"),
     "attach": ("bitnet_train.model.bit_lora", "attach"),
     "convert": ("bitnet_train.model.convert", "convert"),
     "export": ("bitnet_train.exporters.packed", "export_packed"),

@@ -14,6 +14,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -64,9 +65,7 @@ def _look(call: Call) -> dict[str, Any]:
 
 def _run_stage(call: Call) -> dict[str, Any]:
     config = compose_call(call)
-    from bitnet_train import stages
-
-    stage: Callable[[Config], dict[str, Any]] = getattr(stages, call.verb.name)
+    stage: Callable[[Config], dict[str, Any]] = getattr(import_module(call.verb.home), call.verb.name)
     try:
         return stage(config)
     except Exception as error:

@@ -21,6 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from bitnet_train.config.schema import Config
 from bitnet_train.errors import ConfigError, FormatError
 
 
@@ -87,6 +88,17 @@ class RunDirectory:
             raise FormatError(
                 f"{path} is not valid JSON ({error}). Run `bitnet-train {stage} {self.root}` again."
             ) from error
+
+
+def packed_folder(config: Config) -> tuple[Path, RunDirectory | None]:
+    """Return the packed folder that the command line named, and its run directory if it lies in one."""
+    directory = RunDirectory(Path(config.run.dir)) if config.run.dir else None
+    named = Path(config.path) if config.path else None
+    if named is not None and (named / "manifest.json").is_file():
+        return named, directory
+    if directory is None:
+        raise ConfigError("Name a run directory or a packed folder: `bitnet-train validate runs/RECIPE/TIME`.")
+    return directory.artefact, directory
 
 
 def made_by() -> dict[str, Any]:

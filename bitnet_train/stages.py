@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -16,6 +15,7 @@ from rich.console import Console
 from bitnet_train import assembly, summary
 from bitnet_train.config import Config
 from bitnet_train.config.compose import to_dict
+from bitnet_train.continuation import generate, sampling
 from bitnet_train.dry_run import describe_training
 from bitnet_train.errors import ConfigError, TrainingError
 from bitnet_train.exporters.packed import export_packed
@@ -25,18 +25,24 @@ from bitnet_train.model.converted import load_converted, save_converted
 from bitnet_train.model.load import load_pretrained
 from bitnet_train.model.lora_layers import OUTSIDE_MERGE_REFUSAL
 from bitnet_train.model.merge import merge as merge_model
-from bitnet_train.run_directory import RunDirectory
+from bitnet_train.progress import track
+from bitnet_train.run_directory import RunDirectory, packed_folder
 from bitnet_train.runtime.bench import decode_speed
+from bitnet_train.runtime.bench_contenders import contenders, llama_contenders
+from bitnet_train.runtime.bench_table import render_rows
 from bitnet_train.runtime.evaluate import perplexity
 from bitnet_train.runtime.generate import generate as continue_prompt
 from bitnet_train.runtime.load import load as load_packed
 from bitnet_train.runtime.load import load_tokenizer
+from bitnet_train.runtime.timing import Workload
 from bitnet_train.runtime.validate import validate as validate_packed
 from bitnet_train.train.checkpoint import find_latest
 from bitnet_train.train.fit import fit
 from bitnet_train.train.optim import reach
 from bitnet_train.train.redaction import redact
 from bitnet_train.train.resume import load_student
+
+__all__ = ["bench", "convert", "evaluate", "export", "generate", "merge", "run", "train", "validate"]
 
 Facts = dict[str, Any]
 
@@ -129,7 +135,16 @@ def export(config: Config) -> Facts:
         "recipe": config.recipe,
         "training": {name: trained.get(name) for name in ("steps", "tokens", "metrics")},
     }
-    manifest = export_packed(model, tokenizer, directory.artefact, facts, force=config.export.force)
+    settings = config.export
+    manifest = export_packed(
+        model,
+        tokenizer,
+        directory.artefact,
+        facts,
+        force=settings.force,
+        embedding=settings.embedding,
+        head=settings.head,
+    )
     if not config.quiet and len(manifest.layers) <= 32:
         console.print(render_sizes(manifest))
     console.print(f"Packed into {directory.artefact}")
@@ -137,10 +152,10 @@ def export(config: Config) -> Facts:
 
 
 def validate(config: Config) -> Facts:
-    """Prove at five levels that the packed folder computes what was trained."""
+    """Prove at six levels that the packed folder computes what was trained."""
     assembly.prepare_process(config)
     console = _console(config)
-    artefact, directory = _artefact(config)
+    artefact, directory = packed_folder(config)
     against = config.validate.against
     if against is None and directory is not None and directory.merged.is_dir():
         against = str(directory.merged)
@@ -151,6 +166,7 @@ def validate(config: Config) -> Facts:
         new_tokens=config.validate.new_tokens,
         num_tokens=config.validate.num_tokens,
         all_isas=config.validate.all_isas,
+        native_tokens=config.validate.native_tokens,
         progress=lambda level: console.print(f"validating: {level}"),
     )
     console.print(report.render())
@@ -160,7 +176,7 @@ def validate(config: Config) -> Facts:
 def evaluate(config: Config) -> Facts:
     """Measure the packed model: perplexity on held-out text, and tokens per second of greedy decoding."""
     assembly.prepare_process(config)
-    artefact, directory = _artefact(config)
+    artefact, directory = packed_folder(config)
     model, tokenizer = load_packed(artefact), load_tokenizer(artefact)
     data = None
     if config.evaluate.text is None:
@@ -175,21 +191,18 @@ def evaluate(config: Config) -> Facts:
     return _write(directory, "evaluate", {**asdict(score), "decode": speed.to_dict()})
 
 
-def generate(config: Config) -> Facts:
-    """Continue `generate.prompt` with the packed model, streaming."""
+def bench(config: Config) -> Facts:
+    """Measure the packed model in tokens per second, beside a float model and llama.cpp where they are named."""
     assembly.prepare_process(config)
-    artefact, _ = _artefact(config)
-    settings, console = config.generate, _console(config)
-    console.print(settings.prompt, end="", markup=False, highlight=False)
-    made = continue_prompt(
-        load_packed(artefact),
-        load_tokenizer(artefact),
-        settings.prompt,
-        **_sampling(config),
-        stream=lambda text: console.print(text, end="", markup=False, highlight=False, soft_wrap=True),
-    )
-    console.print()
-    return {"prompt": settings.prompt, **asdict(made)}
+    artefact, directory = packed_folder(config)
+    settings = config.bench
+    workload = Workload(settings.prompt_tokens, settings.new_tokens, settings.repeats, tuple(settings.contexts))
+    ours = contenders(artefact, workload, settings.threads, settings.isas, settings.against)
+    measures = [*ours, *llama_contenders(settings.gguf, settings.llama_bench, workload, settings.threads)]
+    rows = [measure() for measure in track(measures, "Measuring", len(measures))]
+    title = f"{workload.prompt_tokens} tokens prefilled, {workload.new_tokens} decoded, medians of {workload.repeats}"
+    _console(config).print(render_rows(rows, title))
+    return _write(directory, "bench", {**asdict(workload), "rows": [row.to_dict() for row in rows]})
 
 
 def run(config: Config) -> Facts:
@@ -214,27 +227,10 @@ def _side_by_side(config: Config, directory: RunDirectory) -> Facts:
     original = load_pretrained(config.model.source)
     texts, speeds = {}, {}
     for name, model in (("full_precision", original.model), ("packed", load_packed(directory.artefact))):
-        made = continue_prompt(model, original.tokenizer, config.generate.prompt, **_sampling(config))
+        made = continue_prompt(model, original.tokenizer, config.generate.prompt, **sampling(config))
         texts[name] = made.text
         speeds[name] = decode_speed(model, list(original.tokenizer(config.generate.prompt)["input_ids"])).to_dict()
     return {"prompt": config.generate.prompt, "continuations": texts, "decode": speeds}
-
-
-def _sampling(config: Config) -> dict[str, Any]:
-    """Return the arguments of `generate` that the configuration sets besides the prompt."""
-    names = ("max_new_tokens", "temperature", "top_k", "top_p", "seed", "chat")
-    return {name: getattr(config.generate, name) for name in names}
-
-
-def _artefact(config: Config) -> tuple[Path, RunDirectory | None]:
-    """Return the packed folder that the command line named, and its run directory if it lies in one."""
-    directory = RunDirectory(Path(config.run.dir)) if config.run.dir else None
-    named = Path(config.path) if config.path else None
-    if named is not None and (named / "manifest.json").is_file():
-        return named, directory
-    if directory is None:
-        raise ConfigError("Name a run directory or a packed folder: `bitnet-train validate runs/RECIPE/TIME`.")
-    return directory.artefact, directory
 
 
 def _write(directory: RunDirectory | None, stage: str, facts: Facts) -> Facts:

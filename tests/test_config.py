@@ -57,6 +57,10 @@ CONTRADICTIONS = [  # one for each row of RULES, in its order
     ("data.min_tokens", ["data.min_tokens=300"]),
     ("data.self_corpus.document_tokens", ["data.self_corpus.document_tokens=9"]),
     ("model.roles", ["model.roles=[]"]),
+    ("export.embedding", ["export.embedding=int8", "model.roles=[mlp,embedding]"]),
+    ("export.head", ["export.head=int8", "model.roles=[mlp,head]"]),
+    ("generate.stop", ["generate.stop=[END,'']"]),
+    ("generate.prompt_cache", ["generate.prompt_cache=FILE", "generate.engine=hf"]),
     ("logger.custom", ["logger.kind=custom"]),
     ("logger.custom", ["logger.kind=custom", "logger.custom._target_=os.system"]),
 ]

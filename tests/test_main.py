@@ -42,7 +42,7 @@ def saved_run(folder: Path) -> str:
 
 
 def test_the_verbs_are_those_the_product_promises() -> None:
-    promised = "run train convert merge export validate evaluate generate ls show cp doctor"
+    promised = "run train convert merge export validate evaluate generate bench ls show cp doctor"
     assert list(VERBS) == promised.split()
 
 
@@ -181,7 +181,7 @@ def test_doctor_checks_and_exits_by_what_it_found(capsys: pytest.CaptureFixture[
     assert code == (0 if facts["passed"] else 1)
     assert facts["passed"] == all(check["state"] != "broken" for check in facts["checks"])
     names = {check["name"] for check in facts["checks"]}
-    assert {"python", "torch", "cpu", "kernel", "extension", "wandb", "disk", "gpu", "tiny model"} <= names
+    assert {"python", "torch", "cpu", "kernels", "extension", "wandb", "disk", "gpu", "tiny model"} <= names
 
 
 def test_doctor_says_what_is_broken_and_exits_1(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from bitnet_train.__main__ import main
 from bitnet_train.config.layout import recipes
+from bitnet_train.kernels.isa import available_isas
 
 CHATS = [
     {"messages": [{"role": "user", "content": f"{i} + 1?"}, {"role": "assistant", "content": f"It is {i + 1}."}]}
@@ -76,13 +77,26 @@ def test_nothing_is_written_outside_the_run_directory(tmp_path: Path) -> None:
 def test_later_verbs_work_on_a_finished_run(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["validate", str(finished), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert [level["passed"] for level in report["levels"]] == [True] * 5
+    assert [level["passed"] for level in report["levels"]] == [True] * 6
     assert report["compared_with"] == "the trained model"
     assert main(["evaluate", str(finished), "--json"]) == 0
     again = json.loads(capsys.readouterr().out)
     assert again["nats"] == facts(finished, "run")["perplexity"]["trained_nats"]
     assert main(["generate", str(finished / "artefact"), "generate.max_new_tokens=5", "--json"]) == 0
     assert 1 <= len(json.loads(capsys.readouterr().out)["token_ids"]) <= 5
+
+
+def test_bench_measures_every_contender_and_keeps_rows(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["bench.prompt_tokens=8", "bench.new_tokens=4", "bench.repeats=1", "bench.threads=[1]"]
+    words += [f"bench.isas=[{available_isas()[0]}]", "bench.against=tiny"]
+    assert main(["bench", str(finished), "--json", *words]) == 0
+    captured = capsys.readouterr()
+    told = json.loads(captured.out)
+    assert told["rows"] == facts(finished, "bench")["rows"]
+    assert told["rows"][-1]["runtime"] == "float"
+    assert {row["runtime"] for row in told["rows"]} >= {"modules", "float"}
+    assert all(row["decode_tokens_per_s"] > 0 for row in told["rows"])
+    assert "prefill" in captured.err
 
 
 def test_an_artefact_alone_is_compared_with_the_reference(finished: Path, tmp_path: Path) -> None:

@@ -88,7 +88,28 @@ def _kernel() -> list[Check]:
 
     built = find_spec("bitnet_train.kernels._core") is not None
     extension = Check("extension", "ok" if built else "note", "built" if built else _NOT_BUILT)
-    return [extension, Check("kernel", "ok", f"{backend()} of {', '.join(available_isas())}")]
+    isas = Check("kernels", "ok", f"{backend()} of {', '.join(available_isas())}")
+    return [extension, isas, *_choices(backend())]
+
+
+def _choices(isa: str) -> list[Check]:
+    """Say which kernel a large weight gets, for every pair of schemes and for groups of an unusual size."""
+    from bitnet_train.kernels.isa import REFERENCE, core
+    from bitnet_train.kernels.ops import ACTIVATIONS
+
+    if core is None or isa == REFERENCE:
+        return []
+    size = 2048
+    checks = []
+    for weights in ("binary", "ternary"):
+        chosen = {a: core.chosen_kernel((size, size, size, weights, a, True)) for a in ACTIVATIONS}
+        odd = core.chosen_kernel((size, size, _ODD_GROUP, weights, "int8", True))
+        words = [*(f"{activation} {kernel}" for activation, kernel in chosen.items()), f"groups of {_ODD_GROUP} {odd}"]
+        checks.append(Check(f"{weights} weights", "ok", ", ".join(words)))
+    return checks
+
+
+_ODD_GROUP = 32  # look-up kernels take whole rows and groups of a multiple of 64
 
 
 _NOT_BUILT = "not built, so the slow reference kernel runs; install a C++ compiler, then bitnet-train again"

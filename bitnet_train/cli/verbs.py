@@ -17,13 +17,14 @@ WORD_KINDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Verb:
-    """One row: `word` says what the first word names, "" for none; `is_stage` means `stages.py` does it."""
+    """One row: `word` says what the first word names, "" for none; `is_stage` means a function of `home` does it."""
 
     name: str
     summary: str
     word: str
     examples: tuple[str, ...]
     is_stage: bool = True
+    home: str = "bitnet_train.stages"  # which brings in torch; a verb that can do without has a home of its own
 
 
 VERBS: Mapping[str, Verb] = MappingProxyType(
@@ -52,7 +53,7 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
             Verb("export", "pack the merged model of a run into one folder", RUN, ("export runs/mine",)),
             Verb(
                 "validate",
-                "prove at five levels that the packed folder computes what was trained",
+                "prove at six levels that the packed folder computes what was trained",
                 MODEL,
                 ("validate runs/mine", "validate ./artefact validate.num_prompts=200"),
             ),
@@ -66,7 +67,17 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
                 "generate",
                 "continue a prompt with the packed model",
                 MODEL,
-                ('generate runs/mine generate.prompt="def read_lines(path):"',),
+                (
+                    'generate runs/mine generate.prompt="def read_lines(path):"',
+                    "generate ./artefact generate.temperature=0.8 generate.min_p=0.1 generate.stop=[END,STOP]",
+                ),
+                home="bitnet_train.continuation",
+            ),
+            Verb(
+                "bench",
+                "tokens per second and memory, per instruction set and threads, beside a float model and llama.cpp",
+                MODEL,
+                ("bench runs/mine", "bench ./artefact bench.threads=[1,2] bench.against=tiny bench.gguf=./model.gguf"),
             ),
             Verb(
                 "ls",

@@ -37,13 +37,23 @@ RANGES: tuple[Range, ...] = (
             "validate.num_prompts",
             "validate.new_tokens",
             "validate.num_tokens",
+            "validate.native_tokens",
             "generate.max_new_tokens",
+            "generate.threads",
+            "bench.prompt_tokens",
+            "bench.new_tokens",
+            "bench.repeats",
             "debug.every_steps",
         ),
         lambda value: value >= 1,
         "1 or more",
     ),
-    (("adapter.dropout",), lambda value: 0 <= value < 1, "at least 0 and below 1"),
+    (
+        ("bench.threads", "bench.contexts"),
+        lambda value: all(number >= 1 for number in value),
+        "a list of numbers, each 1 or more",
+    ),
+    (("adapter.dropout", "generate.min_p"), lambda value: 0 <= value < 1, "at least 0 and below 1"),
     (
         (
             "schedule.warmup_fraction",
@@ -151,6 +161,28 @@ RULES: tuple[Rule, ...] = (
         "model.roles",
         lambda c: not c.model.roles,
         "selects no layer. Name at least one of: attention, mlp, head, embedding.",
+    ),
+    (
+        "export.embedding",
+        lambda c: c.export.embedding == "int8" and not c.model.include and "embedding" in c.model.roles,
+        "rounds a float embedding, but `model.roles` makes it 1-bit. Set `export.embedding=exact`, or take `embedding` "
+        "out of `model.roles`.",
+    ),
+    (
+        "export.head",
+        lambda c: c.export.head == "int8" and not c.model.include and "head" in c.model.roles,
+        "rounds a float head, but `model.roles` makes it 1-bit. Set `export.head=exact`, or take `head` out of "
+        "`model.roles`.",
+    ),
+    (
+        "generate.stop",
+        lambda c: not all(c.generate.stop),
+        "holds an empty string, and every text ends with that. Drop it.",
+    ),
+    (
+        "generate.prompt_cache",
+        lambda c: c.generate.prompt_cache is not None and c.generate.engine == "hf",
+        "is kept by the native engine alone. Set `generate.engine` to auto or native.",
     ),
     (
         "logger.custom",

@@ -59,7 +59,8 @@ class ActivationConfig:
     """How the inputs of a converted layer are quantised."""
 
     name: str = field(
-        default="int8", metadata=key("int8 per token, sign = 1 bit per token, none = float", "int8", "sign", "none")
+        default="int8",
+        metadata=key("int8 or int4 per token, sign = 1 bit per token, none = float", "int8", "int4", "sign", "none"),
     )
 
 
@@ -227,6 +228,14 @@ class ExportConfig:
 
     format: str = field(default="packed", metadata=key("exporter", "packed"))
     force: bool = field(default=False, metadata=key("replace an artefact that is there already"))
+    embedding: str = field(
+        default="exact",
+        metadata=key("a token embedding that is not 1-bit: as trained, or rounded to int8 per row", "exact", "int8"),
+    )
+    head: str = field(
+        default="exact",
+        metadata=key("a head that is not 1-bit; where it is tied to the embedding, both are one", "exact", "int8"),
+    )
 
 
 @dataclass
@@ -245,6 +254,9 @@ class ValidateConfig:
     new_tokens: int = field(default=16, metadata=key("tokens continued greedily per prompt"))
     num_tokens: int = field(default=2048, metadata=key("tokens whose perplexity is compared"))
     all_isas: bool = field(default=True, metadata=key("check the integers on every instruction set of this CPU"))
+    native_tokens: int = field(
+        default=16, metadata=key("tokens that the native runtime and torch continue each of ten prompts by")
+    )
     against: str | None = field(default=None, metadata=key("merged model to compare with; null = the run's own"))
 
 
@@ -257,8 +269,39 @@ class GenerateConfig:
     temperature: float = field(default=0.0, metadata=key("0 = greedy"))
     top_k: int = field(default=0, metadata=key("candidates kept; 0 = all"))
     top_p: float = field(default=1.0, metadata=key("probability mass kept"))
+    min_p: float = field(default=0.0, metadata=key("least probability kept, as a share of the likeliest's; 0 = all"))
     seed: int = field(default=0, metadata=key("seed of sampling"))
     chat: bool = field(default=False, metadata=key("wrap the prompt in the chat template"))
+    stop: list[str] = field(default_factory=list, metadata=key("strings that end the text, which ends before them"))
+    engine: str = field(
+        default="auto",
+        metadata=key("what computes; auto = native if the artefact fits, else hf", "auto", "native", "hf"),
+    )
+    threads: int | None = field(default=None, metadata=key("threads of the native engine; null = every core"))
+    prompt_cache: str | None = field(
+        default=None, metadata=key("file that keeps what the native engine computed of the prompt; read or written")
+    )
+
+
+@dataclass
+class BenchConfig:
+    """How fast the packed model is, and its peers."""
+
+    prompt_tokens: int = field(default=128, metadata=key("tokens of the prefill"))
+    new_tokens: int = field(default=64, metadata=key("tokens decoded, after a prompt of one token"))
+    repeats: int = field(default=5, metadata=key("timed runs of each; figures are medians"))
+    threads: list[int] = field(default_factory=list, metadata=key("numbers of threads; empty = 1 and every core"))
+    isas: list[str] = field(
+        default_factory=list, metadata=key("instruction sets; empty = every compiled one that this CPU has")
+    )
+    contexts: list[int] = field(
+        default_factory=list, metadata=key("also time a token after so many tokens, such as [128,1024,8192]")
+    )
+    against: str | None = field(default=None, metadata=key("float model to compare with, as `model.source` names one"))
+    gguf: str | None = field(default=None, metadata=key("GGUF file that `llama-bench` runs beside ours"))
+    llama_bench: str | None = field(
+        default=None, metadata=key("llama.cpp's program; null = BITNET_TRAIN_LLAMA_BENCH, or `llama-bench` on the PATH")
+    )
 
 
 @dataclass
@@ -297,6 +340,7 @@ class Config:
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     validate: ValidateConfig = field(default_factory=ValidateConfig)
     generate: GenerateConfig = field(default_factory=GenerateConfig)
+    bench: BenchConfig = field(default_factory=BenchConfig)
     debug: DebugConfig = field(default_factory=DebugConfig)
     run: RunConfig = field(default_factory=RunConfig)
     path: str | None = field(default=None, metadata=key("directory named on the command line: a run or an artefact"))

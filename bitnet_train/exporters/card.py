@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bitnet_train.exporters.manifest import LayerEntry, Sizes
+from bitnet_train.exporters.sizes import LayerSize
 
 _CARD = """---
 library_name: bitnet-train
@@ -17,7 +18,7 @@ base_model: {base_model}
 
 {layers} of this model have weights of {bits}. Their planes take {packed_bytes:,} bytes and their
 scales {scale_bytes:,} bytes; in fp16 the same layers would take {fp16_bytes:,} bytes.
-
+{tables}
 ```python
 import bitnet_train
 model = bitnet_train.load(".")   # a Hugging Face model; .generate() runs on the packed weights
@@ -30,8 +31,15 @@ every byte against `manifest.json`.
 {facts}"""
 
 
-def model_card(base_model: str, recipe: str, layers: Sequence[LayerEntry], sizes: Sizes, facts: dict[str, Any]) -> str:
-    """Return the text of the card."""
+def model_card(
+    base_model: str,
+    recipe: str,
+    layers: Sequence[LayerEntry],
+    sizes: Sizes,
+    facts: dict[str, Any],
+    tables: Sequence[LayerSize] = (),
+) -> str:
+    """Return the text of the card; `tables` are the int8 tables that are stored."""
     names = sorted({layer.scheme.name for layer in layers})
     bits = " and ".join({"binary": "-1 or +1", "ternary": "-1, 0 or +1"}.get(name, name) for name in names)
     return _CARD.format(
@@ -42,6 +50,7 @@ def model_card(base_model: str, recipe: str, layers: Sequence[LayerEntry], sizes
         packed_bytes=sizes.packed_bytes,
         scale_bytes=sizes.scale_bytes,
         fp16_bytes=sizes.fp16_bytes,
+        tables="".join(map(_table_line, tables)),
         schemes=_scheme_lines(layers),
         facts=_fact_lines({"recipe": recipe, **facts}),
     )
@@ -52,6 +61,13 @@ def _count_layers(layers: Sequence[LayerEntry]) -> str:
     parts = [f"{kinds['linear']} linear layers"] if kinds["linear"] else []
     parts += ["The token embedding" if not parts else "the token embedding"] if kinds["embedding"] else []
     return " and ".join(parts)
+
+
+def _table_line(table: LayerSize) -> str:
+    return (
+        f"`{table.name}` is rounded to int8 with one float16 scale a row: {table.packed_bytes:,} bytes and "
+        f"{table.scale_bytes:,} bytes of scales, where fp16 would take {table.fp16_bytes:,}.\n"
+    )
 
 
 def _scheme_lines(layers: Sequence[LayerEntry]) -> str:

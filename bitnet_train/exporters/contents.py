@@ -2,6 +2,8 @@
 
 Packed:     every 1-bit layer, linear or embedding, as `<layer>.planes` (bits), `<layer>.scale` (the scheme's
             `scale_dtype`) and `<layer>.bias` (float32).
+Int8:       the token embedding and the head where asked for (`tables.py`), as `<name>.codes`, `<name>.scale` (float16)
+            and `<name>.bias` (float32); of a tied pair once, the head's names in `tied`.
 Not packed: every other parameter and persistent buffer in the narrowest type that holds it (`narrow.py`); tensors that
             share memory (tied embeddings) once, with their other names in `tied`; and floating-point buffers that a
             state dict leaves out (rotary frequencies), so that a reader computes with the very numbers of the training
@@ -10,26 +12,30 @@ Not packed: every other parameter and persistent buffer in the narrowest type th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from bitnet_train.errors import FormatError
-from bitnet_train.exporters.manifest import LayerEntry, TensorEntry, sha256_of
+from bitnet_train.errors import ConversionError, FormatError
+from bitnet_train.exporters.manifest import LayerEntry, TableEntry, TensorEntry, sha256_of
 from bitnet_train.exporters.narrow import hashable, narrowest, same_bits
+from bitnet_train.exporters.tables import table_kind
 from bitnet_train.formats.planes import pack_planes
 from bitnet_train.model.bit_layer import BitLayer
 from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.progress import track
+from bitnet_train.quant.table import quantize_table
 
 
 @dataclass
 class Contents:
-    """Tensors by stored name, the packed layers in model order, and alias -> stored name of tied tensors."""
+    """Tensors by stored name, packed layers in model order, int8 tables, alias -> stored name of tied tensors."""
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
     layers: list[LayerEntry] = field(default_factory=list)
+    tables: list[TableEntry] = field(default_factory=list)
     tied: dict[str, str] = field(default_factory=dict)
 
     def entries(self) -> dict[str, TensorEntry]:
@@ -47,8 +53,10 @@ def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def collect(model: nn.Module) -> Contents:
+def collect(model: nn.Module, tables: Mapping[str, nn.Module]) -> Contents:
     """Gather what `model` (merged, float32, with at least one 1-bit layer) stores; it stays as it is.
+
+    `tables` are its modules that become int8, by name (`tables.int8_tables`).
 
     Raises
     ------
@@ -62,7 +70,9 @@ def collect(model: nn.Module) -> Contents:
     with torch.no_grad():
         for name, layer in track(layers.items(), "Packing", len(layers)):
             _add_layer(contents, name, layer)
-        _add_the_rest(contents, model, set(layers))
+        for name, table in tables.items():
+            _add_table(contents, name, table)
+        _add_the_rest(contents, model, {*layers, *tables})
     return contents
 
 
@@ -93,20 +103,58 @@ def _add_layer(contents: Contents, name: str, layer: BitLayer) -> None:
     )
 
 
+def _add_table(contents: Contents, name: str, module: nn.Module) -> None:
+    weight, bias = module.get_parameter("weight"), getattr(module, "bias", None)
+    _require_float32(f"{name}.weight", weight)
+    try:
+        codes, scale = (part.cpu().contiguous() for part in quantize_table(weight))
+    except ConversionError as error:
+        raise FormatError(f"{name}: {error}") from error
+    entry = TableEntry(
+        name=name,
+        kind=table_kind(module),
+        num_rows=codes.shape[0],
+        num_inputs=codes.shape[1],
+        has_bias=bias is not None,
+        codes_sha256=sha256_of(hashable(codes)),
+        scale_sha256=sha256_of(hashable(scale)),
+    )
+    same = next((table for table in contents.tables if _is_same_table(table, entry)), None)
+    for part, tensor in (("codes", codes), ("scale", scale)):
+        if same is None:
+            contents.tensors[f"{name}.{part}"] = tensor
+        else:
+            contents.tied[f"{name}.{part}"] = f"{same.name}.{part}"
+    if bias is not None:
+        contents.tensors[f"{name}.bias"] = bias.detach().cpu().to(torch.float32).contiguous()
+    contents.tables.append(entry)
+
+
+def _is_same_table(a: TableEntry, b: TableEntry) -> bool:
+    """Tell whether two tables have the same numbers: a tied pair, or one that might as well be tied."""
+    return (a.num_rows, a.num_inputs, a.codes_sha256, a.scale_sha256) == (
+        b.num_rows, b.num_inputs, b.codes_sha256, b.scale_sha256,
+    )  # fmt: skip
+
+
 def _add_the_rest(contents: Contents, model: nn.Module, packed: set[str]) -> None:
     first_name: dict[tuple[object, ...], str] = {}
     for name, tensor in other_tensors(model, packed).items():
-        if tensor.is_floating_point() and tensor.dtype != torch.float32:
-            raise FormatError(
-                f"{name} is {dtype_name(tensor.dtype)}; a packed model computes in float32 and would give other "
-                "logits. Call `model.float()` before the export, and evaluate that model."
-            )
+        _require_float32(name, tensor)
         identity = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
         stored_name = first_name.setdefault(identity, name) if tensor.numel() else name
         if stored_name != name:
             contents.tied[name] = stored_name
         else:
             contents.tensors[name] = narrowest(tensor)
+
+
+def _require_float32(name: str, tensor: Tensor) -> None:
+    if tensor.is_floating_point() and tensor.dtype != torch.float32:
+        raise FormatError(
+            f"{name} is {dtype_name(tensor.dtype)}; a packed model computes in float32 and would give other "
+            "logits. Call `model.float()` before the export, and evaluate that model."
+        )
 
 
 def other_tensors(model: nn.Module, packed: set[str]) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""`manifest.json`: what a packed folder holds, and the hash of every byte of it. Schema 1.
+"""`manifest.json`: what a packed folder holds, and the hash of every byte of it. Schema 1, or 2 with int8 tables.
 
     {
       "schema": 1,                      integer; a reader refuses a newer one
@@ -9,6 +9,8 @@
       "model_class": "LlamaForCausalLM", "attention": "sdpa",
       "layers": [{"name": ..., "kind": "linear", "scheme": {...}, "activation": "int8", "num_outputs": N,
                   "num_inputs": K, "has_bias": false, "codes_sha256": ..., "scale_sha256": ...}],
+      "tables": [{"name": ..., "kind": "embedding", "num_rows": V, "num_inputs": K, "has_bias": false,
+                  "codes_sha256": ..., "scale_sha256": ...}],                       schema 2 only, never empty
       "tensors": {"<name>": {"dtype": "bfloat16", "shape": [..], "sha256": ...}},   in weights.safetensors
       "tied": {"lm_head.weight": "model.embed_tokens.weight"},                     alias -> stored name
       "files": {"config.json": {"num_bytes": .., "sha256": ...}, ...},              all but the manifest
@@ -19,6 +21,11 @@
 `codes_sha256` is over the int8 codes [N,K] in row order, so it does not depend on the byte layout, and any exporter
 can quote it; `scale_sha256` and a tensor's `sha256` are over its little-endian bytes as stored. Names of files are
 plain: a manifest cannot point outside its folder. A flipped byte anywhere, the manifest included, is found.
+
+A table is a token embedding or a head in 8 bits (`quant/table.py`): `<name>.codes` int8 [V,K], `<name>.scale` float16
+[V], and with a bias `<name>.bias` float32 [V]. Of a tied pair both are listed, and the head's tensors are aliases in
+`tied`. A reader that knows schema 1 alone would lack the embedding, so a folder with tables says schema 2; one without
+says schema 1 and is read by every version.
 """
 
 from __future__ import annotations
@@ -31,10 +38,9 @@ from typing import Any, get_args
 
 from bitnet_train.errors import BitnetTrainError, FormatError
 from bitnet_train.exporters.json_fields import Fields, parse_object, read_text
-from bitnet_train.model.bit_layer import LayerKind
-from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
+from bitnet_train.quant.scheme import ActivationScheme, LayerKind, WeightScheme
 
-SCHEMA = 1
+SCHEMA = 2
 FORMAT = "planes_v1"
 MANIFEST_NAME = "manifest.json"
 WEIGHTS_NAME = "weights.safetensors"
@@ -79,6 +85,22 @@ class LayerEntry:
 
 
 @dataclass(frozen=True)
+class TableEntry:
+    """One int8 table [V,K]; its tensors are `<name>.codes`, `<name>.scale` and, with a bias, `<name>.bias`.
+
+    An embedding has no bias. The hashes are over the codes and scales as stored.
+    """
+
+    name: str
+    kind: LayerKind
+    num_rows: int
+    num_inputs: int
+    has_bias: bool
+    codes_sha256: str
+    scale_sha256: str
+
+
+@dataclass(frozen=True)
 class Sizes:
     """Bytes of the packed layers, as planes, as scales, and as fp16 weights would be; and of the whole folder."""
 
@@ -103,6 +125,11 @@ class Manifest:
     files: dict[str, FileEntry]
     sizes: Sizes
     facts: dict[str, Any]
+    tables: tuple[TableEntry, ...] = ()
+
+    def stored_name(self, name: str) -> str:
+        """Return under which name a tensor is stored: its own, or the one it is tied to."""
+        return self.tied.get(name, name)
 
     def to_json(self) -> str:
         """Return the text of `manifest.json`."""
@@ -142,7 +169,9 @@ def _to_body(manifest: Manifest) -> dict[str, Any]:
         {**asdict(layer), "scheme": layer.scheme.to_dict(), "activation": layer.activation.name}
         for layer in manifest.layers
     ]
-    body = {"schema": SCHEMA, "format": FORMAT, **body}
+    if not manifest.tables:
+        del body["tables"]
+    body = {"schema": 2 if manifest.tables else 1, "format": FORMAT, **body}
     return json.loads(json.dumps(body, allow_nan=False))  # tuples become lists, as the reader will see them
 
 
@@ -164,7 +193,7 @@ def _check_version(body: dict[str, Any]) -> None:
 
 def _from_body(body: dict[str, Any]) -> Manifest:
     fields = Fields(body, MANIFEST_NAME)
-    fields.take("schema", int)
+    has_tables = fields.take("schema", int) >= 2
     fields.take("format", str)
     manifest = Manifest(
         created_by=fields.take_map("created_by", read_text),
@@ -178,9 +207,13 @@ def _from_body(body: dict[str, Any]) -> Manifest:
         files=fields.take_map("files", _read_file),
         sizes=_read_sizes(fields.take("sizes", dict)),
         facts=fields.take("facts", dict),
+        tables=fields.take_list("tables", _read_table) if has_tables else (),
     )
     fields.done()
+    if has_tables and not manifest.tables:
+        raise FormatError(f"{MANIFEST_NAME} has schema 2 and no `tables`, which schema 1 says.")
     _check_names(manifest)
+    _check_tables(manifest)
     return manifest
 
 
@@ -201,6 +234,23 @@ def _read_layer(value: Any, where: str) -> LayerEntry:
     if layer.kind == "embedding" and (layer.has_bias or layer.activation.name != "none"):
         raise FormatError(f"{where}: an embedding has no bias and no activations, but this one states them.")
     return layer
+
+
+def _read_table(value: Any, where: str) -> TableEntry:
+    fields = Fields(value, where)
+    table = TableEntry(
+        name=fields.take("name", str),
+        kind=_checked_kind(fields.take("kind", str), where),
+        num_rows=fields.take_count("num_rows", 1),
+        num_inputs=fields.take_count("num_inputs", 1),
+        has_bias=fields.take("has_bias", bool),
+        codes_sha256=_checked_sha256(fields.take("codes_sha256", str), where),
+        scale_sha256=_checked_sha256(fields.take("scale_sha256", str), where),
+    )
+    fields.done()
+    if table.kind == "embedding" and table.has_bias:
+        raise FormatError(f"{where}: an embedding has no bias, but this one states one.")
+    return table
 
 
 def _checked_kind(text: str, where: str) -> LayerKind:
@@ -262,7 +312,7 @@ def _check_names(manifest: Manifest) -> None:
             )
     if WEIGHTS_NAME not in manifest.files:
         raise FormatError(f"{MANIFEST_NAME}: `files` does not name {WEIGHTS_NAME}.")
-    names = [layer.name for layer in manifest.layers]
+    names = [*(layer.name for layer in manifest.layers), *(table.name for table in manifest.tables)]
     if len(set(names)) != len(names):
         raise FormatError(f"{MANIFEST_NAME}: a layer is named twice.")
     needed = {f"{layer.name}.{part}" for layer in manifest.layers for part in layer_parts(layer)}
@@ -274,3 +324,42 @@ def _check_names(manifest: Manifest) -> None:
 def layer_parts(layer: LayerEntry) -> tuple[str, ...]:
     """Return the last parts of the names of the tensors that store this layer."""
     return ("planes", "scale", "bias") if layer.has_bias else ("planes", "scale")
+
+
+def _check_tables(manifest: Manifest) -> None:
+    """Check that there is at most one table of each kind, that its tensors are there in its shape, and tied whole."""
+    kinds = [table.kind for table in manifest.tables]
+    if len(set(kinds)) != len(kinds):
+        raise FormatError(f"{MANIFEST_NAME}: `tables` has two of kind {kinds[0]}; a model has one embedding, one head.")
+    for table in manifest.tables:
+        for part, (dtype, shape) in table_parts(table).items():
+            name = f"{table.name}.{part}"
+            entry = manifest.tensors.get(manifest.stored_name(name))
+            if entry is None or (entry.dtype, entry.shape) != (dtype, shape):
+                found = "is not there" if entry is None else f"is {entry.dtype} {list(entry.shape)}"
+                raise FormatError(f"{MANIFEST_NAME}: {name!r} must be {dtype} {list(shape)} for a table, but {found}.")
+    parts = {f"{table.name}.{part}" for table in manifest.tables for part in table_parts(table)}
+    aliases = {alias: name for alias, name in manifest.tied.items() if {alias, name} & parts}
+    if aliases and aliases not in _whole_ties([table.name for table in manifest.tables]):
+        raise FormatError(
+            f"{MANIFEST_NAME}: `tied` says {aliases}; of two tables, codes and scale of one can be those of the other, "
+            "and nothing else."
+        )
+
+
+def _whole_ties(names: list[str]) -> list[dict[str, str]]:
+    return [
+        {f"{alias}.{part}": f"{name}.{part}" for part in ("codes", "scale")}
+        for alias in names
+        for name in names
+        if alias != name
+    ]
+
+
+def table_parts(table: TableEntry) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Return dtype and shape of the tensors that store this table, by the last part of their names."""
+    parts: dict[str, tuple[str, tuple[int, ...]]] = {
+        "codes": ("int8", (table.num_rows, table.num_inputs)),
+        "scale": ("float16", (table.num_rows,)),
+    }
+    return {**parts, "bias": ("float32", (table.num_rows,))} if table.has_bias else parts

@@ -2,12 +2,13 @@
 
     config.json, generation_config.json       Hugging Face's own
     tokenizer files, chat template            Hugging Face's own
-    weights.safetensors                       planes, scales, and everything else exactly (`contents.py`)
+    weights.safetensors                       planes, scales, int8 tables; everything else exactly (`contents.py`)
     README.md                                 a short model card
     manifest.json                             written last: the other files with their hashes (`manifest.py`)
 
 What was trained is what is exported: codes and scales come from `BitLayer.quantized()`, which the trained forward
-itself calls. Nothing that Hugging Face would load by itself is left in the folder: there is no `model.safetensors`,
+itself calls. The token embedding and the head can be rounded to int8 on top of that, where the caller asks for it.
+Nothing that Hugging Face would load by itself is left in the folder: there is no `model.safetensors`,
 so `from_pretrained` refuses it and cannot fill the packed layers with random numbers.
 """
 
@@ -30,8 +31,9 @@ from bitnet_train.exporters.card import model_card
 from bitnet_train.exporters.contents import Contents, collect
 from bitnet_train.exporters.manifest import MANIFEST_NAME, WEIGHTS_NAME, FileEntry, Manifest
 from bitnet_train.exporters.reader import hash_file, read_manifest
-from bitnet_train.exporters.sizes import measure_sizes
+from bitnet_train.exporters.sizes import measure_sizes, table_sizes
 from bitnet_train.exporters.staging import staged_folder
+from bitnet_train.exporters.tables import int8_tables
 
 
 def export_packed(
@@ -41,6 +43,8 @@ def export_packed(
     facts: dict[str, Any] | None = None,
     *,
     force: bool = False,
+    embedding: str = "exact",
+    head: str = "exact",
 ) -> Manifest:
     """Pack `model` into the folder `out_dir` and return its manifest; the model stays as it is.
 
@@ -56,17 +60,23 @@ def export_packed(
         Anything JSON can hold; `base_model` and `recipe`, if there, become fields of the manifest.
     force
         Replace an earlier export at `out_dir`, and only that: a folder with other files is refused.
+    embedding, head
+        "exact" keeps the token embedding and the head as they were trained; "int8" rounds a float one to 8 bits
+        (`quant/table.py`).
 
     Raises
     ------
+    ConfigError
+        When `embedding` or `head` asks for what this model cannot have (`tables.py`).
     FormatError
         When adapters are still attached, there is nothing to pack, a tensor is not float32, the target is taken,
         or the disk is full or read-only. Nothing has been changed then.
     """
     _check_model(model)
+    tables = int8_tables(model, embedding=embedding, head=head)
     facts_record: dict[str, Any] = plain_facts(facts or {})
     with staged_folder(Path(out_dir).absolute(), force=force, owned=_files_of_an_export) as folder:
-        contents = collect(model)
+        contents = collect(model, tables)
         _write_weights(contents, folder / WEIGHTS_NAME)
         _write_companions(model, tokenizer, folder)
         manifest = _describe(model, contents, facts_record, folder)
@@ -115,7 +125,8 @@ def _describe(model: PreTrainedModel, contents: Contents, facts: dict[str, Any],
     base_model = str(facts.get("base_model") or model.config.name_or_path or "unknown")
     recipe = str(facts.get("recipe") or "")
     sizes = measure_sizes(contents.layers, contents.entries(), total_bytes=0)
-    (folder / "README.md").write_text(model_card(base_model, recipe, contents.layers, sizes, facts), encoding="utf-8")
+    card = model_card(base_model, recipe, contents.layers, sizes, facts, table_sizes(contents.tables, contents.tied))
+    (folder / "README.md").write_text(card, encoding="utf-8")
     files = {path.name: FileEntry(path.stat().st_size, hash_file(path)) for path in sorted(folder.iterdir())}
     return Manifest(
         created_by=versions(),
@@ -129,6 +140,7 @@ def _describe(model: PreTrainedModel, contents: Contents, facts: dict[str, Any],
         files=files,
         sizes=measure_sizes(contents.layers, contents.entries(), sum(entry.num_bytes for entry in files.values())),
         facts=facts,
+        tables=tuple(contents.tables),
     )
 
 

@@ -3,7 +3,7 @@
 The `safetensors` library checks a header's length and every offset before it hands out memory. Checked here: that the
 folder is a packed one of a schema we know, that no file is missing, short or long, that every byte has the hash that
 the manifest states, and that each tensor has the dtype and shape stated. When the hash of `weights.safetensors` is
-wrong, the tensors are hashed one by one to find whose bytes changed.
+wrong, the tensors are hashed one by one to find whose bytes changed. Only reading a tensor needs torch.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from bitnet_train.errors import FormatError
-from bitnet_train.exporters.contents import dtype_name
 from bitnet_train.exporters.manifest import MANIFEST_NAME, WEIGHTS_NAME, Manifest, TensorEntry, sha256_of
-from bitnet_train.exporters.narrow import hashable
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _LARGEST_MANIFEST_BYTES = 64 << 20  # 70,000 layers; a longer one is not a manifest
 _COPY_AGAIN = "Copy the folder again, or export the model again."
@@ -115,6 +116,9 @@ class WeightsReader:
 
 def tensor_problem(tensor: Tensor, entry: TensorEntry, *, verify: bool) -> str:
     """Return how a tensor differs from its entry in the manifest, or nothing."""
+    from bitnet_train.exporters.contents import dtype_name
+    from bitnet_train.exporters.narrow import hashable
+
     if dtype_name(tensor.dtype) != entry.dtype:
         return f"is {dtype_name(tensor.dtype)} where the manifest says {entry.dtype}"
     if tuple(tensor.shape) != entry.shape:

@@ -1,7 +1,8 @@
 """How large the packed layers are, and how large they were: bytes, never rounded.
 
 fp16 stores a weight in 16 bits, a binary plane in 1: packed = fp16 / 16 exactly whenever K is a multiple of 64 (a row
-is padded to whole 64-bit words), plus the scales, 2 bytes each in fp16. A ternary layer has two planes: 1/8.
+is padded to whole 64-bit words), plus the scales, 2 bytes each in fp16. A ternary layer has two planes: 1/8. An int8
+table takes half of fp16 plus 2 bytes a row; it has lines of its own and is in no sum of the packed layers.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from dataclasses import dataclass
 import torch
 from rich.table import Table
 
-from bitnet_train.exporters.manifest import LayerEntry, Manifest, Sizes, TensorEntry
+from bitnet_train.exporters.manifest import LayerEntry, Manifest, Sizes, TableEntry, TensorEntry
 
 FP16_BYTES = 2
 
 
 @dataclass(frozen=True)
 class LayerSize:
-    """Bytes of one packed layer [N,K]: its planes, its scales, and the fp16 weight that they stand for."""
+    """Bytes of one packed layer or table [N,K]: its codes, its scales, and the fp16 weight that they stand for."""
 
     name: str
     shape: tuple[int, int]
@@ -40,6 +41,21 @@ def layer_sizes(layers: Sequence[LayerEntry], tensors: Mapping[str, TensorEntry]
             fp16_bytes=FP16_BYTES * layer.num_outputs * layer.num_inputs,
         )
         for layer in layers
+    ]
+
+
+def table_sizes(tables: Sequence[TableEntry], tied: Mapping[str, str]) -> list[LayerSize]:
+    """Return the size of every int8 table that is stored; one that is tied to another takes nothing."""
+    return [
+        LayerSize(
+            name=table.name,
+            shape=(table.num_rows, table.num_inputs),
+            packed_bytes=table.num_rows * table.num_inputs,
+            scale_bytes=FP16_BYTES * table.num_rows,
+            fp16_bytes=FP16_BYTES * table.num_rows * table.num_inputs,
+        )
+        for table in tables
+        if f"{table.name}.codes" not in tied
     ]
 
 
@@ -70,13 +86,20 @@ def render_sizes(manifest: Manifest) -> Table:
     for column in ("layer", "shape", "fp16", "packed", "scales", "fp16 / (packed + scales)"):
         table.add_column(column, justify="left" if column in ("layer", "shape") else "right")
     for size in size_report(manifest):
-        shape = f"{size.shape[0]} x {size.shape[1]}"
-        table.add_row(size.name, shape, *_columns(size.fp16_bytes, size.packed_bytes, size.scale_bytes))
+        _add_row(table, size.name, size)
     total = manifest.sizes
     table.add_section()
     table.add_row("all", "", *_columns(total.fp16_bytes, total.packed_bytes, total.scale_bytes))
+    for size in table_sizes(manifest.tables, manifest.tied):
+        table.add_section()
+        _add_row(table, f"{size.name}, int8", size)
     table.caption = f"Whole folder: {total.total_bytes:,} bytes"
     return table
+
+
+def _add_row(table: Table, name: str, size: LayerSize) -> None:
+    shape = f"{size.shape[0]} x {size.shape[1]}"
+    table.add_row(name, shape, *_columns(size.fp16_bytes, size.packed_bytes, size.scale_bytes))
 
 
 def _columns(fp16: int, packed: int, scales: int) -> list[str]:

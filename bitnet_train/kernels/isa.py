@@ -1,7 +1,9 @@
-"""Which kernel runs: the best instruction set of this CPU, or the one that BITNET_TRAIN_ISA names.
+"""Which kernels run: the best of this CPU, or those that BITNET_TRAIN_ISA and BITNET_TRAIN_KERNEL name.
 
-The choice is made at first use and is the only mutable state of this package. Every choice gives the same bits, so
-forcing one is for tests, timings and bug reports.
+BITNET_TRAIN_ISA names an instruction set; where it has no kernel for a weight, the next lower one is used.
+BITNET_TRAIN_KERNEL names a kind of kernel ("lookup", "vnni", "popcount", ...), used wherever it accepts the weight. A
+weight is packed for one kernel, so the choice counts when weights are loaded. It is made at first use and is the only
+mutable state of this package. Every choice gives the same bits: forcing one is for tests, timings and bug reports.
 """
 
 from __future__ import annotations
@@ -21,9 +23,10 @@ else:
     core, _IMPORT_FAILURE = _core, ""
 
 ENVIRONMENT_VARIABLE = "BITNET_TRAIN_ISA"
+KERNEL_VARIABLE = "BITNET_TRAIN_KERNEL"
 REFERENCE = "reference"
 
-_chosen: str | None = None
+_chosen: tuple[str, str] | None = None
 
 
 def available_isas() -> tuple[str, ...]:
@@ -32,25 +35,52 @@ def available_isas() -> tuple[str, ...]:
 
 
 def backend() -> str:
-    """Return the kernel that runs: "avx512", "avx2", "popcnt", "portable" or "reference".
+    """Return the instruction set in use: "avx512", "avx2", "neon", ..., "portable" or "reference".
 
-    Raises KernelError when BITNET_TRAIN_ISA names something else than `available_isas()`.
+    Raises KernelError when BITNET_TRAIN_ISA or BITNET_TRAIN_KERNEL name what is not there.
     """
-    global _chosen
     if _chosen is None:
-        _chosen = _choose(os.environ.get(ENVIRONMENT_VARIABLE, ""))
-    return _chosen
+        _use(_choose(os.environ.get(ENVIRONMENT_VARIABLE, "")), _checked_kernel(os.environ.get(KERNEL_VARIABLE, "")))
+    assert _chosen is not None
+    return _chosen[0]
+
+
+def kernel_names() -> tuple[str, ...]:
+    """Return the names of the kernels that this machine can run, as BITNET_TRAIN_KERNEL takes them."""
+    rows = core.kernels() if core else []
+    return tuple(dict.fromkeys(name for name, _isa, runs in rows if runs))
 
 
 @contextmanager
-def forced_isa(isa: str) -> Iterator[None]:
-    """Run the body of a `with` statement on one of `available_isas()`; KernelError for any other."""
-    global _chosen
-    before, _chosen = _chosen, _checked(isa, "forced_isa")
+def forced_isa(isa: str, kernel: str = "") -> Iterator[None]:
+    """Pack weights for one of `available_isas()`, and one of `kernel_names()`, in the body of a `with` statement.
+
+    Raises KernelError for any other name.
+    """
+    backend()
+    assert _chosen is not None
+    before = _chosen
+    _use(_checked(isa, "forced_isa"), _checked_kernel(kernel))
     try:
         yield
     finally:
-        _chosen = before
+        _use(*before)
+
+
+def _use(isa: str, kernel: str) -> None:
+    global _chosen
+    _chosen = isa, kernel
+    if core:
+        core.prefer("" if isa == REFERENCE else isa, kernel)
+
+
+def _checked_kernel(name: str) -> str:
+    if not name or name in kernel_names():
+        return name
+    raise KernelError(
+        f"`{KERNEL_VARIABLE}={name}` is not a kernel of this machine. Allowed here: {', '.join(kernel_names())}. "
+        f"Unset {KERNEL_VARIABLE} to let the shape of each weight decide."
+    )
 
 
 def _choose(forced: str) -> str:

@@ -1,156 +1,214 @@
 """The torch operators over the compiled kernels: `bitnet_train::packed_linear` and `bitnet_train::packed_dot`.
 
-Both take integer codes and packed weights and keep the float contract of `reference.py` bit for bit, whichever kernel
-runs. They work under `torch.compile` and with fake tensors, on any device (the compiled kernels on the CPU, the
-reference elsewhere), and are not differentiable: training goes through the quantiser, not through packed weights.
+A weight is packed once, at load: `pack` chooses the best kernel for its shape and scheme, and arranges bits and scales
+in one linear stream in the order in which that kernel reads them. `packed_linear` quantises float activations and
+multiplies; it keeps the float contract of `reference.py` bit for bit, whichever kernel runs. Both operators work under
+`torch.compile` and with fake tensors, on any device (the compiled kernels on the CPU, the reference elsewhere), and are
+not differentiable: training goes through the quantiser, not through packed weights.
 
-Shapes: T tokens, N outputs, K inputs, P planes, G groups per row, W words per group.
+Shapes: T tokens, N outputs, K inputs, P planes, G groups per row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from bitnet_train.errors import KernelError
-from bitnet_train.formats.planes import NUM_PLANES
+from bitnet_train.formats.planes import NUM_PLANES, row_bytes, unpack_planes
 from bitnet_train.kernels import reference
 from bitnet_train.kernels.isa import REFERENCE, available_isas, backend, core, forced_isa
 from bitnet_train.kernels.reference import count_groups
-from bitnet_train.kernels.words import repack, unpack_words, words_per_group
+from bitnet_train.quant.activation import quantize_activation
+from bitnet_train.quant.scheme import ActivationScheme
 
-__all__ = ["ACTIVATIONS", "available_isas", "backend", "forced_isa", "packed_dot", "packed_linear", "repack"]
+__all__ = [
+    "ACTIVATIONS",
+    "PackedWeight",
+    "available_isas",
+    "backend",
+    "forced_isa",
+    "pack",
+    "packed_dot",
+    "packed_linear",
+    "unpack",
+]
 
-ACTIVATIONS = ("int8", "sign")
+ACTIVATIONS = ("int8", "int4", "sign")
 """Activation schemes that have integer kernels."""
 
+_ALIGNMENT_BYTES = 64
 
-def packed_linear(
-    x_codes: Tensor,
-    x_scale: Tensor,
-    words: Tensor,
-    w_scale: Tensor,
-    bias: Tensor | None,
-    num_inputs: int,
-    group_size: int,
-    weight_name: str,
-    activation_name: str,
-) -> Tensor:
-    """Return y float32 [T, N] = rescale(x_codes . codes of words), equal to `reference.linear` bit for bit.
 
-    x_codes int8 [T, K] (for "sign": only -1 and +1), x_scale float32 [T, 1], words int64 [P, N, G, W] from `repack`,
-    w_scale float32 [N, G] or [1, 1], bias float32 [N] or None, all contiguous and on one device. Uses at most
-    `torch.get_num_threads()` threads; the result does not depend on their number.
+@dataclass(frozen=True)
+class PackedWeight:
+    """What a kernel needs to know of a weight besides its stream. `kernel` is "lookup.avx512" and the like.
 
-    Raises KernelError for any other shape, dtype, stride, scheme or instruction set.
+    With the kernel "reference" the stream is `planes_v1` followed by the scales, float32 [N, G].
     """
-    return torch.ops.bitnet_train.packed_linear(
-        x_codes, x_scale, words, w_scale, bias, num_inputs, group_size, weight_name, activation_name
-    )
+
+    kernel: str
+    num_outputs: int
+    num_inputs: int
+    group_size: int
+    weight_name: str
+    activation_name: str
+    half_scales: bool
+
+    @property
+    def num_groups(self) -> int:
+        """G, scale groups per row."""
+        return self.num_inputs // self.group_size
+
+    @property
+    def spec(self) -> tuple[int, int, int, str, str, bool]:
+        """The description as the compiled module takes it."""
+        sizes = (self.num_outputs, self.num_inputs, self.group_size)
+        return (*sizes, self.weight_name, self.activation_name, self.half_scales)
 
 
-def packed_dot(
-    x_codes: Tensor, words: Tensor, num_inputs: int, group_size: int, weight_name: str, activation_name: str
-) -> Tensor:
-    """Return the exact products int32 [T, N, G] that `packed_linear` rescales, equal to `reference.grouped_dot`.
+def pack(
+    planes: Tensor, scale: Tensor, num_inputs: int, group_size: int, weight_name: str, activation_name: str
+) -> tuple[Tensor, PackedWeight]:
+    """Arrange `planes_v1` uint8 [P, N, bytes] and scale float32 [N, G] or [1, 1] for the best kernel of this machine.
 
-    Arguments and errors as in `packed_linear`.
+    Returns the stream, uint8 [bytes], and its description. Raises KernelError for a scheme without an integer kernel,
+    for scales of another shape, and when `group_size` does not divide `num_inputs`; FormatError for damaged planes.
     """
-    return torch.ops.bitnet_train.packed_dot(x_codes, words, num_inputs, group_size, weight_name, activation_name)
-
-
-def _packed_linear(
-    x_codes: Tensor,
-    x_scale: Tensor,
-    words: Tensor,
-    w_scale: Tensor,
-    bias: Tensor | None,
-    num_inputs: int,
-    group_size: int,
-    weight_name: str,
-    activation_name: str,
-) -> Tensor:
-    _check_codes(x_codes, words, num_inputs, group_size, weight_name, activation_name)
-    _check_factors(x_codes, x_scale, words, w_scale, bias)
+    _check_scheme(weight_name, activation_name)
+    num_groups, num_outputs = count_groups(num_inputs, group_size), planes.shape[1]
+    if scale.shape != (1, 1) or num_groups != 1:
+        _check("scale", scale, torch.float32, (num_outputs, num_groups), scale.device)
+    names = (num_outputs, num_inputs, group_size, weight_name, activation_name)
+    unpack_planes(planes, num_inputs, weight_name)  # refuses bytes that no packer writes
     isa = backend()
-    if core is None or isa == REFERENCE or x_codes.device.type != "cpu":
-        codes = unpack_words(words, group_size, weight_name)
-        return reference.linear(x_codes, x_scale, codes, w_scale, bias, group_size)
-    out = torch.empty(x_codes.shape[0], words.shape[1])
-    core.packed_linear(
-        isa,
-        x_codes.numpy(),
-        x_scale.detach().numpy(),
-        words.numpy(),
-        w_scale.detach().numpy(),
-        None if bias is None else bias.detach().numpy(),
-        out.numpy(),
-        group_size,
-        activation_name == "sign",
-        torch.get_num_threads(),
-    )
+    if core is None or isa == REFERENCE:
+        full = scale.expand(num_outputs, num_groups).contiguous()
+        stream = torch.cat([planes.reshape(-1), full.reshape(-1).view(torch.uint8)])
+        return stream, PackedWeight(REFERENCE, *names, half_scales=False)
+    arrays = planes.contiguous().numpy(force=True), scale.contiguous().numpy(force=True)
+    threads = torch.get_num_threads()
+    stream, kernel, half = core.pack(*arrays, num_inputs, group_size, weight_name, activation_name, threads)
+    return torch.from_numpy(stream), PackedWeight(kernel, *names, half_scales=half)
+
+
+def unpack(stream: Tensor, weight: PackedWeight) -> tuple[Tensor, Tensor]:
+    """Return codes int8 [N, K] and scale float32 [N, G] of a stream, on its device: the inverse of `pack`."""
+    num_outputs, num_inputs = weight.num_outputs, weight.num_inputs
+    if weight.kernel == REFERENCE:
+        scale_bytes = 4 * num_outputs * weight.num_groups
+        planes = stream[:-scale_bytes].reshape(NUM_PLANES[weight.weight_name], num_outputs, row_bytes(num_inputs))
+        scale = stream[-scale_bytes:].clone().view(torch.float32).reshape(num_outputs, weight.num_groups)
+        return unpack_planes(planes, num_inputs, weight.weight_name).to(stream.device), scale
+    assert core is not None, "a stream of a compiled kernel needs the compiled module"
+    codes = np.empty((num_outputs, num_inputs), np.int8)
+    scale = np.empty((num_outputs, weight.num_groups), np.float32)
+    core.unpack(weight.kernel, weight.spec, _readable(stream), codes, scale)
+    return torch.from_numpy(codes).to(stream.device), torch.from_numpy(scale).to(stream.device)
+
+
+def packed_linear(x: Tensor, stream: Tensor, bias: Tensor | None, weight: PackedWeight) -> Tensor:
+    """Return y float32 [T, N] of x float32 [T, K]: quantised per token, multiplied, rescaled.
+
+    Equal bit for bit to `reference.linear` of the codes and scales of `quantize_activation`. `stream` and `weight` come
+    from `pack`, bias is float32 [N] or None; all contiguous and on one device. Uses at most `torch.get_num_threads()`
+    threads; the result does not depend on their number.
+
+    Raises KernelError for any other shape, dtype or stride.
+    """
+    return torch.ops.bitnet_train.packed_linear(x, stream, bias, weight.kernel, *weight.spec)
+
+
+def packed_dot(x_codes: Tensor, stream: Tensor, weight: PackedWeight) -> Tensor:
+    """Return the exact products int32 [T, N, G] of x_codes int8 [T, K], equal to `reference.grouped_dot`.
+
+    Codes must be those of the activation scheme (for "sign" only -1 and +1, for "int4" -8 to 7). Errors as above.
+    """
+    return torch.ops.bitnet_train.packed_dot(x_codes, stream, weight.kernel, *weight.spec)
+
+
+_WEIGHT = (
+    "str kernel, int num_outputs, int num_inputs, int group_size, str weight_name, str activation_name, "
+    "bool half_scales"
+)
+_WeightArguments = str | int | bool
+
+
+def _packed_linear(x: Tensor, stream: Tensor, bias: Tensor | None, *arguments: _WeightArguments) -> Tensor:
+    weight = _weight(arguments)
+    _check_linear(x, stream, bias, weight)
+    if core is None or weight.kernel == REFERENCE or x.device.type != "cpu":
+        x_codes, x_scale = quantize_activation(x, ActivationScheme(weight.activation_name))  # type: ignore[arg-type]
+        codes, scale = unpack(stream, weight)
+        return reference.linear(x_codes, x_scale, codes, scale, bias, weight.group_size)
+    out = torch.empty(x.shape[0], weight.num_outputs)
+    bias_array = None if bias is None else bias.detach().numpy()
+    arrays = _readable(stream), x.detach().numpy(), bias_array, out.numpy()
+    core.packed_linear(weight.kernel, weight.spec, *arrays, torch.get_num_threads())
     return out
 
 
-def _packed_dot(
-    x_codes: Tensor, words: Tensor, num_inputs: int, group_size: int, weight_name: str, activation_name: str
-) -> Tensor:
-    _check_codes(x_codes, words, num_inputs, group_size, weight_name, activation_name)
-    isa = backend()
-    if core is None or isa == REFERENCE or x_codes.device.type != "cpu":
-        return reference.grouped_dot(x_codes, unpack_words(words, group_size, weight_name), group_size)
-    out = torch.empty(x_codes.shape[0], *words.shape[1:3], dtype=torch.int32)
-    sign, threads = activation_name == "sign", torch.get_num_threads()
-    core.packed_dot(isa, x_codes.numpy(), words.numpy(), out.numpy(), group_size, sign, threads)
+def _packed_dot(x_codes: Tensor, stream: Tensor, *arguments: _WeightArguments) -> Tensor:
+    weight = _weight(arguments)
+    _check_dot(x_codes, stream, weight)
+    if core is None or weight.kernel == REFERENCE or x_codes.device.type != "cpu":
+        return reference.grouped_dot(x_codes, unpack(stream, weight)[0], weight.group_size)
+    out = torch.empty(x_codes.shape[0], weight.num_outputs, weight.num_groups, dtype=torch.int32)
+    arrays = _readable(stream), x_codes.numpy(), out.numpy()
+    core.packed_dot(weight.kernel, weight.spec, *arrays, torch.get_num_threads())
     return out
 
 
-def _fake_packed_linear(
-    x_codes: Tensor,
-    x_scale: Tensor,
-    words: Tensor,
-    w_scale: Tensor,
-    bias: Tensor | None,
-    num_inputs: int,
-    group_size: int,
-    weight_name: str,
-    activation_name: str,
-) -> Tensor:
-    _check_codes(x_codes, words, num_inputs, group_size, weight_name, activation_name)
-    _check_factors(x_codes, x_scale, words, w_scale, bias)
-    return x_scale.new_empty(x_codes.shape[0], words.shape[1])
+def _fake_packed_linear(x: Tensor, stream: Tensor, bias: Tensor | None, *arguments: _WeightArguments) -> Tensor:
+    weight = _weight(arguments)
+    _check_linear(x, stream, bias, weight)
+    return x.new_empty(x.shape[0], weight.num_outputs)
 
 
-def _fake_packed_dot(
-    x_codes: Tensor, words: Tensor, num_inputs: int, group_size: int, weight_name: str, activation_name: str
-) -> Tensor:
-    _check_codes(x_codes, words, num_inputs, group_size, weight_name, activation_name)
-    return x_codes.new_empty(x_codes.shape[0], *words.shape[1:3], dtype=torch.int32)
+def _fake_packed_dot(x_codes: Tensor, stream: Tensor, *arguments: _WeightArguments) -> Tensor:
+    weight = _weight(arguments)
+    _check_dot(x_codes, stream, weight)
+    return x_codes.new_empty(x_codes.shape[0], weight.num_outputs, weight.num_groups, dtype=torch.int32)
 
 
-def _check_codes(
-    x_codes: Tensor, words: Tensor, num_inputs: int, group_size: int, weight_name: str, activation_name: str
-) -> None:
+def _weight(arguments: tuple[_WeightArguments, ...]) -> PackedWeight:
+    return PackedWeight(*arguments)  # type: ignore[arg-type]
+
+
+def _readable(stream: Tensor) -> np.ndarray:
+    """Return the bytes of a stream on the CPU, where kernels may read them: a moved or loaded one may be misaligned."""
+    stream = stream.cpu()
+    if stream.data_ptr() % _ALIGNMENT_BYTES == 0:
+        return stream.numpy()
+    room = np.empty(stream.numel() + _ALIGNMENT_BYTES, np.uint8)
+    start = -room.ctypes.data % _ALIGNMENT_BYTES
+    aligned = room[start : start + stream.numel()]
+    aligned[:] = stream.numpy()
+    return aligned
+
+
+def _check_linear(x: Tensor, stream: Tensor, bias: Tensor | None, weight: PackedWeight) -> None:
+    _check("x", x, torch.float32, (None, weight.num_inputs), x.device)
+    _check("stream", stream, torch.uint8, (None,), x.device)
+    if bias is not None:
+        _check("bias", bias, torch.float32, (weight.num_outputs,), x.device)
+
+
+def _check_dot(x_codes: Tensor, stream: Tensor, weight: PackedWeight) -> None:
+    _check("x_codes", x_codes, torch.int8, (None, weight.num_inputs), x_codes.device)
+    _check("stream", stream, torch.uint8, (None,), x_codes.device)
+
+
+def _check_scheme(weight_name: str, activation_name: str) -> None:
     if weight_name not in NUM_PLANES or activation_name not in ACTIVATIONS:
         raise KernelError(
             f"No integer kernel for weights {weight_name!r} with activations {activation_name!r}. "
             f"Allowed: {', '.join(NUM_PLANES)} with {', '.join(ACTIVATIONS)}."
         )
-    num_groups = count_groups(num_inputs, group_size)
-    _check("x_codes", x_codes, torch.int8, (None, num_inputs), x_codes.device)
-    words_shape = (NUM_PLANES[weight_name], None, num_groups, words_per_group(group_size))
-    _check("words", words, torch.int64, words_shape, x_codes.device)
-
-
-def _check_factors(x_codes: Tensor, x_scale: Tensor, words: Tensor, w_scale: Tensor, bias: Tensor | None) -> None:
-    _, num_outputs, num_groups, _ = words.shape
-    _check("x_scale", x_scale, torch.float32, (x_codes.shape[0], 1), x_codes.device)
-    if w_scale.shape != (1, 1) or w_scale.dtype != torch.float32:
-        _check("w_scale", w_scale, torch.float32, (num_outputs, num_groups), x_codes.device)
-    if bias is not None:
-        _check("bias", bias, torch.float32, (num_outputs,), x_codes.device)
 
 
 def _check(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int | None, ...], device: torch.device) -> None:
@@ -164,7 +222,7 @@ def _check(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int | Non
     raise KernelError(
         f"`{name}` must be {_short(dtype)} [{wanted}], contiguous, on {device}; got {_short(tensor.dtype)} "
         f"{list(tensor.shape)} with strides {list(tensor.stride())} on {tensor.device}. "
-        "Quantise activations to int8 codes, make weights with `repack`, and call `.contiguous()`."
+        "Make streams with `pack`, and call `.float().contiguous()` on the input."
     )
 
 
@@ -181,14 +239,6 @@ def _register(signature: str, kernel: Callable[..., Tensor], fake: Callable[...,
 
 _LIBRARY = torch.library.Library("bitnet_train", "FRAGMENT")
 _register(
-    "packed_linear(Tensor x_codes, Tensor x_scale, Tensor words, Tensor w_scale, Tensor? bias, int num_inputs, "
-    "int group_size, str weight_name, str activation_name) -> Tensor",
-    _packed_linear,
-    _fake_packed_linear,
+    f"packed_linear(Tensor x, Tensor stream, Tensor? bias, {_WEIGHT}) -> Tensor", _packed_linear, _fake_packed_linear
 )
-_register(
-    "packed_dot(Tensor x_codes, Tensor words, int num_inputs, int group_size, str weight_name, str activation_name) "
-    "-> Tensor",
-    _packed_dot,
-    _fake_packed_dot,
-)
+_register(f"packed_dot(Tensor x_codes, Tensor stream, {_WEIGHT}) -> Tensor", _packed_dot, _fake_packed_dot)

@@ -8,17 +8,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from bitnet_train.model.version_cache import VersionCache
-from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
+from bitnet_train.quant.scheme import ActivationScheme, LayerKind, WeightScheme
 from bitnet_train.quant.surrogate import Surrogate
 from bitnet_train.quant.weight import absmean_scale, quantize, round_scale
-
-LayerKind = Literal["linear", "embedding"]
 
 
 class BitLayer(nn.Module):

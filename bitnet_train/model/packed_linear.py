@@ -1,4 +1,4 @@
-"""A linear layer that holds only packed weights and runs on the popcount kernels: BitLinear for inference.
+"""A linear layer that holds only packed weights and runs on the integer kernels: BitLinear for inference.
 
     x -> (codes, scale) per token -> integer product with the packed weight bits -> float32 rescale -> dtype of x
 
@@ -13,9 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bitnet_train.kernels.ops import packed_linear, repack
-from bitnet_train.kernels.words import unpack_words
-from bitnet_train.quant.activation import quantize_activation
+from bitnet_train.formats.planes import unpack_planes
+from bitnet_train.kernels.ops import PackedWeight, pack, packed_linear, unpack
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 from bitnet_train.quant.weight import dequantize
 
@@ -23,32 +22,30 @@ from bitnet_train.quant.weight import dequantize
 class PackedLinear(nn.Module):
     """Linear layer [.., K] -> [.., N] over packed weights.
 
-    Buffers: `words` int64 [P, N, G, W] (see `kernels.words`), `w_scale` float32 of `weight_scheme.scale_shape(N, K)`,
-    `bias` float32 [N] or None; `dense` float32 [N, K] only with activation "none", not saved.
+    Buffers: `stream` uint8 [bytes], codes and scales as the kernel of `weight` reads them; `bias` float32 [N] or None.
+    With activation "none" instead of the stream: `dense` float32 [N, K], not saved.
     """
 
-    words: Tensor
-    w_scale: Tensor
+    stream: Tensor | None
     bias: Tensor | None
     dense: Tensor | None
 
     def __init__(
         self,
-        words: Tensor,
-        scale: Tensor,
-        bias: Tensor | None,
+        num_outputs: int,
         num_inputs: int,
         weight_scheme: WeightScheme,
         activation: ActivationScheme,
+        bias: Tensor | None,
+        packed: tuple[Tensor, PackedWeight] | None,
+        dense: Tensor | None,
     ) -> None:
         super().__init__()
-        self.in_features, self.out_features = num_inputs, words.shape[1]
+        self.in_features, self.out_features = num_inputs, num_outputs
         self.weight_scheme, self.activation = weight_scheme, activation
-        self.group_size = weight_scheme.inputs_per_scale(num_inputs)
-        self.register_buffer("words", words)
-        self.register_buffer("w_scale", scale.float().contiguous())
+        stream, self.weight = packed or (None, None)
+        self.register_buffer("stream", stream)
         self.register_buffer("bias", None if bias is None else bias.float().contiguous())
-        dense = dequantize(self.codes(), self.w_scale) if activation.name == "none" else None
         self.register_buffer("dense", dense, persistent=False)
 
     @classmethod
@@ -66,37 +63,36 @@ class PackedLinear(nn.Module):
         Raises FormatError for damaged planes, ValueError when scale or bias do not fit them.
         """
         num_outputs = planes.shape[1]
-        words = repack(planes, num_inputs, weight_scheme.inputs_per_scale(num_inputs), weight_scheme.name)
         _require_shape("scale", scale, weight_scheme.scale_shape(num_outputs, num_inputs))
         if bias is not None:
             _require_shape("bias", bias, (num_outputs,))
-        return cls(words, scale, bias, num_inputs, weight_scheme, activation)
-
-    def codes(self) -> Tensor:
-        """The weight codes, int8 [N, K]."""
-        return unpack_words(self.words, self.group_size, self.weight_scheme.name)
+        packed = dense = None
+        if activation.name == "none":
+            dense = dequantize(unpack_planes(planes, num_inputs, weight_scheme.name), scale.float())
+        else:
+            group_size = weight_scheme.inputs_per_scale(num_inputs)
+            packed = pack(planes, scale.float(), num_inputs, group_size, weight_scheme.name, activation.name)
+        return cls(num_outputs, num_inputs, weight_scheme, activation, bias, packed, dense)
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         """x float [.., K] to [.., N] in the dtype of x; float32 inside, whatever autocast says."""
         with torch.autocast(x.device.type, enabled=False):
             rows = x.reshape(-1, self.in_features).float()
-            y = self._integer_product(rows) if self.dense is None else F.linear(rows, self.dense, self.bias)
+            y = self._product(rows)
         return y.reshape(*x.shape[:-1], self.out_features).to(x.dtype)
 
-    def _integer_product(self, rows: Tensor) -> Tensor:
-        codes, scale = quantize_activation(rows, self.activation)
-        return packed_linear(
-            codes.contiguous(),
-            scale.contiguous(),
-            self.words,
-            self.w_scale,
-            self.bias,
-            self.in_features,
-            self.group_size,
-            self.weight_scheme.name,
-            self.activation.name,
-        )
+    def codes(self) -> Tensor:
+        """The weight codes, int8 [N, K], as the kernel's stream holds them; not with activation "none"."""
+        assert self.stream is not None, "a layer without integer activations keeps its dense weight only"
+        assert self.weight is not None
+        return unpack(self.stream, self.weight)[0]
+
+    def _product(self, rows: Tensor) -> Tensor:
+        if self.stream is None or self.weight is None:
+            assert self.dense is not None
+            return F.linear(rows, self.dense, self.bias)
+        return packed_linear(rows.contiguous(), self.stream, self.bias, self.weight)
 
     def extra_repr(self) -> str:
         """Sizes and schemes, for `print(model)`."""

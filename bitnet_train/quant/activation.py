@@ -1,10 +1,14 @@
 """Layer inputs to codes with one scale per token, always in float32.
 
     int8   s = 127 / max(max|x|, 1e-5);  codes = clamp(round(x * s), -128, 127);  scale = 1 / s      arXiv 2310.11453
+    int4   s = 7 / max(max|x|, 1e-5);    codes = clamp(round(x * s), -8, 7);      scale = 1 / s      arXiv 2411.04965
     sign   codes = where(x >= 0, +1, -1);  scale = mean|x|                                           arXiv 1603.05279
     none   not quantised
 
-Rounding is half to even. A NaN input gives a NaN scale, hence a NaN output: it does not vanish in the integers.
+int4 scales by the maximum, where the paper takes the mean: then it is int8 with fewer codes, and no input is clipped.
+Rounding is half to even. A NaN input gives a NaN scale, hence a NaN output: it does not vanish in the integers. Every
+quotient is rounded once, and the mean is taken in float64 and then rounded: the order of its sum does not show in
+float32 (but for a token in millions), so compiled quantisers (csrc/quantize_token.h) give the same bits.
 """
 
 from __future__ import annotations
@@ -15,7 +19,8 @@ from torch import Tensor
 from bitnet_train.quant.scheme import ActivationScheme
 from bitnet_train.quant.straight_through import straight_through
 
-_SMALLEST_MAXIMUM = 1e-5  # keeps 127 / max finite for an all-zero token; the value of arXiv 2402.17764's reference
+_CODES = {"int8": (-128, 127), "int4": (-8, 7)}
+_SMALLEST_MAXIMUM = 1e-5  # keeps s finite for an all-zero token; the value of arXiv 2402.17764's reference
 
 
 def quantize_activation(x: Tensor, scheme: ActivationScheme) -> tuple[Tensor, Tensor]:
@@ -37,6 +42,8 @@ def fake_quantize_activation(x: Tensor, scheme: ActivationScheme) -> Tensor:
 def _float_codes(x: Tensor, scheme: ActivationScheme) -> tuple[Tensor, Tensor]:
     assert scheme.name != "none", "the `none` scheme has no codes"
     if scheme.name == "sign":
-        return torch.where(x >= 0, 1.0, -1.0), x.abs().mean(dim=-1, keepdim=True)
-    inverse = 127.0 / x.abs().amax(dim=-1, keepdim=True).clamp(min=_SMALLEST_MAXIMUM)
-    return torch.round(x * inverse).clamp_(-128, 127), 1.0 / inverse
+        return torch.where(x >= 0, 1.0, -1.0), x.abs().double().mean(dim=-1, keepdim=True).float()
+    lowest, highest = _CODES[scheme.name]
+    largest = x.abs().amax(dim=-1, keepdim=True).clamp(min=_SMALLEST_MAXIMUM)
+    inverse = torch.full_like(largest, highest) / largest  # `127.0 / largest` would be 127 * (1 / largest) in torch
+    return torch.round(x * inverse).clamp_(lowest, highest), 1.0 / inverse

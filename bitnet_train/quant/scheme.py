@@ -1,7 +1,7 @@
 """Which numbers a tensor may take: two small frozen descriptions and the tables that tests run over.
 
     weights       w_NK ~ scale * codes       binary {-1, +1}, ternary {-1, 0, +1}
-    activations   x_TK ~ scale * codes       int8 per token, sign (1 bit) per token, none (left as float)
+    activations   x_TK ~ scale * codes       int8 or int4 per token, sign (1 bit) per token, none (float)
 
 A weight scale covers the whole tensor, one output row, or one group of `group_size` inputs of a row. It is kept as
 float32 but rounded to `scale_dtype` inside the training forward, so that a target which stores fp16 loses nothing.
@@ -13,18 +13,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
-
-import torch
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from bitnet_train.errors import ConfigError, ConversionError
 
+if TYPE_CHECKING:
+    import torch
+
 WeightName = Literal["binary", "ternary"]
 Granularity = Literal["tensor", "row", "group"]
-ActivationName = Literal["int8", "sign", "none"]
+ActivationName = Literal["int8", "int4", "sign", "none"]
 ScaleDtype = Literal["float16", "float32"]
-
-_TORCH_SCALE_DTYPES: dict[str, torch.dtype] = {"float16": torch.float16, "float32": torch.float32}
+LayerKind = Literal["linear", "embedding"]
 
 
 def _require_member(key: str, value: object, allowed: tuple[str, ...]) -> None:
@@ -63,8 +63,10 @@ class WeightScheme:
 
     @property
     def torch_scale_dtype(self) -> torch.dtype:
-        """`scale_dtype` as a torch dtype."""
-        return _TORCH_SCALE_DTYPES[self.scale_dtype]
+        """`scale_dtype` as a torch dtype; only this needs torch, so that artefacts are described without it."""
+        import torch
+
+        return {"float16": torch.float16, "float32": torch.float32}[self.scale_dtype]
 
     def inputs_per_scale(self, num_inputs: int) -> int:
         """Number of inputs of a row under one scale: `group_size` for groups, else K."""
@@ -107,7 +109,7 @@ class ActivationScheme:
     """How the input of a 1-bit layer is written as scale times codes, one scale per token."""
 
     name: ActivationName = "int8"
-    """int8: codes -128..127. sign: codes -1, +1. none: the input stays float."""
+    """int8: codes -128..127. int4: codes -8..7. sign: codes -1, +1. none: the input stays float."""
 
     def __post_init__(self) -> None:
         _require_member("activation.name", self.name, get_args(ActivationName))

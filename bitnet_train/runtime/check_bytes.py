@@ -16,6 +16,7 @@ from bitnet_train.exporters.reader import WeightsReader, open_weights, verify_fi
 from bitnet_train.formats.planes import pack_planes, unpack_planes
 from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.progress import track
+from bitnet_train.runtime.check_tables import table_problem
 from bitnet_train.runtime.validation_report import Level
 
 
@@ -28,6 +29,9 @@ def check_bytes(folder: Path, trained: nn.Module | None) -> Level:
     try:
         manifest = verify_files(folder)
         figures = {"files": len(manifest.files), "tensors": len(manifest.tensors), "layers": len(manifest.layers)}
+        if manifest.tables:
+            figures["int8_tables"] = len(manifest.tables)
+            compared += "; its float tables, rounded alike, with the int8 ones" if trained is not None else ""
         with open_weights(folder, manifest) as weights:
             failure = _first_bad_tensor(manifest, weights, trained)
     except FormatError as error:
@@ -46,7 +50,12 @@ def _first_bad_tensor(manifest: Manifest, weights: WeightsReader, trained: nn.Mo
         problem = _layer_problem(layer, weights, trained_layers.get(layer.name))
         if problem:
             return f"{layer.name}: {problem}"
-    return None if trained is None else _first_other_tensor(manifest, weights, trained, set(trained_layers))
+    for table in manifest.tables:
+        problem = table_problem(table, manifest, weights, trained)
+        if problem:
+            return f"{table.name}: {problem}"
+    kept = {*trained_layers, *(table.name for table in manifest.tables)}
+    return None if trained is None else _first_other_tensor(manifest, weights, trained, kept)
 
 
 def _layer_problem(layer: LayerEntry, weights: WeightsReader, trained: Any) -> str | None:

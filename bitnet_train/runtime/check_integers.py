@@ -34,12 +34,15 @@ def check_integers(subject: Subject, folder: Path, isas: Sequence[str]) -> Level
         for layer in track(integer, "Validating integers", len(integer)):
             packed = subject.packed.get_submodule(layer.name)
             assert isinstance(packed, PackedLinear)
-            codes = unpack_planes(weights.read(f"{layer.name}.planes"), layer.num_inputs, layer.scheme.name)
+            planes = weights.read(f"{layer.name}.planes")
+            scale = weights.read(f"{layer.name}.scale").float()
+            codes = unpack_planes(planes, layer.num_inputs, layer.scheme.name)
             x_codes = worst_case_codes(codes, layer.activation.name, generator)
             group = layer.scheme.inputs_per_scale(layer.num_inputs)
             expected = reference.grouped_dot(x_codes, codes, group)
-            num_products += expected.numel() * len(isas)
-            failure = failure or _first_bad_isa(layer, packed, x_codes, expected, isas)
+            num_products += expected.numel() * (1 + len(isas))
+            failure = failure or _loaded_difference(layer, packed, x_codes, expected)
+            failure = failure or _first_bad_isa(layer, planes, scale, x_codes, expected, isas)
     detail = f"kernel with the exact oracle, all ones, extremes and random codes{_left_out(subject.manifest.layers)}"
     figures = {"layers": len(integer), "products": num_products, "isas": " ".join(isas)}
     return Level("integers", detail, figures, failure)
@@ -56,7 +59,7 @@ def _left_out(layers: Sequence[LayerEntry]) -> str:
 def worst_case_codes(w_codes: Tensor, activation: str, generator: torch.Generator) -> Tensor:
     """Return activation codes int8 [T, K]: the extremes in every position, aligned with a weight row, and random ones.
 
-    With x aligned with row 0 the first sum is as large as a sum can be: K * 128 for int8, K for sign.
+    With x aligned with row 0 the first sum is as large as a sum can be: K * 128 for int8, K * 8 for int4, K for sign.
     """
     num_inputs = w_codes.shape[1]
     row = w_codes[:1].to(torch.int16)
@@ -64,28 +67,40 @@ def worst_case_codes(w_codes: Tensor, activation: str, generator: torch.Generato
         fixed = [torch.ones(1, num_inputs), -torch.ones(1, num_inputs), torch.where(row >= 0, 1, -1)]
         random = 2 * torch.randint(0, 2, (_NUM_RANDOM_TOKENS, num_inputs), generator=generator) - 1
     else:
-        fixed = [torch.full((1, num_inputs), 127), torch.full((1, num_inputs), -128), torch.where(row > 0, 127, -128)]
-        random = torch.randint(-128, 128, (_NUM_RANDOM_TOKENS, num_inputs), generator=generator)
+        lowest, highest = (-128, 127) if activation == "int8" else (-8, 7)
+        extremes = [torch.full((1, num_inputs), highest), torch.full((1, num_inputs), lowest)]
+        fixed = [*extremes, torch.where(row > 0, highest, lowest)]
+        random = torch.randint(lowest, highest + 1, (_NUM_RANDOM_TOKENS, num_inputs), generator=generator)
     return torch.cat([*(part.to(torch.int8) for part in fixed), random.to(torch.int8)])
 
 
+def _loaded_difference(layer: LayerEntry, packed: PackedLinear, x_codes: Tensor, expected: Tensor) -> str | None:
+    """Compare the integers of the layer as it was loaded, for the kernel in use."""
+    assert packed.stream is not None
+    assert packed.weight is not None
+    actual = ops.packed_dot(x_codes, packed.stream, packed.weight)
+    if torch.equal(actual, expected):
+        return None
+    return f"{layer.name}: {packed.weight.kernel} {_first_difference(actual, expected)}"
+
+
 def _first_bad_isa(
-    layer: LayerEntry, packed: PackedLinear, x_codes: Tensor, expected: Tensor, isas: Sequence[str]
+    layer: LayerEntry, planes: Tensor, scale: Tensor, x_codes: Tensor, expected: Tensor, isas: Sequence[str]
 ) -> str | None:
+    """Pack the layer for each instruction set and compare its integers; name the first that differ."""
+    group = layer.scheme.inputs_per_scale(layer.num_inputs)
     for isa in isas:
         with ops.forced_isa(isa):
-            actual = ops.packed_dot(
-                x_codes,
-                packed.words,
-                layer.num_inputs,
-                layer.scheme.inputs_per_scale(layer.num_inputs),
-                layer.scheme.name,
-                layer.activation.name,
-            )
+            packed = ops.pack(planes, scale, layer.num_inputs, group, layer.scheme.name, layer.activation.name)
+        actual = ops.packed_dot(x_codes, *packed)
         if not torch.equal(actual, expected):
-            token, output, group = torch.nonzero(actual != expected)[0].tolist()
-            return (
-                f"{layer.name}: {isa} gives {int(actual[token, output, group])} instead of "
-                f"{int(expected[token, output, group])} at token {token}, output {output}, group {group}"
-            )
+            return f"{layer.name}: {isa} {_first_difference(actual, expected)}"
     return None
+
+
+def _first_difference(actual: Tensor, expected: Tensor) -> str:
+    token, output, group = torch.nonzero(actual != expected)[0].tolist()
+    return (
+        f"gives {int(actual[token, output, group])} instead of {int(expected[token, output, group])} at token {token}, "
+        f"output {output}, group {group}"
+    )

@@ -28,8 +28,9 @@ class Subject:
     expected_name: str
 
     def layers(self, model: nn.Module) -> dict[str, nn.Module]:
-        """Return the packed layers of the manifest, or their counterparts, by name."""
-        return {layer.name: model.get_submodule(layer.name) for layer in self.manifest.layers}
+        """Return the packed layers and int8 tables of the manifest, or their counterparts, by name."""
+        entries = (*self.manifest.layers, *self.manifest.tables)
+        return {entry.name: model.get_submodule(entry.name) for entry in entries}
 
 
 @torch.no_grad()

@@ -1,43 +1,37 @@
 """Continue a prompt: Hugging Face's `generate`, greedy unless a temperature is given, with a text stream.
 
 Nothing of the decoding is ours, and nothing of it is hidden: temperature 0 is greedy, any other samples with the
-given seed, and the random state of the caller is left as it was.
+given seed, and the random state of the caller is left as it was. Stop strings are found in the text (`native.written`)
+as the native runtime finds them, so both engines end a text alike.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.generation.streamers import TextStreamer
+from transformers.generation.stopping_criteria import StoppingCriteria, StoppingCriteriaList
 
 from bitnet_train.errors import DataError
+from bitnet_train.runtime.generation import Generation, Sampling
+from bitnet_train.runtime.native.written import Written
+
+__all__ = ["Generation", "generate"]
 
 
-@dataclass(frozen=True)
-class Generation:
-    """A continuation: its text without the prompt, its token ids, and how long it took."""
+class _Writing(StoppingCriteria):
+    """Hands every new token to the text that is being written, and stops where a stop string ends it."""
 
-    text: str
-    token_ids: list[int]
-    num_prompt_tokens: int
-    seconds: float
+    def __init__(self, written: Written) -> None:
+        self._written = written
 
-
-class _CallbackStreamer(TextStreamer):
-    """Hands each finished piece of text to a function."""
-
-    def __init__(self, tokenizer: Any, receive: Callable[[str], object]) -> None:
-        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
-        self._receive = receive
-
-    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-        if text:
-            self._receive(text)
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+        stopped = self._written.push(int(input_ids[0, -1]))
+        return torch.full((input_ids.shape[0],), stopped, dtype=torch.bool, device=input_ids.device)
 
 
 def generate(
@@ -49,8 +43,10 @@ def generate(
     temperature: float = 0.0,
     top_k: int = 0,
     top_p: float = 1.0,
+    min_p: float = 0.0,
     seed: int = 0,
     chat: bool = False,
+    stop: Sequence[str] = (),
     stream: Callable[[str], object] | None = None,
 ) -> Generation:
     """Continue `prompt` by up to `max_new_tokens` tokens.
@@ -62,16 +58,13 @@ def generate(
     prompt
         The text to continue.
     max_new_tokens
-        The most tokens to add; an end-of-text token stops earlier.
-    temperature
-        0: always the likeliest token. Above 0: sample with this temperature.
-    top_k, top_p
-        When sampling, keep the `top_k` likeliest tokens (0: all) and of them the likeliest with total probability
-        `top_p` (1: all).
-    seed
-        Of the sampling; the same seed gives the same text.
+        The most tokens to add; an end-of-text token or a stop string ends earlier.
+    temperature, top_k, top_p, min_p, seed
+        See `Sampling`.
     chat
         Treat `prompt` as a user's message and wrap it in the tokenizer's chat template.
+    stop
+        Strings that end the text, which then ends before them.
     stream
         Called with each piece of text as it comes.
 
@@ -79,14 +72,12 @@ def generate(
     ------
     DataError
         When the prompt is empty, or `chat` is asked of a tokenizer without a chat template.
+    ConfigError
+        When a setting is out of range.
     """
+    sampling = Sampling(temperature, top_k, top_p, min_p, seed)
     inputs = _encode(tokenizer, prompt, chat=chat).to(model.device)
-    streamer = _CallbackStreamer(tokenizer, stream) if stream else None
-    options: dict[str, Any] = {"do_sample": False}
-    if temperature > 0:
-        options = {"do_sample": True, "temperature": temperature, "top_k": top_k, "top_p": top_p}
-    else:
-        options |= {"temperature": None, "top_k": None, "top_p": None}
+    written = Written(lambda ids: str(tokenizer.decode(list(ids), skip_special_tokens=True)), stop, stream)
     start = time.perf_counter()
     with torch.random.fork_rng(devices=[]), torch.inference_mode():
         torch.manual_seed(seed)
@@ -96,16 +87,26 @@ def generate(
             attention_mask=torch.ones_like(inputs),
             max_new_tokens=max_new_tokens,
             pad_token_id=_pad_token_id(model, tokenizer),
-            streamer=streamer,
-            **options,
+            stopping_criteria=StoppingCriteriaList([_Writing(written)]),
+            **_options(sampling),
         )
     seconds = time.perf_counter() - start
-    token_ids = output[0, inputs.shape[1] :].tolist()
-    text = str(tokenizer.decode(token_ids, skip_special_tokens=True))
-    return Generation(text, token_ids, inputs.shape[1], seconds)
+    return Generation(written.finish(), output[0, inputs.shape[1] :].tolist(), inputs.shape[1], seconds)
 
 
-def _encode(tokenizer: PreTrainedTokenizerBase, prompt: str, *, chat: bool) -> torch.Tensor:
+def _options(sampling: Sampling) -> dict[str, Any]:
+    if sampling.is_greedy:
+        return {"do_sample": False, "temperature": None, "top_k": None, "top_p": None, "min_p": None}
+    return {
+        "do_sample": True,
+        "temperature": sampling.temperature,
+        "top_k": sampling.top_k,
+        "top_p": sampling.top_p,
+        "min_p": sampling.min_p or None,
+    }
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, prompt: str, *, chat: bool) -> Tensor:
     if chat:
         if not tokenizer.chat_template:
             raise DataError("This tokenizer has no chat template. Use a chat model, or leave `chat` off.")

@@ -1,8 +1,9 @@
 """`load(folder)`: a Hugging Face model that runs on packed weights, ready for `.generate()`.
 
 The model is built without memory for its parameters (they are on the `meta` device), the packed layers are put in
-place as `PackedLinear` or `PackedEmbedding`, and every other tensor is read from the folder and widened to float32,
-which is exact. So the peak is the packed model plus one tensor, and no float weight of a packed layer ever exists.
+place as `PackedLinear` or `PackedEmbedding`, int8 tables as `Int8Embedding` and `Int8Linear` (a tied pair shares its
+memory), and every other tensor is read from the folder and widened to float32, which is exact. So the peak is the
+packed model plus one tensor, and no float weight of a packed layer or a table ever exists.
 
 Every parameter gets memory of its own from torch's allocator, never a view of the mapped file: float kernels of the
 BLAS libraries may round differently for differently aligned arrays, and a packed model must give the very logits of
@@ -28,11 +29,13 @@ from transformers import (
 )
 
 from bitnet_train.errors import FormatError, KernelError
-from bitnet_train.exporters.manifest import LayerEntry, Manifest
+from bitnet_train.exporters.manifest import LayerEntry, Manifest, TableEntry
 from bitnet_train.exporters.reader import WeightsReader, open_weights, read_manifest, verify_files
+from bitnet_train.model.int8_table import Int8Embedding, Int8Linear, Int8Table
 from bitnet_train.model.packed_embedding import PackedEmbedding
 from bitnet_train.model.packed_linear import PackedLinear
 from bitnet_train.progress import track
+from bitnet_train.quant.scheme import LayerKind
 
 _MIXED = "Files of two folders were mixed, or one was edited: copy the folder again."
 _SAFE_ATTENTION = ("eager", "sdpa")  # what every CPU build of torch has; another kind is left to transformers' default
@@ -62,6 +65,7 @@ def load(path: str | Path, *, verify: bool = True, device: str | torch.device = 
     with open_weights(folder, manifest) as weights:
         for layer in track(manifest.layers, "Loading", len(manifest.layers)):
             _put_layer(model, layer, weights)
+        _put_tables(model, manifest, weights)
         _put_the_rest(model, manifest, weights)
     _check_complete(model)
     _put_generation_config(model, folder, manifest)
@@ -107,11 +111,13 @@ def _empty_model(config: PreTrainedConfig, manifest: Manifest) -> PreTrainedMode
 
 
 def _put_layer(model: nn.Module, layer: LayerEntry, weights: WeightsReader) -> None:
-    replaced = _submodule(model, layer.name)
-    _check_shape(replaced, layer)
-    packed = read_layer(layer, weights)
-    parent, _, leaf = layer.name.rpartition(".")
-    setattr(model.get_submodule(parent), leaf, packed)
+    _check_shape(_submodule(model, layer.name), layer.name, layer.kind, (layer.num_outputs, layer.num_inputs))
+    _put_module(model, layer.name, read_layer(layer, weights))
+
+
+def _put_module(model: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, module)
 
 
 def read_layer(layer: LayerEntry, weights: WeightsReader) -> PackedLinear | PackedEmbedding:
@@ -127,25 +133,50 @@ def read_layer(layer: LayerEntry, weights: WeightsReader) -> PackedLinear | Pack
         raise FormatError(f"{layer.name}: {error}") from error
 
 
-def _check_shape(module: nn.Module, layer: LayerEntry) -> None:
-    fits = type(module) is nn.Embedding if layer.kind == "embedding" else not isinstance(module, nn.Embedding)
+def _put_tables(model: nn.Module, manifest: Manifest, weights: WeightsReader) -> None:
+    kept: dict[str, Int8Table] = {}
+    for table in manifest.tables:
+        _check_shape(_submodule(model, table.name), table.name, table.kind, (table.num_rows, table.num_inputs))
+        stored = manifest.stored_name(f"{table.name}.codes")
+        module = _read_table(table, manifest, weights, kept.get(stored))
+        kept.setdefault(stored, module)
+        _put_module(model, table.name, module)
+
+
+def _read_table(
+    table: TableEntry, manifest: Manifest, weights: WeightsReader, same: Int8Table | None
+) -> Int8Embedding | Int8Linear:
+    """Read one int8 table, or take the memory of the `same` one that was read already."""
+    bias = weights.read(f"{table.name}.bias") if table.has_bias else None
+    try:
+        if same is not None and table.kind == "linear":
+            return Int8Linear.of(same, bias)
+        codes, scale = (weights.read(manifest.stored_name(f"{table.name}.{part}")) for part in ("codes", "scale"))
+        if table.kind == "embedding":
+            return Int8Embedding.from_codes(codes, scale)
+        return Int8Linear.from_codes(codes, scale, bias)
+    except ValueError as error:
+        raise FormatError(f"{table.name}: {error}") from error
+
+
+def _check_shape(module: nn.Module, name: str, kind: LayerKind, shape: tuple[int, int]) -> None:
+    fits = type(module) is nn.Embedding if kind == "embedding" else not isinstance(module, nn.Embedding)
     if not fits:
         raise FormatError(
-            f"{layer.name} is of kind {layer.kind} in the manifest and {type(module).__name__} in the model that "
-            f"config.json describes. {_MIXED}"
+            f"{name} is of kind {kind} in the manifest and {type(module).__name__} in the model that config.json "
+            f"describes. {_MIXED}"
         )
     weight = getattr(module, "weight", None)
-    allowed = {(layer.num_outputs, layer.num_inputs), (layer.num_inputs, layer.num_outputs)}  # Linear and Conv1D
-    if not isinstance(weight, Tensor) or tuple(weight.shape) not in allowed:
-        shape = list(weight.shape) if isinstance(weight, Tensor) else "no weight"
+    if not isinstance(weight, Tensor) or tuple(weight.shape) not in {shape, shape[::-1]}:  # Linear and Conv1D
+        found = list(weight.shape) if isinstance(weight, Tensor) else "no weight"
         raise FormatError(
-            f"{layer.name} is {layer.num_outputs} x {layer.num_inputs} in the manifest and {shape} in the model that "
-            "config.json describes. Copy the folder again."
+            f"{name} is {shape[0]} x {shape[1]} in the manifest and {found} in the model that config.json describes. "
+            "Copy the folder again."
         )
 
 
 def _put_the_rest(model: nn.Module, manifest: Manifest, weights: WeightsReader) -> None:
-    packed = {f"{layer.name}." for layer in manifest.layers}
+    packed = {f"{entry.name}." for entry in (*manifest.layers, *manifest.tables)}
     for name in manifest.tensors:
         prefix, _, leaf = name.rpartition(".")
         if f"{prefix}." in packed:
@@ -157,7 +188,12 @@ def _put_the_rest(model: nn.Module, manifest: Manifest, weights: WeightsReader) 
     for alias, name in manifest.tied.items():
         kept, _, kept_leaf = name.rpartition(".")
         prefix, _, leaf = alias.rpartition(".")
-        _put_tensor(_submodule(model, prefix), leaf, getattr(_submodule(model, kept), kept_leaf), alias)
+        if f"{prefix}." in packed:
+            continue
+        tensor = getattr(_submodule(model, kept), kept_leaf, None)
+        if not isinstance(tensor, Tensor):
+            raise FormatError(f"{alias} is tied to {name}, which is no tensor of the model. {_MIXED}")
+        _put_tensor(_submodule(model, prefix), leaf, tensor, alias)
 
 
 def _put_tensor(module: nn.Module, leaf: str, tensor: Tensor, name: str) -> None:

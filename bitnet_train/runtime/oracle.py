@@ -1,14 +1,23 @@
-"""Stand-ins for packed layers that compute by the reference, for a folder whose trained model is not at hand."""
+"""Stand-ins that compute by the reference: for packed layers, where the trained model is not at hand, and int8 tables.
+
+Of an int8 table the trained model has the float weights. To be compared, it is given stand-ins for a while whose codes
+are made from those weights, not read from the folder: the same rounding, by other means.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bitnet_train.exporters.manifest import LayerEntry
-from bitnet_train.kernels import reference
+from bitnet_train.errors import ConversionError, FormatError
+from bitnet_train.exporters.manifest import LayerEntry, Manifest, TableEntry
+from bitnet_train.kernels import reference, reference_int8
 from bitnet_train.quant.activation import quantize_activation
+from bitnet_train.quant.table import quantize_table
 from bitnet_train.quant.weight import dequantize
 
 
@@ -56,8 +65,60 @@ def oracle(entry: LayerEntry, codes: Tensor, scale: Tensor, bias: Tensor | None)
     return OracleLinear(entry, codes, scale, bias)
 
 
+class OracleInt8Linear(nn.Module):
+    """x [.., K] to [.., V] from codes int8 [V,K] and scale float32 [V], by `kernels.reference_int8`."""
+
+    def __init__(self, codes: Tensor, scale: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self._codes, self._scale, self._bias = codes, scale, bias
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the layer's output in the dtype of x."""
+        y = reference_int8.int8_linear(x.reshape(-1, x.shape[-1]).float(), self._codes, self._scale, self._bias)
+        return y.reshape(*x.shape[:-1], self._codes.shape[0]).to(x.dtype)
+
+
+def table_oracle(entry: TableEntry, codes: Tensor, scale: Tensor, bias: Tensor | None) -> nn.Module:
+    """Return the stand-in for an int8 table; scale float16 or float32 [V]."""
+    if entry.kind == "embedding":
+        return OracleEmbedding(codes, scale.float().unsqueeze(1))
+    return OracleInt8Linear(codes, scale.float(), bias)
+
+
+@contextmanager
+def rounded_tables(model: nn.Module, manifest: Manifest) -> Iterator[None]:
+    """While the block runs, the float tables of `model` that the folder holds in int8 compute as if they were too.
+
+    Raises FormatError when the model has no such table, or it cannot be rounded.
+    """
+    originals = {entry.name: _float_table(model, entry) for entry in manifest.tables}
+    replace_by_oracle(model, {entry.name: _rounded(entry, originals[entry.name]) for entry in manifest.tables})
+    try:
+        yield
+    finally:
+        replace_by_oracle(model, originals)
+
+
+def _float_table(model: nn.Module, entry: TableEntry) -> nn.Module:
+    modules = dict(model.named_modules())
+    weight = getattr(modules.get(entry.name), "weight", None)
+    if not isinstance(weight, Tensor) or tuple(weight.shape) != (entry.num_rows, entry.num_inputs):
+        raise FormatError(f"{entry.name}: the trained model has no {entry.num_rows} x {entry.num_inputs} table there.")
+    return modules[entry.name]
+
+
+def _rounded(entry: TableEntry, module: nn.Module) -> nn.Module:
+    try:
+        codes, scale = quantize_table(module.get_parameter("weight"))
+    except ConversionError as error:
+        raise FormatError(f"{entry.name}: {error}") from error
+    bias = getattr(module, "bias", None)
+    return table_oracle(entry, codes, scale, None if bias is None else bias.detach().float())
+
+
 def replace_by_oracle(model: nn.Module, layers: dict[str, nn.Module]) -> None:
-    """Put the stand-ins where `model` has layers of those names."""
+    """Put modules where `model` has layers of those names."""
     for name, layer in layers.items():
         parent, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(parent), leaf, layer)

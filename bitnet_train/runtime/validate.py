@@ -1,20 +1,25 @@
-"""Prove that a packed folder computes what was trained, at five levels, each finer than the one after it.
+"""Prove that a packed folder computes what was trained, at six levels, each finer than the one after it.
 
     bytes      every file, tensor and plane is what was written; codes and scales are those of the trained model
     integers   the kernel's integer products are the oracle's, on every instruction set this machine has
     layer      on real activations, each layer's output has the bits of the trained layer's output
     logits     the logits of the whole model are those of the trained model
     tokens_and_perplexity   it writes the same text, and is as good on held-out text
+    native     the native runtime computes what the packed model computes, up to rounding (`native/check.py`)
 
-The tolerance is 0, and it is derived, not hoped for. A packed layer and a trained layer in evaluation mode compute the
-same exact integers and then the same float32 operations in the same order (`kernels/reference.py`); every module that
-is not packed is the same torch code on the same float32 values (they are stored exactly), with the same shapes, in
-the same process. So every logit has the same bits, and any difference at all is a defect. This needs the trained model
-in float32 on the CPU; other devices order their sums differently.
+Of the first five the tolerance is 0, and it is derived, not hoped for. A packed layer and a trained layer in evaluation
+mode compute the same exact integers and then the same float32 operations in the same order (`kernels/reference.py`);
+every module that is not packed is the same torch code on the same float32 values (they are stored exactly), with the
+same shapes, in the same process. So every logit has the same bits, and any difference at all is a defect. This needs
+the trained model in float32 on the CPU; other devices order their sums differently.
 
 Same tokens: each prompt is continued greedily by the packed model, and then both models name their likeliest token
 after every prefix of that text. If all agree, greedy decoding of both is the same text, by induction over the tokens.
 The first batch of prompts is also decoded by both models on their own.
+
+Where the folder holds the token embedding or the head in int8, what was trained was rounded on purpose. The trained
+model is then given the same rounding for as long as it is compared (`oracle.rounded_tables`): its own float table, made
+into codes and computed by the reference. So the tolerance stays 0, and what the rounding costs shows in the perplexity.
 
 Without a trained model the folder is compared with itself computed by the reference: that proves the bytes and the
 kernel, not the training, and the report says so.
@@ -23,6 +28,7 @@ kernel, not the training, and the report says so.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -37,8 +43,10 @@ from bitnet_train.model.converted import load_converted
 from bitnet_train.runtime.check_bytes import check_bytes
 from bitnet_train.runtime.check_integers import check_integers
 from bitnet_train.runtime.check_model import Subject, check_layers, check_logits, check_tokens
+from bitnet_train.runtime.check_tables import add_table_products
 from bitnet_train.runtime.load import load, load_tokenizer
-from bitnet_train.runtime.oracle import oracle, replace_by_oracle
+from bitnet_train.runtime.native.check import check_native
+from bitnet_train.runtime.oracle import oracle, replace_by_oracle, rounded_tables, table_oracle
 from bitnet_train.runtime.prompts import Texts, validation_texts
 from bitnet_train.runtime.validation_report import LEVEL_NAMES, Level, ValidationReport
 
@@ -54,9 +62,10 @@ def validate(
     new_tokens: int = 16,
     num_tokens: int = 2048,
     all_isas: bool = True,
+    native_tokens: int = 16,
     progress: Callable[[str], object] | None = None,
 ) -> ValidationReport:
-    """Check the packed folder at `path` at all five levels; nothing is raised for a folder that fails.
+    """Check the packed folder at `path` at all six levels; nothing is raised for a folder that fails.
 
     Parameters
     ----------
@@ -73,6 +82,8 @@ def validate(
         Tokens of held-out text for the perplexity.
     all_isas
         Prove the integers on every instruction set of this machine; False: only on the one in use.
+    native_tokens
+        Tokens that the native runtime and torch both continue each of ten prompts by.
     progress
         Called with the name of each level when it starts.
     """
@@ -82,23 +93,27 @@ def validate(
     name = "the trained model" if trained is not None else _REFERENCE_NAME
     announce(LEVEL_NAMES[0])
     levels = [check_bytes(folder, trained)]
-    try:
-        subject = _subject(folder, trained, name)
-    except FormatError as error:
-        levels += [Level(missed, f"not run: {error}", {}, f"not run: {error}") for missed in LEVEL_NAMES[1:]]
-        return ValidationReport(str(path), name, tuple(levels))
-    texts = _texts(folder, subject, prompts, num_prompts, num_tokens)
-    isas = ops.available_isas() if all_isas else (ops.backend(),)
-    steps: dict[str, Callable[[], Level]] = {
-        "integers": lambda: check_integers(subject, folder, isas),
-        "layer": lambda: check_layers(subject, texts.prompts[-1][:1]),
-        "logits": lambda: check_logits(subject, [*texts.prompts, *(row["input_ids"] for row in texts.rows)]),
-        "tokens_and_perplexity": lambda: check_tokens(subject, texts, new_tokens),
-    }
-    for step, run in steps.items():
-        announce(step)
-        levels.append(run())
-    return ValidationReport(str(path), name, tuple(levels))
+    with ExitStack() as until_done:
+        try:
+            subject = _subject(folder, trained, name, until_done)
+        except FormatError as error:
+            levels += [Level(missed, f"not run: {error}", {}, f"not run: {error}") for missed in LEVEL_NAMES[1:]]
+            return ValidationReport(str(path), name, tuple(levels))
+        texts = _texts(folder, subject, prompts, num_prompts, num_tokens)
+        isas = ops.available_isas() if all_isas else (ops.backend(),)
+        steps: dict[str, Callable[[], Level]] = {
+            "integers": lambda: add_table_products(check_integers(subject, folder, isas), subject, isas),
+            "layer": lambda: check_layers(subject, texts.prompts[-1][:1]),
+            "logits": lambda: check_logits(subject, [*texts.prompts, *(row["input_ids"] for row in texts.rows)]),
+            "tokens_and_perplexity": lambda: check_tokens(subject, texts, new_tokens),
+            "native": lambda: check_native(
+                subject, folder, [*texts.prompts, *(row["input_ids"] for row in texts.rows)], native_tokens
+            ),
+        }
+        for step, run in steps.items():
+            announce(step)
+            levels.append(run())
+        return ValidationReport(str(path), subject.expected_name, tuple(levels))
 
 
 def trained_model(against: str | Path | PreTrainedModel | None) -> PreTrainedModel | None:
@@ -119,13 +134,22 @@ def trained_model(against: str | Path | PreTrainedModel | None) -> PreTrainedMod
     return model.eval()
 
 
-def _subject(folder: Path, trained: PreTrainedModel | None, name: str) -> Subject:
+def _subject(folder: Path, trained: PreTrainedModel | None, name: str, until_done: ExitStack) -> Subject:
+    """Load what is compared; a trained model has its tables rounded until `until_done` is left."""
     manifest = read_manifest(folder)
     packed = load(folder, verify=False)
-    if trained is not None:  # a choice of the process, not of the folder: both must sum in the same order
-        packed.set_attn_implementation(trained.config._attn_implementation or "eager")
-    expected = trained if trained is not None else _by_the_reference(folder, manifest)
-    return Subject(manifest, packed, expected, name)
+    if trained is None:
+        return Subject(manifest, packed, _by_the_reference(folder, manifest), name)
+    # a choice of the process, not of the folder: both must sum in the same order
+    packed.set_attn_implementation(trained.config._attn_implementation or "eager")
+    until_done.enter_context(rounded_tables(trained, manifest))
+    return Subject(manifest, packed, trained, name + _rounding(manifest))
+
+
+def _rounding(manifest: Manifest) -> str:
+    """Say which tables of the trained model are compared rounded."""
+    names = " and ".join({"embedding": "token embedding", "linear": "head"}[table.kind] for table in manifest.tables)
+    return f", its {names} rounded to int8 alike" if names else ""
 
 
 def _by_the_reference(folder: Path, manifest: Manifest) -> PreTrainedModel:
@@ -139,6 +163,15 @@ def _by_the_reference(folder: Path, manifest: Manifest) -> PreTrainedModel:
                 weights.read(f"{layer.name}.bias") if layer.has_bias else None,
             )
             for layer in manifest.layers
+        }
+        layers |= {
+            table.name: table_oracle(
+                table,
+                weights.read(manifest.stored_name(f"{table.name}.codes")),
+                weights.read(manifest.stored_name(f"{table.name}.scale")),
+                weights.read(f"{table.name}.bias") if table.has_bias else None,
+            )
+            for table in manifest.tables
         }
     replace_by_oracle(model, layers)
     return model

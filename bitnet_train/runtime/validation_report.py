@@ -1,4 +1,4 @@
-"""The verdict of `validate`: five levels, each passed or not, with what was compared and what differs first."""
+"""The verdict of `validate`: six levels, each passed or not, with what was compared and what differs first."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-LEVEL_NAMES = ("bytes", "integers", "layer", "logits", "tokens_and_perplexity")
+LEVEL_NAMES = ("bytes", "integers", "layer", "logits", "tokens_and_perplexity", "native")
 
 Figure = int | float | str
 
@@ -33,7 +33,7 @@ class Level:
 
 @dataclass(frozen=True)
 class ValidationReport:
-    """All five levels of one packed folder, and what it was compared with."""
+    """All six levels of one packed folder, and what it was compared with."""
 
     path: str
     compared_with: str

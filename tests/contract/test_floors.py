@@ -24,6 +24,7 @@ FLOORS = {
     "config": 6,
     "cli": 6,
     "stages": 6,
+    "continuation": 6,
     "run_directory": 6,
     "assembly": 6,
     "dry_run": 6,

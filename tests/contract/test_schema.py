@@ -11,6 +11,7 @@ from bitnet_train.config.objects import build
 from bitnet_train.config.rules import RANGES, RULES
 from bitnet_train.config.schema import Config
 from bitnet_train.config.suggest import known_keys
+from bitnet_train.exporters.tables import TABLE_FORMATS
 from bitnet_train.model.bit_lora import AdapterConfig, AdapterKind
 from bitnet_train.model.select import ROLES, Selection
 from bitnet_train.quant.scheme import (
@@ -57,6 +58,8 @@ CHOICES: dict[str, set[str]] = {
     "schedule.hardness": set(HARDNESS_SCHEDULES),
     "optimizer.name": set(OPTIMIZERS),
     "trainer.precision": set(PRECISIONS),
+    "export.embedding": set(TABLE_FORMATS),
+    "export.head": set(TABLE_FORMATS),
     "logger.kind": {*TRACKERS, "custom"},
     "logger.mode": set(WANDB_MODES),
 }

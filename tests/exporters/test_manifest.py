@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -12,6 +13,7 @@ from bitnet_train.exporters.manifest import (
     LayerEntry,
     Manifest,
     Sizes,
+    TableEntry,
     TensorEntry,
     seal,
 )
@@ -37,30 +39,66 @@ MANIFEST = Manifest(
 )
 
 
+TABLES = replace(  # a tied pair whose head has a bias
+    MANIFEST,
+    tables=(
+        TableEntry("embed", "embedding", 9, 64, False, SHA, SHA),
+        TableEntry("lm_head", "linear", 9, 64, True, SHA, SHA),
+    ),
+    tensors={
+        **MANIFEST.tensors,
+        "embed.codes": TensorEntry("int8", (9, 64), SHA),
+        "embed.scale": TensorEntry("float16", (9,), SHA),
+        "lm_head.bias": TensorEntry("float32", (9,), SHA),
+    },
+    tied={"lm_head.codes": "embed.codes", "lm_head.scale": "embed.scale"},
+)
+
+
 def signed(body: dict) -> str:
     """Return the text of a manifest with this body and a correct hash of its own."""
     body.pop("manifest_sha256", None)
     return seal(body)
 
 
-def body() -> dict:
-    return json.loads(MANIFEST.to_json())
+def body(manifest: Manifest = MANIFEST) -> dict:
+    return json.loads(manifest.to_json())
 
 
-def test_a_manifest_reads_back_equal():
-    assert Manifest.from_json(MANIFEST.to_json()) == MANIFEST
-    assert body()["schema"] == SCHEMA
-    assert body()["format"] == FORMAT
+@pytest.mark.parametrize("manifest", [MANIFEST, TABLES], ids=["layers", "tables"])
+def test_a_manifest_reads_back_equal(manifest):
+    assert Manifest.from_json(manifest.to_json()) == manifest
+    assert body(manifest)["format"] == FORMAT
 
 
-def test_every_flipped_byte_of_a_manifest_is_found():
-    text = MANIFEST.to_json().encode()
+def test_only_a_folder_with_tables_asks_for_a_reader_that_knows_them():
+    assert (body()["schema"], "tables" in body()) == (1, False)
+    assert (body(TABLES)["schema"], len(body(TABLES)["tables"])) == (SCHEMA, 2)
+
+
+def test_tables_are_unknown_to_schema_1_and_demanded_by_schema_2():
+    with pytest.raises(FormatError, match="does not know: `tables`"):
+        Manifest.from_json(signed({**body(TABLES), "schema": 1}))
+    with pytest.raises(FormatError, match="has no field `tables`"):
+        Manifest.from_json(signed({**body(), "schema": 2}))
+    with pytest.raises(FormatError, match="has schema 2 and no `tables`"):
+        Manifest.from_json(signed({**body(), "schema": 2, "tables": []}))
+
+
+def test_a_tensor_is_stored_under_its_name_or_under_the_one_it_is_tied_to():
+    assert TABLES.stored_name("lm_head.codes") == "embed.codes"
+    assert TABLES.stored_name("lm_head.bias") == "lm_head.bias"
+
+
+@pytest.mark.parametrize("manifest", [MANIFEST, TABLES], ids=["layers", "tables"])
+def test_every_flipped_byte_of_a_manifest_is_found(manifest):
+    text = manifest.to_json().encode()
     undetected = []
     for position in range(len(text)):
         damaged = bytearray(text)
         damaged[position] ^= 1
         try:
-            same = Manifest.from_json(damaged.decode(errors="replace")) == MANIFEST
+            same = Manifest.from_json(damaged.decode(errors="replace")) == manifest
         except FormatError:
             continue
         if not same:
@@ -118,6 +156,49 @@ WRONG = {
 @pytest.mark.parametrize(("damage", "message"), WRONG.values(), ids=WRONG.keys())
 def test_a_manifest_with_a_wrong_field_is_refused(damage, message):
     wrong = body()
+    damage(wrong)
+    with pytest.raises(FormatError, match=message):
+        Manifest.from_json(signed(wrong))
+
+
+WRONG_TABLES = {
+    "no name": (lambda b: b["tables"][0].pop("name"), "has no field `name`"),
+    "an unknown field": (lambda b: b["tables"][0].update(zero=1), "does not know: `zero`"),
+    "an unknown kind": (lambda b: b["tables"][0].update(kind="norm"), "`kind` is 'norm'"),
+    "no rows": (lambda b: b["tables"][0].update(num_rows=0), "`num_rows` must be at least 1, not 0"),
+    "rows in words": (lambda b: b["tables"][0].update(num_rows="9"), "`num_rows` must be a int"),
+    "an embedding with a bias": (lambda b: b["tables"][0].update(has_bias=True), "an embedding has no bias"),
+    "a short hash": (lambda b: b["tables"][1].update(scale_sha256="ab"), "'ab' is not a SHA-256"),
+    "a table twice": (lambda b: b["tables"].append(b["tables"][0]), "a layer is named twice"),
+    "a table that is a layer": (lambda b: b["tables"][1].update(name="a.b"), "a layer is named twice"),
+    "two heads": (lambda b: b["tables"][0].update(kind="linear"), "`tables` has two of kind linear"),
+    "no codes": (lambda b: b["tensors"].pop("embed.codes"), "`tensors` lacks 'embed.codes'"),
+    "no scale": (lambda b: b["tied"].pop("lm_head.scale"), "'lm_head.scale' must be float16 .9. .* is not there"),
+    "no bias": (lambda b: b["tensors"].pop("lm_head.bias"), "'lm_head.bias' must be float32 .9."),
+    "other rows": (lambda b: b["tables"][0].update(num_rows=8), "'embed.codes' must be int8 .8, 64. .* int8 .9, 64."),
+    "float codes": (lambda b: b["tensors"]["embed.codes"].update(dtype="float16"), "must be int8 .9, 64. for a table"),
+    "wide scales": (lambda b: b["tensors"]["embed.scale"].update(dtype="float32"), "must be float16 .9. for a table"),
+    "one tie of two": (
+        lambda b: (
+            b["tied"].pop("lm_head.scale"),
+            b["tensors"].update({"lm_head.scale": b["tensors"]["embed.scale"]}),
+        ),
+        "codes and scale of one can be those of the other",
+    ),
+    "a tie from outside": (lambda b: b["tied"].update({"x.weight": "embed.codes"}), "and nothing else"),
+    "a tie to outside": (
+        lambda b: (
+            b["tensors"].update({"norm.weight": b["tensors"]["lm_head.bias"]}),
+            b["tied"].update({"lm_head.bias": "norm.weight"}),
+        ),
+        "and nothing else",
+    ),
+}
+
+
+@pytest.mark.parametrize(("damage", "message"), WRONG_TABLES.values(), ids=WRONG_TABLES.keys())
+def test_a_manifest_with_a_wrong_table_is_refused(damage, message):
+    wrong = body(TABLES)
     damage(wrong)
     with pytest.raises(FormatError, match=message):
         Manifest.from_json(signed(wrong))

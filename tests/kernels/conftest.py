@@ -11,12 +11,14 @@ from torch import Tensor
 
 from bitnet_train.formats.planes import pack_planes
 from bitnet_train.kernels import ops, reference
+from bitnet_train.quant.activation import quantize_activation
+from bitnet_train.quant.scheme import ActivationScheme
 
 
 @dataclass(frozen=True)
 class Problem:
+    x: Tensor
     x_codes: Tensor
-    x_scale: Tensor
     w_codes: Tensor
     w_scale: Tensor
     bias: Tensor | None
@@ -29,25 +31,35 @@ class Problem:
         return self.w_codes.shape[1]
 
     @property
-    def words(self) -> Tensor:
-        return ops.repack(pack_planes(self.w_codes, self.weight), self.num_inputs, self.group_size, self.weight)
+    def packed(self) -> tuple[Tensor, ops.PackedWeight]:
+        planes = pack_planes(self.w_codes, self.weight)
+        return ops.pack(planes, self.w_scale, self.num_inputs, self.group_size, self.weight, self.activation)
+
+    @property
+    def x_scale(self) -> Tensor:
+        return quantize_activation(self.x, ActivationScheme(self.activation))[1]
 
     def dot(self) -> Tensor:
-        return ops.packed_dot(self.x_codes, self.words, self.num_inputs, self.group_size, self.weight, self.activation)
+        return ops.packed_dot(self.x_codes, *self.packed)
 
     def linear(self) -> Tensor:
-        return ops.packed_linear(
-            self.x_codes, self.x_scale, self.words, self.w_scale, self.bias,
-            self.num_inputs, self.group_size, self.weight, self.activation,
-        )  # fmt: skip
+        stream, weight = self.packed
+        return ops.packed_linear(self.x, stream, self.bias, weight)
 
-    def reference_linear(self) -> Tensor:
+    def codes_linear(self) -> Tensor:
         return reference.linear(self.x_codes, self.x_scale, self.w_codes, self.w_scale, self.bias, self.group_size)
 
+    def reference_linear(self) -> Tensor:
+        x_codes, x_scale = quantize_activation(self.x, ActivationScheme(self.activation))
+        return reference.linear(x_codes, x_scale, self.w_codes, self.w_scale, self.bias, self.group_size)
 
-def codes(shape: tuple[int, int], low: int, *, zero: bool, generator: torch.Generator) -> Tensor:
-    """Uniform int8 codes from `low` to `-low` (or to 127), without 0 where a scheme has none."""
-    values = torch.randint(low, min(-low, 127) + 1, shape, generator=generator, dtype=torch.int8)
+
+ACTIVATION_CODES = {"int8": (-128, 127), "int4": (-8, 7), "sign": (-1, 1)}
+
+
+def codes(shape: tuple[int, int], lowest: int, highest: int, *, zero: bool, generator: torch.Generator) -> Tensor:
+    """Uniform int8 codes from `lowest` to `highest`, without 0 where a scheme has none."""
+    values = torch.randint(lowest, highest + 1, shape, generator=generator, dtype=torch.int8)
     return values if zero else torch.where(values >= 0, 1, -1).to(torch.int8)
 
 
@@ -56,15 +68,23 @@ def make_problem() -> Callable[..., Problem]:
     """Build a random problem: weight, activation, T, N, K, group size, seed."""
 
     def make(
-        weight: str, activation: str, num_tokens: int, num_outputs: int, num_inputs: int, group_size: int, seed: int = 0
+        weight: str,
+        activation: str,
+        num_tokens: int,
+        num_outputs: int,
+        num_inputs: int,
+        group_size: int,
+        seed: int = 0,
+        half_scales: bool = False,
     ) -> Problem:
         generator = torch.Generator().manual_seed(seed)
-        is_int8 = activation == "int8"
+        lowest, highest = ACTIVATION_CODES[activation]
+        w_scale = torch.rand(num_outputs, num_inputs // group_size, generator=generator) + 0.01
         return Problem(
-            x_codes=codes((num_tokens, num_inputs), -128 if is_int8 else -1, zero=is_int8, generator=generator),
-            x_scale=torch.rand(num_tokens, 1, generator=generator) + 0.01,
-            w_codes=codes((num_outputs, num_inputs), -1, zero=weight == "ternary", generator=generator),
-            w_scale=torch.rand(num_outputs, num_inputs // group_size, generator=generator) + 0.01,
+            x=torch.randn(num_tokens, num_inputs, generator=generator),
+            x_codes=codes((num_tokens, num_inputs), lowest, highest, zero=activation != "sign", generator=generator),
+            w_codes=codes((num_outputs, num_inputs), -1, 1, zero=weight == "ternary", generator=generator),
+            w_scale=w_scale.half().float() if half_scales else w_scale,
             bias=torch.randn(num_outputs, generator=generator),
             group_size=group_size,
             weight=weight,

@@ -38,7 +38,7 @@ def test_linear_is_rescale_of_the_products_bit_for_bit(make_problem, group_size)
     problem = make_problem("ternary", "int8", 6, 9, 576, group_size)
     acc = reference.grouped_dot(problem.x_codes, problem.w_codes, group_size)
     expected = reference.rescale(acc, problem.w_scale, problem.x_scale, problem.bias)
-    assert torch.equal(problem.reference_linear().view(torch.int32), expected.view(torch.int32))
+    assert torch.equal(problem.codes_linear().view(torch.int32), expected.view(torch.int32))
 
 
 def test_linear_is_exact_where_float32_products_would_round(make_problem):
@@ -49,20 +49,20 @@ def test_linear_is_exact_where_float32_products_would_round(make_problem):
     acc = problem.w_codes.numpy().astype(np.int64) @ problem.x_codes[0].numpy().astype(np.int64)
     assert acc.min() > 1 << 24
     expected = acc.astype(np.float32) * problem.w_scale.numpy()[:, 0] * problem.x_scale.item()
-    assert np.array_equal(problem.reference_linear()[0].numpy(), expected.astype(np.float32) + problem.bias.numpy())
+    assert np.array_equal(problem.codes_linear()[0].numpy(), expected.astype(np.float32) + problem.bias.numpy())
 
 
 def test_linear_ignores_an_autocast_around_it(make_problem):
     problem = make_problem("binary", "int8", 2, 3, 576, 576)
-    expected = problem.reference_linear()
+    expected = problem.codes_linear()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(problem.reference_linear(), expected)
+        assert torch.equal(problem.codes_linear(), expected)
 
 
 def test_inputs_are_left_as_they_were(make_problem):
     problem = make_problem("binary", "int8", 2, 3, 128, 64)
     before = [tensor.clone() for tensor in (problem.x_scale, problem.w_scale, problem.bias)]
-    problem.reference_linear()
+    problem.codes_linear()
     assert all(map(torch.equal, before, (problem.x_scale, problem.w_scale, problem.bias)))
 
 

@@ -1,3 +1,6 @@
+import math
+
+import numpy as np
 import pytest
 import torch
 
@@ -22,11 +25,25 @@ def test_every_token_has_its_own_scale(scheme):
     assert torch.equal(alone_scale, scale[1, 2])
 
 
-def test_int8_is_within_half_a_step_and_reaches_127():
+@pytest.mark.parametrize(("name", "largest"), [("int8", 127), ("int4", 7)])
+def test_a_code_is_within_half_a_step_and_the_largest_magnitude_gets_the_largest_code(name, largest):
     x = tokens(16, 256)
-    codes, scale = quantize_activation(x, ActivationScheme("int8"))
-    assert torch.all(codes.abs().amax(-1) == 127)
-    assert torch.all((codes * scale - x).abs() <= scale * (0.5 + 127 * 2.0**-22))
+    codes, scale = quantize_activation(x, ActivationScheme(name))
+    assert torch.all(codes.abs().amax(-1) == largest)
+    assert torch.all((codes * scale - x).abs() <= scale * (0.5 + largest * 2.0**-22))
+
+
+@pytest.mark.parametrize(("name", "largest"), [("int8", 127), ("int4", 7)])
+def test_the_scale_is_two_quotients_each_rounded_once(name, largest):
+    x = tokens(1000, 8)
+    _, scale = quantize_activation(x, ActivationScheme(name))
+    inverse = np.float32(largest) / x.abs().amax(-1, keepdim=True).numpy()
+    assert np.array_equal(scale.numpy(), np.float32(1) / inverse)
+
+
+def test_int4_rounds_half_to_even():
+    x = torch.tensor([[7.0, 0.5, 1.5, 2.5, -0.5, -1.5, -7.0]])
+    assert quantize_activation(x, ActivationScheme("int4"))[0].tolist() == [[7, 0, 2, 2, 0, -2, -7]]
 
 
 def test_int8_rounds_half_to_even():
@@ -39,6 +56,15 @@ def test_sign_takes_zero_as_plus_one_and_the_mean_magnitude_as_scale():
     codes, scale = quantize_activation(x, ActivationScheme("sign"))
     assert codes.tolist() == [[1, 1, -1, 1]]
     assert float(scale) == 1.0
+
+
+def test_the_scale_of_sign_is_the_exact_mean_rounded_once_whatever_the_order():
+    x = tokens(64, 4097, seed=3)
+    x[:, 0] = 1e7  # a float32 sum would lose the small ones behind it
+    scheme = ActivationScheme("sign")
+    _, scale = quantize_activation(x, scheme)
+    assert scale[:, 0].tolist() == [float(np.float32(math.fsum(map(abs, row)) / len(row))) for row in x.tolist()]
+    assert torch.equal(quantize_activation(x.flip(-1), scheme)[1], scale)
 
 
 @pytest.mark.parametrize("scheme", INTEGER)

@@ -41,7 +41,7 @@ def test_an_activation_scheme_survives_its_dictionary(name):
         (lambda: WeightScheme(granularity="column"), "weight.granularity"),
         (lambda: WeightScheme(scale_dtype="float8"), "weight.scale_dtype"),
         (lambda: WeightScheme(group_size=0), "weight.group_size"),
-        (lambda: ActivationScheme("int4"), "activation.name"),
+        (lambda: ActivationScheme("int2"), "activation.name"),
         (lambda: WeightScheme.from_dict({"nam": "binary"}), "weight"),
     ],
 )

@@ -11,7 +11,7 @@ import torch
 
 from bitnet_train.errors import FormatError
 from bitnet_train.exporters import export_packed, read_manifest
-from bitnet_train.exporters.manifest import seal
+from bitnet_train.exporters.manifest import SCHEMA, seal
 from bitnet_train.kernels.ops import available_isas, forced_isa
 from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.model.packed_embedding import PackedEmbedding
@@ -132,7 +132,7 @@ def test_loading_checks_every_byte_unless_told_not_to(folder):
 
 def test_a_newer_schema_is_refused_with_the_way_out(folder):
     body = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps({**body, "schema": 2}))
+    (folder / "manifest.json").write_text(json.dumps({**body, "schema": SCHEMA + 1}))
     with pytest.raises(FormatError, match=r"written by a newer version.*pip install --upgrade"):
         load(folder)
 

@@ -5,8 +5,11 @@ namespace bitnet {
 
 struct CpuFeatures {
   bool popcnt = false;
-  bool avx2 = false;    // with the OS saving ymm registers
-  bool avx512 = false;  // F, BW, VL and VPOPCNTDQ, with the OS saving zmm and mask registers
+  bool avx2 = false;               // AVX2, FMA and F16C, with the operating system saving ymm registers
+  bool avx512 = false;             // F, BW, DQ and VL, with the operating system saving zmm and mask registers
+  bool avx512_vnni = false;        // the rest only together with avx512
+  bool avx512_vpopcntdq = false;
+  bool dotprod = false;            // ARM: sdot and udot
 };
 
 CpuFeatures detect_cpu();

@@ -1,65 +1,62 @@
-// The contract between the outer loops and one instruction set.
+// The contract between the outer loops and a kernel.
 //
-// Shapes: N outputs, G groups per row, W 64-bit words per group (each group padded with zero bits to whole words),
-// B activation bit planes (8 for int8, 1 for sign).
+// A *layout* says how one panel (64 rows, all inputs) lies in memory, codes and weight scales in one linear stream, in
+// the order in which they are read. A *kernel* multiplies panels of one layout by up to 8 tokens on one instruction
+// set. Several kernels may read one layout. Shapes: T tokens, N rows, K inputs, G groups of `group_size` inputs.
 //
-//   weights  sign     [N][G][W]  bit 1 = +1 (a binary 0 bit is -1)
-//            nonzero  [N][G][W]  ternary only, bit 1 = not zero; a zero weight has sign bit 0
-//   token    bits     [G][W][B]  the B planes of one word lie side by side: one 512-bit register for int8
-//            sums     [G]        sum of the codes of a group (int8)
+//   integers   acc[t][n][g] = sum over the inputs of group g of x_code * w_code, exactly, for every code there is
+//   floats     y = +0; for g in order: y = y + (w_scale[n][g] * float(acc)); y = y * x_scale[t]; y = y + bias[n]
+//              float32, one rounding an operation, none fused
 //
-// A row kernel writes acc[(n - first) * G + g] = sum over group g of w_codes[n] * x_codes, exactly:
-//   binary.int8   2 * sum_b c_b * pop(x_b & sign) - sum(x)                        c_b = 2^b for b < 7, c_7 = -2^7
-//   ternary.int8  sum_b c_b * (2 * pop(x_b & sign) - pop(x_b & nonzero))          as sign is a subset of nonzero
-//   binary.sign   group_size - 2 * pop(x ^ sign)
-//   ternary.sign  pop(nonzero) - 2 * pop(nonzero & (x ^ sign))
-// Counts are held in 64 bits, so the only bound is that of the int32 result: 128 * group_size < 2^31.
+// Rows of a panel beyond N and inputs beyond K are padding: any weight bits, but activations prepared as zero (or, for
+// sign codes, discounted), so that they add nothing. Results of padded rows are dropped.
 #pragma once
 
-#include <cstddef>
-#include <cstdint>
 #include <string>
 #include <vector>
 
+#include "spec.h"
+
 namespace bitnet {
 
-constexpr size_t kWordBits = 64;
-constexpr size_t kInt8Planes = 8;
-constexpr int64_t kMaxGroupSize = INT32_MAX / 128;
-
-struct GroupShape {
-  size_t groups;      // G
-  size_t words;       // W
-  size_t group_size;  // inputs per group, without padding
+struct Layout {
+  const char* name;
+  bool (*accepts)(const Spec& spec);
+  size_t (*panel_bytes)(const Spec& spec);  // a multiple of kAlignment
+  void (*pack)(const Spec& spec, const int8_t* codes, const float* scales, uint8_t* panel);    // [64][K], [64][G]
+  void (*unpack)(const Spec& spec, const uint8_t* panel, int8_t* codes, float* scales);       // the inverse
 };
 
-struct Weights {
-  const uint64_t* sign;
-  const uint64_t* nonzero;  // nullptr for binary
-  GroupShape shape;
+struct Tile {
+  const Spec* spec;
+  const void* prepared;   // what `prepare` made of the tokens
+  size_t tokens;          // 1 to kTokenTile
+  const float* x_scale;   // [tokens]
+  const float* bias;      // [N] or nullptr
+  float* y;               // y[t * y_stride + n]
+  size_t y_stride;
+  int32_t* acc;           // when not nullptr: the integers [tokens][N][G] go here, and y is not touched
 };
 
-struct Token {
-  const uint64_t* bits;
-  const int32_t* sums;
+struct Kernel {
+  const char* name;
+  const char* isa;
+  const Layout* layout;
+  bool (*accepts)(const Spec& spec);
+  size_t (*prepared_bytes)(const Spec& spec);  // of a full tile, a multiple of kAlignment
+  void (*prepare)(const Spec& spec, const int8_t* codes, size_t tokens, void* prepared);  // codes [tokens][K]
+  void (*run)(const Tile& tile, const uint8_t* stream, size_t first_panel, size_t last_panel);
 };
 
-// Rows [first, last) of the weights against one token.
-using RowKernel = void (*)(const Weights& weights, size_t first, size_t last, const Token& token, int32_t* acc);
-
-struct RowKernels {
-  RowKernel binary_int8;
-  RowKernel binary_sign;
-  RowKernel ternary_int8;
-  RowKernel ternary_sign;
-};
-
-#define KERNEL(isa, predicate) extern const RowKernels kernels_##isa;
+#define KERNEL(name, isa, predicate) extern const Kernel kernel_##name##_##isa;
 #include "kernels.inc"
 #undef KERNEL
 
-std::vector<std::string> compiled_isas();                  // the whole table, best first
-std::vector<std::string> supported_isas();                 // those that this CPU can run, best first
-const RowKernels& kernels_named(const std::string& isa);  // throws std::invalid_argument if not supported
+struct KernelEntry {
+  const Kernel* kernel;
+  bool supported;  // by this CPU and its operating system
+};
+
+const std::vector<KernelEntry>& kernel_table();  // every compiled kernel, best first within an instruction set
 
 }  // namespace bitnet

@@ -1,0 +1,86 @@
+"""`bitnet-train generate`: continue a prompt with the native runtime where the artefact fits it, else with torch.
+
+A stage in a file of its own, because the native runtime answers before torch would be imported.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from bitnet_train.config.schema import Config
+from bitnet_train.errors import ConfigError
+from bitnet_train.run_directory import packed_folder
+from bitnet_train.runtime.generation import Generation
+
+
+def generate(config: Config) -> dict[str, Any]:
+    """Continue `generate.prompt` with the packed model, streaming."""
+    artefact, _ = packed_folder(config)
+    console, settings = Console(quiet=config.quiet), config.generate
+    reason = _against_native(config, artefact)
+    if reason is not None and settings.engine == "auto":
+        note = f"note: torch computes this artefact, for it does not fit the native engine: {reason}."
+        Console(quiet=config.quiet, stderr=True).print(note, markup=False, highlight=False, soft_wrap=True)
+    console.print(settings.prompt, end="", markup=False, highlight=False, soft_wrap=True)
+    made = (_by_native if reason is None else _by_torch)(config, artefact, console)
+    console.print()
+    return {"prompt": settings.prompt, "engine": "native" if reason is None else "hf", **asdict(made)}
+
+
+def sampling(config: Config) -> dict[str, Any]:
+    """Return the arguments of either engine's `generate` that the configuration sets besides the prompt."""
+    names = ("max_new_tokens", "temperature", "top_k", "top_p", "min_p", "seed", "chat", "stop")
+    return {name: getattr(config.generate, name) for name in names}
+
+
+def _against_native(config: Config, artefact: Path) -> str | None:
+    """Return why torch computes, or None; ConfigError where the configuration needs the native engine."""
+    from bitnet_train.runtime.native.support import reason_against
+
+    settings = config.generate
+    if settings.engine == "hf":
+        return "`generate.engine=hf`"
+    reason = reason_against(artefact)
+    if reason is not None and settings.engine == "native":
+        raise ConfigError(f"`generate.engine=native`: {artefact} does not fit: {reason}. Set it to auto or hf.")
+    if reason is not None and settings.prompt_cache is not None:
+        raise ConfigError(
+            f"`generate.prompt_cache` is kept by the native engine alone, and {artefact} does not fit it: {reason}. "
+            "Leave it out."
+        )
+    return reason
+
+
+def _by_native(config: Config, artefact: Path, console: Console) -> Generation:
+    from bitnet_train.runtime.native.model import NativeModel
+
+    model = NativeModel.load(artefact, num_threads=config.generate.threads)
+    return model.generate(
+        config.generate.prompt,
+        **sampling(config),
+        stream=lambda text: _show(console, text),
+        prompt_cache=config.generate.prompt_cache,
+    )
+
+
+def _by_torch(config: Config, artefact: Path, console: Console) -> Generation:
+    from bitnet_train import assembly
+    from bitnet_train.runtime.generate import generate as continue_prompt
+    from bitnet_train.runtime.load import load, load_tokenizer
+
+    assembly.prepare_process(config)
+    return continue_prompt(
+        load(artefact),
+        load_tokenizer(artefact),
+        config.generate.prompt,
+        **sampling(config),
+        stream=lambda text: _show(console, text),
+    )
+
+
+def _show(console: Console, text: str) -> None:
+    console.print(text, end="", markup=False, highlight=False, soft_wrap=True)

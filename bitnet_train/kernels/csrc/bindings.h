@@ -1,0 +1,23 @@
+// The parts of the Python module; bindings_*.cpp are the only files that know Python.
+#pragma once
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+
+#include <optional>
+#include <string>
+
+#include "spec.h"
+
+namespace bitnet {
+
+void bind_products(nanobind::module_& m);
+void bind_int8(nanobind::module_& m);
+void bind_model(nanobind::module_& m);
+void bind_bandwidth(nanobind::module_& m);
+
+WeightKind weights_named(const std::string& name);        // "binary", "ternary"
+Activation activation_named(const std::string& name);     // "int8", "int4", "sign"; std::invalid_argument for others
+
+}  // namespace bitnet

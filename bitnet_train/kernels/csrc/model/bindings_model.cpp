@@ -1,0 +1,367 @@
+// The native runtime for Python. Arrays come in as views and are copied into the model; logits go out in new arrays. The
+// GIL is released before any lock of a model is taken, and in every call that works for long.
+#include "bindings.h"
+
+#include <nanobind/stl/map.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <chrono>
+#include <stdexcept>
+
+#include "generate.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace bitnet {
+namespace {
+
+template <class Scalar, class Shape>
+using Array = nb::ndarray<Scalar, Shape, nb::c_contig, nb::device::cpu>;
+using Vector = nb::shape<-1>;
+using Matrix = nb::shape<-1, -1>;
+using Cube = nb::shape<-1, -1, -1>;
+
+using Floats = Array<const float, Vector>;
+using FloatMatrix = Array<const float, Matrix>;
+using FloatBlock = Array<const float, nb::shape<-1, -1, -1, -1>>;
+using Bytes = Array<const uint8_t, Matrix>;
+using PlaneBytes = Array<const uint8_t, Cube>;
+using Codes = Array<const int8_t, Matrix>;
+using TokenIds = Array<const int32_t, Vector>;
+using Bias = std::optional<Floats>;
+using Result = nb::ndarray<nb::numpy, float>;
+
+size_t count_from(const char* name, int64_t value) {
+  if (value < 0) throw std::invalid_argument(std::string("`") + name + "` is " + std::to_string(value) + ", below 0");
+  return static_cast<size_t>(value);
+}
+
+template <class Scalar, class Shape>
+const Scalar* aligned(const Array<const Scalar, Shape>& array, const std::string& name) {
+  if (array.size() != 0 && reinterpret_cast<uintptr_t>(array.data()) % alignof(Scalar) != 0)
+    throw std::invalid_argument("the array of '" + name + "' is not aligned to its values: copy it first");
+  return array.data();
+}
+
+const float* checked_bias(const Bias& bias, const std::string& name, size_t rows) {
+  if (!bias) return nullptr;
+  if (bias->size() != rows)
+    throw std::invalid_argument("the bias of '" + name + "' has " + std::to_string(bias->size()) + " values for " +
+                                std::to_string(rows) + " rows");
+  return aligned(*bias, name + ".bias");
+}
+
+FloatType float_type_named(const std::string& name) {
+  if (name == "float32") return FloatType::kFloat32;
+  if (name == "bfloat16") return FloatType::kBFloat16;
+  if (name == "float16") return FloatType::kFloat16;
+  throw std::invalid_argument("`dtype` is '" + name + "', but must be 'float32', 'bfloat16' or 'float16'");
+}
+
+// Says which tensor an exception is about.
+template <class Function>
+auto naming(const std::string& name, Function function) {
+  try {
+    return function();
+  } catch (const std::invalid_argument& error) {
+    const std::string message = error.what();
+    throw std::invalid_argument(message.find("'" + name) == std::string::npos ? "'" + name + "': " + message : message);
+  }
+}
+
+std::shared_ptr<Model> new_model(const std::string& kind, int64_t hidden, int64_t ff, int64_t layers, int64_t heads,
+                                 int64_t kv_heads, int64_t head_dim, int64_t vocab, int64_t max_positions,
+                                 double rms_eps, const Floats& inv_freq, double rope_scaling, int64_t sliding_window,
+                                 const std::string& isa) {
+  const float* frequencies = aligned(inv_freq, "inv_freq");
+  const Config config{kind,
+                      count_from("hidden", hidden),
+                      count_from("ff", ff),
+                      count_from("layers", layers),
+                      count_from("heads", heads),
+                      count_from("kv_heads", kv_heads),
+                      count_from("head_dim", head_dim),
+                      count_from("vocab", vocab),
+                      count_from("max_positions", max_positions),
+                      static_cast<float>(rms_eps),
+                      std::vector<float>(frequencies, frequencies + inv_freq.size()),
+                      static_cast<float>(rope_scaling),
+                      count_from("sliding_window", sliding_window)};
+  auto model = std::make_shared<Model>(config);
+  if (isa.empty()) return model;
+  const FloatOps* ops = find_float_ops(isa);
+  if (ops == nullptr) throw std::invalid_argument("no float operations of '" + isa + "' run on this CPU");
+  model->use_ops(*ops);
+  return model;
+}
+
+void set_norm(Model& model, const std::string& name, const Floats& values) {
+  const float* data = aligned(values, name);
+  nb::gil_scoped_release release;
+  const auto lock = model.lock();
+  model.weights().set_norm(name, data, values.size());
+}
+
+Planes planes_from(const std::string& name, const PlaneBytes& planes, const FloatMatrix& scale) {
+  return {planes.data(),         planes.shape(0), planes.shape(1), planes.shape(2),
+          aligned(scale, name + ".scale"), scale.shape(0),  scale.shape(1)};
+}
+
+void set_packed(Model& model, const std::string& name, const PlaneBytes& planes, const FloatMatrix& scale,
+                const Bias& bias, int64_t num_inputs, int64_t group_size, const std::string& weights,
+                const std::string& activation) {
+  naming(name, [&] {
+    const Planes view = planes_from(name, planes, scale);
+    const size_t inputs = count_from("num_inputs", num_inputs), group = count_from("group_size", group_size);
+    const WeightKind kind = weights_named(weights);
+    const Activation codes = activation_named(activation);
+    const float* offset = checked_bias(bias, name, view.rows);
+    nb::gil_scoped_release release;
+    const auto lock = model.lock();
+    model.weights().require_linear(name, view.rows, inputs);
+    model.weights().set_linear(
+        name, Linear::from_planes(model.weights().arena(), view, offset, inputs, group, kind, codes));
+  });
+}
+
+void set_packed_embedding(Model& model, const std::string& name, const PlaneBytes& planes, const FloatMatrix& scale,
+                          const std::string& weights) {
+  naming(name, [&] {
+    const Planes view = planes_from(name, planes, scale);
+    const WeightKind kind = weights_named(weights);
+    nb::gil_scoped_release release;
+    const auto lock = model.lock();
+    model.weights().set_embedding(name, BitTable(view, model.config().hidden, kind));
+  });
+}
+
+void set_dense(Model& model, const std::string& name, const Bytes& array, const std::string& dtype, const Bias& bias) {
+  naming(name, [&] {
+    const FloatType type = float_type_named(dtype);
+    const size_t rows = array.shape(0), row_bytes = array.shape(1);
+    if (row_bytes % float_bytes(type) != 0)
+      throw std::invalid_argument("rows of " + std::to_string(row_bytes) + " bytes are no rows of " + dtype);
+    const size_t inputs = row_bytes / float_bytes(type);
+    const float* offset = checked_bias(bias, name, rows);
+    nb::gil_scoped_release release;
+    const auto lock = model.lock();
+    model.weights().require_linear(name, rows, inputs);
+    model.weights().set_linear(name,
+                               Linear::from_floats(model.weights().arena(), array.data(), type, rows, inputs, offset));
+  });
+}
+
+void set_int8(Model& model, const std::string& name, const Codes& codes, const Floats& scale, const Bias& bias) {
+  naming(name, [&] {
+    const size_t rows = codes.shape(0), inputs = codes.shape(1);
+    if (scale.size() != rows)
+      throw std::invalid_argument("scale has " + std::to_string(scale.size()) + " values for " + std::to_string(rows) +
+                                  " rows");
+    const float* scales = aligned(scale, name + ".scale");
+    const float* offset = checked_bias(bias, name, rows);
+    nb::gil_scoped_release release;
+    const auto lock = model.lock();
+    model.weights().require_linear(name, rows, inputs);
+    model.weights().set_linear(name, Linear::from_int8(codes.data(), scales, rows, inputs, offset, model.ops().isa));
+  });
+}
+
+void tie_head(Model& model) {
+  nb::gil_scoped_release release;
+  const auto lock = model.lock();
+  model.weights().tie_head();
+}
+
+void finish(Model& model, int64_t num_threads) {
+  const size_t threads = count_from("num_threads", num_threads);
+  nb::gil_scoped_release release;
+  model.finish(threads);
+}
+
+Result new_array(std::initializer_list<size_t> shape) {
+  size_t count = 1;
+  for (const size_t extent : shape) count = checked_bytes(count, extent);
+  auto* values = new float[checked_bytes(count, sizeof(float)) / sizeof(float)];
+  nb::capsule owner(values, [](void* p) noexcept { delete[] static_cast<float*>(p); });
+  return Result(values, shape, owner);
+}
+
+void poll_signals() {
+  nb::gil_scoped_acquire acquire;
+  if (PyErr_CheckSignals() != 0) throw nb::python_error();
+}
+
+// Looks for Ctrl-C at most every 20 ms: taking the GIL may mean to wait for another thread.
+class SignalPoll {
+ public:
+  void operator()() {
+    const auto now = std::chrono::steady_clock::now();
+    if (now - last_ < std::chrono::milliseconds(20)) return;
+    last_ = now;
+    poll_signals();
+  }
+
+ private:
+  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
+};
+
+Tokens tokens_from(const TokenIds& ids) { return {aligned(ids, "token_ids"), ids.size()}; }
+
+Result forward(Model& model, const std::vector<Sequence*>& sequences, const std::vector<TokenIds>& token_ids,
+               bool all_logits) {
+  std::vector<Tokens> tokens;
+  size_t rows = 0;
+  for (const TokenIds& ids : token_ids) tokens.push_back(tokens_from(ids));
+  {
+    nb::gil_scoped_release release;
+    model.require(sequences, tokens);
+  }
+  for (const Tokens& part : tokens) rows += part.count;
+  Result logits = new_array({all_logits ? rows : sequences.size(), model.config().vocab});
+  nb::gil_scoped_release release;
+  model.forward(sequences, tokens, all_logits, logits.data(), SignalPoll());
+  return logits;
+}
+
+nb::ndarray<nb::numpy, int32_t> array_of(const std::vector<int32_t>& values) {
+  auto* owned = new std::vector<int32_t>(values);
+  nb::capsule owner(owned, [](void* p) noexcept { delete static_cast<std::vector<int32_t>*>(p); });
+  return nb::ndarray<nb::numpy, int32_t>(owned->data(), {owned->size()}, owner);
+}
+
+std::function<bool(int32_t)> token_callback(const nb::object& on_token) {
+  if (on_token.is_none()) return {};
+  return [&on_token](int32_t token) {
+    nb::gil_scoped_acquire acquire;
+    if (PyErr_CheckSignals() != 0) throw nb::python_error();
+    return nb::cast<bool>(nb::bool_(on_token(token)));
+  };
+}
+
+nb::ndarray<nb::numpy, int32_t> generate_tokens(Model& model, Sequence& sequence, const TokenIds& token_ids,
+                                                int64_t max_new_tokens, double temperature, int64_t top_k,
+                                                double top_p, double min_p, uint64_t seed,
+                                                const std::vector<int32_t>& stop_ids, const nb::object& on_token) {
+  const Generation how{count_from("max_new_tokens", max_new_tokens),
+                       {temperature, count_from("top_k", top_k), top_p, min_p, seed},
+                       stop_ids,
+                       token_callback(on_token),
+                       SignalPoll()};
+  const Tokens prompt = tokens_from(token_ids);
+  std::vector<int32_t> written;
+  {
+    nb::gil_scoped_release release;
+    written = generate(model, sequence, prompt, how);
+  }
+  return array_of(written);
+}
+
+nb::list keys_values(const Sequence& sequence) {
+  const Config& config = sequence.model()->config();
+  size_t length;
+  {
+    nb::gil_scoped_release release;
+    length = sequence.length();
+  }
+  Result keys = new_array({config.layers, config.kv_heads, length, config.head_dim});
+  Result values = new_array({config.layers, config.kv_heads, length, config.head_dim});
+  {
+    nb::gil_scoped_release release;
+    sequence.read(length, keys.data(), values.data());
+  }
+  nb::list arrays;
+  arrays.append(keys);
+  arrays.append(values);
+  return arrays;
+}
+
+template <class Shape>
+std::string shape_of(const Array<const float, Shape>& array) {
+  std::string text = "[";
+  for (size_t i = 0; i < array.ndim(); ++i) text += (i == 0 ? "" : ", ") + std::to_string(array.shape(i));
+  return text + "]";
+}
+
+void load(Sequence& sequence, const FloatBlock& keys, const FloatBlock& values) {
+  const Config& config = sequence.model()->config();
+  for (const FloatBlock* array : {&keys, &values})
+    if (array->shape(0) != config.layers || array->shape(1) != config.kv_heads || array->shape(2) != keys.shape(2) ||
+        array->shape(3) != config.head_dim)
+      throw std::invalid_argument("keys and values of shapes " + shape_of(keys) + " and " + shape_of(values) +
+                                  " are not of this model: both must have [" + std::to_string(config.layers) + ", " +
+                                  std::to_string(config.kv_heads) + ", tokens, " + std::to_string(config.head_dim) +
+                                  "]");
+  const float* from[] = {aligned(keys, "keys"), aligned(values, "values")};
+  nb::gil_scoped_release release;
+  sequence.load(keys.shape(2), from[0], from[1]);
+}
+
+nb::dict memory_bytes(const Model& model) {
+  size_t weights, tables, work;
+  {
+    nb::gil_scoped_release release;
+    const auto lock = model.lock();
+    weights = model.weight_bytes();
+    tables = model.table_bytes();
+    work = model.work_bytes();
+  }
+  nb::dict bytes;
+  bytes["weights"] = weights;
+  bytes["tables"] = tables;
+  bytes["work"] = work;
+  return bytes;
+}
+
+std::map<std::string, std::string> kernels(Model& model) {
+  nb::gil_scoped_release release;
+  const auto lock = model.lock();
+  return model.weights().kernels();
+}
+
+}  // namespace
+
+void bind_model(nb::module_& m) {
+  const auto unlocked = nb::call_guard<nb::gil_scoped_release>();
+  nb::class_<Sequence>(m, "Sequence")
+      .def_prop_ro("length", &Sequence::length, unlocked)
+      .def_prop_ro("max_tokens", &Sequence::max_tokens)
+      .def_prop_ro("bytes", &Sequence::bytes, unlocked)
+      .def("truncate", [](Sequence& s, int64_t length) {
+        const size_t tokens = count_from("length", length);
+        nb::gil_scoped_release release;
+        s.truncate(tokens);
+      }, "length"_a)
+      .def("copy", &Sequence::copy, unlocked)
+      .def("keys_values", &keys_values)
+      .def("load", &load, "keys"_a.noconvert(), "values"_a.noconvert());
+  nb::class_<Model>(m, "Model")
+      .def(nb::new_(&new_model), "kind"_a, nb::kw_only(), "hidden"_a, "ff"_a, "layers"_a, "heads"_a, "kv_heads"_a,
+           "head_dim"_a, "vocab"_a, "max_positions"_a, "rms_eps"_a, "inv_freq"_a.noconvert(), "rope_scaling"_a = 1.0,
+           "sliding_window"_a = 0, "isa"_a = "")
+      .def("set_norm", &set_norm, "name"_a, "values"_a.noconvert())
+      .def("set_packed", &set_packed, "name"_a, "planes"_a.noconvert(), "scale"_a.noconvert(),
+           "bias"_a.noconvert().none(), "num_inputs"_a, "group_size"_a, "weights"_a, "activation"_a)
+      .def("set_packed_embedding", &set_packed_embedding, "name"_a, "planes"_a.noconvert(), "scale"_a.noconvert(),
+           "weights"_a)
+      .def("set_dense", &set_dense, "name"_a, "array"_a.noconvert(), "dtype"_a, "bias"_a.noconvert().none() = nb::none())
+      .def("set_int8", &set_int8, "name"_a, "codes"_a.noconvert(), "scale"_a.noconvert(),
+           "bias"_a.noconvert().none() = nb::none())
+      .def("tie_head", &tie_head)
+      .def("finish", &finish, "num_threads"_a)
+      .def("new_sequence", [](Model& model, int64_t max_tokens) {
+        return model.new_sequence(count_from("max_tokens", max_tokens));
+      }, "max_tokens"_a)
+      .def("forward", &forward, "sequences"_a, "token_ids"_a.noconvert(), "all_logits"_a = false)
+      .def("generate", &generate_tokens, "sequence"_a, "token_ids"_a.noconvert(), "max_new_tokens"_a,
+           "temperature"_a = 0.0, "top_k"_a = 0, "top_p"_a = 1.0, "min_p"_a = 0.0, "seed"_a = 0,
+           "stop_ids"_a = std::vector<int32_t>(), "on_token"_a.none() = nb::none())
+      .def_prop_ro("num_threads", &Model::num_threads)
+      .def_prop_ro("float_isa", [](const Model& model) { return std::string(model.ops().isa); })
+      .def("memory_bytes", &memory_bytes)
+      .def("kernels", &kernels);
+}
+
+}  // namespace bitnet

@@ -1,0 +1,234 @@
+#include "forward.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+namespace bitnet {
+namespace {
+
+constexpr size_t kPrivateRows = 8;  // up to this many rows, every member does the light work of all of them
+constexpr size_t kMinPages = 3;     // of a tile, for its pages to be shared out
+constexpr size_t kHiddenSlot = 8, kInputSlot = 9;
+
+size_t input_width(const Config& config) {
+  return std::max({config.hidden, config.ff, config.query_size()});
+}
+
+size_t scratch_floats(size_t width) { return round_up(width, 16); }
+
+}  // namespace
+
+struct Forward::Rows {
+  float* h;      // [count][hidden], the residual stream
+  float* x;      // [count][inputs of the next linear]
+  size_t count;  // rows there are
+  size_t first;  // and those of this member
+  size_t last;
+  bool shared;   // h and x belong to all members
+};
+
+struct PageTask {
+  size_t tile, page;
+  size_t state;  // offset of its result
+};
+
+struct Forward::Plan {
+  std::vector<AttentionTile> tiles;       // of all rows
+  std::vector<AttentionTile> last_tiles;  // of the rows that the head wants, when they are fewer
+  bool narrows;                           // the last layer goes on with those rows only
+  bool one_tile;                          // a run is one tile a head: its keys need no other member
+  std::vector<PageTask> pages;            // not empty: the members take pages, not tiles
+  float* page_states;
+};
+
+Forward::Forward(const Config& config, const Weights& weights, const RopeTable& rope, const FloatOps& ops)
+    : config_(config), weights_(weights), ops_(ops), attention_(config, rope, ops) {
+  const size_t hidden = scratch_floats(config.hidden), width = scratch_floats(input_width(config));
+  const size_t query = scratch_floats(config.query_size()), kv = scratch_floats(config.kv_size());
+  const size_t ff = scratch_floats(config.ff), shared = std::max(2 * query + 2 * kv, 2 * ff);
+  memory_ = LazyMemory(checked_bytes(3 * hidden + width + shared, kBatchRows * sizeof(float)));
+  float* memory = memory_.floats();
+  const auto take = [&memory](size_t floats) { return std::exchange(memory, memory + floats * kBatchRows); };
+  buffers_.h = take(hidden);
+  buffers_.kept = take(hidden);
+  buffers_.out = take(hidden);
+  buffers_.x = take(width);
+  buffers_.gate = buffers_.q = memory;
+  buffers_.up = buffers_.gate + ff * kBatchRows;
+  buffers_.k = buffers_.q + query * kBatchRows;
+  buffers_.v = buffers_.k + kv * kBatchRows;
+  buffers_.attended = buffers_.v + kv * kBatchRows;
+}
+
+Forward::Plan Forward::plan_of(const Batch& batch, size_t num_threads) {
+  Plan plan;
+  plan.tiles = attention_.tiles(batch.runs);
+  plan.narrows = batch.head_rows.size() < batch.rows;
+  plan.one_tile = plan.tiles.size() == batch.runs.size() * config_.kv_heads && !plan.narrows;
+  if (plan.narrows) plan.last_tiles = attention_.tiles(batch.runs, batch.head_rows);
+  size_t states = 0;
+  for (size_t i = 0; i < plan.tiles.size(); ++i) {
+    const AttentionTile& tile = plan.tiles[i];
+    const size_t pages = attention_.num_pages(batch.runs[tile.run], tile);
+    const size_t first = attention_.first_page(batch.runs[tile.run], tile);
+    for (size_t page = 0; page < pages; ++page, states += attention_.state_floats(tile))
+      plan.pages.push_back({i, first + page, states});
+  }
+  // Worth two more barriers a layer only where there is much to see, and more than one to see it.
+  const bool many = plan.pages.size() >= kMinPages * plan.tiles.size();
+  if (!plan.one_tile || num_threads == 1 || !many) plan.pages.clear();
+  if (!plan.pages.empty() && page_states_.size() < states) page_states_.resize(states);
+  plan.page_states = page_states_.data();
+  return plan;
+}
+
+void Forward::run(const Batch& batch, size_t num_threads) {
+  const Plan plan = plan_of(batch, num_threads);
+  run_team(num_threads, [&](Member& member) { pass(member, batch, plan); });
+}
+
+Forward::Rows Forward::rows_of(Member& member, size_t count, float* h) const {
+  const bool shared = count > kPrivateRows || member.size() == 1;
+  if (shared) {
+    const auto [first, last] = share(count, member);
+    return {h, buffers_.x, count, first, last, true};
+  }
+  auto* own_h = static_cast<float*>(member.scratch(kHiddenSlot, kPrivateRows * config_.hidden * sizeof(float)));
+  auto* own_x = static_cast<float*>(member.scratch(kInputSlot, kPrivateRows * input_width(config_) * sizeof(float)));
+  return {own_h, own_x, count, 0, count, false};
+}
+
+void Forward::pass(Member& member, const Batch& batch, const Plan& plan) const {
+  Rows rows = rows_of(member, batch.rows, buffers_.h);
+  embed(batch, rows);
+  for (size_t i = 0; i < config_.layers; ++i) {
+    attention_block(member, batch, plan, i, rows);
+    if (rows.count == 0) return;
+    mlp_block(member, weights_.layer(i), rows);
+  }
+  head(member, batch, rows);
+}
+
+void Forward::embed(const Batch& batch, const Rows& rows) const {
+  for (size_t row = rows.first; row < rows.last; ++row)
+    weights_.embed(ops_, static_cast<size_t>(batch.tokens[row]), rows.h + row * config_.hidden);
+}
+
+// After what the members have written for each other, and before it is read.
+void Forward::settle(Member& member, const Rows& rows) const {
+  if (rows.shared) member.barrier();
+}
+
+// h += y, unless y is nullptr; x = norm(h).
+void Forward::add_and_norm(const float* y, const std::vector<float>& weight, const Rows& rows) const {
+  const size_t hidden = config_.hidden;
+  for (size_t row = rows.first; row < rows.last; ++row) {
+    float* h = rows.h + row * hidden;
+    if (y != nullptr) ops_.add(y + row * hidden, hidden, h);
+    ops_.norm(h, weight.data(), hidden, config_.rms_eps, rows.x + row * hidden);
+  }
+}
+
+void Forward::attention_block(Member& member, const Batch& batch, const Plan& plan, size_t index, Rows& rows) const {
+  const LayerWeights& layer = weights_.layer(index);
+  const Buffers& b = buffers_;
+  add_and_norm(index == 0 ? nullptr : b.out, layer.input_norm, rows);
+  settle(member, rows);
+  const Linear* const projections[] = {&*layer.q, &*layer.k, &*layer.v};
+  float* const projected[] = {b.q, b.k, b.v};
+  multiply(member, ops_, projections, projected, 3, rows.x, rows.count);
+  member.barrier();
+  const bool last = plan.narrows && index + 1 == config_.layers;
+  const AttentionInput input{index,   b.q,
+                             b.k,     b.v,
+                             layer.q_norm.empty() ? nullptr : layer.q_norm.data(),
+                             layer.k_norm.empty() ? nullptr : layer.k_norm.data(),
+                             b.attended};
+  attend(member, batch, plan, last, input);
+  member.barrier();
+  if (last) keep_head_rows(member, batch, rows);
+  if (rows.count == 0) return;
+  const Linear* const output[] = {&*layer.o};
+  float* const out[] = {b.out};
+  multiply(member, ops_, output, out, 1, b.attended, rows.count);
+  member.barrier();
+}
+
+void Forward::attend(Member& member, const Batch& batch, const Plan& plan, bool last,
+                     const AttentionInput& input) const {
+  if (!plan.pages.empty()) return attend_pages(member, batch, plan, input);
+  if (!plan.one_tile) {
+    const auto [first, end] = share(batch.rows, member);
+    for (const Run& run : batch.runs)
+      for (size_t row = std::max(first, run.first_row); row < std::min(end, run.first_row + run.rows); ++row)
+        for (size_t kv_head = 0; kv_head < config_.kv_heads; ++kv_head)
+          attention_.store(run, row - run.first_row, kv_head, input);
+    member.barrier();
+  }
+  const std::vector<AttentionTile>& tiles = last ? plan.last_tiles : plan.tiles;
+  for (size_t i = member.index(); i < tiles.size(); i += member.size()) {  // later tiles are longer: deal them out
+    const Run& run = batch.runs[tiles[i].run];
+    if (plan.one_tile)
+      for (size_t row = 0; row < run.rows; ++row) attention_.store(run, row, tiles[i].kv_head, input);
+    attention_.run_tile(member, run, tiles[i], input);
+  }
+}
+
+// Decoding with much to see: a tile's keys are stored by one member, its pages read by several, their sum made by one.
+void Forward::attend_pages(Member& member, const Batch& batch, const Plan& plan, const AttentionInput& input) const {
+  const std::vector<AttentionTile>& tiles = plan.tiles;
+  for (size_t i = member.index(); i < tiles.size(); i += member.size())
+    for (size_t row = 0; row < batch.runs[tiles[i].run].rows; ++row)
+      attention_.store(batch.runs[tiles[i].run], row, tiles[i].kv_head, input);
+  member.barrier();
+  const auto [first, last] = share(plan.pages.size(), member);
+  for (size_t i = first; i < last; ++i) {
+    const PageTask& task = plan.pages[i];
+    const AttentionTile& tile = tiles[task.tile];
+    attention_.run_page(member, batch.runs[tile.run], tile, input, task.page, plan.page_states + task.state);
+  }
+  member.barrier();
+  for (size_t i = 0; i < plan.pages.size(); ++i) {
+    const size_t tile = plan.pages[i].tile;
+    if (tile % member.size() != member.index() || (i > 0 && plan.pages[i - 1].tile == tile)) continue;
+    attention_.fold_pages(tiles[tile], input, attention_.num_pages(batch.runs[tiles[tile].run], tiles[tile]),
+                          plan.page_states + plan.pages[i].state);
+  }
+}
+
+// The rows that the head wants become rows 0, 1, ...; the attention of the last layer has been computed for them only.
+void Forward::keep_head_rows(Member& member, const Batch& batch, Rows& rows) const {
+  const Rows all = rows;
+  rows = rows_of(member, batch.head_rows.size(), buffers_.kept);
+  for (size_t i = rows.first; i < rows.last; ++i)
+    std::memmove(rows.h + i * config_.hidden, all.h + batch.head_rows[i] * config_.hidden,
+                 config_.hidden * sizeof(float));
+}
+
+void Forward::mlp_block(Member& member, const LayerWeights& layer, const Rows& rows) const {
+  const Buffers& b = buffers_;
+  add_and_norm(b.out, layer.post_norm, rows);
+  settle(member, rows);
+  const Linear* const projections[] = {&*layer.gate, &*layer.up};
+  float* const projected[] = {b.gate, b.up};
+  multiply(member, ops_, projections, projected, 2, rows.x, rows.count);
+  member.barrier();
+  for (size_t row = rows.first; row < rows.last; ++row)
+    ops_.swiglu(b.gate + row * config_.ff, b.up + row * config_.ff, config_.ff, rows.x + row * config_.ff);
+  settle(member, rows);
+  const Linear* const output[] = {&*layer.down};
+  float* const out[] = {b.out};
+  multiply(member, ops_, output, out, 1, rows.x, rows.count);
+  member.barrier();
+}
+
+void Forward::head(Member& member, const Batch& batch, const Rows& rows) const {
+  add_and_norm(buffers_.out, weights_.final_norm(), rows);
+  settle(member, rows);
+  const Linear* const output[] = {&weights_.head()};
+  float* const out[] = {batch.logits};
+  multiply(member, ops_, output, out, 1, rows.x, rows.count);
+}
+
+}  // namespace bitnet

@@ -1,0 +1,63 @@
+// One pass of a batch of rows through the model: embedding, layers, and the head where logits are wanted.
+//
+// The linears share their rows out among the team. What lies between them is light: with few rows every member does all
+// of it for itself, in memory of its own, because that is cheaper than waiting for the others; with many rows the
+// members take rows. Both ways give the same bits, for any number of members.
+#pragma once
+
+#include <vector>
+
+#include "attention.h"
+#include "weights.h"
+
+namespace bitnet {
+
+constexpr size_t kBatchRows = 64;  // more rows than this gain nothing and cost memory
+
+struct Batch {
+  const int32_t* tokens;           // [rows], each below vocab
+  size_t rows;                     // 1 to kBatchRows
+  std::vector<Run> runs;           // in order; their caches have room
+  std::vector<size_t> head_rows;   // ascending: rows whose logits are wanted
+  float* logits;                   // [head_rows][vocab]
+};
+
+class Forward {
+ public:
+  Forward(const Config& config, const Weights& weights, const RopeTable& rope, const FloatOps& ops);
+
+  // Fills caches and logits; the lengths of the caches stay as they are.
+  void run(const Batch& batch, size_t num_threads);
+  size_t bytes() const { return memory_.bytes(); }
+
+ private:
+  struct Rows;     // those that a member works on
+  struct Plan;
+  struct Buffers {  // shared by the members, [kBatchRows][...]
+    float *h, *kept, *x, *out;
+    float *q, *k, *v, *attended;  // in the memory of gate and up, which are not used at the same time
+    float *gate, *up;
+  };
+  void pass(Member& member, const Batch& batch, const Plan& plan) const;
+  void embed(const Batch& batch, const Rows& rows) const;
+  Rows rows_of(Member& member, size_t count, float* h) const;
+  void attention_block(Member& member, const Batch& batch, const Plan& plan, size_t layer, Rows& rows) const;
+  Plan plan_of(const Batch& batch, size_t num_threads);
+  void attend(Member& member, const Batch& batch, const Plan& plan, bool last, const AttentionInput& input) const;
+  void attend_pages(Member& member, const Batch& batch, const Plan& plan, const AttentionInput& input) const;
+  void keep_head_rows(Member& member, const Batch& batch, Rows& rows) const;
+  void mlp_block(Member& member, const LayerWeights& layer, const Rows& rows) const;
+  void head(Member& member, const Batch& batch, const Rows& rows) const;
+  void add_and_norm(const float* y, const std::vector<float>& weight, const Rows& rows) const;
+  void settle(Member& member, const Rows& rows) const;
+
+  const Config& config_;
+  const Weights& weights_;
+  const FloatOps& ops_;
+  Attention attention_;
+  LazyMemory memory_;
+  Buffers buffers_;
+  std::vector<float> page_states_;
+};
+
+}  // namespace bitnet

@@ -1,0 +1,10 @@
+#include "matrix.h"
+#include "quantize_token.h"
+
+namespace bitnet {
+
+float quantize_token_avx512(const float* x, size_t inputs, Activation activation, int8_t* codes) {
+  return quantize_token_here(x, inputs, activation, codes);
+}
+
+}  // namespace bitnet

@@ -1,0 +1,72 @@
+"""Render a chat template as transformers does, without transformers: Jinja2 in its immutable sandbox.
+
+A template comes with somebody's model and is code. The sandbox keeps it from attributes that begin with an underscore
+and from changing what it is given; it sees strings, lists and dictionaries only. What transformers adds is added here
+too: `{% generation %}` (a mark for training, which renders its body), loop controls, `tojson` that escapes no HTML,
+`raise_exception` and `strftime_now`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, NoReturn
+
+from bitnet_train.errors import DataError
+
+Messages = Sequence[Mapping[str, str]]
+
+
+def render_chat(template: str, messages: Messages, special_tokens: Mapping[str, str]) -> str:
+    """Return the prompt of `messages` (each with `role` and `content`), open for the assistant's answer.
+
+    Raises DataError when the template is no valid one, or refuses the messages.
+    """
+    from jinja2 import TemplateError
+
+    plain = [{str(key): str(value) for key, value in message.items()} for message in messages]
+    try:
+        compiled = _environment().from_string(template)
+        return compiled.render(
+            messages=plain, tools=None, documents=None, add_generation_prompt=True, **dict(special_tokens)
+        )
+    except (TemplateError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
+        raise DataError(f"The chat template of this model cannot be used: {error}. Leave `chat` off.") from error
+
+
+def _environment() -> Any:
+    from jinja2 import nodes
+    from jinja2.ext import Extension, loopcontrols
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Generation(Extension):
+        """`{% generation %}body{% endgeneration %}` renders its body in a scope of its own."""
+
+        tags = {"generation"}  # noqa: RUF012
+
+        def parse(self, parser: Any) -> nodes.Node:
+            line = next(parser.stream).lineno
+            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            return nodes.CallBlock(self.call_method("_body"), [], [], body).set_lineno(line)
+
+        def _body(self, caller: Any) -> str:
+            return caller()
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _refuse
+    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    return environment
+
+
+def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, **options: Any) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **options)
+
+
+def _refuse(message: str) -> NoReturn:
+    from jinja2 import TemplateError
+
+    raise TemplateError(message)

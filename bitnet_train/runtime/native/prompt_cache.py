@@ -1,0 +1,89 @@
+"""Keys and values of a prompt in a file, so that a long one is computed once and continued many times.
+
+One safetensors file: `token_ids` int32 [L], `keys` and `values` float32 [layers, kv_heads, L, head_dim], and in its
+metadata the hash of the manifest of the model that computed them. Another model's keys would give text without any
+error, so the hash must be equal; every shape is checked too. The file is put in place in one step.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bitnet_train.errors import FormatError
+from bitnet_train.runtime.native.architecture import Architecture
+from bitnet_train.runtime.native.tensor_file import TensorFile
+
+_MODEL_KEY = "bitnet_train.manifest_sha256"
+_NAMES = ("keys", "token_ids", "values")
+
+
+@dataclass(frozen=True)
+class CachedPrompt:
+    """Token ids of a prompt, and what attention kept of them."""
+
+    token_ids: list[int]
+    keys: np.ndarray
+    values: np.ndarray
+
+
+def read_prompt(path: Path, model: Architecture, model_sha256: str) -> CachedPrompt:
+    """Read a cached prompt of this very model.
+
+    Raises
+    ------
+    FormatError
+        When the file is damaged, is no prompt cache, or belongs to another model.
+    """
+    with TensorFile(path) as file:
+        if _MODEL_KEY not in file.metadata or tuple(sorted(file.tensors)) != _NAMES:
+            raise FormatError(f"{path} is not a prompt cache. Name another file (`generate.prompt_cache`).")
+        if file.metadata[_MODEL_KEY] != model_sha256:
+            raise FormatError(
+                f"{path} belongs to another model: it was computed by the one with manifest "
+                f"{file.metadata[_MODEL_KEY][:12]}, and this is {model_sha256[:12]}. Delete it, or name another file "
+                "(`generate.prompt_cache`)."
+            )
+        _check_shapes(file, path, model)
+        token_ids = file.bytes_of("token_ids").view("<i4").tolist()
+        if not all(0 <= token_id < model.vocab for token_id in token_ids):
+            raise FormatError(f"{path} has token ids that this model does not know. Delete it.")
+        return CachedPrompt(token_ids, file.float32("keys"), file.float32("values"))
+
+
+def write_prompt(path: Path, prompt: CachedPrompt, model_sha256: str) -> None:
+    """Write a cached prompt, replacing the file at `path`; FormatError when that is impossible."""
+    from safetensors.numpy import save_file
+
+    tensors = {
+        "keys": np.ascontiguousarray(prompt.keys, np.float32),
+        "values": np.ascontiguousarray(prompt.values, np.float32),
+        "token_ids": np.asarray(prompt.token_ids, np.int32),
+    }
+    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, beside, metadata={_MODEL_KEY: model_sha256})
+        beside.replace(path)
+    except Exception as error:  # the library wraps the operating system's error in its own
+        beside.unlink(missing_ok=True)
+        raise FormatError(f"`generate.prompt_cache={path}` cannot be written: {error}.") from error
+
+
+def common_length(first: Sequence[int], second: Sequence[int]) -> int:
+    """Return how many tokens both begin with."""
+    pairs = zip(first, second, strict=False)
+    return next((at for at, (one, other) in enumerate(pairs) if one != other), min(len(first), len(second)))
+
+
+def _check_shapes(file: TensorFile, path: Path, model: Architecture) -> None:
+    num_tokens = file.tensors["token_ids"].shape
+    expected = (model.layers, model.kv_heads, *num_tokens, model.head_dim)
+    wrong = next((name for name in ("keys", "values") if file.tensors[name].shape != expected), None)
+    dtypes = {name: stored.dtype for name, stored in file.tensors.items()}
+    if wrong or len(num_tokens) != 1 or dtypes != {"keys": "float32", "values": "float32", "token_ids": "int32"}:
+        raise FormatError(f"{path}: {wrong or 'token_ids'} has not the shape and dtype of this model. Delete it.")

@@ -1,0 +1,179 @@
+"""Does a packed folder fit the native runtime? If not, the reason in words, and the Hugging Face path computes it.
+
+A folder fits when its class is one of `architecture.KINDS`, every number that matters is stated, its tensors are
+exactly those that such a model has, no packed layer takes float activations, and the extension is compiled in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from bitnet_train.errors import FormatError
+from bitnet_train.exporters.json_fields import parse_object
+from bitnet_train.exporters.manifest import LayerEntry, Manifest, TableEntry, layer_parts, table_parts
+from bitnet_train.exporters.reader import read_manifest
+from bitnet_train.runtime.native.architecture import Architecture, NotNative, read_architecture
+
+CONFIG_NAME = "config.json"
+FREQUENCIES = "model.rotary_emb.inv_freq"
+HEAD = "lm_head"
+EMBEDDING = "model.embed_tokens"
+
+_LARGEST_JSON_BYTES = 64 << 20
+_FLOATS = ("float32", "bfloat16", "float16")
+_UNUSED = ("model.rotary_emb.original_inv_freq",)  # transformers keeps it for rope types that change
+
+
+@dataclass(frozen=True)
+class Place:
+    """One module of the model: its name, and the shape [N, K] or [N] of its weight."""
+
+    name: str
+    kind: Literal["linear", "norm", "embedding"]
+    shape: tuple[int, ...]
+
+
+def reason_against(path: str | Path) -> str | None:
+    """Return why the native runtime does not compute the packed folder at `path`, or None when it does.
+
+    Raises FormatError when the folder is no packed folder, or is damaged.
+    """
+    try:
+        fit(Path(path), read_manifest(path))
+    except NotNative as reason:
+        return str(reason)
+    return None
+
+
+def fit(folder: Path, manifest: Manifest) -> Architecture:
+    """Return the architecture of a folder that fits.
+
+    Raises
+    ------
+    NotNative
+        When it does not fit; the message is the reason.
+    FormatError
+        When config.json and the manifest contradict each other.
+    """
+    _require_extension()
+    model = read_architecture(read_json(folder / CONFIG_NAME), manifest.model_class)
+    _check_contents(model, manifest)
+    return model
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read one JSON object from a small file; a FormatError names the file."""
+    try:
+        if path.stat().st_size > _LARGEST_JSON_BYTES:
+            raise FormatError(f"{path} is larger than {_LARGEST_JSON_BYTES >> 20} MiB. Copy the folder again.")
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise FormatError(f"{path} cannot be read: {error}. Copy the folder again.") from error
+    return parse_object(text, path.name)
+
+
+def places(model: Architecture) -> Iterator[Place]:
+    """Yield every module of the model that has weights, in the order of the computation."""
+    q, kv = model.heads * model.head_dim, model.kv_heads * model.head_dim
+    yield Place(EMBEDDING, "embedding", (model.vocab, model.hidden))
+    for index in range(model.layers):
+        attention, mlp = f"model.layers.{index}.self_attn", f"model.layers.{index}.mlp"
+        yield Place(f"model.layers.{index}.input_layernorm", "norm", (model.hidden,))
+        yield Place(f"{attention}.q_proj", "linear", (q, model.hidden))
+        yield Place(f"{attention}.k_proj", "linear", (kv, model.hidden))
+        yield Place(f"{attention}.v_proj", "linear", (kv, model.hidden))
+        if model.kind == "qwen3":
+            yield Place(f"{attention}.q_norm", "norm", (model.head_dim,))
+            yield Place(f"{attention}.k_norm", "norm", (model.head_dim,))
+        yield Place(f"{attention}.o_proj", "linear", (model.hidden, q))
+        yield Place(f"model.layers.{index}.post_attention_layernorm", "norm", (model.hidden,))
+        yield Place(f"{mlp}.gate_proj", "linear", (model.ff, model.hidden))
+        yield Place(f"{mlp}.up_proj", "linear", (model.ff, model.hidden))
+        yield Place(f"{mlp}.down_proj", "linear", (model.hidden, model.ff))
+    yield Place("model.norm", "norm", (model.hidden,))
+    yield Place(HEAD, "linear", (model.vocab, model.hidden))
+
+
+def is_tied(manifest: Manifest) -> bool:
+    """Tell whether the head is the embedding's own table: of floats, or of int8 codes and their scales."""
+    if any(table.name == HEAD and table.has_bias for table in manifest.tables):
+        return False
+    pairs = [(f"{HEAD}.{part}", f"{EMBEDDING}.{part}") for part in ("weight", "codes")]
+    return any(manifest.stored_name(head) == manifest.stored_name(embedding) for head, embedding in pairs)
+
+
+def _require_extension() -> None:
+    from bitnet_train.kernels.isa import REFERENCE, backend, core
+
+    if core is None:
+        raise NotNative("the compiled extension is missing from this installation")
+    if not hasattr(core, "Model"):
+        raise NotNative("the compiled extension is older than this package: install it again")
+    if backend() == REFERENCE:
+        raise NotNative("the reference kernel is forced, which is not native")
+
+
+def _check_contents(model: Architecture, manifest: Manifest) -> None:
+    """Check that the manifest has each tensor of the model in its shape, and no other."""
+    if 2 * model.layers > len(manifest.tensors):
+        raise FormatError(
+            f"config.json: `num_hidden_layers={model.layers}`, and the manifest has {len(manifest.tensors)} tensors in "
+            "all. Files of two folders were mixed: copy the folder again."
+        )
+    packed: dict[str, LayerEntry | TableEntry] = {layer.name: layer for layer in manifest.layers}
+    packed |= {table.name: table for table in manifest.tables}
+    needed = {FREQUENCIES, *_UNUSED}
+    if FREQUENCIES not in manifest.tensors:
+        raise NotNative(f"the folder has no rotary frequencies ({FREQUENCIES!r})")
+    _check_shape(FREQUENCIES, manifest, (model.head_dim // 2,))
+    for place in places(model):
+        entry = packed.get(place.name)
+        if isinstance(entry, LayerEntry):
+            _check_packed(entry, place, (entry.num_outputs, entry.num_inputs))
+            _check_activation(entry)
+            needed |= {f"{place.name}.{part}" for part in layer_parts(entry)}
+        elif entry is not None:
+            _check_packed(entry, place, (entry.num_rows, entry.num_inputs))
+            needed |= {f"{place.name}.{part}" for part in table_parts(entry)}
+        elif place.name != HEAD or not is_tied(manifest):
+            needed |= _check_dense(place, manifest)
+    strange = sorted((set(manifest.tensors) | set(manifest.tied)) - needed - {f"{HEAD}.weight"} - set(_UNUSED))
+    if strange:
+        raise NotNative(f"its tensor {strange[0][:200]!r} has no place in a {manifest.model_class} as known here")
+
+
+def _check_packed(entry: LayerEntry | TableEntry, place: Place, shape: tuple[int, int]) -> None:
+    if entry.kind != place.kind or shape != place.shape:
+        raise FormatError(
+            f"{place.name} is of kind {entry.kind} and {shape[0]} x {shape[1]} in the manifest, and {place.kind} and "
+            f"{' x '.join(map(str, place.shape))} in the model that config.json describes. Copy the folder again."
+        )
+
+
+def _check_activation(layer: LayerEntry) -> None:
+    if layer.kind == "linear" and layer.activation.name == "none":
+        raise NotNative(f"{layer.name} takes float activations (`activation.name=none`)")
+
+
+def _check_dense(place: Place, manifest: Manifest) -> set[str]:
+    """Check a module that is not packed and return the names of its tensors."""
+    weight, bias = f"{place.name}.weight", f"{place.name}.bias"
+    _check_shape(weight, manifest, place.shape)
+    if place.kind != "linear" or bias not in manifest.tensors:
+        return {weight}
+    _check_shape(bias, manifest, place.shape[:1])
+    return {weight, bias}
+
+
+def _check_shape(name: str, manifest: Manifest, shape: tuple[int, ...]) -> None:
+    entry = manifest.tensors.get(name)
+    if entry is None:
+        raise FormatError(f"The folder has no values for {name!r}. Export the model again.")
+    if entry.shape != shape or entry.dtype not in _FLOATS:
+        raise FormatError(
+            f"{name} is {entry.dtype} {list(entry.shape)} in the manifest, and the model that config.json describes "
+            f"needs {list(shape)} in {', '.join(_FLOATS)}. Copy the folder again."
+        )

@@ -1,0 +1,134 @@
+"""Text to token ids and back with the folder's `tokenizer.json`, by the `tokenizers` library that transformers wraps.
+
+Importing transformers takes seconds and hundreds of megabytes, more than a small packed model. A folder whose
+tokenizer is not in one `tokenizer.json` is read by transformers' AutoTokenizer all the same.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bitnet_train.errors import DataError, FormatError
+from bitnet_train.runtime.native.chat import Messages, render_chat
+from bitnet_train.runtime.native.support import read_json
+
+_TOKENIZER = "tokenizer.json"
+_SETTINGS = "tokenizer_config.json"
+_TEMPLATE = "chat_template.jinja"
+_NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+class Tokens(ABC):
+    """Abstract: a tokenizer that encodes, decodes, and knows the model's chat format."""
+
+    @abstractmethod
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
+        """Return the ids of `text`; with `special`, what the model expects before and after a text is added."""
+
+    @abstractmethod
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Return the text of ids, special tokens left out; an unfinished character is U+FFFD."""
+
+    @abstractmethod
+    def chat(self, messages: Messages) -> str:
+        """Return the prompt of a conversation; DataError when there is no chat template."""
+
+    def prompt_ids(self, prompt: str, *, chat: bool) -> list[int]:
+        """Return the ids that a model is given for `prompt`, a user's message if `chat`; DataError if it has none."""
+        if chat:
+            prompt = self.chat([{"role": "user", "content": prompt}])
+        token_ids = self.encode(prompt, special=not chat)
+        if not token_ids:
+            raise DataError("The prompt is empty: there is nothing to continue. Give at least one character.")
+        return token_ids
+
+
+def read_tokens(folder: Path) -> Tokens:
+    """Return the tokenizer of a packed folder.
+
+    Raises FormatError when the folder has none, or it is damaged.
+    """
+    if not (folder / _SETTINGS).is_file():
+        raise FormatError(f"{folder} was exported without a tokenizer. Give token ids, or its base model's tokenizer.")
+    if not (folder / _TOKENIZER).is_file():
+        return _SlowTokens(folder)
+    settings = read_json(folder / _SETTINGS)
+    return _FastTokens(folder, settings)
+
+
+class _FastTokens(Tokens):
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        self._tokenizer = _read_tokenizer(folder / _TOKENIZER)
+        self._template = _template(folder, settings)
+        self._named = {name: text for name in _NAMED_TOKENS if (text := _token_text(settings.get(name))) is not None}
+
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=special).ids)
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        return self._tokenizer.decode(list(token_ids), skip_special_tokens=True)
+
+    def chat(self, messages: Messages) -> str:
+        if self._template is None:
+            raise _no_template()
+        return render_chat(self._template, messages, self._named)
+
+
+class _SlowTokens(Tokens):
+    """By transformers; for tokenizers that are not in one file."""
+
+    def __init__(self, folder: Path) -> None:
+        from bitnet_train.runtime.load import load_tokenizer
+
+        self._tokenizer = load_tokenizer(folder)
+
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
+        return list(self._tokenizer(text, add_special_tokens=special)["input_ids"])
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True))
+
+    def chat(self, messages: Messages) -> str:
+        if not self._tokenizer.chat_template:
+            raise _no_template()
+        plain = [dict(message) for message in messages]
+        return str(self._tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=True))
+
+
+def _read_tokenizer(path: Path) -> Any:
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises plain Exceptions
+        raise FormatError(f"{path} cannot be read: {error}. Copy the folder again.") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _template(folder: Path, settings: Mapping[str, Any]) -> str | None:
+    """Return the chat template: of its own file, or from the settings, of several the one called `default`."""
+    path = folder / _TEMPLATE
+    if path.is_file():
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise FormatError(f"{path} cannot be read: {error}. Copy the folder again.") from error
+    given = settings.get("chat_template")
+    if isinstance(given, list):
+        named = {str(item.get("name")): item.get("template") for item in given if isinstance(item, dict)}
+        given = named.get("default")
+    return given if isinstance(given, str) else None
+
+
+def _token_text(value: Any) -> str | None:
+    text = value.get("content") if isinstance(value, dict) else value
+    return text if isinstance(text, str) else None
+
+
+def _no_template() -> DataError:
+    return DataError("This tokenizer has no chat template. Use a chat model, or leave `chat` off.")

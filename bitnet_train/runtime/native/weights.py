@@ -1,0 +1,173 @@
+"""Hand a packed folder's weights to the C++ model, straight from the mapped file, one module after another.
+
+The C++ side keeps its own copy in the order that its kernels read; the pages of the file are given back after each
+module. So the peak is the model plus one module, and what stays is the model alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bitnet_train.errors import BitnetTrainError, FormatError
+from bitnet_train.exporters.manifest import WEIGHTS_NAME, LayerEntry, Manifest, TableEntry, layer_parts
+from bitnet_train.runtime.native.architecture import Architecture
+from bitnet_train.runtime.native.support import FREQUENCIES, HEAD, Place, is_tied, places
+from bitnet_train.runtime.native.tensor_file import TensorFile
+
+_COPY_AGAIN = "Copy the folder again, or export the model again."
+_WORD_BITS = 64
+
+
+def build(folder: Path, manifest: Manifest, model: Architecture, num_threads: int) -> Any:
+    """Return the finished `_core.Model` of a folder that fits (`support.fit`).
+
+    Raises FormatError, naming the tensor, when the weights file is damaged or disagrees with the manifest.
+    """
+    from bitnet_train.kernels import _core
+
+    extension: Any = _core
+    with TensorFile(folder / WEIGHTS_NAME) as weights:
+        _check_names(weights, manifest, folder)
+        with _named("config.json"):
+            core = extension.Model(
+                model.kind,
+                hidden=model.hidden,
+                ff=model.ff,
+                layers=model.layers,
+                heads=model.heads,
+                kv_heads=model.kv_heads,
+                head_dim=model.head_dim,
+                vocab=model.vocab,
+                max_positions=model.max_positions,
+                rms_eps=model.rms_eps,
+                inv_freq=weights.float32(FREQUENCIES),
+                rope_scaling=model.rope_scaling,
+                sliding_window=model.sliding_window,
+            )
+        put = _Hand(core, weights, manifest)
+        for place in places(model):
+            with _named(place.name):
+                put(place)
+    with _named("config.json"):
+        core.finish(num_threads)
+    return core
+
+
+def _check_names(weights: TensorFile, manifest: Manifest, folder: Path) -> None:
+    """Check that the file holds the tensors of the manifest, in its dtypes and shapes, and no others."""
+    differing = sorted(set(weights.tensors) ^ set(manifest.tensors))
+    if differing:
+        raise FormatError(f"{folder / WEIGHTS_NAME} and the manifest disagree about {differing[0]!r}. {_COPY_AGAIN}")
+    for name, stored in weights.tensors.items():
+        entry = manifest.tensors[name]
+        if (stored.dtype, stored.shape) != (entry.dtype, entry.shape):
+            raise FormatError(
+                f"{folder / WEIGHTS_NAME}: {name} is {stored.dtype} {list(stored.shape)} where the manifest says "
+                f"{entry.dtype} {list(entry.shape)}. {_COPY_AGAIN}"
+            )
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Put the module's name on whatever is wrong with its tensors."""
+    try:
+        yield
+    except (BitnetTrainError, ValueError, TypeError, OverflowError) as error:
+        raise FormatError(f"{name}: {error}") from error
+
+
+class _Hand:
+    """Hands one module after another from the file to the C++ model."""
+
+    def __init__(self, core: Any, weights: TensorFile, manifest: Manifest) -> None:
+        self._core, self._weights, self._manifest = core, weights, manifest
+        self._layers = {layer.name: layer for layer in manifest.layers}
+        self._tables = {table.name: table for table in manifest.tables}
+
+    def __call__(self, place: Place) -> None:
+        if place.kind == "norm":
+            self._core.set_norm(place.name, self._weights.float32(f"{place.name}.weight"))
+        elif place.name in self._layers:
+            self._put_packed(self._layers[place.name])
+        elif place.name == HEAD and is_tied(self._manifest):
+            self._core.tie_head()
+        elif place.name in self._tables:
+            self._put_table(self._tables[place.name])
+        else:
+            self._put_dense(place.name)
+
+    def _put_dense(self, name: str) -> None:
+        weight = f"{name}.weight"
+        rows, dtype = self._weights.rows_of_bytes(weight), self._weights.tensors[weight].dtype
+        self._core.set_dense(name, rows, dtype, self._bias(name, rows.shape[0]))
+        self._weights.forget(weight)
+
+    def _put_table(self, table: TableEntry) -> None:
+        codes = self._manifest.stored_name(f"{table.name}.codes")
+        scale = self._weights.float32(self._manifest.stored_name(f"{table.name}.scale"))
+        bias = self._bias(table.name, table.num_rows) if table.has_bias else None
+        self._core.set_int8(table.name, self._weights.array(codes), scale, bias)
+        self._weights.forget(codes)
+
+    def _put_packed(self, layer: LayerEntry) -> None:
+        if not _is_planes(self._weights, layer):
+            raise FormatError(f"the planes are not uint8 of a {layer.num_outputs} x {layer.num_inputs} weight.")
+        planes = self._weights.array(f"{layer.name}.planes")
+        check_planes(planes, layer.num_inputs)
+        scale = self._weights.float32(f"{layer.name}.scale")
+        shape = layer.scheme.scale_shape(layer.num_outputs, layer.num_inputs)
+        if scale.shape != shape:
+            raise FormatError(f"the scale has shape {list(scale.shape)}, and the scheme needs {list(shape)}.")
+        if layer.kind == "embedding":
+            self._core.set_packed_embedding(layer.name, planes, scale, layer.scheme.name)
+        else:
+            self._put_linear(layer, planes, scale)
+        for part in layer_parts(layer):
+            self._weights.forget(f"{layer.name}.{part}")
+
+    def _put_linear(self, layer: LayerEntry, planes: np.ndarray, scale: np.ndarray) -> None:
+        self._core.set_packed(
+            layer.name,
+            planes,
+            scale,
+            self._bias(layer.name, layer.num_outputs) if layer.has_bias else None,
+            layer.num_inputs,
+            layer.scheme.inputs_per_scale(layer.num_inputs),
+            layer.scheme.name,
+            layer.activation.name,
+        )
+
+    def _bias(self, name: str, num_rows: int) -> np.ndarray | None:
+        """Return the bias float32 [N] of a module, None if the file has none."""
+        if f"{name}.bias" not in self._weights.tensors:
+            return None
+        bias = self._weights.float32(f"{name}.bias")
+        if bias.shape != (num_rows,):
+            raise FormatError(f"the bias has shape {list(bias.shape)}, and the layer {num_rows} outputs.")
+        return bias
+
+
+def _is_planes(weights: TensorFile, layer: LayerEntry) -> bool:
+    stored = weights.tensors[f"{layer.name}.planes"]
+    num_planes = 1 if layer.scheme.name == "binary" else 2
+    row_bytes = _WORD_BITS // 8 * -(-layer.num_inputs // _WORD_BITS)
+    return stored.dtype == "uint8" and stored.shape == (num_planes, layer.num_outputs, row_bytes)
+
+
+def check_planes(planes: np.ndarray, num_inputs: int) -> None:
+    """Raise a FormatError unless planes uint8 [P, N, bytes] are canonical: padding is 0, and so is a zero's sign."""
+    first, spare = divmod(num_inputs, 8)
+    padding_bits = np.zeros(planes.shape[-1], np.uint8)
+    padding_bits[first:] = 0xFF
+    if spare:
+        padding_bits[first] = 0xFF << spare & 0xFF
+    tail = planes[..., first:]
+    if np.any(tail & padding_bits[first:]):
+        raise FormatError("The planes have padding bits that are not 0. Export the model again.")
+    if planes.shape[0] == 2 and np.any(planes[1] & ~planes[0]):
+        raise FormatError("Planes of a ternary weight have a sign bit on a zero weight. Export the model again.")

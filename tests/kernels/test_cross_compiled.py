@@ -1,0 +1,120 @@
+"""The kernels without Python: native under sanitizers, and cross-compiled for ARM, run under an emulator.
+
+Both build `csrc/selftest/selftest.cpp`, which holds every kernel that the CPU supports against a naive oracle.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import bitnet_train
+
+SOURCES = Path(bitnet_train.__file__).parent / "kernels" / "csrc"
+WARNINGS = ("-std=c++17", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off")
+AVX2 = ("-mavx2", "-mfma", "-mf16c", "-mpopcnt")
+AVX512 = (
+    *AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni", "-mavx512vpopcntdq",
+    "-Wno-maybe-uninitialized", "-Wno-uninitialized",
+)  # fmt: skip
+X86_FLAGS = {"_popcnt": ("-mpopcnt",), "_avx2": AVX2, "_avx512": AVX512}
+NEON = ("-fno-schedule-insns",)
+ARM_FLAGS = {"lookup_neon": NEON, "popcount_neon": NEON, "dot_neon": (*NEON, "-march=armv8.2-a+dotprod")}
+NOT_TESTED = ("bindings", "int8_", "memory", "packing", "read_bandwidth")
+
+ARM_COMPILER, EMULATOR, NATIVE_COMPILER = "aarch64-linux-gnu-g++", "qemu-aarch64", "g++"
+SANITIZERS = ("-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+# Optimising instrumented templates takes minutes, running them as they are seconds.
+SANITIZED_FLAGS = {ending: (*flags, "-O0") for ending, flags in {**X86_FLAGS, "_portable": ()}.items()}
+
+pytestmark = [
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(not SOURCES.is_dir(), reason="the C++ sources are not part of a wheel"),
+]
+NEEDS_ARM = pytest.mark.skipif(
+    shutil.which(ARM_COMPILER) is None or shutil.which(EMULATOR) is None,
+    reason="needs the packages g++-aarch64-linux-gnu and qemu-user",
+)
+NEEDS_X86 = pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "AMD64") or shutil.which(NATIVE_COMPILER) is None,
+    reason="needs an x86-64 machine with the package g++",
+)
+
+Build = Callable[[str, tuple[str, ...], dict[str, tuple[str, ...]]], Path]
+
+
+def _flags_of(source: Path, isa_flags: dict[str, tuple[str, ...]]) -> tuple[str, ...] | None:
+    """The flags of one file; None when it belongs to another architecture, or is no part of the selftest."""
+    name = source.stem
+    if name.startswith(NOT_TESTED):
+        return None
+    for ending, flags in isa_flags.items():
+        if name.endswith(ending):
+            return flags
+    return None if name.endswith((*X86_FLAGS, *ARM_FLAGS)) else ()
+
+
+def _run(*command: str) -> str:
+    """The output of a command that must succeed."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
+    """Compile the selftest with a compiler, common flags, and flags by the ending of a file's name."""
+
+    def compile_all(compiler: str, flags: tuple[str, ...], isa_flags: dict[str, tuple[str, ...]]) -> Path:
+        folder = tmp_path_factory.mktemp("selftest")
+        objects: list[str] = []
+        for source in [*sorted(SOURCES.glob("*.cpp")), SOURCES / "selftest" / "selftest.cpp"]:
+            own_flags = _flags_of(source, isa_flags)
+            if own_flags is not None:
+                objects.append(str(folder / f"{source.stem}.o"))
+                _run(compiler, *WARNINGS, *flags, *own_flags, "-c", str(source), "-o", objects[-1])
+        program = folder / "selftest"
+        _run(compiler, *flags, *objects, "-pthread", "-o", str(program))
+        return program
+
+    return compile_all
+
+
+@pytest.fixture(scope="module")
+def arm_selftest(build: Build) -> Path:
+    """The selftest for 64-bit ARM, with nothing but dot_neon.cpp compiled for dot products."""
+    return build(ARM_COMPILER, ("-O1", "-static", "-march=armv8-a", "-DBITNET_ARM64=1"), ARM_FLAGS)
+
+
+@NEEDS_ARM
+def test_every_arm_kernel_is_exact_on_a_cpu_with_dot_products(arm_selftest: Path):
+    demanded = ("lookup.neon", "popcount.neon", "dot.neon", "popcount.portable")
+    printed = _run(EMULATOR, "-cpu", "max", str(arm_selftest), *demanded)
+    assert printed.count("problems exact") == len(demanded)
+
+
+@NEEDS_ARM
+def test_an_arm_cpu_without_dot_products_runs_the_other_kernels(arm_selftest: Path):
+    demanded = ("lookup.neon", "popcount.neon", "popcount.portable")
+    printed = _run(EMULATOR, "-cpu", "cortex-a72", str(arm_selftest), *demanded)
+    assert printed.count("problems exact") == len(demanded)
+    assert "dot.neon             not supported by this CPU" in printed
+
+
+@NEEDS_ARM
+def test_the_selftest_fails_for_a_kernel_that_the_cpu_lacks(arm_selftest: Path):
+    command = (EMULATOR, "-cpu", "cortex-a72", str(arm_selftest), "dot.neon")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "kernel dot.neon does not run on this CPU" in done.stdout
+
+
+@NEEDS_X86
+def test_no_kernel_of_this_cpu_reads_or_writes_out_of_bounds(build: Build):
+    program = build(NATIVE_COMPILER, (*SANITIZERS, "-DBITNET_X86=1"), SANITIZED_FLAGS)
+    assert "problems exact" in _run(str(program), "popcount.portable")

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from bitnet_train.errors import FormatError
+from bitnet_train.runtime.native.architecture import Architecture
+from bitnet_train.runtime.native.prompt_cache import CachedPrompt, common_length, read_prompt, write_prompt
+
+MODEL = Architecture("llama", 8, 16, 2, 4, 3, 2, 50, 64, 1e-6, 1.0, 0)
+SHA = "a" * 64
+RANDOM = np.random.default_rng(0)
+
+
+@pytest.fixture
+def cached():
+    shape = (2, 3, 5, 2)
+    keys, values = (RANDOM.standard_normal(shape).astype(np.float32) for _ in range(2))
+    return CachedPrompt([1, 2, 3, 49, 0], keys, values)
+
+
+def test_what_is_written_is_read(cached, tmp_path):
+    write_prompt(tmp_path / "sub" / "cache", cached, SHA)
+    read = read_prompt(tmp_path / "sub" / "cache", MODEL, SHA)
+    assert read.token_ids == cached.token_ids
+    assert np.array_equal(read.keys, cached.keys)
+    assert np.array_equal(read.values, cached.values)
+
+
+def test_another_model_is_refused_with_the_reason(cached, tmp_path):
+    write_prompt(tmp_path / "cache", cached, SHA)
+    with pytest.raises(
+        FormatError, match=r"manifest aaaaaaaaaaaa, and this is bbbbbbbbbbbb\. Delete it, or name another"
+    ):
+        read_prompt(tmp_path / "cache", MODEL, "b" * 64)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.update(keys=t["keys"][:1]), "keys has not the shape"),
+        (lambda t: t.update(values=t["values"][..., :1]), "values has not the shape"),
+        (lambda t: t.update(values=t["values"].astype(np.float16)), "has not the shape and dtype"),
+        (lambda t: t.update(token_ids=t["token_ids"][:4]), "keys has not the shape"),
+        (lambda t: t.update(token_ids=t["token_ids"][None]), "has not the shape"),
+        (lambda t: t.update(token_ids=np.full(5, 50, np.int32)), "token ids that this model does not know"),
+        (lambda t: t.update(token_ids=np.full(5, -1, np.int32)), "token ids that this model does not know"),
+        (lambda t: t.update(more=t["keys"]), "is not a prompt cache"),
+        (lambda t: t.pop("keys"), "is not a prompt cache"),
+    ],
+)
+def test_a_file_of_another_shape_is_refused(cached, tmp_path, change, message):
+    path = tmp_path / "cache"
+    write_prompt(path, cached, SHA)
+    tensors = dict(load_file(path))
+    change(tensors)
+    tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    save_file(tensors, path, metadata={"bitnet_train.manifest_sha256": SHA})
+    with pytest.raises(FormatError, match=message):
+        read_prompt(path, MODEL, SHA)
+
+
+def test_a_weights_file_is_no_prompt_cache(tmp_path):
+    save_file({"a": np.zeros(2)}, tmp_path / "file")
+    with pytest.raises(FormatError, match="is not a prompt cache"):
+        read_prompt(tmp_path / "file", MODEL, SHA)
+
+
+def test_a_place_that_cannot_be_written_is_named_and_nothing_is_left(cached, tmp_path):
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(FormatError, match=r"`generate\.prompt_cache=.*taken` cannot be written"):
+        write_prompt(tmp_path / "taken", cached, SHA)
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "length"),
+    [([], [1], 0), ([1, 2, 3], [1, 2, 3], 3), ([1, 2], [1, 2, 3], 2), ([1, 2, 3], [1, 9, 3], 1), ([4], [5], 0)],
+)
+def test_the_common_beginning_is_counted(first, second, length):
+    assert common_length(first, second) == common_length(second, first) == length

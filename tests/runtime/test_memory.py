@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bitnet_train.runtime.memory import peak_resident_bytes, reset_peak, resident_bytes
+
+linux = pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="no /proc")
+
+
+@linux
+def test_the_peak_remembers_memory_that_was_given_back():
+    reset_peak()
+    before = resident_bytes()
+    block = np.ones(64 << 20, np.uint8)
+    del block
+    peak, after = peak_resident_bytes(), resident_bytes()
+    assert before is not None
+    assert peak is not None
+    assert after is not None
+    assert peak - before > 60 << 20
+    assert after - before < 60 << 20
+
+
+def test_a_process_that_is_not_there_has_no_memory():
+    assert resident_bytes(2**31 - 1) is None
+    assert peak_resident_bytes("nobody") is None
+
+
+def test_elsewhere_the_figures_are_missing_not_wrong():
+    assert sys.platform == "linux" or resident_bytes() is None

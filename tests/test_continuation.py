@@ -1,0 +1,123 @@
+"""`bitnet-train generate`: which engine answers, and what it is asked."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bitnet_train import continuation
+from bitnet_train.__main__ import main
+from bitnet_train.exporters import export_packed
+from bitnet_train.runtime.native.model import NativeModel
+
+
+@pytest.fixture(scope="module")
+def artefact(make_trained, byte_tokenizer, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("continuation") / "out"
+    export_packed(make_trained(), byte_tokenizer, folder, {})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def foreign(make_trained, byte_tokenizer, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("foreign") / "out"
+    export_packed(make_trained("gpt2"), byte_tokenizer, folder, {})
+    return folder
+
+
+def generate(capsys: pytest.CaptureFixture[str], folder: Path, *words: str) -> dict:
+    capsys.readouterr()
+    code = main(["generate", str(folder), "generate.max_new_tokens=6", "generate.prompt=ab", *words, "--json"])
+    return {"code": code, **json.loads(capsys.readouterr().out)}
+
+
+def test_the_native_engine_answers_where_it_can_and_torch_agrees(artefact, capsys) -> None:
+    native = generate(capsys, artefact)
+    assert native["engine"] == "native"
+    assert native["token_ids"] == NativeModel.load(artefact).generate("ab", max_new_tokens=6).token_ids
+    by_torch = generate(capsys, artefact, "generate.engine=hf")
+    assert by_torch["engine"] == "hf"
+    assert (by_torch["text"], by_torch["token_ids"]) == (native["text"], native["token_ids"])
+
+
+def test_torch_answers_for_other_architectures_and_says_why_once(foreign, capsys) -> None:
+    assert main(["generate", str(foreign), "generate.max_new_tokens=3"]) == 0
+    told = capsys.readouterr()
+    assert told.err.count("does not fit the native engine: GPT2LMHeadModel is not one of") == 1
+    assert "note" not in told.out
+    assert generate(capsys, foreign, "generate.engine=hf")["engine"] == "hf"
+
+
+def test_an_engine_that_is_named_and_does_not_fit_is_wrong_usage(foreign, capsys, tmp_path) -> None:
+    answer = generate(capsys, foreign, "generate.engine=native")
+    assert answer["code"] == 2
+    assert "does not fit: GPT2LMHeadModel" in answer["error"]["message"]
+    answer = generate(capsys, foreign, f"prompt_cache={tmp_path / 'cache'}")
+    assert "`generate.prompt_cache` is kept by the native engine alone" in answer["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["generate.engine=fast"], "auto, native, hf"),
+        (["generate.min_p=1.5"], "`generate.min_p=1.5`"),
+        (["generate.threads=0"], "`generate.threads=0`"),
+        (["generate.stop=['']"], "holds an empty string"),
+        (["prompt_cache=x", "generate.engine=hf"], "Set `generate.engine` to auto or native"),
+        (["generate.max_new_tokens=4000"], "together 4002, but this model's context is 256 tokens"),
+    ],
+)
+def test_wrong_settings_are_refused_in_words(artefact, capsys, words, part) -> None:
+    assert main(["generate", str(artefact), "generate.prompt=ab", *words]) != 0
+    assert part in capsys.readouterr().err
+
+
+def test_every_setting_reaches_the_engine(artefact, capsys, tmp_path, monkeypatch) -> None:
+    asked = {}
+
+    class Asked(NativeModel):
+        def generate(self, prompt, **options):
+            asked.update(options)
+            return super().generate(prompt, **options)
+
+    monkeypatch.setattr("bitnet_train.runtime.native.model.NativeModel", Asked)
+    words = ["generate.temperature=0.7", "generate.top_k=5", "generate.top_p=0.9", "min_p=0.05", "generate.seed=3"]
+    generate(capsys, artefact, *words, "generate.stop=[q,zz]", f"prompt_cache={tmp_path / 'cache'}", "chat=true")
+    expected = {
+        "temperature": 0.7,
+        "top_k": 5,
+        "top_p": 0.9,
+        "min_p": 0.05,
+        "seed": 3,
+        "stop": ["q", "zz"],
+        "chat": True,
+    }
+    assert expected.items() <= asked.items()
+    assert (tmp_path / "cache").is_file()
+    assert asked["max_new_tokens"] == 6
+
+
+def test_the_text_is_streamed_after_the_prompt(artefact, capsys) -> None:
+    assert main(["generate", str(artefact), "generate.max_new_tokens=6", "generate.prompt=[b]"]) == 0
+    made = NativeModel.load(artefact).generate("[b]", max_new_tokens=6)
+    assert capsys.readouterr().out == f"[b]{made.text}\n"
+
+
+def test_the_native_engine_needs_no_torch(artefact) -> None:
+    code = (
+        "import sys\nfrom bitnet_train.__main__ import main\n"
+        "assert main(['generate', sys.argv[1], 'generate.max_new_tokens=2']) == 0\n"
+        "print([name for name in ('torch', 'transformers', 'lightning') if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(artefact)], capture_output=True, text=True, timeout=60)
+    assert done.stderr.splitlines()[-1] == "[]", done.stderr
+
+
+def test_the_settings_of_both_engines_are_the_same(artefact) -> None:
+    from bitnet_train.config import Config
+
+    assert set(continuation.sampling(Config())) < set(NativeModel.generate.__annotations__)
