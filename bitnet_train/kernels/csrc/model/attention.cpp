@@ -9,7 +9,7 @@
 namespace bitnet {
 namespace {
 
-constexpr size_t kTileRows = 48;       // queries times heads: enough that keys and values are read from the cache seldom
+constexpr size_t kTileRows = 48;  // queries times heads: enough that keys and values are read seldom
 constexpr size_t kScratchSlot = 10;
 
 struct Positions {

@@ -1,5 +1,5 @@
-// The native runtime for Python. Arrays come in as views and are copied into the model; logits go out in new arrays. The
-// GIL is released before any lock of a model is taken, and in every call that works for long.
+// The native runtime for Python. Arrays come in as views and are copied into the model; logits go out in new arrays.
+// The GIL is released before any lock of a model is taken, and in every call that works for long.
 #include "bindings.h"
 
 #include <nanobind/stl/map.h>
@@ -346,7 +346,8 @@ void bind_model(nb::module_& m) {
            "bias"_a.noconvert().none(), "num_inputs"_a, "group_size"_a, "weights"_a, "activation"_a)
       .def("set_packed_embedding", &set_packed_embedding, "name"_a, "planes"_a.noconvert(), "scale"_a.noconvert(),
            "weights"_a)
-      .def("set_dense", &set_dense, "name"_a, "array"_a.noconvert(), "dtype"_a, "bias"_a.noconvert().none() = nb::none())
+      .def("set_dense", &set_dense, "name"_a, "array"_a.noconvert(), "dtype"_a,
+           "bias"_a.noconvert().none() = nb::none())
       .def("set_int8", &set_int8, "name"_a, "codes"_a.noconvert(), "scale"_a.noconvert(),
            "bias"_a.noconvert().none() = nb::none())
       .def("tie_head", &tie_head)

@@ -6,6 +6,11 @@
 #include <string>
 
 namespace bitnet {
+namespace {
+
+constexpr size_t kShortPositions = 64;  // a sequence up to here is cheap to read from small pages, and to copy
+
+}  // namespace
 
 KvCache::KvCache(const Config& config, size_t max_tokens)
     : layers_(config.layers),
@@ -47,11 +52,12 @@ void KvCache::reserve(size_t count) {
   const size_t first = length_ / kPagePositions, last = (length_ + count - 1) / kPagePositions;
   pages_.reserve(last + 1);
   for (size_t page = first; page <= last; ++page) {
+    const bool lazy = length_ + count <= kShortPositions;
     if (page == pages_.size()) {
-      pages_.push_back(new_page(page == 0));
-    } else if (pages_[page].use_count() > 1) {
+      pages_.push_back(new_page(lazy));
+    } else if (pages_[page].use_count() > 1 || (pages_[page]->is_lazy() && !lazy)) {
       const size_t start = page * kPagePositions;
-      pages_[page] = copied(*pages_[page], length_ > start ? length_ - start : 0, page == 0);
+      pages_[page] = copied(*pages_[page], length_ > start ? length_ - start : 0, lazy);
     }
   }
 }

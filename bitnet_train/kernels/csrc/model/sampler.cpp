@@ -61,7 +61,8 @@ void Sampler::keep_likeliest(double sum) {
   if (sampling_.top_k != 0) limit = std::min(limit, sampling_.top_k);
   size_t sorted = 0, kept = 0;
   if (limit < candidates_.size()) {
-    std::nth_element(candidates_.begin(), candidates_.begin() + static_cast<ptrdiff_t>(limit), candidates_.end(), likelier);
+    std::nth_element(candidates_.begin(), candidates_.begin() + static_cast<ptrdiff_t>(limit), candidates_.end(),
+                     likelier);
     candidates_.resize(limit);
     sum = 0.0;
     for (const Candidate& candidate : candidates_) sum += candidate.weight;

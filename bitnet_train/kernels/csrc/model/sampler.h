@@ -7,8 +7,8 @@
 //   min_p            of them those with p >= min_p * the largest p (0: all)
 //   draw             the first token, likeliest first, where the running sum of p exceeds u * sum
 //
-// Random numbers: SplitMix64 (Steele, Lea, Flood 2014) from `seed`, u = (next >> 11) * 2^-53. The same seed gives the same
-// numbers on every machine.
+// Random numbers: SplitMix64 (Steele, Lea, Flood 2014) from `seed`, u = (next >> 11) * 2^-53. The same seed gives the
+// same numbers on every machine.
 #pragma once
 
 #include <cstddef>

@@ -83,7 +83,8 @@ void Weights::set_embedding(const std::string& name, BitTable table) {
 
 void Weights::check_complete() const {
   for (const auto& [name, slot] : norms_)
-    if (slot.values->empty()) throw std::invalid_argument("'" + name + "' [" + std::to_string(slot.count) + "] is missing");
+    if (slot.values->empty())
+      throw std::invalid_argument("'" + name + "' [" + std::to_string(slot.count) + "] is missing");
   for (const auto& [name, slot] : linears_) {
     const bool replaced = (name == kHead && tied_) || (name == kEmbedding && bit_embedding_);
     if (!replaced && !*slot.linear)
