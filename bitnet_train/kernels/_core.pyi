@@ -1,5 +1,8 @@
 """The compiled kernels and the native runtime. Private: `ops.py` and `runtime/native` are their public faces."""
 
+from collections.abc import Callable
+from collections.abc import Sequence as Sequence_
+
 from numpy import float32, int8, int32, uint8
 from numpy.typing import NDArray
 
@@ -85,3 +88,94 @@ def int8_linear(
     num_threads: int,
 ) -> None:
     """Multiply x [T, K] by an int8 table into out [T, V]."""
+
+class Sequence:
+    """Keys and values of the tokens that a model has read; `Model.new_sequence` makes one."""
+
+    @property
+    def length(self) -> int: ...
+    @property
+    def max_tokens(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+    def truncate(self, length: int) -> None:
+        """Forget the tokens from `length` on."""
+
+    def copy(self) -> Sequence:
+        """Return a sequence that goes on from here by itself; the memory is shared until one of them writes."""
+
+    def keys_values(self) -> list[NDArray[float32]]:
+        """Return keys and values, [layers, kv_heads, length, head_dim] each."""
+
+    def load(self, keys: NDArray[float32], values: NDArray[float32]) -> None:
+        """Replace everything by what `keys_values` returned."""
+
+class Model:
+    """A Llama-family model: the setters copy what they are given, `finish` checks that nothing is missing."""
+
+    def __init__(
+        self,
+        kind: str,
+        *,
+        hidden: int,
+        ff: int,
+        layers: int,
+        heads: int,
+        kv_heads: int,
+        head_dim: int,
+        vocab: int,
+        max_positions: int,
+        rms_eps: float,
+        inv_freq: NDArray[float32],
+        rope_scaling: float = 1.0,
+        sliding_window: int = 0,
+        isa: str = "",
+    ) -> None: ...
+    def set_norm(self, name: str, values: NDArray[float32]) -> None: ...
+    def set_packed(
+        self,
+        name: str,
+        planes: NDArray[uint8],
+        scale: NDArray[float32],
+        bias: NDArray[float32] | None,
+        num_inputs: int,
+        group_size: int,
+        weights: str,
+        activation: str,
+    ) -> None: ...
+    def set_packed_embedding(
+        self, name: str, planes: NDArray[uint8], scale: NDArray[float32], weights: str
+    ) -> None: ...
+    def set_dense(self, name: str, array: NDArray[uint8], dtype: str, bias: NDArray[float32] | None = None) -> None: ...
+    def set_int8(
+        self, name: str, codes: NDArray[int8], scale: NDArray[float32], bias: NDArray[float32] | None = None
+    ) -> None: ...
+    def tie_head(self) -> None: ...
+    def finish(self, num_threads: int) -> None: ...
+    def new_sequence(self, max_tokens: int) -> Sequence: ...
+    def forward(
+        self, sequences: Sequence_[Sequence], token_ids: Sequence_[NDArray[int32]], all_logits: bool = False
+    ) -> NDArray[float32]:
+        """Append tokens to each sequence; logits [sequences, vocab] after the last of each, or [all tokens, vocab]."""
+
+    def generate(
+        self,
+        sequence: Sequence,
+        token_ids: NDArray[int32],
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        seed: int = 0,
+        stop_ids: Sequence_[int] = ...,
+        on_token: Callable[[int], object] | None = None,
+    ) -> NDArray[int32]:
+        """Continue a sequence; `on_token` gets every id, and ends the continuation by returning True."""
+
+    @property
+    def num_threads(self) -> int: ...
+    @property
+    def float_isa(self) -> str: ...
+    def memory_bytes(self) -> dict[str, int]: ...
+    def kernels(self) -> dict[str, str]: ...

@@ -4,9 +4,9 @@
 //
 // Keys of sixteen positions lie side by side, so that attention computes sixteen scores without a sum across lanes.
 // What attention reads of one head is one linear stream a page. Copies share pages until one of them writes: a copy of
-// a prompt costs nothing, and at most one page is copied when it is continued. A short sequence
-// takes memory as it grows; a longer one whole pages at a time, on huge pages where the system has them: attention reads
-// keys from small pages at half the speed.
+// a prompt costs nothing, and at most one page is copied when it is continued. A short sequence takes memory as it
+// grows; a longer one whole pages at a time, on huge pages where the system has them: attention reads keys from small
+// pages at half the speed.
 #pragma once
 
 #include <memory>
