@@ -13,9 +13,7 @@ from pathlib import Path
 
 import pytest
 
-import bitnet_train
-
-SOURCES = Path(bitnet_train.__file__).parent / "kernels" / "csrc"
+SOURCES = Path(__file__).parents[2] / "bitnet_train" / "kernels" / "csrc"
 WARNINGS = ("-std=c++17", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off")
 AVX2 = ("-mavx2", "-mfma", "-mf16c", "-mpopcnt")
 AVX512 = (

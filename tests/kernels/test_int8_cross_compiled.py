@@ -10,9 +10,7 @@ from pathlib import Path
 
 import pytest
 
-import bitnet_train
-
-SOURCES = Path(bitnet_train.__file__).parent / "kernels" / "csrc"
+SOURCES = Path(__file__).parents[2] / "bitnet_train" / "kernels" / "csrc"
 SHARED = ("selftest/int8_selftest", "int8_table", "int8_table_portable", "cpu_features", "memory", "team")
 WARNINGS = ("-std=c++17", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off")
 AVX2 = ("-mavx2", "-mfma", "-mf16c")

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-import bitnet_train
 from bitnet_train.errors import KernelError
 from bitnet_train.kernels import isa, ops
 
-TABLE = Path(bitnet_train.__file__).parent / "kernels" / "csrc" / "kernels.inc"
+TABLE = Path(__file__).parents[2] / "bitnet_train" / "kernels" / "csrc" / "kernels.inc"
 NEEDS_EXTENSION = pytest.mark.skipif(isa.core is None, reason="the extension is not built")
 ASK = "from bitnet_train.kernels import ops; print(ops.backend())"
 
