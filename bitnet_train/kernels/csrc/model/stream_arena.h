@@ -25,7 +25,8 @@ class StreamArena {
   }
 
  private:
-  static constexpr size_t kBlockBytes = size_t{1} << 22;
+  // Large, because the end of a block that the next matrix does not fit is lost; what is never written costs nothing.
+  static constexpr size_t kBlockBytes = size_t{1} << 26;
   std::vector<Memory> blocks_;
   size_t used_ = 0;
 };
