@@ -1,9 +1,9 @@
-"""The order in which kernels read weights: `planes_v1` with every scale group padded to whole 64-bit words.
+"""Bits of a packed embedding as 64-bit words: `planes_v1` with every group padded to whole words.
 
     words int64 [P, N, G, W],  W = ceil(group_size / 64);  input k of a group is bit k % 64 of word k // 64
 
-On disk only rows are padded; here groups are too, so that a kernel sums whole words. Padding bits are zero, and a zero
-bit adds nothing to any of the popcount formulas once the group size is known (see csrc/kernels.h). Made once, at load.
+Rows stay apart, so that single ones can be looked up. Linear layers use the layouts of csrc instead (see `ops.pack`).
+Padding bits are zero. Made once, at load.
 """
 
 from __future__ import annotations

@@ -25,7 +25,6 @@ def ask_backend(environment: str | None, prelude: str = "") -> subprocess.Comple
 
 
 @NEEDS_EXTENSION
-@pytest.mark.skipif(not TABLE.is_file(), reason="the C++ sources are not part of a wheel")
 def test_every_line_of_the_table_is_compiled_in_order():
     compiled = isa.core.compiled_isas()
     rows = [(name, isa_name) for name, isa_name, _runs in isa.core.kernels()]

@@ -238,3 +238,16 @@ def test_the_extension_refuses_an_array_it_would_have_to_copy(make_problem):
     out = torch.empty(2, 3, 1, dtype=torch.int64)
     with pytest.raises(TypeError):
         isa_module.core.packed_dot(weight.kernel, weight.spec, stream.numpy(), problem.x_codes.numpy(), out.numpy(), 1)
+
+
+@pytest.mark.skipif(isa_module.core is None, reason="the extension is not built")
+def test_the_extension_reads_a_read_only_array_and_refuses_to_write_one(make_problem):
+    problem = make_problem("binary", "int8", 2, 3, 64, 64)
+    stream, weight = problem.packed
+    x, out = problem.x.numpy(), torch.empty(2, 3).numpy()
+    x.flags.writeable = False
+    isa_module.core.packed_linear(weight.kernel, weight.spec, stream.numpy(), x, problem.bias.numpy(), out, 1)
+    assert same_bits(torch.from_numpy(out), problem.reference_linear())
+    out.flags.writeable = False
+    with pytest.raises(TypeError):
+        isa_module.core.packed_linear(weight.kernel, weight.spec, stream.numpy(), x, None, out, 1)
