@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from llama_cpp_logits import agreement
 from llama_cpp_models import FILE_TYPES, Subject, make_artefact, quantize, write_gguf
-from llama_cpp_report import print_report
+from llama_cpp_report import print_memory, print_report
 from machine_facts import ROOT, describe_run
 from transformers import LlamaConfig
 
@@ -80,15 +80,14 @@ def make_peers(subject: Subject, source: Path, tools: Path) -> tuple[list[Peer],
 
 def compare(subject: Subject, options: argparse.Namespace) -> dict[str, Any]:
     """Build one model for both sides, prove that they are the same, and time them."""
-    folder = make_artefact(subject, options.work / subject.label)
+    folder, sizes = sized_artefact(subject, options)
     source = write_gguf(folder, options.work / f"{subject.label}.gguf", subject.gguf)
     peers, refused = make_peers(subject, source, options.llama_cpp)
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     proof = next((peer for peer in peers if peer.file_type == PROOF_TYPE[subject.name]), None)
     same = agreement(folder, proof.path, options.llama_cpp / "llama-perplexity", text) if proof else None
     facts: dict[str, Any] = {
-        "artefact_bytes": sum(path.stat().st_size for path in folder.iterdir()),
-        "cache_bytes": cache_bytes(folder, options.prompt_tokens + 1),
+        **sizes,
         "gguf_bytes": {peer.label: peer.path.stat().st_size for peer in peers},
         "refused": refused,
         "same_model": {"gguf": proof.label, **same} if proof and same else None,
@@ -97,6 +96,23 @@ def compare(subject: Subject, options: argparse.Namespace) -> dict[str, Any]:
         return facts
     rows = [row for threads in options.threads for row in race(folder, peers, threads, options)]
     return {**facts, "rows": rows, "contexts": contexts(folder, options)}
+
+
+def sized_artefact(subject: Subject, options: argparse.Namespace) -> tuple[Path, dict[str, int]]:
+    """Return the packed folder, and the bytes of it and of the keys and values of a prompt."""
+    folder = make_artefact(subject, options.work / subject.label)
+    artefact_bytes = sum(path.stat().st_size for path in folder.iterdir())
+    return folder, {"artefact_bytes": artefact_bytes, "cache_bytes": cache_bytes(folder, options.prompt_tokens + 1)}
+
+
+def compare_memory(subject: Subject, options: argparse.Namespace) -> None:
+    """Print the memory that our fastest way takes, after one repeat of what is timed otherwise."""
+    folder, sizes = sized_artefact(subject, options)
+    workload = Workload(options.prompt_tokens, options.new_tokens, 1)
+    for threads in options.threads:
+        row = measure_apart(Task(str(folder), ways(folder)[0], threads, None, workload), tuple(options.cpus[:threads]))
+        print(f"\n{folder.name}, {threads} threads: {sizes}, {row.memory}")
+        print_memory(asdict(row.memory), sum(sizes.values()))
 
 
 def race(folder: Path, peers: list[Peer], threads: int, options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -155,6 +171,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--new-tokens", type=int, default=64)
     parser.add_argument("--no-contexts", action="store_true", help="leave the growth with context out")
     parser.add_argument("--build-only", action="store_true", help="make the models and prove them equal, time nothing")
+    parser.add_argument("--memory-only", action="store_true", help="print what ours takes in memory, write nothing")
     return parser.parse_args()
 
 
@@ -162,6 +179,10 @@ def main() -> None:
     """Compare every model and write the file."""
     options = arguments()
     options.work.mkdir(parents=True, exist_ok=True)
+    if options.memory_only:
+        for subject in subjects(options.models, options.smollm2):
+            compare_memory(subject, options)
+        return
     before = json.loads(options.out.read_text())["models"] if options.out.is_file() else {}
     result = {"models": before}
     for subject in subjects(options.models, options.smollm2):

@@ -70,9 +70,14 @@ def _print_threads(name: str, model: Measured, threads: int) -> None:
     for what, ratio, wanted in verdicts(name, model, threads):
         print(f"{'reached' if ratio >= wanted else 'MISSED ':<8} {what}: {ratio:.2f}x, wanted {wanted}x")
     ours = next(row for row in model["rows"] if row["num_threads"] == threads and row["side"] == "ours")
+    print_memory(ours["memory"], model["artefact_bytes"] + model["cache_bytes"])
+
+
+def print_memory(memory: Measured, needed: int) -> None:
+    """Print what a row of ours held in memory, against the bytes of artefact and cache."""
     for kind in ("resident", "peak"):
-        if ours["memory"][kind]:
-            ratio = ours["memory"][kind] / (model["artefact_bytes"] + model["cache_bytes"])
+        if memory[kind]:
+            ratio = memory[kind] / needed
             verdict = "reached" if ratio <= MEMORY_TARGET else "MISSED "
             print(f"{verdict} {kind} memory / (artefact + cache): {ratio:.2f}x, wanted at most {MEMORY_TARGET}x")
 

@@ -1,4 +1,4 @@
-"""Resident memory of a process, in bytes, as Linux counts it; None where there is no /proc.
+"""Resident memory of a process, in bytes, as Linux counts it (None where there is no /proc), and giving some back.
 
 A process that imported torch holds hundreds of megabytes before it loads anything. So what a model takes is a
 difference: the peak after it ran, less what was resident before, with the peak set back in between.
@@ -6,7 +6,9 @@ difference: the peak after it ran, less what was resident before, with the peak 
 
 from __future__ import annotations
 
+import ctypes
 import re
+import sys
 from pathlib import Path
 
 _SET_BACK_THE_PEAK = "5"  # proc(5), /proc/PID/clear_refs
@@ -28,6 +30,16 @@ def reset_peak() -> None:
         Path("/proc/self/clear_refs").write_text(_SET_BACK_THE_PEAK)
     except OSError:
         return
+
+
+def give_back_free_memory() -> None:
+    """Give the system the pages of the heap that are free, where the C library can (glibc).
+
+    It keeps them otherwise, and what was needed for a moment to read a large file stays resident.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def _status(name: str, pid: int | str) -> int | None:

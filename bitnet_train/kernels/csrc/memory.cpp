@@ -14,6 +14,7 @@ namespace {
 
 #ifdef __linux__
 constexpr size_t kHugePage = size_t{1} << 21;
+constexpr size_t kSmallPages = size_t{1} << 16;  // from here on, worth a call to the system
 #endif
 
 uint8_t* aligned(void* block, size_t alignment) {
@@ -23,15 +24,17 @@ uint8_t* aligned(void* block, size_t alignment) {
 
 }  // namespace
 
-Memory::Memory(size_t bytes) : bytes_(bytes) {
+Memory::Memory(size_t bytes, Pages pages) : bytes_(bytes) {
 #ifdef __linux__
-  if (bytes >= kHugePage) {
-    block_bytes_ = round_up(bytes, kHugePage) + kHugePage;
+  const bool huge = pages == Pages::kHuge;
+  if (bytes >= (huge ? kHugePage : kSmallPages)) {
+    block_bytes_ = huge ? round_up(bytes, kHugePage) + kHugePage : bytes;
     if (block_bytes_ < bytes) throw std::bad_alloc();
     block_ = mmap(nullptr, block_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (block_ == MAP_FAILED) throw std::bad_alloc();
-    data_ = aligned(block_, kHugePage);
-    madvise(data_, round_up(bytes, kHugePage), MADV_HUGEPAGE);  // a wish: without it only speed is lost
+    data_ = huge ? aligned(block_, kHugePage) : static_cast<uint8_t*>(block_);
+    // A wish: without huge pages only speed is lost, and without small ones only memory.
+    madvise(data_, huge ? round_up(bytes, kHugePage) : bytes, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
     return;
   }
 #endif

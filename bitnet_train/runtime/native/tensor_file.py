@@ -112,14 +112,10 @@ class TensorFile:
             raise FormatError(f"{self._path}: {name} is {stored.dtype} where a float tensor belongs. {_COPY_AGAIN}")
         return values.reshape(stored.shape)
 
-    def forget(self, name: str | None = None) -> None:
-        """Give back the memory pages of one tensor, or of the whole file; views of it stay valid."""
-        if not hasattr(mmap, "MADV_DONTNEED"):  # Windows gives pages back by itself
-            return
-        begin, end = (0, len(self._map)) if name is None else (self.tensors[name].begin, self.tensors[name].end)
-        first = begin // mmap.PAGESIZE * mmap.PAGESIZE
-        if end > first:
-            self._map.madvise(mmap.MADV_DONTNEED, first, end - first)
+    def forget(self) -> None:
+        """Give back the memory pages of the file; views of it stay valid."""
+        if hasattr(mmap, "MADV_DONTNEED"):  # Windows gives pages back by itself
+            self._map.madvise(mmap.MADV_DONTNEED)
 
 
 def _mapped(path: Path) -> mmap.mmap:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bitnet_train.errors import DataError, FormatError
+from bitnet_train.runtime.memory import give_back_free_memory
 from bitnet_train.runtime.native.chat import Messages, render_chat
 from bitnet_train.runtime.native.support import read_json
 
@@ -107,6 +108,7 @@ def _read_tokenizer(path: Path) -> Any:
         raise FormatError(f"{path} cannot be read: {error}. Copy the folder again.") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    give_back_free_memory()  # parsing took as much again as what it made
     return tokenizer
 
 

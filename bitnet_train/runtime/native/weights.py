@@ -1,7 +1,8 @@
 """Hand a packed folder's weights to the C++ model, straight from the mapped file, one module after another.
 
 The C++ side keeps its own copy in the order that its kernels read; the pages of the file are given back after each
-module. So the peak is the model plus one module, and what stays is the model alone.
+module. So the peak is the model plus one module, and what stays is the model alone. Embedding and head come first: they
+are the largest, and the model is not whole yet when their part of the file is in memory.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from bitnet_train.errors import BitnetTrainError, FormatError
-from bitnet_train.exporters.manifest import WEIGHTS_NAME, LayerEntry, Manifest, TableEntry, layer_parts
+from bitnet_train.exporters.manifest import WEIGHTS_NAME, LayerEntry, Manifest, TableEntry
 from bitnet_train.runtime.native.architecture import Architecture
-from bitnet_train.runtime.native.support import FREQUENCIES, HEAD, Place, is_tied, places
+from bitnet_train.runtime.native.support import EMBEDDING, FREQUENCIES, HEAD, Place, is_tied, places
 from bitnet_train.runtime.native.tensor_file import TensorFile
 
 _COPY_AGAIN = "Copy the folder again, or export the model again."
@@ -50,12 +51,17 @@ def build(folder: Path, manifest: Manifest, model: Architecture, num_threads: in
                 sliding_window=model.sliding_window,
             )
         put = _Hand(core, weights, manifest)
-        for place in places(model):
+        for place in sorted(places(model), key=_is_of_a_layer):
             with _named(place.name):
                 put(place)
+            weights.forget()
     with _named("config.json"):
         core.finish(num_threads)
     return core
+
+
+def _is_of_a_layer(place: Place) -> bool:
+    return place.name not in (EMBEDDING, HEAD)
 
 
 def _check_names(weights: TensorFile, manifest: Manifest, folder: Path) -> None:
@@ -105,14 +111,12 @@ class _Hand:
         weight = f"{name}.weight"
         rows, dtype = self._weights.rows_of_bytes(weight), self._weights.tensors[weight].dtype
         self._core.set_dense(name, rows, dtype, self._bias(name, rows.shape[0]))
-        self._weights.forget(weight)
 
     def _put_table(self, table: TableEntry) -> None:
         codes = self._manifest.stored_name(f"{table.name}.codes")
         scale = self._weights.float32(self._manifest.stored_name(f"{table.name}.scale"))
         bias = self._bias(table.name, table.num_rows) if table.has_bias else None
         self._core.set_int8(table.name, self._weights.array(codes), scale, bias)
-        self._weights.forget(codes)
 
     def _put_packed(self, layer: LayerEntry) -> None:
         if not _is_planes(self._weights, layer):
@@ -127,8 +131,6 @@ class _Hand:
             self._core.set_packed_embedding(layer.name, planes, scale, layer.scheme.name)
         else:
             self._put_linear(layer, planes, scale)
-        for part in layer_parts(layer):
-            self._weights.forget(f"{layer.name}.{part}")
 
     def _put_linear(self, layer: LayerEntry, planes: np.ndarray, scale: np.ndarray) -> None:
         self._core.set_packed(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from pathlib import Path
 
@@ -39,6 +40,12 @@ def entry(begin: int, end: int, shape: list[int] | None = None, dtype: str = "U8
     return {"dtype": dtype, "shape": [end - begin] if shape is None else shape, "data_offsets": [begin, end]}
 
 
+def mapped_kilobytes(path: Path) -> int:
+    """Return how much of a mapped file is in this process's memory."""
+    maps = Path("/proc/self/smaps").read_text().split("VmFlags")
+    return sum(int(found[1]) for part in maps if str(path) in part and (found := re.search(r"Rss:\s+(\d+) kB", part)))
+
+
 @pytest.mark.parametrize("name", ["half", "brain", "full"])
 def test_floats_are_widened_exactly(path: Path, name: str) -> None:
     with TensorFile(path) as file:
@@ -60,9 +67,18 @@ def test_bytes_are_views_of_the_file_that_nobody_can_change(path: Path, name: st
 def test_an_array_outlives_the_file_and_forgotten_pages_come_back(path: Path) -> None:
     with TensorFile(path) as file:
         values = file.array("planes")
-        file.forget("planes")
+        file.forget()
         assert values[0, 2, 7] == 23
     assert np.array_equal(values, TENSORS["planes"].numpy())
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").is_file(), reason="no /proc")
+def test_forgotten_pages_are_no_memory_of_the_process(path: Path) -> None:
+    with TensorFile(path) as file:
+        assert file.array("planes").any()
+        assert mapped_kilobytes(path) > 0
+        file.forget()
+        assert mapped_kilobytes(path) == 0
 
 
 def test_rows_of_bytes_are_the_stored_bits(path: Path) -> None:

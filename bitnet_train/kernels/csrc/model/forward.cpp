@@ -11,8 +11,8 @@ constexpr size_t kPrivateRows = 8;  // up to this many rows, every member does t
 constexpr size_t kMinPages = 3;     // of a tile, for its pages to be shared out
 constexpr size_t kHiddenSlot = 8, kInputSlot = 9;
 
-size_t input_width(const Config& config) {
-  return std::max({config.hidden, config.ff, config.query_size()});
+size_t private_width(const Config& config) {
+  return std::max(config.hidden, config.ff);
 }
 
 size_t scratch_floats(size_t width) { return round_up(width, 16); }
@@ -21,7 +21,8 @@ size_t scratch_floats(size_t width) { return round_up(width, 16); }
 
 struct Forward::Rows {
   float* h;      // [count][hidden], the residual stream
-  float* x;      // [count][inputs of the next linear]
+  float* x;      // [count][hidden], what the norm gives
+  float* gated;  // [count][ff], in the memory of the gate or of x
   size_t count;  // rows there are
   size_t first;  // and those of this member
   size_t last;
@@ -44,16 +45,15 @@ struct Forward::Plan {
 
 Forward::Forward(const Config& config, const Weights& weights, const RopeTable& rope, const FloatOps& ops)
     : config_(config), weights_(weights), ops_(ops), attention_(config, rope, ops) {
-  const size_t hidden = scratch_floats(config.hidden), width = scratch_floats(input_width(config));
+  const size_t hidden = scratch_floats(config.hidden);
   const size_t query = scratch_floats(config.query_size()), kv = scratch_floats(config.kv_size());
   const size_t ff = scratch_floats(config.ff), shared = std::max(2 * query + 2 * kv, 2 * ff);
-  memory_ = LazyMemory(checked_bytes(3 * hidden + width + shared, kBatchRows * sizeof(float)));
+  memory_ = Memory(checked_bytes(3 * hidden + shared, kBatchRows * sizeof(float)), Pages::kSmall);
   float* memory = memory_.floats();
   const auto take = [&memory](size_t floats) { return std::exchange(memory, memory + floats * kBatchRows); };
   buffers_.h = take(hidden);
   buffers_.kept = take(hidden);
-  buffers_.out = take(hidden);
-  buffers_.x = take(width);
+  buffers_.x = buffers_.out = take(hidden);
   buffers_.gate = buffers_.q = memory;
   buffers_.up = buffers_.gate + ff * kBatchRows;
   buffers_.k = buffers_.q + query * kBatchRows;
@@ -92,11 +92,11 @@ Forward::Rows Forward::rows_of(Member& member, size_t count, float* h) const {
   const bool shared = count > kPrivateRows || member.size() == 1;
   if (shared) {
     const auto [first, last] = share(count, member);
-    return {h, buffers_.x, count, first, last, true};
+    return {h, buffers_.x, buffers_.gate, count, first, last, true};
   }
   auto* own_h = static_cast<float*>(member.scratch(kHiddenSlot, kPrivateRows * config_.hidden * sizeof(float)));
-  auto* own_x = static_cast<float*>(member.scratch(kInputSlot, kPrivateRows * input_width(config_) * sizeof(float)));
-  return {own_h, own_x, count, 0, count, false};
+  auto* own_x = static_cast<float*>(member.scratch(kInputSlot, kPrivateRows * private_width(config_) * sizeof(float)));
+  return {own_h, own_x, own_x, count, 0, count, false};
 }
 
 void Forward::pass(Member& member, const Batch& batch, const Plan& plan) const {
@@ -120,7 +120,7 @@ void Forward::settle(Member& member, const Rows& rows) const {
   if (rows.shared) member.barrier();
 }
 
-// h += y, unless y is nullptr; x = norm(h).
+// h += y, unless y is nullptr; x = norm(h), where y may be x.
 void Forward::add_and_norm(const float* y, const std::vector<float>& weight, const Rows& rows) const {
   const size_t hidden = config_.hidden;
   for (size_t row = rows.first; row < rows.last; ++row) {
@@ -215,11 +215,11 @@ void Forward::mlp_block(Member& member, const LayerWeights& layer, const Rows& r
   multiply(member, ops_, projections, projected, 2, rows.x, rows.count);
   member.barrier();
   for (size_t row = rows.first; row < rows.last; ++row)
-    ops_.swiglu(b.gate + row * config_.ff, b.up + row * config_.ff, config_.ff, rows.x + row * config_.ff);
+    ops_.swiglu(b.gate + row * config_.ff, b.up + row * config_.ff, config_.ff, rows.gated + row * config_.ff);
   settle(member, rows);
   const Linear* const output[] = {&*layer.down};
   float* const out[] = {b.out};
-  multiply(member, ops_, output, out, 1, rows.x, rows.count);
+  multiply(member, ops_, output, out, 1, rows.gated, rows.count);
   member.barrier();
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "attention.h"
+#include "memory.h"
 #include "weights.h"
 
 namespace bitnet {
@@ -34,7 +35,9 @@ class Forward {
   struct Rows;     // those that a member works on
   struct Plan;
   struct Buffers {  // shared by the members, [kBatchRows][...]
-    float *h, *kept, *x, *out;
+    float *h, *kept;
+    float* x;    // what the norm gives, the input of the next linears
+    float* out;  // what they give to be added to h: in the memory of x, which they have read by then
     float *q, *k, *v, *attended;  // in the memory of gate and up, which are not used at the same time
     float *gate, *up;
   };
@@ -55,7 +58,7 @@ class Forward {
   const Weights& weights_;
   const FloatOps& ops_;
   Attention attention_;
-  LazyMemory memory_;
+  Memory memory_;
   Buffers buffers_;
   std::vector<float> page_states_;
 };

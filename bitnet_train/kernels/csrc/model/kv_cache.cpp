@@ -21,26 +21,18 @@ KvCache::KvCache(const Config& config, size_t max_tokens)
       block_floats_(key_floats_ + kPagePositions * padded_dim_),
       max_tokens_(max_tokens) {}
 
-std::shared_ptr<KvCache::Page> KvCache::new_page(bool lazy) const {
+std::shared_ptr<KvCache::Page> KvCache::new_page(Pages pages) const {
   const size_t bytes = checked_bytes(checked_bytes(layers_ * kv_heads_, block_floats_), sizeof(float));
-  auto page = std::make_shared<Page>();
-  if (lazy) {
-    page->lazy = LazyMemory(bytes);
-    page->floats = page->lazy.floats();
-  } else {
-    page->large = Memory(bytes);
-    page->floats = reinterpret_cast<float*>(page->large.data());
-  }
-  return page;
+  return std::make_shared<Page>(Page{Memory(bytes, pages), pages});
 }
 
 // A page with the first `positions` of another; only what is used is touched.
-std::shared_ptr<KvCache::Page> KvCache::copied(const Page& page, size_t positions, bool lazy) const {
-  std::shared_ptr<Page> copy = new_page(lazy);
+std::shared_ptr<KvCache::Page> KvCache::copied(const Page& page, size_t positions, Pages pages) const {
+  std::shared_ptr<Page> copy = new_page(pages);
   const size_t keys = std::min(kPagePositions, round_up(positions, kKeyBlock)) * head_dim_;
   for (size_t i = 0; i < layers_ * kv_heads_; ++i) {
-    const float* from = page.floats + i * block_floats_;
-    float* to = copy->floats + i * block_floats_;
+    const float* from = page.memory.floats() + i * block_floats_;
+    float* to = copy->memory.floats() + i * block_floats_;
     std::copy_n(from, keys, to);
     std::copy_n(from + key_floats_, positions * padded_dim_, to + key_floats_);
   }
@@ -52,12 +44,12 @@ void KvCache::reserve(size_t count) {
   const size_t first = length_ / kPagePositions, last = (length_ + count - 1) / kPagePositions;
   pages_.reserve(last + 1);
   for (size_t page = first; page <= last; ++page) {
-    const bool lazy = length_ + count <= kShortPositions;
+    const Pages pages = length_ + count <= kShortPositions ? Pages::kSmall : Pages::kHuge;
     if (page == pages_.size()) {
-      pages_.push_back(new_page(lazy));
-    } else if (pages_[page].use_count() > 1 || (pages_[page]->is_lazy() && !lazy)) {
+      pages_.push_back(new_page(pages));
+    } else if (pages_[page].use_count() > 1 || (pages_[page]->pages == Pages::kSmall && pages == Pages::kHuge)) {
       const size_t start = page * kPagePositions;
-      pages_[page] = copied(*pages_[page], length_ > start ? length_ - start : 0, lazy);
+      pages_[page] = copied(*pages_[page], length_ > start ? length_ - start : 0, pages);
     }
   }
 }

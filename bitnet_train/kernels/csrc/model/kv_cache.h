@@ -14,8 +14,8 @@
 
 #include "config.h"
 #include "float_ops.h"
-#include "lazy_memory.h"
 #include "memory.h"
+#include "spec.h"
 
 namespace bitnet {
 
@@ -43,17 +43,15 @@ class KvCache {
 
  private:
   float* block(size_t layer, size_t kv_head, size_t page) const {
-    return pages_[page]->floats + (layer * kv_heads_ + kv_head) * block_floats_;
+    return pages_[page]->memory.floats() + (layer * kv_heads_ + kv_head) * block_floats_;
   }
   size_t page_bytes() const { return layers_ * kv_heads_ * block_floats_ * sizeof(float); }
   struct Page {
-    LazyMemory lazy;
-    Memory large;
-    float* floats;
-    bool is_lazy() const { return lazy.bytes() != 0; }
+    Memory memory;
+    Pages pages;
   };
-  std::shared_ptr<Page> new_page(bool lazy) const;
-  std::shared_ptr<Page> copied(const Page& page, size_t positions, bool lazy) const;
+  std::shared_ptr<Page> new_page(Pages pages) const;
+  std::shared_ptr<Page> copied(const Page& page, size_t positions, Pages pages) const;
 
   size_t layers_, kv_heads_, head_dim_, padded_dim_;
   size_t key_floats_, block_floats_;

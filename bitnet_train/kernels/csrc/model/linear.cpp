@@ -5,7 +5,6 @@
 #include <thread>
 
 #include "dispatch.h"
-#include "lazy_memory.h"
 
 namespace bitnet {
 namespace {
