@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from collections.abc import Sequence as Sequence_
 
-from numpy import float32, int8, int32, uint8
+from numpy import float32, int8, int32, int64, uint8
 from numpy.typing import NDArray
 
 MAX_GROUP_SIZE: int
@@ -88,6 +88,39 @@ def int8_linear(
     num_threads: int,
 ) -> None:
     """Multiply x [T, K] by an int8 table into out [T, V]."""
+
+def float_isas() -> list[str]:
+    """Return the instruction sets of the float operations that this CPU runs, best first."""
+
+def float_norm(x: NDArray[float32], weight: NDArray[float32], eps: float, isa: str = "") -> NDArray[float32]:
+    """Return the RMS norm of the rows of x [T, K]."""
+
+def float_swiglu(gate: NDArray[float32], up: NDArray[float32], isa: str = "") -> NDArray[float32]:
+    """Return gate / (1 + exp(-gate)) * up, [T, K] each."""
+
+def float_rotary(inv_freq: NDArray[float32], scaling: float, positions: NDArray[int64]) -> NDArray[float32]:
+    """Return cosines and sines [T, 2, D / 2] of positions [T] and frequencies [D / 2]."""
+
+def float_linear(
+    x: NDArray[float32],
+    weight: NDArray[uint8],
+    dtype: str,
+    bias: NDArray[float32] | None,
+    num_threads: int,
+    isa: str = "",
+) -> NDArray[float32]:
+    """Return [T, N] of x [T, K] and a weight [N, bytes of K values of `dtype`]."""
+
+def float_attention(
+    q: NDArray[float32],
+    k: NDArray[float32],
+    v: NDArray[float32],
+    first_key: int = 0,
+    window: int = 0,
+    num_threads: int = 1,
+    isa: str = "",
+) -> NDArray[float32]:
+    """Return [T, H, D] of rotated q [T, H, D] and k, v [G, S, D] of the positions from `first_key`; 0: no window."""
 
 class Sequence:
     """Keys and values of the tokens that a model has read; `Model.new_sequence` makes one."""

@@ -5,13 +5,14 @@
     layer      on real activations, each layer's output has the bits of the trained layer's output
     logits     the logits of the whole model are those of the trained model
     tokens_and_perplexity   it writes the same text, and is as good on held-out text
-    native     the native runtime computes what the packed model computes, up to rounding (`native/check.py`)
+    native     the native runtime computes what the packed model computes (`native/check.py`)
 
-Of the first five the tolerance is 0, and it is derived, not hoped for. A packed layer and a trained layer in evaluation
+Of all of them the tolerance is 0, and it is derived, not hoped for. A packed layer and a trained layer in evaluation
 mode compute the same exact integers and then the same float32 operations in the same order (`kernels/reference.py`);
 every module that is not packed is the same torch code on the same float32 values (they are stored exactly), with the
 same shapes, in the same process. So every logit has the same bits, and any difference at all is a defect. This needs
-the trained model in float32 on the CPU; other devices order their sums differently.
+the trained model in float32 on the CPU; other devices order their sums differently. The native runtime orders them
+in its own way too: for the comparison with it, the packed model is lent its float operations.
 
 Same tokens: each prompt is continued greedily by the packed model, and then both models name their likeliest token
 after every prefix of that text. If all agree, greedy decoding of both is the same text, by induction over the tokens.

@@ -23,5 +23,6 @@ NB_MODULE(_core, m) {
   bitnet::bind_products(m);
   bitnet::bind_int8(m);
   bitnet::bind_model(m);
+  bitnet::bind_float_ops(m);
   bitnet::bind_bandwidth(m);
 }

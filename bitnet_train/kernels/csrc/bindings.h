@@ -15,6 +15,7 @@ namespace bitnet {
 void bind_products(nanobind::module_& m);
 void bind_int8(nanobind::module_& m);
 void bind_model(nanobind::module_& m);
+void bind_float_ops(nanobind::module_& m);
 void bind_bandwidth(nanobind::module_& m);
 
 WeightKind weights_named(const std::string& name);        // "binary", "ternary"

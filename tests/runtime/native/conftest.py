@@ -38,7 +38,9 @@ DECODER: dict[str, Any] = {
     "eos_token_id": 256,
     "pad_token_id": 257,
 }
+LINEAR = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 3.0}
 YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 24}
+YARN_WITH_SCALES = YARN | {"mscale": 0.7, "mscale_all_dim": 0.3}
 LLAMA3 = {
     "rope_type": "llama3",
     "rope_theta": 10000.0,
@@ -56,8 +58,11 @@ FAMILIES: dict[str, Callable[[], PreTrainedConfig]] = {
     "llama_wide_heads": lambda: LlamaConfig(**DECODER, head_dim=24, rope_parameters=LLAMA3),
     "llama_one_kv_head": lambda: LlamaConfig(**DECODER | {"num_key_value_heads": 1}, rope_parameters=YARN),
     "mistral_with_a_window": lambda: MistralConfig(**DECODER, sliding_window=8),
+    "mistral_with_a_wide_window": lambda: MistralConfig(
+        **DECODER | {"max_position_embeddings": 640}, sliding_window=270, rope_parameters=YARN_WITH_SCALES
+    ),
     "mistral_without": lambda: MistralConfig(**DECODER, sliding_window=None, tie_word_embeddings=True),
-    "qwen2": lambda: Qwen2Config(**DECODER),
+    "qwen2": lambda: Qwen2Config(**DECODER, rope_parameters=LINEAR),
     "qwen3": lambda: Qwen3Config(**DECODER, head_dim=32, tie_word_embeddings=True),
 }
 

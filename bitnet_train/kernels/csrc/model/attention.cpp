@@ -59,7 +59,7 @@ std::vector<AttentionTile> Attention::tiles(const std::vector<Run>& runs, const 
 
 void Attention::rotate(size_t position, const float* norm, float* x) const {
   if (norm != nullptr) ops_.norm(x, norm, config_.head_dim, config_.rms_eps, x);
-  ops_.rotate(rope_.cosines(position), rope_.sines(position), rope_.half(), x);
+  if (rope_ != nullptr) ops_.rotate(rope_->cosines(position), rope_->sines(position), rope_->half(), x);
 }
 
 void Attention::store(const Run& run, size_t row, size_t kv_head, const AttentionInput& input) const {

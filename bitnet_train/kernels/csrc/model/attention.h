@@ -42,7 +42,9 @@ struct AttentionInput {  // of one layer
 class Attention {
  public:
   Attention(const Config& config, const RopeTable& rope, const FloatOps& ops)
-      : config_(config), rope_(rope), ops_(ops) {}
+      : config_(config), rope_(&rope), ops_(ops) {}
+  // For queries and keys that have been rotated: they are taken as they are.
+  Attention(const Config& config, const FloatOps& ops) : config_(config), rope_(nullptr), ops_(ops) {}
 
   // Tiles of all rows of the runs; and of single rows, whose results go to rows 0, 1, ... of the output.
   std::vector<AttentionTile> tiles(const std::vector<Run>& runs) const;
@@ -73,7 +75,7 @@ class Attention {
   Scratch scratch(Member& member, size_t rows) const;
 
   const Config& config_;
-  const RopeTable& rope_;
+  const RopeTable* rope_;
   const FloatOps& ops_;
 };
 

@@ -1,6 +1,6 @@
 // The native runtime for Python. Arrays come in as views and are copied into the model; logits go out in new arrays.
 // The GIL is released before any lock of a model is taken, and in every call that works for long.
-#include "bindings.h"
+#include "bindings_arrays.h"
 
 #include <nanobind/stl/map.h>
 #include <nanobind/stl/shared_ptr.h>
@@ -18,48 +18,10 @@ using namespace nb::literals;
 namespace bitnet {
 namespace {
 
-template <class Scalar, class Shape>
-using Array = nb::ndarray<Scalar, Shape, nb::c_contig, nb::device::cpu>;
-using Vector = nb::shape<-1>;
-using Matrix = nb::shape<-1, -1>;
-using Cube = nb::shape<-1, -1, -1>;
-
-using Floats = Array<const float, Vector>;
-using FloatMatrix = Array<const float, Matrix>;
 using FloatBlock = Array<const float, nb::shape<-1, -1, -1, -1>>;
-using Bytes = Array<const uint8_t, Matrix>;
 using PlaneBytes = Array<const uint8_t, Cube>;
 using Codes = Array<const int8_t, Matrix>;
 using TokenIds = Array<const int32_t, Vector>;
-using Bias = std::optional<Floats>;
-using Result = nb::ndarray<nb::numpy, float>;
-
-size_t count_from(const char* name, int64_t value) {
-  if (value < 0) throw std::invalid_argument(std::string("`") + name + "` is " + std::to_string(value) + ", below 0");
-  return static_cast<size_t>(value);
-}
-
-template <class Scalar, class Shape>
-const Scalar* aligned(const Array<const Scalar, Shape>& array, const std::string& name) {
-  if (array.size() != 0 && reinterpret_cast<uintptr_t>(array.data()) % alignof(Scalar) != 0)
-    throw std::invalid_argument("the array of '" + name + "' is not aligned to its values: copy it first");
-  return array.data();
-}
-
-const float* checked_bias(const Bias& bias, const std::string& name, size_t rows) {
-  if (!bias) return nullptr;
-  if (bias->size() != rows)
-    throw std::invalid_argument("the bias of '" + name + "' has " + std::to_string(bias->size()) + " values for " +
-                                std::to_string(rows) + " rows");
-  return aligned(*bias, name + ".bias");
-}
-
-FloatType float_type_named(const std::string& name) {
-  if (name == "float32") return FloatType::kFloat32;
-  if (name == "bfloat16") return FloatType::kBFloat16;
-  if (name == "float16") return FloatType::kFloat16;
-  throw std::invalid_argument("`dtype` is '" + name + "', but must be 'float32', 'bfloat16' or 'float16'");
-}
 
 // Says which tensor an exception is about.
 template <class Function>
@@ -141,10 +103,7 @@ void set_packed_embedding(Model& model, const std::string& name, const PlaneByte
 void set_dense(Model& model, const std::string& name, const Bytes& array, const std::string& dtype, const Bias& bias) {
   naming(name, [&] {
     const FloatType type = float_type_named(dtype);
-    const size_t rows = array.shape(0), row_bytes = array.shape(1);
-    if (row_bytes % float_bytes(type) != 0)
-      throw std::invalid_argument("rows of " + std::to_string(row_bytes) + " bytes are no rows of " + dtype);
-    const size_t inputs = row_bytes / float_bytes(type);
+    const size_t rows = array.shape(0), inputs = inputs_of(array, type, dtype);
     const float* offset = checked_bias(bias, name, rows);
     nb::gil_scoped_release release;
     const auto lock = model.lock();
@@ -179,14 +138,6 @@ void finish(Model& model, int64_t num_threads) {
   const size_t threads = count_from("num_threads", num_threads);
   nb::gil_scoped_release release;
   model.finish(threads);
-}
-
-Result new_array(std::initializer_list<size_t> shape) {
-  size_t count = 1;
-  for (const size_t extent : shape) count = checked_bytes(count, extent);
-  auto* values = new float[checked_bytes(count, sizeof(float)) / sizeof(float)];
-  nb::capsule owner(values, [](void* p) noexcept { delete[] static_cast<float*>(p); });
-  return Result(values, shape, owner);
 }
 
 void poll_signals() {
@@ -276,13 +227,6 @@ nb::list keys_values(const Sequence& sequence) {
   arrays.append(keys);
   arrays.append(values);
   return arrays;
-}
-
-template <class Shape>
-std::string shape_of(const Array<const float, Shape>& array) {
-  std::string text = "[";
-  for (size_t i = 0; i < array.ndim(); ++i) text += (i == 0 ? "" : ", ") + std::to_string(array.shape(i));
-  return text + "]";
 }
 
 void load(Sequence& sequence, const FloatBlock& keys, const FloatBlock& values) {

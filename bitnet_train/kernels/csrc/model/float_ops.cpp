@@ -1,6 +1,7 @@
 #include "float_ops.h"
 
 #include "cpu_features.h"
+#include "dispatch.h"
 
 namespace bitnet {
 
@@ -27,6 +28,12 @@ const FloatOps* find_float_ops(const std::string& isa) {
   for (const FloatOps* ops : float_ops_table())
     if (isa == ops->isa) return ops;
   return nullptr;
+}
+
+const FloatOps& float_ops_in_use() {
+  const Spec any{kPanelRows, kPanelRows, kPanelRows, WeightKind::kBinary, Activation::kInt8, false};
+  const FloatOps* ops = find_float_ops(choose_kernel(any).isa);
+  return ops != nullptr ? *ops : *float_ops_table().back();
 }
 
 }  // namespace bitnet

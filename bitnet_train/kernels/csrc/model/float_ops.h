@@ -77,5 +77,6 @@ struct FloatOps {
 // Best first; the last is "portable".
 const std::vector<const FloatOps*>& float_ops_table();
 const FloatOps* find_float_ops(const std::string& isa);  // or nullptr
+const FloatOps& float_ops_in_use();  // those of the instruction set that the kernels have been told to use
 
 }  // namespace bitnet

@@ -4,21 +4,12 @@
 #include <stdexcept>
 #include <string>
 
-#include "dispatch.h"
-
 namespace bitnet {
 namespace {
 
 const Config& checked(const Config& config) {
   config.check();
   return config;
-}
-
-// Those of the instruction set that the kernels have been told to use.
-const FloatOps& ops_in_use() {
-  const Spec any{kPanelRows, kPanelRows, kPanelRows, WeightKind::kBinary, Activation::kInt8, false};
-  const FloatOps* ops = find_float_ops(choose_kernel(any).isa);
-  return ops != nullptr ? *ops : *float_ops_table().back();
 }
 
 // Cuts the tokens of all sequences into batches of up to kBatchRows rows, in order.
@@ -110,7 +101,7 @@ void Sequence::load(size_t length, const float* keys, const float* values) {
 }
 
 Model::Model(Config config)
-    : config_(checked(config)), weights_(config_), rope_(config_), ops_(&ops_in_use()) {}
+    : config_(checked(config)), weights_(config_), rope_(config_), ops_(&float_ops_in_use()) {}
 
 void Model::finish(size_t num_threads) {
   const std::lock_guard<std::mutex> lock(mutex_);

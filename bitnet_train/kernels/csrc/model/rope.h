@@ -8,6 +8,9 @@
 
 namespace bitnet {
 
+// One row of the table: cos [half], then sin [half].
+void rope_row(const std::vector<float>& inv_freq, float scaling, size_t position, float* row);
+
 class RopeTable {
  public:
   explicit RopeTable(const Config& config);
