@@ -1,26 +1,20 @@
 // Look-up by vpermw (AVX-512BW): the sums of five +-1 weights (three ternary ones) with five (three) activations are 32
-// (27) int16 values, one 512-bit register; a 5-bit digit a row picks one for 32 rows at once.
-//
-//   binary   table[d] = sum over set bits i of d of 2 * x_i, plus a bias; the accumulator starts at -sum(x) - biases
-//   ternary  table[d] = (d % 3 - 1) * x_0 + (d / 3 % 3 - 1) * x_1 + (d / 9 - 1) * x_2
+// (27) int16 values, one 512-bit register; a 5-bit digit a row picks one for 32 rows at once. The tables are made in
+// lookup_tables_avx512.cpp.
 //
 // Bounds: a unit is at most 128 inputs, so its true sum is within +-128 * 128 = +-16384 and int16 holds it; what lies
-// between wraps modulo 2^16 and cancels. Units are widened to int32, where 128 * group_size < 2^31 holds. The bias
-// makes the low half of every pair of table entries non-negative, so that both are built by one 32-bit addition.
+// between wraps modulo 2^16 and cancels. Units are widened to int32, where 128 * group_size < 2^31 holds.
 //
 // Four tokens meet two panels at once: 16 accumulators, and a table that comes from the second-level cache serves 128
 // rows. Within a panel the weights are one linear stream. A single token meets four panels: four streams, fetched ahead
 // into the second-level cache, keep DRAM busier than one.
 #include <immintrin.h>
 
-#include "layout_digits.h"
+#include "lookup_tables_avx512.h"
 
 namespace bitnet {
 namespace {
 
-constexpr size_t kTableBytes = 64;
-constexpr size_t kSubTile = 4;  // tokens that the inner loops take
-constexpr int32_t kBias = 1024;  // > 4 * 2 * 128, the most that four activations can take away
 constexpr size_t kLanes32 = 16;
 
 struct Binary {
@@ -32,145 +26,6 @@ struct Ternary {
 
 template <class Weights, int kHalves>
 constexpr int kUnitDigits = static_cast<int>(kHalves * half_digits(Weights::kKind));
-
-// --- Preparing activations -------------------------------------------------------------------------------------------
-//
-// prepared, for each half of the tile (4 tokens): int32 starts[units][4 tokens], the accumulators' first values in both
-// halves of a dword; then for each unit its tables [tokens][digits of the unit][32] int16.
-
-size_t units_of(const Spec& spec) {
-  return spec.groups() * group_units(spec).count();
-}
-
-size_t starts_bytes(const Spec& spec) {
-  return round_up(units_of(spec) * kSubTile * sizeof(int32_t), kAlignment);
-}
-
-size_t digits_of(const Spec& spec) {
-  const GroupUnits units = group_units(spec);
-  return spec.groups() * (2 * units.pairs + units.single) * half_digits(spec.weights);
-}
-
-size_t sub_tile_bytes(const Spec& spec) {
-  return starts_bytes(spec) + kSubTile * digits_of(spec) * kTableBytes;
-}
-
-size_t prepared_bytes(const Spec& spec) {
-  return kTokenTile / kSubTile * sub_tile_bytes(spec);
-}
-
-// Two int16 of the same value as the integer value * 65537: adding such integers adds both halves.
-inline __m512i twice(__m512i value) {
-  return _mm512_add_epi32(value, _mm512_slli_epi32(value, 16));
-}
-
-// The tables of 64 activations (zeros behind the end), five a table.
-inline void binary_tables(const int8_t* x, __m512i* tables) {
-  alignas(64) int32_t first[kHalfInputs + 1], others[kHalfInputs + 1];  // addends of weight 0 and of weights 1 to 4
-  for (size_t i = 0; i < kHalfInputs; i += kLanes32) {
-    const __m512i doubled =
-        _mm512_slli_epi32(_mm512_cvtepi8_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(x + i))), 1);
-    _mm512_store_si512(others + i, twice(doubled));
-    _mm512_store_si512(first + i,
-                       _mm512_add_epi32(_mm512_slli_epi32(doubled, 16), _mm512_set1_epi32(kBias * 65537)));
-  }
-  others[kHalfInputs] = 0;
-  for (size_t digit = 0, i = 0; digit < half_digits(WeightKind::kBinary); ++digit, i += 5) {
-    __m512i table = _mm512_set1_epi32(first[i]);
-    table = _mm512_mask_add_epi32(table, 0xAAAA, table, _mm512_set1_epi32(others[i + 1]));
-    table = _mm512_mask_add_epi32(table, 0xCCCC, table, _mm512_set1_epi32(others[i + 2]));
-    table = _mm512_mask_add_epi32(table, 0xF0F0, table, _mm512_set1_epi32(others[i + 3]));
-    table = _mm512_mask_add_epi32(table, 0xFF00, table, _mm512_set1_epi32(others[i + 4]));
-    _mm512_store_si512(tables + digit, table);
-  }
-}
-
-struct Trits {
-  __m512i trit[3];  // of every digit 0 to 31, minus one, as int16
-};
-
-Trits trits() {
-  alignas(64) int16_t values[3][32];
-  for (int digit = 0; digit < 32; ++digit)
-    for (int i = 0, rest = digit; i < 3; ++i, rest /= 3) values[i][digit] = static_cast<int16_t>(rest % 3 - 1);
-  return {{_mm512_load_si512(values[0]), _mm512_load_si512(values[1]), _mm512_load_si512(values[2])}};
-}
-
-inline void ternary_tables(const int8_t* x, const Trits& trits, __m512i* tables) {
-  alignas(64) int32_t both[kHalfInputs + 2];
-  for (size_t i = 0; i < kHalfInputs; i += kLanes32) {
-    const __m512i value = _mm512_cvtepi8_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(x + i)));
-    _mm512_store_si512(both + i, _mm512_mask_blend_epi16(0xAAAAAAAA, value, _mm512_slli_epi32(value, 16)));
-  }
-  both[kHalfInputs] = both[kHalfInputs + 1] = 0;
-  for (size_t digit = 0, i = 0; digit < half_digits(WeightKind::kTernary); ++digit, i += 3) {
-    __m512i table = _mm512_mullo_epi16(trits.trit[0], _mm512_set1_epi32(both[i]));
-    table = _mm512_add_epi16(table, _mm512_mullo_epi16(trits.trit[1], _mm512_set1_epi32(both[i + 1])));
-    table = _mm512_add_epi16(table, _mm512_mullo_epi16(trits.trit[2], _mm512_set1_epi32(both[i + 2])));
-    _mm512_store_si512(tables + digit, table);
-  }
-}
-
-inline int32_t sum_of(const int8_t* x) {
-  const __m512i ones = _mm512_set1_epi16(1);
-  const __m512i low = _mm512_cvtepi8_epi16(_mm256_load_si256(reinterpret_cast<const __m256i*>(x)));
-  const __m512i high = _mm512_cvtepi8_epi16(_mm256_load_si256(reinterpret_cast<const __m256i*>(x + 32)));
-  return _mm512_reduce_add_epi32(_mm512_madd_epi16(_mm512_add_epi16(low, high), ones));
-}
-
-// The tables of one half of one token; returns the start that its accumulator needs.
-template <class Weights>
-inline int32_t half_tables(const int8_t* codes, size_t count, const Trits& trits, __m512i* tables) {
-  alignas(64) int8_t x[kHalfInputs] = {};
-  __builtin_memcpy(x, codes, count);
-  if constexpr (Weights::kKind == WeightKind::kBinary) {
-    binary_tables(x, tables);
-    return -sum_of(x) - static_cast<int32_t>(half_digits(WeightKind::kBinary)) * kBias;
-  } else {
-    ternary_tables(x, trits, tables);
-    return 0;
-  }
-}
-
-template <class Weights>
-void prepare_as(const Spec& spec, const int8_t* codes, size_t tokens, void* prepared) {
-  constexpr size_t kDigits = half_digits(Weights::kKind);
-  auto* starts = static_cast<int32_t*>(prepared);
-  auto* tables = reinterpret_cast<__m512i*>(static_cast<uint8_t*>(prepared) + starts_bytes(spec));
-  const GroupUnits units = group_units(spec);
-  const Trits three = trits();
-  for (size_t group = 0; group < spec.groups(); ++group) {
-    const size_t end = (group + 1) * spec.group_size;
-    size_t input = group * spec.group_size;
-    for (size_t unit = 0; unit < units.count(); ++unit, starts += kSubTile) {
-      const size_t halves = unit < units.pairs ? 2 : 1;
-      for (size_t token = 0; token < tokens; ++token) {
-        int32_t start = 0;
-        for (size_t half = 0; half < halves; ++half, tables += kDigits) {
-          const size_t first = input + half * kHalfInputs;
-          start += half_tables<Weights>(codes + token * spec.inputs + first,
-                                        first + kHalfInputs <= end ? kHalfInputs : end - first, three, tables);
-        }
-        starts[token] = static_cast<int32_t>((static_cast<uint32_t>(start) & 0xFFFFu) * 65537u);
-      }
-      input += halves * kHalfInputs;
-    }
-  }
-}
-
-void prepare(const Spec& spec, const int8_t* codes, size_t tokens, void* prepared) {
-  for (size_t first = 0; first < tokens; first += kSubTile) {
-    const size_t count = tokens - first < kSubTile ? tokens - first : kSubTile;
-    uint8_t* sub_tile = static_cast<uint8_t*>(prepared) + first / kSubTile * sub_tile_bytes(spec);
-    if (spec.weights == WeightKind::kBinary) {
-      prepare_as<Binary>(spec, codes + first * spec.inputs, count, sub_tile);
-    } else {
-      prepare_as<Ternary>(spec, codes + first * spec.inputs, count, sub_tile);
-    }
-  }
-}
-
-// --- Multiplying -----------------------------------------------------------------------------------------------------
 
 constexpr int kPrefetchBytes = 4096;  // one page ahead of the stream, for a single token
 constexpr int kRegisters = 2;  // 512-bit registers of 16-bit lanes a panel
@@ -184,8 +39,8 @@ struct Block {
   const int32_t* starts;
 };
 
-// One word of up to three digits. The empty asm keeps each sum in its register: GCC 12 would move all table loads to the
-// front and spill.
+// One word of up to three digits. The empty asm keeps each sum in its register: GCC 12 would move all table loads to
+// the front and spill.
 template <int kTokens, int kPanels>
 inline __attribute__((always_inline)) void add_word(const Block<kTokens, kPanels>& block, size_t word, int digits,
                                                     int unit_digits,
@@ -293,7 +148,8 @@ inline __attribute__((always_inline)) void add_unit_group(const Spec& spec, Bloc
 #pragma GCC unroll 8
   for (int i = 0; i < kWords; ++i) {
     const uint8_t* scales = block.weights[i / kRegisters];
-    const __m512 scale[2] = {scales_at(spec, scales, i % kRegisters * 2), scales_at(spec, scales, i % kRegisters * 2 + 1)};
+    const __m512 scale[2] = {scales_at(spec, scales, i % kRegisters * 2),
+                             scales_at(spec, scales, i % kRegisters * 2 + 1)};
 #pragma GCC unroll 8
     for (int token = 0; token < kTokens; ++token)
 #pragma GCC unroll 2
@@ -347,7 +203,7 @@ void multiply_panels(const Tile& tile, const uint8_t* stream, size_t panel_bytes
   Block<kTokens, kPanels> block;
   for (int panel = 0; panel < kPanels; ++panel) block.weights[panel] = stream + (first_panel + panel) * panel_bytes;
   block.starts = static_cast<const int32_t*>(tile.prepared);
-  block.tables = static_cast<const uint8_t*>(tile.prepared) + starts_bytes(spec);
+  block.tables = static_cast<const uint8_t*>(tile.prepared) + lookup_starts_bytes(spec);
   __m512 y[kAll];
   for (int i = 0; i < kAll; ++i) y[i] = _mm512_setzero_ps();
   for (size_t group = 0; group < spec.groups(); ++group) {
@@ -369,13 +225,25 @@ void multiply_panels(const Tile& tile, const uint8_t* stream, size_t panel_bytes
   if (!tile.acc) finish<kTokens, kPanels>(tile, first_panel * kPanelRows, y);
 }
 
+// Passes of up to four panels, as even as can be: one panel alone has too few sums to keep the CPU busy, and more than
+// two cost 5 % when the weights are in a cache, but are worth 20 to 40 % when they are not.
+template <class Weights>
+void run_token(const Tile& tile, const uint8_t* stream, size_t bytes, size_t first, size_t last) {
+  using Multiply = void (*)(const Tile&, const uint8_t*, size_t, size_t);
+  static constexpr Multiply kMultiply[] = {multiply_panels<Weights, 1, 1>, multiply_panels<Weights, 1, 2>,
+                                           multiply_panels<Weights, 1, 3>, multiply_panels<Weights, 1, 4>};
+  constexpr size_t kAtOnce = sizeof kMultiply / sizeof *kMultiply;
+  for (size_t passes = (last - first + kAtOnce - 1) / kAtOnce; passes > 0; --passes) {
+    const size_t panels = (last - first + passes - 1) / passes;
+    kMultiply[panels - 1](tile, stream, bytes, first);
+    first += panels;
+  }
+}
+
 template <class Weights, int kTokens>
 void run_tokens(const Tile& tile, const uint8_t* stream, size_t first, size_t last) {
   const size_t bytes = layout_digits.panel_bytes(*tile.spec);
-  constexpr size_t kAtOnce = 4;
-  if (kTokens == 1)  // costs 5 % when the weights are in a cache, and is worth 20 to 40 % when they are not
-    for (; first + kAtOnce <= last; first += kAtOnce)
-      multiply_panels<Weights, kTokens, kAtOnce>(tile, stream, bytes, first);
+  if constexpr (kTokens == 1) return run_token<Weights>(tile, stream, bytes, first, last);
   for (; first + 2 <= last; first += 2) multiply_panels<Weights, kTokens, 2>(tile, stream, bytes, first);
   if (first < last) multiply_panels<Weights, kTokens, 1>(tile, stream, bytes, first);
 }
@@ -392,7 +260,7 @@ void run_sub_tile(const Tile& tile, const uint8_t* stream, size_t first, size_t 
 Tile sub_tile(const Tile& tile, size_t first) {
   Tile part = tile;
   const Spec& spec = *tile.spec;
-  part.prepared = static_cast<const uint8_t*>(tile.prepared) + first / kSubTile * sub_tile_bytes(spec);
+  part.prepared = static_cast<const uint8_t*>(tile.prepared) + first / kSubTile * lookup_sub_tile_bytes(spec);
   part.tokens = tile.tokens - first < kSubTile ? tile.tokens - first : kSubTile;
   if (tile.x_scale) part.x_scale += first;
   if (tile.y) part.y += first * tile.y_stride;
@@ -417,6 +285,7 @@ bool accepts(const Spec& spec) {
 
 }  // namespace
 
-extern const Kernel kernel_lookup_avx512{"lookup", "avx512", &layout_digits, accepts, prepared_bytes, prepare, run};
+extern const Kernel kernel_lookup_avx512{"lookup", "avx512", &layout_digits, accepts,
+                                          lookup_prepared_bytes, lookup_prepare, run};
 
 }  // namespace bitnet
