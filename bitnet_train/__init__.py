@@ -10,13 +10,16 @@ The steps of the command line, as functions (each documents its shapes and error
     NativeModel.load(path)                 the same for the Llama family in C++, without torch: fast and small
     validate(path, ...)                    six levels of proof that it computes what was trained
 
-Importing this package imports no torch; the first use of a name above does.
+Importing this package imports no torch; the first use of a name above does. From then on transformers knows packed
+folders too: `AutoModelForCausalLM.from_pretrained(path)` gives the model of `load(path)`.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from bitnet_train.when_imported import when_imported
 
 if TYPE_CHECKING:
     from bitnet_train.exporters.packed import export_packed as export
@@ -53,3 +56,6 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     """List the public names, imported yet or not."""
     return sorted({*globals(), *__all__})
+
+
+when_imported("transformers.quantizers.auto", lambda: import_module("bitnet_train.runtime.hf_quantizer"))

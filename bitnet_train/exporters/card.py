@@ -51,8 +51,8 @@ def model_card(
         scale_bytes=sizes.scale_bytes,
         fp16_bytes=sizes.fp16_bytes,
         tables="".join(map(_table_line, tables)),
-        schemes=_scheme_lines(layers),
-        facts=_fact_lines({"recipe": recipe, **facts}),
+        schemes=scheme_lines(layers),
+        facts=fact_lines({"recipe": recipe, **facts}),
     )
 
 
@@ -70,7 +70,8 @@ def _table_line(table: LayerSize) -> str:
     )
 
 
-def _scheme_lines(layers: Sequence[LayerEntry]) -> str:
+def scheme_lines(layers: Sequence[LayerEntry]) -> str:
+    """Return one line a scheme, with how many layers have it."""
     counts = Counter(_scheme_line(layer) for layer in layers)
     return "".join(f"- {count} layers: {line}\n" for line, count in counts.items())
 
@@ -82,7 +83,8 @@ def _scheme_line(layer: LayerEntry) -> str:
     return f"{scheme.name} weights, one {scheme.scale_dtype} scale per {scale}, {use}"
 
 
-def _fact_lines(facts: dict[str, Any]) -> str:
+def fact_lines(facts: dict[str, Any]) -> str:
+    """Return a table of the facts that fit in a line, or nothing."""
     plain = {key: value for key, value in facts.items() if isinstance(value, str | int | float) and value != ""}
     if not plain:
         return ""

@@ -77,7 +77,7 @@ def collect(model: nn.Module, tables: Mapping[str, nn.Module]) -> Contents:
 
 
 def _add_layer(contents: Contents, name: str, layer: BitLayer) -> None:
-    codes, scale = layer.quantized()
+    codes, scale = layer.quantized(layer.latent())  # given the latent, it keeps no codes: the next layer needs the room
     codes, scale = codes.cpu().contiguous(), scale.float().cpu()
     scheme = layer.weight_scheme
     stored_scale = scale.to(scheme.torch_scale_dtype).contiguous()

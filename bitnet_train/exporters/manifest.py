@@ -131,6 +131,11 @@ class Manifest:
         """Return under which name a tensor is stored: its own, or the one it is tied to."""
         return self.tied.get(name, name)
 
+    @property
+    def sha256(self) -> str:
+        """The `manifest_sha256` that seals every other field, and by the hashes among them the whole folder."""
+        return _body_sha256(_to_body(self))
+
     def to_json(self) -> str:
         """Return the text of `manifest.json`."""
         return seal(_to_body(self))

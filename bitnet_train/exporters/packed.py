@@ -9,7 +9,8 @@
 What was trained is what is exported: codes and scales come from `BitLayer.quantized()`, which the trained forward
 itself calls. The token embedding and the head can be rounded to int8 on top of that, where the caller asks for it.
 Nothing that Hugging Face would load by itself is left in the folder: there is no `model.safetensors`,
-so `from_pretrained` refuses it and cannot fill the packed layers with random numbers.
+so `from_pretrained` refuses it and cannot fill the packed layers with random numbers. Where this package has been
+imported, `quantization_config` in config.json leads to it (`runtime/hf_quantizer.py`), and `from_pretrained` works.
 """
 
 from __future__ import annotations
@@ -29,11 +30,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from bitnet_train.errors import FormatError
 from bitnet_train.exporters.card import model_card
 from bitnet_train.exporters.contents import Contents, collect
-from bitnet_train.exporters.manifest import MANIFEST_NAME, WEIGHTS_NAME, FileEntry, Manifest
+from bitnet_train.exporters.manifest import FORMAT, MANIFEST_NAME, WEIGHTS_NAME, FileEntry, Manifest
 from bitnet_train.exporters.reader import hash_file, read_manifest
 from bitnet_train.exporters.sizes import measure_sizes, table_sizes
 from bitnet_train.exporters.staging import staged_folder
 from bitnet_train.exporters.tables import int8_tables
+
+QUANT_METHOD = "bitnet_train"
+"""The name in config.json under which transformers finds this package."""
 
 
 def export_packed(
@@ -113,6 +117,11 @@ def _write_weights(contents: Contents, path: Path) -> None:
 def _write_companions(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, folder: Path) -> None:
     config = deepcopy(model.config)
     config.architectures = [type(model).__name__]
+    config.quantization_config = {
+        "quant_method": QUANT_METHOD,
+        "format": FORMAT,
+        "attention": str(model.config._attn_implementation or ""),
+    }
     config.save_pretrained(folder)
     if model.generation_config is not None:
         model.generation_config.to_json_file(folder / "generation_config.json")

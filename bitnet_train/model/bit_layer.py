@@ -52,10 +52,11 @@ class BitLayer(nn.Module):
     def start_from(self, weight: Tensor) -> None:
         """Copy a float weight [N, K] into the latents; a learnable scale starts at its mean|W|.
 
-        Raises ConversionError for an unstorable scale.
+        On the meta device there are no values: what is loaded later brings them. Raises ConversionError for an
+        unstorable scale.
         """
         self.weight.copy_(weight)
-        if self.scale is not None:
+        if self.scale is not None and not weight.is_meta:
             self.scale.copy_(absmean_scale(self.weight, self.weight_scheme))
 
     def latent(self) -> Tensor:

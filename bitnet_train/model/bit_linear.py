@@ -142,6 +142,15 @@ def bit_layers(model: nn.Module) -> dict[str, BitLayer]:
     return {clean_name(name): module for name, module in model.named_modules() if isinstance(module, BitLayer)}
 
 
+def set_training(model: nn.Module, activation: ActivationScheme, surrogate: Surrogate) -> None:
+    """Give every 1-bit layer this estimator, and every linear one these activations; weights and scales stay."""
+    for layer in bit_layers(model).values():
+        layer.surrogate = surrogate
+        if layer.kind == "linear":
+            layer.activation = activation
+    set_hardness(model, surrogate.hard)
+
+
 def set_hardness(model: nn.Module | Iterable[BitLayer], value: float | Tensor) -> None:
     """Give every 1-bit layer this hardness (see `quant.surrogate`), in place on its own device."""
     layers: Any = bit_layers(model).values() if isinstance(model, nn.Module) else model

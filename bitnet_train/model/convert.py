@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -97,6 +97,21 @@ def plan_conversion(model: PreTrainedModel, selection: Selection, weight_scheme:
     return plan
 
 
+def plan_of_converted(model: PreTrainedModel) -> Plan:
+    """The plan of a model whose layers are 1-bit already, as a file brought them."""
+    layers: dict[str, Any] = {**bit_layers(model), **candidates(model)}
+    rows = tuple(_given_row(name, layer_role(model, name, layer), layer) for name, layer in layers.items())
+    return Plan((*rows, *_unreachable_rows(model)))
+
+
+def _given_row(name: str, role: str, layer: Any) -> PlanRow:
+    is_linear = not isinstance(layer, BitLayer | nn.Embedding)
+    num_rows, num_columns = (linear_parameters(layer)[0] if is_linear else layer.weight).shape
+    if isinstance(layer, BitLayer):
+        return PlanRow(name, role, (num_rows, num_columns), "convert", "1-bit already")
+    return PlanRow(name, role, (num_rows, num_columns), "keep", "float in the file")
+
+
 def convert(
     model: PreTrainedModel,
     *,
@@ -132,7 +147,7 @@ def replace_layers(
     made = {name: _one_bit(modules[name], weight, activation, surrogate) for name in names}
     ends = (model.get_input_embeddings(), model.get_output_embeddings())
     if any(modules[name] in ends for name in made):
-        _untie(model)
+        untie(model)
     for name, layer in made.items():
         model.set_submodule(name, layer, strict=True)
 
@@ -190,7 +205,8 @@ def is_tied(model: PreTrainedModel) -> bool:
     return head is not None and getattr(head, "weight", None) is getattr(embedding, "weight", 0)
 
 
-def _untie(model: PreTrainedModel) -> None:
+def untie(model: PreTrainedModel) -> None:
+    """Say in the model's config that head and embedding are two tensors; the caller makes them so."""
     model.config.tie_word_embeddings = False
     model.config.get_text_config().tie_word_embeddings = False
     model.all_tied_weights_keys = {}

@@ -6,6 +6,8 @@
 
 It holds the state between `merge` and `export`: loading gives the same codes, scales and logits bit for bit. Files are
 written to a sibling folder that is renamed at the end, so a crash leaves no half-written folder under the final name.
+A model larger than memory can be opened with `map_converted`; its weights may lie in several files, as
+`model.safetensors.index.json` says.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from accelerate import init_empty_weights
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model, save_model
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -113,9 +116,72 @@ def load_converted(
         load_model(model, folder / WEIGHTS_FILE, strict=True)
     except (OSError, RuntimeError, SafetensorError) as error:
         raise FormatError(f"{folder / WEIGHTS_FILE} does not fit the model described beside it: {error}") from error
+    return model.eval(), _tokenizer(folder), record
+
+
+def map_converted(
+    directory: str | Path,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None, ConversionRecord]:
+    """Like `load_converted`, with parameters that lie in the mapped files: read when used, and dropped under pressure.
+
+    To export, not to compute with: rows in a mapped file are not aligned, and float sums may round differently.
+    """
+    folder = Path(directory)
+    record = read_record(folder)
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    with init_empty_weights(include_buffers=False):
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
+    replace_layers(model, record.layers, record.weight, record.activation, record.surrogate)
+    _put_mapped(model, folder)
+    return model.eval(), _tokenizer(folder), record
+
+
+def _put_mapped(model: PreTrainedModel, folder: Path) -> None:
+    for path in weight_files(folder):
+        try:
+            with safe_open(path, framework="pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dictionary
+                result = model.load_state_dict(tensors, strict=False, assign=True)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise FormatError(f"{path} does not fit the model described beside it: {error}") from error
+        if result.unexpected_keys:
+            raise FormatError(f"{path} has {result.unexpected_keys[0]!r}, which the model described beside it has not.")
+    _share_tied(model)
+    missing = [name for name, tensor in model.named_parameters() if tensor.is_meta]
+    if missing:
+        raise FormatError(f"{folder} has no values for {missing[0]!r}. Merge the run again.")
+
+
+def _share_tied(model: PreTrainedModel) -> None:
+    """Give both names of a tied tensor the one that was stored, under whichever name it was."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    for alias, name in getattr(model, "all_tied_weights_keys", {}).items():
+        kept, other = (alias, name) if parameters[name].is_meta else (name, alias)
+        module, _, leaf = other.rpartition(".")
+        setattr(model.get_submodule(module), leaf, parameters[kept])
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold the weights of a Hugging Face folder: one, or those that its index names.
+
+    Raises FormatError for an index that is damaged, or names a file that is not a plain one in the same folder.
+    """
+    index = folder / f"{WEIGHTS_FILE}.index.json"
+    if not index.is_file():
+        return [folder / WEIGHTS_FILE]
+    try:
+        names = sorted({str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise FormatError(f"{index} cannot be read: {error}. Copy the folder again.") from error
+    foreign = [name for name in names if Path(name).name != name or not name.endswith(".safetensors")]
+    if foreign or not names:
+        raise FormatError(f"{index} names {foreign[0] if foreign else 'nothing'!r}; only files beside it are read.")
+    return [folder / name for name in names]
+
+
+def _tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
     has_tokenizer = any((folder / name).is_file() for name in _TOKENIZER_FILES)
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False) if has_tokenizer else None
-    return model.eval(), tokenizer, record
+    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False) if has_tokenizer else None
 
 
 def read_record(directory: str | Path) -> ConversionRecord:

@@ -1,20 +1,23 @@
-"""Load a pretrained float model from where it is: bundled, a directory, a GGUF file, or the Hugging Face hub.
+"""Load a pretrained model from where it is: bundled, a directory, a GGUF file, or the Hugging Face hub.
 
     tiny          the model inside this package
     DIRECTORY     a folder with config.json and safetensors
     FILE.gguf     dequantised to dense weights; rounded to bf16 values, so that what stays float is stored in two bytes
     OWNER/NAME    a hub id, from the local cache or the network
 
-The result is a plain causal LM in evaluation mode. No code from a repository is ever run, and weights come from
-safetensors only, never from pickles. transformers leaves a model from GGUF marked as quantised, which breaks `.float()`
-and saving; the marks are removed here.
+The result is a plain causal LM in evaluation mode. A GGUF with 1-bit weights (`import_gguf`) and a folder with
+`quant_method: bitnet` (`import_hf_bitnet`) give one that is 1-bit already, and the record of its layers.
+
+No code from a repository is ever run, and weights come from safetensors only, never from pickles. The structure of a
+file is checked before a reader that trusts it opens it. transformers leaves a model from GGUF marked as quantised,
+which breaks `.float()` and saving; the marks are removed here.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from importlib import resources
+from importlib import import_module, resources
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +27,12 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from bitnet_train.errors import ConversionError
-from bitnet_train.model.converted import RECORD_FILE
-from bitnet_train.model.gguf_header import check_gguf_header
+from bitnet_train.model.converted import RECORD_FILE, ConversionRecord, weight_files
+from bitnet_train.model.gguf_file import open_gguf
+from bitnet_train.model.gguf_metadata import check_sizes, restore_pre_tokenizer
+from bitnet_train.model.import_gguf import import_gguf, is_one_bit
+from bitnet_train.model.import_hf_bitnet import import_hf_bitnet, is_hf_bitnet
+from bitnet_train.quant.scheme import ActivationScheme
 
 TINY = "tiny"
 _HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
@@ -34,18 +41,23 @@ _ALLOWED = "Allowed: `tiny`, a directory with config.json, a *.gguf file, or a h
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A float model in evaluation mode, its tokenizer, and where it came from."""
+    """A model in evaluation mode, its tokenizer, and where it came from."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     source: str
     description: str
+    record: ConversionRecord | None = None
+    """The 1-bit layers of a model that had them in its file; None for a float model."""
 
 
 def load_pretrained(source: str, *, dtype: torch.dtype = torch.float32) -> LoadedModel:
     """Load model and tokenizer from `source`, see the module docstring.
 
-    Raises ConversionError when nothing can be loaded from it (saying what was tried), FormatError for a damaged GGUF.
+    1-bit layers are float32 whatever `dtype` says, with int8 activations.
+
+    Raises ConversionError when nothing can be loaded from it (saying what was tried), FormatError for damaged files and
+    for 1-bit weights that cannot be kept exactly.
     """
     path = Path(source).expanduser()
     if source == TINY:
@@ -53,8 +65,7 @@ def load_pretrained(source: str, *, dtype: torch.dtype = torch.float32) -> Loade
     if path.suffix == ".gguf":
         return _from_gguf(source, path, dtype)
     if path.is_dir():
-        _require_float_model(path)
-        return _from_folder(source, path, {}, dtype)
+        return _from_directory(source, path, dtype)
     if _looks_like_path(source, path):
         raise ConversionError(f"`model.source={source}`: there is no such directory ({path.absolute()}). {_ALLOWED}")
     return _from_hub(source, dtype)
@@ -77,8 +88,22 @@ def _from_hub(source: str, dtype: torch.dtype) -> LoadedModel:
         folder = snapshot_download(source, allow_patterns=_HUB_FILES, ignore_patterns=["*/*"])
     except Exception as error:  # the http library behind huggingface_hub, and its errors, differ between versions
         raise _cannot_load(source, "as a hub id (neither from the cache nor from huggingface.co)", error) from error
-    _require_float_model(Path(folder))
-    return _from_folder(source, Path(folder), {}, dtype)
+    return _from_directory(source, Path(folder), dtype)
+
+
+def _from_directory(source: str, folder: Path, dtype: torch.dtype) -> LoadedModel:
+    _require_model_of_others(folder)
+    if is_hf_bitnet(folder):
+        return _one_bit(source, *import_hf_bitnet(folder, ActivationScheme(), dtype))
+    weight_files(folder)  # transformers follows `../` in an index
+    return _from_folder(source, folder, {}, dtype)
+
+
+def _one_bit(
+    source: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, record: ConversionRecord
+) -> LoadedModel:
+    description = f"{_describe(model)}, {len(record.layers)} layers {record.weight.describe()}"
+    return LoadedModel(model, tokenizer, source, description, record)
 
 
 def _from_folder(source: str, place: Path, extra: dict[str, Any], dtype: torch.dtype) -> LoadedModel:
@@ -88,7 +113,7 @@ def _from_folder(source: str, place: Path, extra: dict[str, Any], dtype: torch.d
             place, dtype=dtype, trust_remote_code=False, use_safetensors=None if is_gguf else True, **extra
         )
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **extra)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except Exception as error:  # of any kind: transformers takes files apart without a look at them
         raise _cannot_load(source, f"from {place}", error) from error
     _require_dense(source, model, is_gguf=is_gguf)
     return LoadedModel(model.eval(), tokenizer, source, _describe(model))
@@ -102,14 +127,31 @@ def _cannot_load(source: str, tried: str, error: Exception) -> ConversionError:
 def _from_gguf(source: str, path: Path, dtype: torch.dtype) -> LoadedModel:
     if not path.is_file():
         raise ConversionError(f"`model.source={source}`: there is no such file ({path.absolute()}). {_ALLOWED}")
-    check_gguf_header(path)
+    gguf = open_gguf(path)
+    if not _has_gguf_package():
+        raise ConversionError(
+            f"`model.source={source}`: reading a GGUF needs the package `gguf`. Install it: "
+            "`pip install 'bitnet-train[gguf]'`."
+        )
+    if is_one_bit(gguf):
+        return _one_bit(source, *import_gguf(gguf, ActivationScheme(), dtype))
+    check_sizes(gguf)
     loaded = _from_folder(source, path.parent, {"gguf_file": path.name}, torch.float32)
+    restore_pre_tokenizer(loaded.tokenizer, gguf)
     _round_to_bfloat16(loaded.model)
     nn.Module.to(loaded.model, dtype)
     return loaded
 
 
-def _require_float_model(folder: Path) -> None:
+def _has_gguf_package() -> bool:
+    try:
+        import_module("gguf")
+    except ImportError:
+        return False
+    return True
+
+
+def _require_model_of_others(folder: Path) -> None:
     """Refuse the folders that this package itself writes."""
     if (folder / RECORD_FILE).is_file():
         raise ConversionError(
@@ -120,7 +162,8 @@ def _require_float_model(folder: Path) -> None:
     if manifest.is_file() and _is_packed_manifest(manifest):
         raise ConversionError(
             f"`model.source={folder}` is a packed 1-bit artefact: it has no float weights to convert. Use it with "
-            "`bitnet-train generate` or `bitnet_train.load`, and start from the float model to train."
+            "`bitnet_train.load`, or train on from it with `bitnet_train.exporters.reopened.reopen_packed`, as "
+            "`bitnet-train run RECIPE model.source=FOLDER` does."
         )
     if not (folder / "config.json").is_file():
         raise ConversionError(f"`model.source={folder}` has no config.json, so it holds no model. {_ALLOWED}")
@@ -143,7 +186,8 @@ def _require_dense(source: str, model: PreTrainedModel, *, is_gguf: bool) -> Non
     marked = getattr(model.config, "quantization_config", None) is not None
     if marked and not is_gguf:
         raise ConversionError(
-            f"`model.source={source}` is quantised already (config.quantization_config). Give the float model."
+            f"`model.source={source}` is quantised in a way that is not read here (config.quantization_config). Give "
+            "the float model, or one with `quant_method: bitnet`."
         )
     for owner, mark in ((model, "hf_quantizer"), (model, "is_quantized"), (model.config, "quantization_config")):
         if mark in vars(owner):

@@ -18,6 +18,8 @@ from bitnet_train.errors import ConversionError
 from bitnet_train.quant.scheme import WeightScheme
 from bitnet_train.quant.straight_through import straight_through
 
+_BLOCK_WEIGHTS = 1 << 17  # quantised at a time: float32 intermediates of this size stay in a cache
+
 
 def absmean_scale(w_NK: Tensor, scheme: WeightScheme, *, checked: bool = True) -> Tensor:
     """Scale mean|w| as float32 of `scheme.scale_shape(N, K)`, holding values exact in `scheme.scale_dtype`.
@@ -45,7 +47,20 @@ def round_scale(scale: Tensor, scheme: WeightScheme) -> Tensor:
 
 def quantize(w_NK: Tensor, scale: Tensor, scheme: WeightScheme) -> Tensor:
     """Codes, int8 [N, K]: {-1, +1} for binary, {-1, 0, +1} for ternary. `scale` is float32 as `absmean_scale` gives."""
-    return float_codes(w_NK.detach().float(), expand_scale(scale.detach(), *w_NK.shape), scheme).to(torch.int8)
+    w_NK, scale = w_NK.detach(), scale.detach()
+    codes = torch.empty(w_NK.shape, dtype=torch.int8, device=w_NK.device)
+    rows = max(1, _BLOCK_WEIGHTS // w_NK.shape[1])
+    for first in range(0, len(w_NK), rows):
+        some = slice(first, first + rows)
+        codes[some] = _codes(w_NK[some].float(), scale[some] if len(scale) > 1 else scale, scheme)
+    return codes
+
+
+def _codes(w_NK: Tensor, scale: Tensor, scheme: WeightScheme) -> Tensor:
+    if scheme.name == "binary":
+        return (w_NK >= 0).to(torch.int8).mul_(2).sub_(1)
+    groups = w_NK.reshape(len(w_NK), scale.shape[1], -1)
+    return (groups / scale.unsqueeze(-1)).round_().clamp_(-1, 1).to(torch.int8).reshape(w_NK.shape)
 
 
 def float_codes(w_NK: Tensor, scale_expanded: Tensor, scheme: WeightScheme) -> Tensor:

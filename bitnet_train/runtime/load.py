@@ -38,7 +38,7 @@ from bitnet_train.progress import track
 from bitnet_train.quant.scheme import LayerKind
 
 _MIXED = "Files of two folders were mixed, or one was edited: copy the folder again."
-_SAFE_ATTENTION = ("eager", "sdpa")  # what every CPU build of torch has; another kind is left to transformers' default
+SAFE_ATTENTION = ("eager", "sdpa")  # what every CPU build of torch has; another kind is left to transformers' default
 
 
 def load(path: str | Path, *, verify: bool = True, device: str | torch.device = "cpu") -> PreTrainedModel:
@@ -62,15 +62,38 @@ def load(path: str | Path, *, verify: bool = True, device: str | torch.device = 
     manifest = verify_files(folder) if verify else read_manifest(folder)
     config = _read_config(folder)
     model = _empty_model(config, manifest)
+    check_shapes(model, manifest)
     with open_weights(folder, manifest) as weights:
-        for layer in track(manifest.layers, "Loading", len(manifest.layers)):
-            _put_layer(model, layer, weights)
-        _put_tables(model, manifest, weights)
-        _put_the_rest(model, manifest, weights)
-    _check_complete(model)
+        fill_model(model, manifest, weights)
     _put_generation_config(model, folder, manifest)
     nn.Module.to(model, device)
     return model.eval()
+
+
+def check_shapes(model: PreTrainedModel, manifest: Manifest) -> None:
+    """Raise FormatError unless the model, still with its own layers, has what the manifest calls packed."""
+    if type(model).__name__ != manifest.model_class:
+        raise FormatError(
+            f"config.json describes a {type(model).__name__}, the manifest a {manifest.model_class}. {_MIXED}"
+        )
+    for layer in manifest.layers:
+        shape = (layer.num_outputs, layer.num_inputs)
+        _check_shape(_submodule(model, layer.name), layer.name, layer.kind, shape)
+    for table in manifest.tables:
+        shape = (table.num_rows, table.num_inputs)
+        _check_shape(_submodule(model, table.name), table.name, table.kind, shape)
+
+
+def fill_model(model: PreTrainedModel, manifest: Manifest, weights: WeightsReader) -> None:
+    """Put packed layers, int8 tables and every other tensor into `model`, in memory of their own.
+
+    Raises FormatError when a tensor is damaged, does not fit, or the folder lacks one that the model needs.
+    """
+    _put_the_rest(model, manifest, weights)
+    for layer in track(manifest.layers, "Loading", len(manifest.layers)):
+        _put_module(model, layer.name, read_layer(layer, weights))
+    _put_tables(model, manifest, weights)
+    _check_complete(model)
 
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
@@ -85,34 +108,27 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
 
 def _read_config(folder: Path) -> PreTrainedConfig:
     try:
-        return AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # a config from elsewhere can fail anywhere in the library's parsing
         raise FormatError(
             f"{folder / 'config.json'} cannot be used: {error}. Upgrade transformers if the architecture is newer than "
             "yours; otherwise copy the folder again."
         ) from error
+    vars(config).pop("quantization_config", None)  # how transformers finds its way here (`hf_quantizer.py`)
+    return config
 
 
 def _empty_model(config: PreTrainedConfig, manifest: Manifest) -> PreTrainedModel:
     """Build the model with every parameter on the `meta` device and its buffers computed."""
     options: dict[str, Any] = {"dtype": torch.float32}
-    if manifest.attention in _SAFE_ATTENTION:
+    if manifest.attention in SAFE_ATTENTION:
         options["attn_implementation"] = manifest.attention
     try:
         with init_empty_weights(include_buffers=False):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False, **options)
     except Exception as error:  # and one that parses can still describe no model
         raise FormatError(f"config.json describes no model that can be built: {error}. {_MIXED}") from error
-    if type(model).__name__ != manifest.model_class:
-        raise FormatError(
-            f"config.json describes a {type(model).__name__}, the manifest a {manifest.model_class}. {_MIXED}"
-        )
     return model
-
-
-def _put_layer(model: nn.Module, layer: LayerEntry, weights: WeightsReader) -> None:
-    _check_shape(_submodule(model, layer.name), layer.name, layer.kind, (layer.num_outputs, layer.num_inputs))
-    _put_module(model, layer.name, read_layer(layer, weights))
 
 
 def _put_module(model: nn.Module, name: str, module: nn.Module) -> None:
@@ -136,7 +152,6 @@ def read_layer(layer: LayerEntry, weights: WeightsReader) -> PackedLinear | Pack
 def _put_tables(model: nn.Module, manifest: Manifest, weights: WeightsReader) -> None:
     kept: dict[str, Int8Table] = {}
     for table in manifest.tables:
-        _check_shape(_submodule(model, table.name), table.name, table.kind, (table.num_rows, table.num_inputs))
         stored = manifest.stored_name(f"{table.name}.codes")
         module = _read_table(table, manifest, weights, kept.get(stored))
         kept.setdefault(stored, module)

@@ -1,4 +1,4 @@
-"""The verdict of `validate`: six levels, each passed or not, with what was compared and what differs first."""
+"""The verdict of `validate`: its levels, each passed or not, with what was compared and what differs first."""
 
 from __future__ import annotations
 
@@ -33,16 +33,17 @@ class Level:
 
 @dataclass(frozen=True)
 class ValidationReport:
-    """All six levels of one packed folder, and what it was compared with."""
+    """The levels of one folder or file, and what it was compared with; `expected` names those that have to run."""
 
     path: str
     compared_with: str
     levels: tuple[Level, ...]
+    expected: tuple[str, ...] = LEVEL_NAMES
 
     @property
     def passed(self) -> bool:
         """True when every level ran and passed."""
-        return len(self.levels) == len(LEVEL_NAMES) and all(level.passed for level in self.levels)
+        return len(self.levels) == len(self.expected) and all(level.passed for level in self.levels)
 
     @property
     def first_failure(self) -> str | None:

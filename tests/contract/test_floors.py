@@ -12,6 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "bitnet_train"
 FLOORS = {
     "errors": 0,
+    "when_imported": 0,
     "quant": 1,
     "formats": 1,
     "kernels": 2,
@@ -25,6 +26,7 @@ FLOORS = {
     "cli": 6,
     "stages": 6,
     "continuation": 6,
+    "delivery": 6,
     "run_directory": 6,
     "assembly": 6,
     "dry_run": 6,
@@ -65,7 +67,7 @@ def trespasses(room: str, imported: str) -> str:
         return f"{top} belongs in {ONLY_IN[top] or 'no room'}"
     if floor < LOWEST_FLOOR.get(top, 0):
         return f"{top} begins on floor {LOWEST_FLOOR[top]}, {room} is on floor {floor}"
-    if room == "errors" and top not in sys.stdlib_module_names:
+    if floor == 0 and top not in sys.stdlib_module_names:
         return "floor 0 is the standard library only"
     return ""
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from bitnet_train.errors import FormatError
 from bitnet_train.exporters import export_packed, read_manifest, size_report, verify_files
@@ -109,10 +109,15 @@ def test_a_folder_has_everything_a_user_needs(make_trained, byte_tokenizer, tmp_
     assert set(manifest.created_by) == {"bitnet_train", "torch", "transformers", "safetensors", "python"}
 
 
-def test_transformers_alone_refuses_the_folder_instead_of_inventing_weights(make_trained, tmp_path):
+def test_nothing_in_the_folder_is_what_transformers_loads_by_itself(make_trained, tmp_path):
+    """With the name of its method unknown, as without this package; `test_hf_quantizer.py` has the real process."""
     export_packed(make_trained(), None, tmp_path / "out", {})
+    config = AutoConfig.from_pretrained(tmp_path / "out")
+    assert config.quantization_config["quant_method"] == "bitnet_train"
+    assert not hasattr(config, "transformers_weights")
+    config.quantization_config["quant_method"] = "unheard_of"
     with pytest.raises(OSError, match="no file named model"):
-        AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+        AutoModelForCausalLM.from_pretrained(tmp_path / "out", config=config)
 
 
 def test_two_exports_of_one_model_have_equal_bytes(make_trained, tmp_path):
@@ -213,7 +218,7 @@ def test_a_full_disk_leaves_the_earlier_export_whole(make_trained, tmp_path):
 KILLED = """
     import sys, time, torch
     from pathlib import Path
-    from transformers import AutoModelForCausalLM, LlamaConfig
+    from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
     from bitnet_train.exporters import packed
     from bitnet_train.model.convert import convert
     model = AutoModelForCausalLM.from_config(LlamaConfig(hidden_size=64, intermediate_size=128, num_hidden_layers=2,

@@ -2,11 +2,12 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from bitnet_train.errors import ConversionError, FormatError
 from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.model.convert import convert
-from bitnet_train.model.converted import ConversionRecord, load_converted, read_record, save_converted
+from bitnet_train.model.converted import ConversionRecord, load_converted, map_converted, read_record, save_converted
 from bitnet_train.model.select import Selection
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 from bitnet_train.quant.surrogate import SURROGATES, Tanh
@@ -158,3 +159,37 @@ def test_a_fixed_scale_model_has_no_scale_tensors(tmp_path):
     loaded, _, _ = load_converted(tmp_path / "merged")
     assert not any(name.endswith(".scale") for name in loaded.state_dict())
     assert torch.equal(logits(loaded), logits(model))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_mapped_model_is_the_loaded_one(tmp_path, tied):
+    model, record = converted("smollm" if tied else "llama")
+    save_converted(model, record, tmp_path / "merged")
+    mapped, _, same_record = map_converted(tmp_path / "merged")
+    assert same_record == record
+    loaded, _, _ = load_converted(tmp_path / "merged")
+    expected = dict(loaded.named_parameters(remove_duplicate=False))
+    found = dict(mapped.named_parameters(remove_duplicate=False))
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert (mapped.lm_head.weight is mapped.model.embed_tokens.weight) == tied
+
+
+def test_weights_in_several_files_are_read_and_none_outside_the_folder(tmp_path):
+    model, record = converted("llama")
+    save_converted(model, record, tmp_path / "merged")
+    tensors = load_file(tmp_path / "merged" / "model.safetensors")
+    places = {name: f"part-{number % 2}.safetensors" for number, name in enumerate(tensors)}
+    for part in set(places.values()):
+        save_file({name: tensors[name] for name in tensors if places[name] == part}, tmp_path / "merged" / part)
+    (tmp_path / "merged" / "model.safetensors").unlink()
+    index = tmp_path / "merged" / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": places}))
+    mapped, _, _ = map_converted(tmp_path / "merged")
+    assert all(torch.equal(parameter, tensors[name]) for name, parameter in mapped.named_parameters())
+    index.write_text(json.dumps({"weight_map": dict.fromkeys(tensors, "../part.safetensors")}))
+    with pytest.raises(FormatError, match=r"\.\./part"):
+        map_converted(tmp_path / "merged")
+    index.write_text(json.dumps({"weight_map": dict.fromkeys(tensors, "part-0.safetensors")}))
+    with pytest.raises(FormatError, match="no values for"):
+        map_converted(tmp_path / "merged")

@@ -1,5 +1,6 @@
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from bitnet_train.model.converted import ConversionRecord, save_converted
 from bitnet_train.model.load import load_pretrained
 
 from .families import logits, tiny_model
+from .gguf_files import gguf_bytes
 
 SMOLLM2 = os.environ.get("BITNET_TEST_SMOLLM2", "")
 
@@ -29,6 +31,7 @@ def test_a_directory_gives_the_model_and_tokenizer_it_holds(folder, byte_tokeniz
     assert loaded.tokenizer("abc").input_ids == byte_tokenizer("abc").input_ids
     assert loaded.source == str(folder)
     assert "LlamaForCausalLM" in loaded.description
+    assert loaded.record is None
 
 
 def test_the_dtype_is_the_one_asked_for(folder):
@@ -56,10 +59,25 @@ def test_a_missing_gguf_is_named():
         load_pretrained("no-such.gguf")
 
 
+def test_without_the_gguf_package_the_error_says_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    path = tmp_path / "model.gguf"
+    path.write_bytes(gguf_bytes({"general.architecture": "llama"}, {}))
+    with pytest.raises(ConversionError, match=r"needs the package `gguf`.*pip install 'bitnet-train\[gguf\]'"):
+        load_pretrained(str(path))
+
+
 def test_a_damaged_gguf_is_found_before_it_is_read(tmp_path):
     path = tmp_path / "bad.gguf"
     path.write_bytes(b"GGUF" + b"\x03\x00\x00\x00" + b"\xff" * 43)
     with pytest.raises(FormatError, match="truncated or damaged"):
+        load_pretrained(str(path))
+
+
+def test_a_float_gguf_is_checked_before_it_is_read(tmp_path):
+    path = tmp_path / "model.gguf"
+    path.write_bytes(gguf_bytes({"general.architecture": "llama", "llama.block_count": 2**31}, {}))
+    with pytest.raises(FormatError, match=r"`llama\.block_count` is 2147483648"):
         load_pretrained(str(path))
 
 

@@ -1,0 +1,42 @@
+"""The `README.md` beside the file: what it is, what it came from, how to run it. Made from facts alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bitnet_train.exporters.card import fact_lines, scheme_lines
+from bitnet_train.exporters.manifest import Manifest
+
+_CARD = """---
+library_name: gguf
+base_model: {base_model}
+---
+
+# {base_model}, {type}
+
+`model.gguf` runs in stock llama.cpp (of a version that knows {type}):
+
+```
+llama-cli -m model.gguf
+```
+
+The {num_layers} 1-bit layers are blocks of {type}, {bits:g} bits a weight with their scales: {why}. Read back, every
+weight is the trained one bit for bit. llama.cpp rounds activations to 8 bits in blocks of 32, where training rounded a
+token at a time, so its logits differ by that rounding.
+
+{schemes}{notes}
+{facts}"""
+
+
+def gguf_card(manifest: Manifest, facts: dict[str, Any], bits_per_weight: float) -> str:
+    """Return the text of the card; `facts` are those of the export's record."""
+    return _CARD.format(
+        base_model=manifest.base_model,
+        type=str(facts["type"]).upper(),
+        num_layers=len(manifest.layers),
+        bits=bits_per_weight,
+        why=facts["why"],
+        schemes=scheme_lines(manifest.layers),
+        notes="".join(f"- {note}\n" for note in facts["notes"]),
+        facts=fact_lines({"recipe": manifest.recipe, **manifest.facts}),
+    )

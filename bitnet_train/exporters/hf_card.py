@@ -1,0 +1,30 @@
+"""The `README.md` of a folder in another format: what it is, what it came from, how to use it; facts alone."""
+
+from __future__ import annotations
+
+from bitnet_train.exporters.card import fact_lines, scheme_lines
+from bitnet_train.exporters.manifest import Manifest
+
+_CARD = """---
+library_name: {library}
+base_model: {base_model}
+---
+
+# {base_model}, {schemes_in_title}
+
+{usage}
+{schemes}
+{facts}"""
+
+
+def hf_card(manifest: Manifest, usage: str, *, library: str = "transformers") -> str:
+    """Return the text of the card; `usage` says what this format is and how to load it, `library` with what."""
+    names = sorted({layer.scheme.name for layer in manifest.layers})
+    return _CARD.format(
+        library=library,
+        base_model=manifest.base_model,
+        schemes_in_title=" and ".join(names),
+        usage=usage,
+        schemes=scheme_lines(manifest.layers),
+        facts=fact_lines({"recipe": manifest.recipe, **manifest.facts}),
+    )

@@ -1,0 +1,145 @@
+"""A packed folder as every other format is written from: one tensor at a time, never the whole model.
+
+    with open_packed(folder) as source:
+        for name in source.layers:
+            one_bit = source.layer(name)        codes, scale, bias
+        for name in source.floats:
+            tensor = source.float(name)         as stored
+
+`dense(name)` is the law `w = scale * code` in float32, one rounding a weight: what a reader of any exact format has to
+get back bit for bit.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bitnet_train.errors import FormatError
+from bitnet_train.exporters.manifest import LayerEntry, Manifest, TableEntry, TensorEntry
+from bitnet_train.exporters.reader import WeightsReader, open_weights, read_manifest, verify_files
+from bitnet_train.formats.planes import unpack_planes
+from bitnet_train.quant.weight import dequantize
+
+_BUFFERS = ("inv_freq", "original_inv_freq", "embed_scale")  # computed from the config by whoever reads another format
+
+
+@dataclass(frozen=True)
+class OneBitLayer:
+    """A packed layer: codes int8 [N,K], scale float32 of the scheme's `scale_shape`, bias float32 [N] or None."""
+
+    entry: LayerEntry
+    codes: Tensor
+    scale: Tensor
+    bias: Tensor | None
+
+
+@dataclass(frozen=True)
+class Int8Table:
+    """A table in 8 bits: codes int8 [V,K], scale float32 [V] with a float16 value, bias float32 [V] or None."""
+
+    entry: TableEntry
+    codes: Tensor
+    scale: Tensor
+    bias: Tensor | None
+
+
+class PackedSource:
+    """An open packed folder: what it holds by name, and each tensor when it is asked for."""
+
+    def __init__(self, folder: Path, manifest: Manifest, weights: WeightsReader) -> None:
+        self.folder, self.manifest = folder, manifest
+        self._weights = weights
+        self.config: dict[str, Any] = _read_config(folder)
+        self.layers: dict[str, LayerEntry] = {layer.name: layer for layer in manifest.layers}
+        self.tables: dict[str, TableEntry] = {table.name: table for table in manifest.tables}
+        self.tied: dict[str, str] = manifest.tied
+        parts = {
+            *(f"{name}.{part}" for name in self.layers for part in ("planes", "scale", "bias")),
+            *(f"{name}.{part}" for name in self.tables for part in ("codes", "scale", "bias")),
+        }
+        self.floats: dict[str, TensorEntry] = {
+            name: entry for name, entry in manifest.tensors.items() if name not in parts
+        }
+
+    def layer(self, name: str) -> OneBitLayer:
+        """Return a packed layer by its module name."""
+        entry = self.layers[name]
+        codes = unpack_planes(self._weights.read(f"{name}.planes"), entry.num_inputs, entry.scheme.name)
+        return OneBitLayer(entry, codes, self._weights.read(f"{name}.scale").float(), self._bias(name, entry.has_bias))
+
+    def planes(self, name: str) -> Tensor:
+        """Return the planes of a packed layer as stored, uint8 [P, N, bytes]."""
+        return self._weights.read(f"{name}.planes")
+
+    def stored_scale(self, name: str) -> Tensor:
+        """Return the scale of a packed layer in its stored type."""
+        return self._weights.read(f"{name}.scale")
+
+    def table(self, name: str) -> Int8Table:
+        """Return an int8 table by its module name; of a tied pair both names give the same codes and scale."""
+        entry = self.tables[name]
+        codes, scale = (self._weights.read(self.manifest.stored_name(f"{name}.{part}")) for part in ("codes", "scale"))
+        return Int8Table(entry, codes, scale.float(), self._bias(name, entry.has_bias))
+
+    def float(self, name: str) -> Tensor:
+        """Return a tensor that is not packed, in its stored dtype."""
+        return self._weights.read(name)
+
+    def weight_names(self) -> list[str]:
+        """Return everything a format has to carry, once: layers, tables, their biases, float tensors; no buffers."""
+        owners = [*self.layers.values(), *self.tables.values()]
+        biases = [f"{owner.name}.bias" for owner in owners if owner.has_bias]
+        floats = [name for name in self.floats if not name.endswith(_BUFFERS)]
+        return [*self.layers, *self.tables, *biases, *floats]
+
+    def dense(self, name: str) -> Tensor:
+        """Return float32 values: of a layer or table [N,K] scale * code, of another tensor or a bias its own."""
+        name = self.tied.get(name, name)
+        if name in self.layers:
+            layer = self.layer(name)
+            return dequantize(layer.codes, layer.scale)
+        if name in self.tables:
+            table = self.table(name)
+            return table.scale.unsqueeze(1) * table.codes.float()
+        tensor = self._weights.read(name)
+        return tensor.float() if tensor.is_floating_point() else tensor
+
+    def companion(self, name: str) -> Path | None:
+        """Return the path of another file of the folder, such as `tokenizer.json`, or None where it has none."""
+        return self.folder / name if name in self.manifest.files else None
+
+    def _bias(self, name: str, has_bias: bool) -> Tensor | None:
+        return self._weights.read(f"{name}.bias").to(torch.float32) if has_bias else None
+
+
+@contextmanager
+def open_packed(folder: str | Path, *, verify: bool = True) -> Iterator[PackedSource]:
+    """Open the packed folder at `folder`; with `verify`, every byte of it is checked against its manifest first.
+
+    Raises
+    ------
+    FormatError
+        When it is no packed folder, or a file of it is missing, damaged or changed.
+    """
+    manifest = verify_files(folder) if verify else read_manifest(folder)
+    with open_weights(folder, manifest) as weights:
+        yield PackedSource(Path(folder), manifest, weights)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise FormatError(f"{path} cannot be read: {error}. Copy the folder again, or export it again.") from error
+    if not isinstance(config, dict):
+        raise FormatError(f"{path} must hold an object, not {type(config).__name__}. Export the model again.")
+    return config

@@ -1,0 +1,61 @@
+"""A packed folder as a model to train again: its codes and scales in BitLinear and BitEmbedding, exactly.
+
+The latent weights that were trained are not in the folder, so training starts from scale * code, and the scales are
+learnable whatever they were (`model/one_bit_model.py`). Int8 tables become the floats they stand for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from bitnet_train.errors import FormatError
+from bitnet_train.exporters.packed_source import PackedSource, open_packed
+from bitnet_train.model.converted import ConversionRecord
+from bitnet_train.model.one_bit_model import OneBitWeight, empty_model, fill_one_bit
+from bitnet_train.quant.scheme import ActivationScheme
+
+
+def reopen_packed(
+    folder: str | Path, *, dtype: torch.dtype = torch.float32
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None, ConversionRecord]:
+    """The model in evaluation mode, its tokenizer if the folder has one, and the record of its 1-bit layers.
+
+    Raises FormatError for a damaged folder, and for layers of different schemes.
+    """
+    with open_packed(folder) as source:
+        try:
+            config = AutoConfig.from_pretrained(source.folder, trust_remote_code=False)
+            model = empty_model(config, dtype)
+            has_tokenizer = source.companion("tokenizer_config.json") is not None
+            if source.companion("generation_config.json") is not None:
+                model.generation_config = GenerationConfig.from_pretrained(source.folder)
+            tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False) if has_tokenizer else None
+        except Exception as error:  # of any kind: transformers takes files apart without a look at them
+            raise FormatError(f"transformers cannot make a model of {source.folder}: {error}.") from error
+        schemes = {layer.scheme for layer in source.layers.values()}
+        activations = {layer.activation for layer in source.layers.values() if layer.kind == "linear"}
+        if len(schemes) > 1 or len(activations) > 1:
+            raise FormatError(f"{source.folder} has layers of several schemes, and a model trains with one.")
+        scheme = replace(schemes.pop(), learnable_scale=True)
+        activation = next(iter(activations), ActivationScheme())
+        record = fill_one_bit(model, _one_bit(source), _floats(source), activation, scheme)
+    return model, tokenizer, record
+
+
+def _one_bit(source: PackedSource) -> dict[str, OneBitWeight]:
+    layers = ((name, source.layer(name)) for name in source.layers)
+    return {name: OneBitWeight(f"{source.folder}: {name}", layer.codes, layer.scale) for name, layer in layers}
+
+
+def _floats(source: PackedSource) -> dict[str, Tensor]:
+    floats = {name: source.dense(name) for name in source.floats}
+    floats |= {f"{name}.weight": source.dense(name) for name in source.tables}
+    for part in (*map(source.layer, source.layers), *map(source.table, source.tables)):
+        if part.bias is not None:
+            floats[f"{part.entry.name}.bias"] = part.bias
+    return floats

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from bitnet_train.errors import FormatError
+from bitnet_train.exporters import export_packed
+from bitnet_train.exporters.manifest import seal
+from bitnet_train.exporters.reopened import reopen_packed
+from bitnet_train.model.bit_linear import bit_layers
+from bitnet_train.quant.scheme import GRANULARITIES, WEIGHT_SCHEMES, ActivationScheme, WeightScheme
+
+ROLES = ("attention", "mlp", "head", "embedding")
+
+
+@torch.no_grad()
+def logits(model):
+    return model(input_ids=torch.arange(3, 24).reshape(1, -1)).logits
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+@pytest.mark.parametrize("name", WEIGHT_SCHEMES)
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_a_packed_model_opens_with_its_codes_scales_and_logits(make_trained, tmp_path, family, name, granularity):
+    scheme = WeightScheme(name, granularity, group_size=32)
+    trained = make_trained(family, weight=scheme, roles=ROLES)
+    export_packed(trained, None, tmp_path / "packed")
+    model, tokenizer, record = reopen_packed(tmp_path / "packed")
+    assert record.layers == tuple(bit_layers(trained))
+    assert record.weight == replace(scheme, learnable_scale=True)
+    assert record.selection.roles == ROLES
+    assert tokenizer is None
+    for layer_name, layer in bit_layers(trained).items():
+        for was, now in zip(layer.quantized(), bit_layers(model)[layer_name].quantized(), strict=True):
+            assert torch.equal(was, now)
+    assert torch.equal(logits(model), logits(trained))
+
+
+def test_packed_again_it_has_the_same_hashes(make_trained, byte_tokenizer, tmp_path):
+    learnable = WeightScheme(learnable_scale=True)
+    first = export_packed(make_trained(weight=learnable), byte_tokenizer, tmp_path / "first")
+    model, tokenizer, _ = reopen_packed(tmp_path / "first")
+    second = export_packed(model, tokenizer, tmp_path / "second")
+    assert second.layers == first.layers
+    weights = [(tmp_path / name / "weights.safetensors").read_bytes() for name in ("first", "second")]
+    assert weights[0] == weights[1]
+
+
+def test_activations_come_along(make_trained, tmp_path):
+    trained = make_trained(activation="sign")
+    export_packed(trained, None, tmp_path / "packed")
+    model, _, record = reopen_packed(tmp_path / "packed")
+    assert record.activation == ActivationScheme("sign")
+    assert torch.equal(logits(model), logits(trained))
+
+
+def test_int8_tables_become_the_floats_they_stand_for(make_trained, tmp_path):
+    export_packed(make_trained(), None, tmp_path / "packed", embedding="int8", head="int8")
+    model, _, _ = reopen_packed(tmp_path / "packed")
+    table = model.get_input_embeddings().weight
+    scale = table.abs().amax(dim=1, keepdim=True) / 127
+    assert torch.allclose(table / scale, (table / scale).round(), atol=0.02)
+    assert model.get_output_embeddings().weight is table
+
+
+def test_layers_of_two_schemes_are_refused(make_trained, tmp_path):
+    export_packed(make_trained(), None, tmp_path / "packed")
+    path = tmp_path / "packed" / "manifest.json"
+    body = json.loads(path.read_text())
+    del body["manifest_sha256"]
+    body["layers"][0]["activation"] = "int4"
+    path.write_text(seal(body))
+    with pytest.raises(FormatError, match="layers of several schemes"):
+        reopen_packed(tmp_path / "packed")
+
+
+def test_a_folder_of_another_kind_is_refused(tmp_path):
+    with pytest.raises(FormatError):
+        reopen_packed(tmp_path)
