@@ -65,7 +65,9 @@ def _look(call: Call) -> dict[str, Any]:
 
 def _run_stage(call: Call) -> dict[str, Any]:
     config = compose_call(call)
-    stage: Callable[[Config], dict[str, Any]] = getattr(import_module(call.verb.home), call.verb.name)
+    stage: Callable[[Config], dict[str, Any]] = getattr(
+        import_module(call.verb.home), call.verb.function or call.verb.name
+    )
     try:
         return stage(config)
     except Exception as error:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,12 @@ from transformers.utils import logging as transformers_logging
 
 from bitnet_train.config import Config, build, build_object
 from bitnet_train.config.compose import to_dict, to_yaml
-from bitnet_train.errors import ConfigError
+from bitnet_train.errors import ConfigError, TrainingError
+from bitnet_train.exporters.manifest import MANIFEST_NAME
+from bitnet_train.exporters.reopened import reopen_packed
+from bitnet_train.model.bit_linear import set_training
 from bitnet_train.model.bit_lora import AdapterConfig, attach
-from bitnet_train.model.convert import Plan, convert, plan_conversion
+from bitnet_train.model.convert import Plan, convert, plan_conversion, plan_of_converted
 from bitnet_train.model.converted import ConversionRecord
 from bitnet_train.model.load import LoadedModel, load_pretrained
 from bitnet_train.model.select import Selection
@@ -27,6 +31,7 @@ from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 from bitnet_train.quant.surrogate import SURROGATES
 from bitnet_train.run_directory import RunDirectory
 from bitnet_train.runtime.evaluate import text_windows
+from bitnet_train.train.checkpoint import find_latest
 from bitnet_train.train.data import BitDataModule
 from bitnet_train.train.data_config import DataConfig
 from bitnet_train.train.fit import FitConfig
@@ -34,6 +39,7 @@ from bitnet_train.train.losses import LossConfig
 from bitnet_train.train.module import BitLightningModule
 from bitnet_train.train.optim import OptimConfig
 from bitnet_train.train.redaction import redact
+from bitnet_train.train.resume import load_student
 from bitnet_train.train.schedules import ScheduleConfig
 from bitnet_train.train.tracking import build_loggers
 
@@ -46,6 +52,15 @@ class Student:
     plan: Plan
     record: ConversionRecord
     tokenizer: PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A student as training left it, the checkpoint it was read from, and the step of that."""
+
+    student: Student
+    checkpoint: Path
+    step: int
 
 
 def open_run(config: Config) -> RunDirectory:
@@ -74,30 +89,67 @@ def prepare_process(config: Config) -> None:
 
 
 def load_original(config: Config) -> LoadedModel:
-    """Load the full-precision model."""
-    return load_pretrained(config.model.source)
+    """Load the model to start from; a packed folder gives the 1-bit model that it holds."""
+    source = config.model.source
+    if not (Path(source) / MANIFEST_NAME).is_file():
+        return load_pretrained(source)
+    model, tokenizer, record = reopen_packed(source)
+    if tokenizer is None:
+        raise ConfigError(f"`model.source={source}` has no tokenizer, so no text can be read with it.")
+    description = f"{type(model).__name__}, {len(record.layers)} layers {record.weight.describe()}"
+    return LoadedModel(model, tokenizer, source, description, record)
 
 
-def plan_of(config: Config, model: PreTrainedModel) -> Plan:
-    """Say what conversion would do."""
-    return plan_conversion(model, build(Selection, config.model), build(WeightScheme, config.weight))
+def plan_of(config: Config, original: LoadedModel) -> Plan:
+    """Say what conversion would do; a model that is 1-bit already stays as it is."""
+    if original.record is not None:
+        return plan_of_converted(original.model)
+    return plan_conversion(original.model, build(Selection, config.model), build(WeightScheme, config.weight))
 
 
-def convert_model(config: Config, model: PreTrainedModel) -> ConversionRecord:
-    """Convert `model` in place and return the record of it."""
+def convert_model(config: Config, model: PreTrainedModel, given: ConversionRecord | None) -> ConversionRecord:
+    """Convert `model` in place and return the record of it.
+
+    `given` is the record of a model that is 1-bit already: its weights keep the scheme of the file, and only how it
+    trains (estimator, activations) comes from the configuration.
+    """
     weight, activation = build(WeightScheme, config.weight), build(ActivationScheme, config.activation)
     surrogate, selection = build(SURROGATES[config.weight.estimator], config.weight), build(Selection, config.model)
+    if given is not None:
+        set_training(model, activation, surrogate)
+        return replace(given, activation=activation, surrogate=surrogate)
     plan = convert(model, selection=selection, weight=weight, activation=activation, surrogate=surrogate)
     return ConversionRecord(plan.converted, weight, activation, surrogate, selection)
+
+
+def kept_scheme_note(config: Config, original: LoadedModel) -> str | None:
+    """Say that the file decides how weights are written, where the configuration says something else."""
+    if original.record is None or original.record.weight == build(WeightScheme, config.weight):
+        return None
+    return (
+        f"The weights of {original.source} are 1-bit already, {original.record.weight.describe()} with scales that can "
+        "train; the scheme under `weight` is not used."
+    )
 
 
 def prepare_student(config: Config, original: LoadedModel) -> Student:
     """Copy, convert and attach: the model as training starts it, the same at every call; `original` stays as it is."""
     model = deepcopy(original.model)
-    plan = plan_of(config, model)
-    record = convert_model(config, model)
+    plan = plan_of(config, original)
+    record = convert_model(config, model, original.record)
     torch.manual_seed(config.trainer.seed)
     return Student(attach(model, build(AdapterConfig, config.adapter)), plan, record, original.tokenizer)
+
+
+def trained_student(config: Config, directory: RunDirectory, say: Callable[[str], object]) -> Trained:
+    """Return the student of a run as its newest whole checkpoint left it; TrainingError when there is none."""
+    checkpoint = find_latest(directory.checkpoints, say=say)
+    if checkpoint is None:
+        raise TrainingError(
+            f"{directory.checkpoints} has no checkpoint. Run `bitnet-train train {directory.root}` first."
+        )
+    student = prepare_student(config, load_original(config))
+    return Trained(student, checkpoint, load_student(student.model, checkpoint)["step"])
 
 
 def data_module(config: Config, original: LoadedModel, directory: RunDirectory) -> BitDataModule:

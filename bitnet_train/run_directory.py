@@ -7,6 +7,7 @@ runs/quickstart/2026-11-22_14-05-09/
   checkpoints/    step-000120/ ...
   merged/         the trained model, float32 latents and scales
   artefact/       the packed model
+  exports/        the same in other formats, a folder each
   cache/          tokenised text
 """
 
@@ -52,9 +53,18 @@ class RunDirectory:
         return self.root / "artefact"
 
     @property
+    def exports(self) -> Path:
+        """The packed model in other formats."""
+        return self.root / "exports"
+
+    @property
     def cache(self) -> Path:
         """Tokenised text."""
         return self.root / "cache"
+
+    def written_exports(self) -> list[Path]:
+        """Return the folders of `exports` that were written whole."""
+        return sorted(path.parent for path in self.exports.glob("[!.]*/export.json"))
 
     def create(self, config_yaml: str) -> None:
         """Make the folder and write the configuration, unless the run is being continued."""
@@ -99,6 +109,12 @@ def packed_folder(config: Config) -> tuple[Path, RunDirectory | None]:
     if directory is None:
         raise ConfigError("Name a run directory or a packed folder: `bitnet-train validate runs/RECIPE/TIME`.")
     return directory.artefact, directory
+
+
+def is_model(config: Config) -> bool:
+    """Whether the command line named neither a run nor a packed folder, but a model in another format."""
+    named = Path(config.path) if config.path else None
+    return named is not None and not any((named / name).is_file() for name in ("manifest.json", "config.yaml"))
 
 
 def made_by() -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -16,17 +17,16 @@ from bitnet_train import assembly, summary
 from bitnet_train.config import Config
 from bitnet_train.config.compose import to_dict
 from bitnet_train.continuation import generate, sampling
+from bitnet_train.delivery import export
 from bitnet_train.dry_run import describe_training
-from bitnet_train.errors import ConfigError, TrainingError
-from bitnet_train.exporters.packed import export_packed
-from bitnet_train.exporters.sizes import render_sizes
+from bitnet_train.errors import ConfigError
 from bitnet_train.model.bit_lora import trainable_report
-from bitnet_train.model.converted import load_converted, save_converted
-from bitnet_train.model.load import load_pretrained
+from bitnet_train.model.converted import save_converted
+from bitnet_train.model.load import LoadedModel
 from bitnet_train.model.lora_layers import OUTSIDE_MERGE_REFUSAL
 from bitnet_train.model.merge import merge as merge_model
 from bitnet_train.progress import track
-from bitnet_train.run_directory import RunDirectory, packed_folder
+from bitnet_train.run_directory import RunDirectory, is_model, packed_folder
 from bitnet_train.runtime.bench import decode_speed
 from bitnet_train.runtime.bench_contenders import contenders, llama_contenders
 from bitnet_train.runtime.bench_table import render_rows
@@ -36,11 +36,10 @@ from bitnet_train.runtime.load import load as load_packed
 from bitnet_train.runtime.load import load_tokenizer
 from bitnet_train.runtime.timing import Workload
 from bitnet_train.runtime.validate import validate as validate_packed
-from bitnet_train.train.checkpoint import find_latest
+from bitnet_train.runtime.validate_export import validate_export
 from bitnet_train.train.fit import fit
 from bitnet_train.train.optim import reach
 from bitnet_train.train.redaction import redact
-from bitnet_train.train.resume import load_student
 
 __all__ = ["bench", "convert", "evaluate", "export", "generate", "merge", "run", "train", "validate"]
 
@@ -53,12 +52,13 @@ def convert(config: Config) -> Facts:
     directory, console = assembly.open_run(config), _console(config)
     original = assembly.load_original(config)
     console.print(f"Model: {original.description}")
-    plan = assembly.plan_of(config, original.model)
+    plan = assembly.plan_of(config, original)
     console.print(plan.render(), highlight=False, soft_wrap=True)
+    _note_scheme(config, original, console)
     data = assembly.data_module(config, original, directory)
     rows = assembly.held_out_rows(config, original.tokenizer, data)
     before = perplexity(original.model, rows)
-    record = assembly.convert_model(config, original.model)
+    record = assembly.convert_model(config, original.model, original.record)
     swapped = perplexity(original.model, rows)
     console.print(
         f"Held-out perplexity {before.perplexity:.2f}; {swapped.perplexity:.1f} with the layers just swapped."
@@ -86,6 +86,7 @@ def train(config: Config) -> Facts:
     directory, console = assembly.open_run(config), _console(config)
     original = assembly.load_original(config)
     student = assembly.prepare_student(config, original)
+    _note_scheme(config, original, console)
     data = assembly.data_module(config, original, directory)
     module = assembly.training_module(config, student, original)
     trainable, total = trainable_report(student.model)
@@ -110,50 +111,20 @@ def merge(config: Config) -> Facts:
     """Fold what was trained into the latent weights, checked bit for bit, and save the model in float32."""
     assembly.prepare_process(config)
     directory, console = assembly.finished_run(config), _console(config)
-    checkpoint = find_latest(directory.checkpoints, say=console.print)
-    if checkpoint is None:
-        raise TrainingError(
-            f"{directory.checkpoints} has no checkpoint. Run `bitnet-train train {directory.root}` first."
-        )
-    student = assembly.prepare_student(config, assembly.load_original(config))
-    progress = load_student(student.model, checkpoint)
+    trained = assembly.trained_student(config, directory, console.print)
+    student = trained.student
     merged = merge_model(student.model).eval()
     shutil.rmtree(directory.merged, ignore_errors=True)
     save_converted(merged, student.record, directory.merged, student.tokenizer)
-    console.print(f"Merged step {progress['step']} into {directory.merged}")
-    return directory.write_facts("merge", {"checkpoint": str(checkpoint), "step": progress["step"]})
-
-
-def export(config: Config) -> Facts:
-    """Pack the merged model into one folder."""
-    assembly.prepare_process(config)
-    directory, console = assembly.finished_run(config), _console(config)
-    model, tokenizer, _ = load_converted(directory.merged)
-    trained = directory.facts("train") or {}
-    facts = {
-        "base_model": config.model.source,
-        "recipe": config.recipe,
-        "training": {name: trained.get(name) for name in ("steps", "tokens", "metrics")},
-    }
-    settings = config.export
-    manifest = export_packed(
-        model,
-        tokenizer,
-        directory.artefact,
-        facts,
-        force=settings.force,
-        embedding=settings.embedding,
-        head=settings.head,
-    )
-    if not config.quiet and len(manifest.layers) <= 32:
-        console.print(render_sizes(manifest))
-    console.print(f"Packed into {directory.artefact}")
-    return directory.write_facts("export", {"artefact": str(directory.artefact), "sizes": asdict(manifest.sizes)})
+    console.print(f"Merged step {trained.step} into {directory.merged}")
+    return directory.write_facts("merge", {"checkpoint": str(trained.checkpoint), "step": trained.step})
 
 
 def validate(config: Config) -> Facts:
-    """Prove at six levels that the packed folder computes what was trained."""
+    """Prove at six levels that the packed folder computes what was trained, and that every export holds its weights."""
     assembly.prepare_process(config)
+    if is_model(config):
+        return _validate_export(config, Path(config.path or ""), config.validate.against)
     console = _console(config)
     artefact, directory = packed_folder(config)
     against = config.validate.against
@@ -170,7 +141,18 @@ def validate(config: Config) -> Facts:
         progress=lambda level: console.print(f"validating: {level}"),
     )
     console.print(report.render())
-    return _write(directory, "validate", report.to_dict())
+    facts = report.to_dict()
+    exports = directory.written_exports() if directory is not None else []
+    facts["exports"] = [_validate_export(config, folder, str(artefact)) for folder in exports]
+    facts["passed"] = facts["passed"] and all(export["passed"] for export in facts["exports"])
+    return _write(directory, "validate", facts)
+
+
+def _validate_export(config: Config, path: Path, against: str | None) -> Facts:
+    console = _console(config)
+    report = validate_export(path, against=against, progress=lambda level: console.print(f"validating: {level}"))
+    console.print(report.render())
+    return report.to_dict()
 
 
 def evaluate(config: Config) -> Facts:
@@ -224,13 +206,19 @@ def run(config: Config) -> Facts:
 
 def _side_by_side(config: Config, directory: RunDirectory) -> Facts:
     """Continue one prompt with the original and the packed model, alike, and time both."""
-    original = load_pretrained(config.model.source)
+    original = assembly.load_original(config)
     texts, speeds = {}, {}
     for name, model in (("full_precision", original.model), ("packed", load_packed(directory.artefact))):
         made = continue_prompt(model, original.tokenizer, config.generate.prompt, **sampling(config))
         texts[name] = made.text
         speeds[name] = decode_speed(model, list(original.tokenizer(config.generate.prompt)["input_ids"])).to_dict()
     return {"prompt": config.generate.prompt, "continuations": texts, "decode": speeds}
+
+
+def _note_scheme(config: Config, original: LoadedModel, console: Console) -> None:
+    note = assembly.kept_scheme_note(config, original)
+    if note is not None:
+        console.print(f"note: {note}")
 
 
 def _write(directory: RunDirectory | None, stage: str, facts: Facts) -> Facts:

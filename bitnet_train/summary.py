@@ -20,7 +20,7 @@ def summarise(config: Config, facts: dict[str, Facts]) -> Facts:
     return {
         "recipe": config.recipe,
         "source": config.model.source,
-        "weight": f"{config.weight.name}, {_grain(config)}",
+        "weight": _weight(facts["convert"]["record"]["weight"]),
         "activation": config.activation.name,
         "adapter": config.adapter.kind,
         "perplexity": {
@@ -75,6 +75,8 @@ def _texts(compared: Facts) -> list[Panel]:
     ]
 
 
-def _grain(config: Config) -> str:
-    grain = config.weight.granularity
-    return f"one scale per {config.weight.group_size} inputs" if grain == "group" else f"one scale per {grain}"
+def _weight(scheme: Facts) -> str:
+    """Say how weights are written, as the record of the conversion has it: a 1-bit source decides for itself."""
+    grain = scheme["granularity"]
+    scale = f"one scale per {scheme['group_size']} inputs" if grain == "group" else f"one scale per {grain}"
+    return f"{scheme['name']}, {scale}"

@@ -9,9 +9,17 @@ from types import MappingProxyType
 RECIPE = "RECIPE, recipe.yaml, or run directory"
 RUN = "run directory"
 MODEL = "run or artefact directory"
+ANY_MODEL = "run or artefact directory, export, or GGUF file"
+SOURCE = "GGUF file or Hugging Face folder"
 
 WORD_KINDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {RECIPE: ("none", "recipe", "run"), RUN: ("run",), MODEL: ("run", "artefact")}
+    {
+        RECIPE: ("none", "recipe", "run"),
+        RUN: ("run",),
+        MODEL: ("run", "artefact"),
+        ANY_MODEL: ("run", "artefact", "model"),
+        SOURCE: ("none", "model"),
+    }
 )
 
 
@@ -25,6 +33,7 @@ class Verb:
     examples: tuple[str, ...]
     is_stage: bool = True
     home: str = "bitnet_train.stages"  # which brings in torch; a verb that can do without has a home of its own
+    function: str = ""  # of the home, where its name is not that of the verb
 
 
 VERBS: Mapping[str, Verb] = MappingProxyType(
@@ -50,12 +59,29 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
                 ("convert smollm2_binary_full model.source=./smollm2.gguf",),
             ),
             Verb("merge", "fold the adapters of a trained run into its latents", RUN, ("merge runs/mine",)),
-            Verb("export", "pack the merged model of a run into one folder", RUN, ("export runs/mine",)),
+            Verb(
+                "export",
+                "pack the merged model of a run, or write it for llama.cpp, transformers, firmware",
+                MODEL,
+                ("export runs/mine", "export runs/mine export=gguf export.type=q1_0", "export ./artefact export=plain"),
+            ),
+            Verb(
+                "import",
+                "bring a model that is 1-bit already in, as a packed folder",
+                SOURCE,
+                ("import ./bonsai.gguf", "import model.source=OWNER/NAME run.dir=runs/theirs"),
+                home="bitnet_train.delivery",
+                function="import_model",
+            ),
             Verb(
                 "validate",
-                "prove at six levels that the packed folder computes what was trained",
-                MODEL,
-                ("validate runs/mine", "validate ./artefact validate.num_prompts=200"),
+                "prove that the packed folder computes what was trained, and that exports hold its weights",
+                ANY_MODEL,
+                (
+                    "validate runs/mine",
+                    "validate ./artefact validate.num_prompts=200",
+                    "validate ./model.gguf validate.against=./artefact",
+                ),
             ),
             Verb(
                 "evaluate",

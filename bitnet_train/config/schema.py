@@ -226,8 +226,23 @@ class LoggerConfig:
 class ExportConfig:
     """What is written at the end."""
 
-    format: str = field(default="packed", metadata=key("exporter", "packed"))
+    format: str = field(
+        default="packed",
+        metadata=key(
+            "packed = our own folder, which the others are written from; gguf = llama.cpp; hf_bitnet = transformers "
+            "alone; plain = dense weights; c_array = firmware; gguf_adapter = the adapter of `lora_outside`",
+            "packed",
+            "gguf",
+            "hf_bitnet",
+            "plain",
+            "c_array",
+            "gguf_adapter",
+        ),
+    )
     force: bool = field(default=False, metadata=key("replace an artefact that is there already"))
+    out: str | None = field(
+        default=None, metadata=key("folder to write; null = exports/FORMAT in the run, or beside the packed folder")
+    )
     embedding: str = field(
         default="exact",
         metadata=key("a token embedding that is not 1-bit: as trained, or rounded to int8 per row", "exact", "int8"),
@@ -235,6 +250,34 @@ class ExportConfig:
     head: str = field(
         default="exact",
         metadata=key("a head that is not 1-bit; where it is tied to the embedding, both are one", "exact", "int8"),
+    )
+    type: str = field(
+        default="auto",
+        metadata=key(
+            "gguf: block type of the 1-bit layers; auto = the smallest that all of them fit",
+            "auto",
+            "q1_0",
+            "q2_0",
+            "tq1_0",
+            "tq2_0",
+        ),
+    )
+    tables: str = field(
+        default="exact",
+        metadata=key("gguf: a float embedding or head as it is stored, or rounded", "exact", "f16", "q8_0"),
+    )
+    pre_tokenizer: str | None = field(
+        default=None, metadata=key("gguf: llama.cpp's name of the pre-tokenizer; null = found by its rules")
+    )
+    linear_class: str = field(
+        default="autobitlinear",
+        metadata=key("hf_bitnet: convention of `weight_scale`", "autobitlinear", "bitlinear"),
+    )
+    dtype: str = field(
+        default="bfloat16", metadata=key("plain: type of the dense weights", "bfloat16", "float16", "float32")
+    )
+    push_to_hub: str | None = field(
+        default=None, metadata=key("OWNER/NAME on the Hugging Face hub to upload the folder to; null = nowhere")
     )
 
 

@@ -1,7 +1,8 @@
-"""The command line's first word: a recipe's name, a recipe file, a run directory, or an artefact directory.
+"""The command line's first word: a recipe's name, a recipe file, a run directory, an artefact directory, or a model.
 
 A run directory is a folder with the `config.yaml` that its run saved; an artefact directory has a `manifest.json`. An
-artefact that still lies inside its run directory brings that run's configuration along.
+artefact that still lies inside its run directory brings that run's configuration along. A model is what this package
+does not work on but can look at: a GGUF file, an export in another format, a Hugging Face folder.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from bitnet_train.config.layout import label, recipes
 from bitnet_train.config.suggest import did_you_mean
 from bitnet_train.errors import ConfigError
 
-Kind = Literal["none", "recipe", "run", "artefact"]
+Kind = Literal["none", "recipe", "run", "artefact", "model"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Target:
     name: str = "none"
     label: str = ""
     content: dict[str, Any] = field(default_factory=dict)
-    path: Path | None = None  # the run or artefact directory itself
+    path: Path | None = None  # the run or artefact directory, or the model, itself
     run_dir: Path | None = None
 
 
@@ -44,6 +45,8 @@ def find_target(word: str | None) -> Target:
     path = Path(word).expanduser()
     if word in recipes():
         return _recipe(recipes()[word])
+    if _is_model(path):
+        return Target("model", path.stem, str(path), path=path)
     if path.is_dir():
         return _directory(path)
     if path.is_file() or path.suffix in {".yaml", ".yml"}:
@@ -52,6 +55,13 @@ def find_target(word: str | None) -> Target:
         f"`{word}` is neither a recipe nor a file nor a directory.{did_you_mean(word, recipes())} "
         f"Recipes: {', '.join(recipes())}. `bitnet-train ls` shows recipes, choices and runs."
     )
+
+
+def _is_model(path: Path) -> bool:
+    if path.suffix == ".gguf":
+        return path.is_file()
+    own = any((path / name).is_file() for name in ("config.yaml", "manifest.json"))
+    return not own and any((path / name).is_file() for name in ("config.json", "export.json"))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -78,8 +88,8 @@ def _directory(path: Path) -> Target:
         return Target("artefact", path.name, str(path), path=path)
     if run_dir is None or (run_dir != path and not is_artefact):
         raise ConfigError(
-            f"{path}: neither a run directory (it has no `config.yaml`) nor an artefact (it has no `manifest.json`). "
-            "`bitnet-train ls` lists the runs."
+            f"{path}: neither a run directory (it has no `config.yaml`) nor an artefact (it has no `manifest.json`) "
+            "nor a model (it has no `config.json`). `bitnet-train ls` lists the runs."
         )
     saved = run_dir / "config.yaml"
     content = read_yaml(saved)

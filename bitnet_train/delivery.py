@@ -1,0 +1,173 @@
+"""The stages at the doors: `export` writes a model out in any format, `import` brings a 1-bit model in.
+
+Every format is written from the packed folder, so a run is packed first where it is not yet. What is written lies in
+the run directory (`exports/FORMAT`), beside the packed folder where that has no run, or where `export.out` says. An
+adapter outside the quantiser cannot be merged: such a run packs its base, which training left as it was, and the
+adapter goes out beside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+from rich.console import Console
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from bitnet_train import assembly
+from bitnet_train.config import Config, build
+from bitnet_train.errors import ConfigError
+from bitnet_train.exporters.gguf_adapter import write_adapter
+from bitnet_train.exporters.hub import check_hub_name, push_folder
+from bitnet_train.exporters.manifest import MANIFEST_NAME, Manifest
+from bitnet_train.exporters.options import ExportOptions
+from bitnet_train.exporters.packed import export_packed
+from bitnet_train.exporters.reader import read_manifest
+from bitnet_train.exporters.sizes import render_sizes
+from bitnet_train.exporters.table import export_as
+from bitnet_train.model.converted import map_converted
+from bitnet_train.model.load import load_pretrained
+from bitnet_train.run_directory import RunDirectory
+
+__all__ = ["export", "import_model"]
+
+PACKED, ADAPTER = "packed", "gguf_adapter"
+OUTSIDE = "lora_outside"
+Facts = dict[str, Any]
+
+
+def export(config: Config) -> Facts:
+    """Pack the merged model of a run, and write it (or a packed folder) in the format that was asked for."""
+    assembly.prepare_process(config)
+    _check_asked(config)
+    packed, directory = _packed_folder(config)
+    facts: Facts = {"artefact": str(packed), "sizes": asdict(read_manifest(packed).sizes)}
+    folder = packed
+    if config.export.format == ADAPTER:
+        assert directory is not None, "checked above"
+        folder, facts["written"] = _write_adapter(config, directory)
+    elif config.export.format != PACKED:
+        folder, facts["written"] = _write_format(config, packed, directory)
+    if config.export.push_to_hub is not None:
+        facts["hub"] = push_folder(folder, config.export.push_to_hub)
+        _console(config).print(f"Uploaded to {facts['hub']}")
+    return directory.write_facts("export", facts) if directory is not None else facts
+
+
+def import_model(config: Config) -> Facts:
+    """Bring a model whose weights are 1-bit already in, as a packed folder that holds exactly its codes and scales."""
+    assembly.prepare_process(config)
+    source = config.path or config.model.source
+    loaded = load_pretrained(source)
+    if loaded.record is None:
+        raise ConfigError(
+            f"{source} is a float model ({loaded.description}): there is nothing 1-bit to import. Train it: "
+            f"`bitnet-train run RECIPE model.source={source}`."
+        )
+    config.model.source = source
+    directory, console = assembly.open_run(config), _console(config)
+    manifest = export_packed(
+        loaded.model,
+        loaded.tokenizer,
+        directory.artefact,
+        {"base_model": source, "imported": True},
+        force=config.export.force,
+        embedding=config.export.embedding,
+        head=config.export.head,
+    )
+    console.print(f"{loaded.description}: {len(manifest.layers)} layers, {manifest.layers[0].scheme.describe()}")
+    console.print(f"Packed into {directory.artefact}. Train on from it with `model.source={source}`.")
+    return directory.write_facts("import", {"artefact": str(directory.artefact), "sizes": asdict(manifest.sizes)})
+
+
+def _check_asked(config: Config) -> None:
+    if config.export.push_to_hub is not None:
+        check_hub_name(config.export.push_to_hub)
+    if config.export.format == ADAPTER and (config.run.dir is None or config.adapter.kind != OUTSIDE):
+        raise ConfigError(
+            f"`export.format={ADAPTER}` is for a run with `adapter.kind={OUTSIDE}`. Other adapters become part of the "
+            "1-bit weights: `bitnet-train merge RUN`, then `bitnet-train export RUN export=gguf`."
+        )
+
+
+def _packed_folder(config: Config) -> tuple[Path, RunDirectory | None]:
+    """Return the packed folder to write from, made first where a run has none or is to be packed again."""
+    named = Path(config.path) if config.path else None
+    if named is not None and (named / MANIFEST_NAME).is_file():
+        if config.export.format == PACKED and config.export.push_to_hub is None:
+            raise ConfigError(
+                f"{named} is packed already. Choose another format: `export=gguf`, `export=hf_bitnet` ..."
+            )
+        return named, RunDirectory(Path(config.run.dir)) if config.run.dir else None
+    directory = assembly.finished_run(config)
+    if config.export.format == PACKED or config.export.force or not (directory.artefact / MANIFEST_NAME).is_file():
+        _pack(config, directory)
+    return directory.artefact, directory
+
+
+def _pack(config: Config, directory: RunDirectory) -> Manifest:
+    model, tokenizer = _finished_model(config, directory)
+    trained = directory.facts("train") or {}
+    facts = {
+        "base_model": config.model.source,
+        "recipe": config.recipe,
+        "training": {name: trained.get(name) for name in ("steps", "tokens", "metrics")},
+    }
+    settings = config.export
+    manifest = export_packed(
+        model,
+        tokenizer,
+        directory.artefact,
+        facts,
+        force=settings.force,
+        embedding=settings.embedding,
+        head=settings.head,
+    )
+    console = _console(config)
+    if len(manifest.layers) <= 32:
+        console.print(render_sizes(manifest))
+    console.print(f"Packed into {directory.artefact}")
+    return manifest
+
+
+def _finished_model(config: Config, directory: RunDirectory) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
+    if config.adapter.kind != OUTSIDE:
+        model, tokenizer, _ = map_converted(directory.merged)
+        return model, tokenizer
+    original = assembly.load_original(config)
+    assembly.convert_model(config, original.model, original.record)
+    return original.model, original.tokenizer
+
+
+def _write_adapter(config: Config, directory: RunDirectory) -> tuple[Path, Facts]:
+    trained = assembly.trained_student(config, directory, _console(config).print)
+    assert isinstance(trained.student.model, PeftModel)
+    out = _target(config, directory.artefact, directory)
+    facts = write_adapter(trained.student.model, out, force=config.export.force)
+    _console(config).print(f"Adapter of {facts['num_layers']} layers written into {out}; its base is `export=gguf`.")
+    return out, {"format": ADAPTER, "folder": str(out), "facts": facts}
+
+
+def _write_format(config: Config, packed: Path, directory: RunDirectory | None) -> tuple[Path, Facts]:
+    settings = config.export
+    out = _target(config, packed, directory)
+    record = export_as(settings.format, packed, out, build(ExportOptions, settings), force=settings.force)
+    total = sum(entry.num_bytes for entry in record.files.values())
+    console = _console(config)
+    console.print(f"Written as {settings.format} into {out}: {len(record.files)} files, {total / 1e6:.1f} MB")
+    if "why" in record.facts:
+        console.print(f"{record.facts['type']}: {record.facts['why']}")
+    return out, {"format": settings.format, "folder": str(out), "num_bytes": total, "facts": record.facts}
+
+
+def _target(config: Config, packed: Path, directory: RunDirectory | None) -> Path:
+    if config.export.out is not None:
+        return Path(config.export.out)
+    name = config.export.format + (f"-{config.export.type}" if config.export.format == "gguf" else "")
+    return packed.with_name(f"{packed.name}-{name}") if directory is None else directory.exports / name
+
+
+def _console(config: Config) -> Console:
+    return Console(quiet=config.quiet)

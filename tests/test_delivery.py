@@ -1,0 +1,154 @@
+"""`export` in every format and `import`, as the command line does them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from bitnet_train.__main__ import main
+from bitnet_train.exporters.table import EXPORTERS
+
+
+def small(run_dir: Path, *further: str) -> list[str]:
+    return ["model.source=tiny", "debug=tiny", "logger=none", f"run.dir={run_dir}", "trainer.num_threads=1", *further]
+
+
+@pytest.fixture(scope="module")
+def merged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run that was trained and merged: one ternary scale a tensor, which every format can hold."""
+    run_dir = tmp_path_factory.mktemp("delivery") / "run"
+    assert main(["train", "quickstart", "--quiet", "weight=ternary_tensor", *small(run_dir)]) == 0
+    assert main(["merge", str(run_dir), "--quiet"]) == 0
+    return run_dir
+
+
+@pytest.mark.parametrize("name", EXPORTERS)
+def test_a_run_is_packed_first_and_each_export_lies_in_it(merged: Path, tmp_path: Path, name: str) -> None:
+    run_dir = Path(shutil.copytree(merged, tmp_path / "run"))
+    assert main(["export", str(run_dir), f"export={name}", "--quiet"]) == 0
+    assert (run_dir / "artefact" / "manifest.json").is_file()
+    folder = run_dir / "exports" / ("gguf-auto" if name == "gguf" else name)
+    assert json.loads((folder / "export.json").read_text())["format"] == name
+    assert {path.name for path in tmp_path.iterdir()} == {"run"}
+    facts = json.loads((run_dir / "facts" / "export.json").read_text())
+    assert facts["written"]["num_bytes"] == sum(
+        path.stat().st_size for path in folder.iterdir() if path.name != "export.json"
+    )
+
+
+def test_validate_holds_every_export_of_a_run_against_its_packed_folder(
+    merged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = Path(shutil.copytree(merged, tmp_path / "run"))
+    assert main(["export", str(run_dir), "export=gguf", "--quiet"]) == 0
+    quick = ["validate.num_prompts=1", "validate.new_tokens=1", "validate.num_tokens=64", "validate.native_tokens=1"]
+    assert main(["validate", str(run_dir), "--json", *quick]) == 0
+    (export,) = json.loads(capsys.readouterr().out)["exports"]
+    assert export["passed"]
+    path = next((run_dir / "exports" / "gguf-auto").glob("*.gguf"))
+    content = bytearray(path.read_bytes())
+    content[-40] ^= 1
+    path.write_bytes(content)
+    assert main(["validate", str(run_dir), "--quiet", *quick]) == 1
+
+
+def test_a_packed_folder_alone_is_exported_beside_itself_or_where_asked(merged: Path, tmp_path: Path) -> None:
+    run_dir = Path(shutil.copytree(merged, tmp_path / "run"))
+    assert main(["export", str(run_dir), "--quiet"]) == 0
+    packed = run_dir.rename(tmp_path / "old") / "artefact"
+    packed = packed.rename(tmp_path / "model")
+    assert main(["export", str(packed), "export=plain", "--quiet"]) == 0
+    assert main(["validate", str(tmp_path / "model-plain"), f"validate.against={packed}", "--quiet"]) == 0
+    assert main(["export", str(packed), "export=plain", f"export.out={tmp_path / 'there'}", "--quiet"]) == 0
+    assert (tmp_path / "there" / "export.json").is_file()
+    assert main(["export", str(packed), "export=plain", "--quiet"]) == 1, "the target is taken"
+    assert main(["export", str(packed), "export=plain", "export.force=true", "--quiet"]) == 0
+
+
+def test_packing_a_packed_folder_is_wrong_usage(
+    merged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = Path(shutil.copytree(merged, tmp_path / "run"))
+    assert main(["export", str(run_dir), "--quiet"]) == 0
+    assert main(["export", str(run_dir / "artefact"), "--quiet"]) == 2
+    assert "packed already" in capsys.readouterr().err
+
+
+def test_the_hub_is_named_owner_slash_name_or_nothing_is_done(
+    merged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = Path(shutil.copytree(merged, tmp_path / "run"))
+    assert main(["export", str(run_dir), "export.push_to_hub=mine", "--quiet"]) == 2
+    assert "OWNER/NAME" in capsys.readouterr().err
+    assert not (run_dir / "artefact").exists()
+
+
+def test_a_folder_that_could_not_be_uploaded_stays_and_the_error_says_how_to_go_on(
+    merged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = Path(shutil.copytree(merged, tmp_path / "run"))
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    assert main(["export", str(run_dir), "export.push_to_hub=me/mine", "--quiet"]) == 1
+    assert "not uploaded to me/mine" in capsys.readouterr().err
+    assert (run_dir / "artefact" / "manifest.json").is_file()
+
+
+def test_a_gguf_of_ours_comes_back_in_and_goes_out_the_same(merged: Path, tmp_path: Path) -> None:
+    run_dir = Path(shutil.copytree(merged, tmp_path / "run"))
+    assert main(["export", str(run_dir), "export=gguf", "export.type=tq2_0", "--quiet"]) == 0
+    first = next((run_dir / "exports").glob("*/*.gguf"))
+    again = tmp_path / "again"
+    assert main(["import", str(first), f"run.dir={again}", "--quiet"]) == 0
+    assert main(["validate", str(first), f"validate.against={again / 'artefact'}", "--quiet"]) == 0
+    assert main(["export", str(again), "export=gguf", "export.type=tq2_0", "--quiet"]) == 0
+    second = next((again / "exports").glob("*/*.gguf"))
+    assert main(["validate", str(second), f"validate.against={run_dir / 'artefact'}", "--quiet"]) == 0
+
+
+def test_importing_a_float_model_says_how_to_train_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["import", "model.source=tiny", f"run.dir={tmp_path / 'run'}", "--quiet"]) == 2
+    assert "bitnet-train run RECIPE model.source=tiny" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("of", ["gguf", "packed"])
+def test_training_goes_on_from_a_model_that_is_one_bit_already(
+    merged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], of: str
+) -> None:
+    run_dir = Path(shutil.copytree(merged, tmp_path / "run"))
+    assert main(["export", str(run_dir), f"export={of}", "--quiet"]) == 0
+    source = run_dir / "artefact" if of == "packed" else next((run_dir / "exports").glob("*/*.gguf"))
+    onwards = tmp_path / "onwards"
+    assert main(["run", "quickstart", f"model.source={source}", *small(onwards, "loss=ce")[1:]]) == 0
+    assert "1-bit already" in capsys.readouterr().out
+    record = json.loads((onwards / "merged" / "conversion.json").read_text())
+    assert record["weight"]["name"] == "ternary", "the file decides, not the recipe's binary groups"
+    result = json.loads((onwards / "facts" / "run.json").read_text())
+    assert result["weight"] == "ternary, one scale per tensor"
+    scores = result["perplexity"]
+    assert scores["swapped"] == scores["full_precision"], "nothing was swapped"
+
+
+def test_an_outside_adapter_goes_out_beside_the_base_it_was_trained_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = tmp_path / "run"
+    assert main(["train", "quickstart", "--quiet", "adapter=lora_outside", *small(run_dir)]) == 0
+    assert main(["merge", str(run_dir), "--quiet"]) == 1
+    for name in ("gguf", "gguf_adapter"):
+        assert main(["export", str(run_dir), f"export={name}", "--quiet"]) == 0
+    assert (run_dir / "exports" / "gguf_adapter" / "adapter.gguf").is_file()
+    facts = json.loads((run_dir / "facts" / "export.json").read_text())["written"]["facts"]
+    assert facts["num_layers"] == 28
+    quick = ["validate.num_prompts=1", "validate.new_tokens=1", "validate.num_tokens=64", "validate.native_tokens=1"]
+    assert main(["validate", str(run_dir), "--quiet", *quick]) == 0
+
+
+def test_an_adapter_that_was_merged_has_no_file_of_its_own(
+    merged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = Path(shutil.copytree(merged, tmp_path / "run"))
+    assert main(["export", str(run_dir), "export=gguf_adapter", "--quiet"]) == 2
+    assert "adapter.kind=lora_outside" in capsys.readouterr().err
