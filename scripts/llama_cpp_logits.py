@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from llama_cpp_models import dense_weights
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from float_model import float_model
+from transformers import PreTrainedModel
 
 import bitnet_train
 
@@ -59,17 +59,6 @@ def agreement(folder: Path, gguf: Path, tool: Path, text: str, num_threads: int 
 def divergence(p: torch.Tensor, q: torch.Tensor) -> float:
     """Return the mean KL divergence of log-probabilities q from p, in nats."""
     return float((p.exp() * (p - q)).sum(-1).mean())
-
-
-def float_model(folder: Path) -> PreTrainedModel:
-    """Return a plain Llama in float32 with the weights of a packed folder."""
-    state = {f"{name}.weight": torch.from_numpy(values).float() for name, values in dense_weights(folder)}
-    model = LlamaForCausalLM(LlamaConfig.from_pretrained(folder))
-    missing, unknown = model.load_state_dict(state, strict=False)
-    assert not unknown, unknown
-    assert set(missing) <= {"lm_head.weight"}, missing
-    model.tie_weights()
-    return model.float().eval()
 
 
 def record(gguf: Path, tool: Path, text: str, num_threads: int) -> Recorded:
