@@ -251,7 +251,7 @@ def test_composition_works_from_an_installed_package(tmp_path: Path) -> None:
     """A wheel holds `configs/` and `recipes/` inside the package; the checkout must not be seen."""
     package = tmp_path / "site-packages" / "bitnet_train"
     source = Path(bitnet_train.__file__).parent
-    for name in ("__init__.py", "__main__.py", "errors.py", "config", "cli"):
+    for name in ("__init__.py", "__main__.py", "errors.py", "when_imported.py", "config", "cli"):
         copy = shutil.copytree if (source / name).is_dir() else shutil.copy
         package.mkdir(parents=True, exist_ok=True)
         copy(source / name, package / name)

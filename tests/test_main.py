@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -42,13 +43,14 @@ def saved_run(folder: Path) -> str:
 
 
 def test_the_verbs_are_those_the_product_promises() -> None:
-    promised = "run train convert merge export validate evaluate generate bench ls show cp doctor"
+    promised = "run train convert merge export import validate evaluate generate bench ls show cp doctor"
     assert list(VERBS) == promised.split()
 
 
 @pytest.mark.parametrize("verb", [verb.name for verb in VERBS.values() if verb.is_stage])
 def test_every_stage_verb_has_its_function(verb: str) -> None:
-    assert callable(getattr(stages, verb))
+    row = VERBS[verb]
+    assert callable(getattr(import_module(row.home), row.function or verb))
 
 
 @pytest.mark.parametrize("name", VERBS)
@@ -88,8 +90,9 @@ def test_no_verb_at_all_prints_the_help_and_is_wrong_usage(capsys: pytest.Captur
         (["run", "quickstart", "trainer.max_step=3"], "Did you mean `trainer.max_steps`"),
         (["run", "quickstart", "weight=ternary_rw"], "Did you mean `ternary_row`"),
         (["run", "quickstart", "extra", "words"], "not `extra`"),
-        (["export", "quickstart"], "works on a run directory; `quickstart` names a recipe instead"),
-        (["validate"], "works on a run or artefact directory; none is given"),
+        (["export", "quickstart"], "works on a run or artefact directory; `quickstart` names a recipe instead"),
+        (["merge", "quickstart"], "works on a run directory; `quickstart` names a recipe instead"),
+        (["validate"], "works on a run or artefact directory, export, or GGUF file; none is given"),
         (["ls", "wieght"], "Did you mean `weight`"),
         (["doctor", "quickstart"], "takes no words"),
         (["train", "quickstart", "--dry"], "unrecognized arguments"),
