@@ -127,7 +127,7 @@ class _Tensors:
 
     def _float(self, tensor: GgufTensor, hf_name: str) -> Tensor:
         is_one_bit = tensor.type_id in _ONE_BIT
-        values = dequantize_blocks(*self._decode(tensor)) if is_one_bit else self._dequantize(tensor)
+        values = dequantize_blocks(*self._decode(tensor)) if is_one_bit else dequantize_tensor(self.gguf, tensor)
         values = self._rows(hf_name.rpartition(".")[0], values.reshape(tensor.shape), tensor)
         if self.architecture.is_transposed(hf_name):
             values = values.t()
@@ -140,18 +140,20 @@ class _Tensors:
         except ConversionError as error:
             raise FormatError(f"{self.gguf.path}: {tensor.name}: {error}") from None
 
-    def _dequantize(self, tensor: GgufTensor) -> Tensor:
-        from gguf import GGMLQuantizationType
-        from gguf.quants import dequantize
 
-        try:
-            values = dequantize(self.gguf.rows(tensor.name), GGMLQuantizationType(tensor.type_id))
-        except (NotImplementedError, ValueError) as error:
-            raise FormatError(
-                f"{self.gguf.path}: {tensor.name} is of type {tensor.type_name}, which the `gguf` package cannot turn "
-                f"into floats: {error}."
-            ) from error
-        return torch.from_numpy(np.array(values, dtype=np.float32))
+def dequantize_tensor(file: GgufFile, tensor: GgufTensor) -> Tensor:
+    """A tensor of any type that the `gguf` package knows, as float32; FormatError names one that it does not."""
+    from gguf import GGMLQuantizationType
+    from gguf.quants import dequantize
+
+    try:
+        values = dequantize(file.rows(tensor.name), GGMLQuantizationType(tensor.type_id))
+    except (NotImplementedError, ValueError) as error:
+        raise FormatError(
+            f"{file.path}: {tensor.name} is of type {tensor.type_name}, which the `gguf` package cannot turn into "
+            f"floats: {error}."
+        ) from error
+    return torch.from_numpy(np.array(values, dtype=np.float32))
 
 
 def _share_head(tensors: _Tensors, model: PreTrainedModel, gguf: GgufFile) -> None:

@@ -22,6 +22,7 @@ from bitnet_train.formats.ggml import GGML_TYPES, decode, dequantize_blocks
 from bitnet_train.formats.q8_0 import decode_q8_0
 from bitnet_train.model.gguf_architecture import GgufArchitecture, architecture_named, architecture_of
 from bitnet_train.model.gguf_file import GgufFile, GgufTensor, open_gguf
+from bitnet_train.model.import_gguf import dequantize_tensor
 
 _ROPE = "rope_"
 _HEAD, _EMBEDDING = "lm_head.weight", "token_embd.weight"
@@ -91,10 +92,7 @@ def _values(file: GgufFile, tensor: GgufTensor) -> Tensor:
         return dequantize_blocks(*decode(blocks, num_inputs, kind.lower()))
     if kind == "Q8_0":
         return dequantize_blocks(*decode_q8_0(blocks, num_inputs))
-    raise FormatError(
-        f"{file.path}: {tensor.name} is {kind}, which is not read here. Types that are: "
-        f"{', '.join(_FLOATS)}, Q8_0, {', '.join(name.upper() for name in GGML_TYPES)}."
-    )
+    return dequantize_tensor(file, tensor).reshape(tensor.shape)  # a type that others write
 
 
 def _from_bfloat16(rows: np.ndarray) -> Tensor:
