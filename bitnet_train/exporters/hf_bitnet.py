@@ -63,8 +63,11 @@ def check(source: PackedSource, options: ExportOptions) -> None:
     model = skeleton(source.folder)
     _check_modules(source, model, _not_converted(source, model))
     for name, layer in source.layers.items():
+        scale = source.stored_scale(name).item()
+        if scale == 0:
+            raise FormatError(f"{name} has the scale 0, and hf_bitnet divides by it; {_OTHERS}.")
         try:
-            to_weight_scale(source.stored_scale(name).item(), options.linear_class)
+            to_weight_scale(scale, options.linear_class)
         except FormatError as error:
             raise FormatError(
                 f"{name} cannot be written as hf_bitnet: {error}. Use `export.linear_class=autobitlinear`, or train "

@@ -17,7 +17,7 @@ bytes 48..51 weights 240 + m + 4 n with n < 4.
 
 Source: ggml-common.h and ggml-quants.c of llama.cpp. There a scale is computed from floats (mean for Q1_0, largest for
 the others); here codes and scales are given, and what is read back is code * d bit for bit. A block whose weights are
-all 0 keeps our scale, where llama.cpp would write 0.
+all 0 keeps its scale: ours, or the 0 that llama.cpp would write.
 
 Shapes: N rows, K weights a row, W weights a block, B = K / W blocks a row.
 """

@@ -6,7 +6,8 @@
 A look-up has no products and no activations to quantise: a 1-bit table saves memory, not time. Training quantises only
 the rows asked for, or the whole table V where a batch has more tokens than that; only a fixed scale per tensor, which
 is the mean over the table, needs all of it every step. As in `nn.Embedding`, the row of `padding_idx` gets no gradient;
-otherwise it is a row like any other, so a padding row of zeros becomes a constant (see `quant.weight`).
+otherwise it is a row like any other, so a padding row of zeros becomes a constant, unless a file gave it the
+learnable scale 0 (see `quant.weight`).
 
 Subclasses of `nn.Embedding` are refused: they do more than look up (Gemma's multiplies by sqrt(H)), which a table
 alone would drop silently.

@@ -3,12 +3,13 @@
     latent weight = scale * code        learnable scale = the file's scale
 
 so that the quantiser, which everything else calls, gives back the codes and the scales of the file: this is checked
-for every layer, by equality, before the model is handed out. A fixed scale, mean|W|, would differ wherever a block has
-zeros. One `WeightScheme` describes the whole model, the coarsest that holds every scale there is:
+for every layer, by equality, before the model is handed out. Under a scale of 0, which llama.cpp gives a block of
+zeros, latents are the smallest normal number * code, so codes come back there too. A fixed scale, mean|W|, would differ
+wherever a block has zeros. One `WeightScheme` describes the whole model, the coarsest that holds every scale there is:
 
     binary     no code is 0 anywhere, else ternary
     tensor     each weight has one scale throughout; else row; else group, the largest size that fits all of them
-    float16    every scale is a normal float16 number, else float32
+    float16    every scale is 0 or a normal float16 number, else float32
 
 With the record beside it such a model is what `convert` makes of a float one: it can be trained, merged and exported.
 Not done here: reading files (`import_gguf`, `import_hf_bitnet`).
@@ -34,7 +35,7 @@ from bitnet_train.model.converted import ConversionRecord
 from bitnet_train.model.select import OTHER, ROLES, Selection, candidates, layer_role
 from bitnet_train.quant.scheme import ActivationScheme, Granularity, WeightScheme
 from bitnet_train.quant.surrogate import Identity
-from bitnet_train.quant.weight import dequantize
+from bitnet_train.quant.weight import SMALLEST_SCALE, dequantize, divisor
 
 _SMALLEST_FLOAT16 = torch.finfo(torch.float16).tiny
 
@@ -103,7 +104,7 @@ def common_scheme(weights: Mapping[str, OneBitWeight]) -> WeightScheme:
     """The one scheme that holds all of these weights, see the module docstring."""
     has_zeros = any(bool((weight.codes == 0).any()) for weight in weights.values())
     scales = [weight.scale for weight in weights.values()]
-    is_half = all(bool((_is_normal_float16(scale)).all()) for scale in scales)
+    is_half = all(bool(_is_float16(scale).all()) for scale in scales)
     granularity: Granularity = "group"
     if all(_is_constant(scale) for scale in scales):
         granularity = "tensor"
@@ -119,8 +120,8 @@ def common_scheme(weights: Mapping[str, OneBitWeight]) -> WeightScheme:
     )
 
 
-def _is_normal_float16(scale: Tensor) -> Tensor:
-    return (scale.half().float() == scale) & (scale.abs() >= _SMALLEST_FLOAT16)
+def _is_float16(scale: Tensor) -> Tensor:
+    return (scale.half().float() == scale) & ((scale == 0) | (scale.abs() >= _SMALLEST_FLOAT16))
 
 
 def _is_constant(scale: Tensor) -> bool:
@@ -128,7 +129,7 @@ def _is_constant(scale: Tensor) -> bool:
 
 
 def _bit_layer(module: nn.Module, weight: OneBitWeight, scheme: WeightScheme, activation: ActivationScheme) -> BitLayer:
-    _require_positive(weight)
+    _require_scales(weight)
     num_rows, num_inputs = weight.codes.shape
     layer: BitLayer
     if isinstance(module, nn.Embedding):
@@ -157,7 +158,7 @@ def _bit_layer(module: nn.Module, weight: OneBitWeight, scheme: WeightScheme, ac
 def _fill(layer: BitLayer, weight: OneBitWeight) -> None:
     assert layer.scale is not None
     layer.scale.copy_(_spread(weight.scale, layer.scale.shape))
-    layer.weight.copy_(dequantize(weight.codes, weight.scale))
+    layer.weight.copy_(dequantize(weight.codes, divisor(weight.scale)))
     codes, scale = layer.quantized()
     same = (codes == weight.codes).all() and torch.equal(scale, layer.scale)
     layer.train()  # forgets the codes: they are quickly made again, and take a quarter of the memory of the latents
@@ -173,13 +174,14 @@ def _spread(scale: Tensor, shape: torch.Size) -> Tensor:
     return scale.repeat_interleave(num_groups // scale.shape[1], dim=1).expand(shape)
 
 
-def _require_positive(weight: OneBitWeight) -> None:
-    bad = ~((weight.scale >= torch.finfo(torch.float32).tiny) & torch.isfinite(weight.scale))
+def _require_scales(weight: OneBitWeight) -> None:
+    is_zero = (weight.scale == 0) & ~torch.signbit(weight.scale)  # -0 would come out as 0
+    bad = ~(is_zero | ((weight.scale >= SMALLEST_SCALE) & torch.isfinite(weight.scale)))
     if bad.any():
         row, block = (int(index) for index in torch.nonzero(bad)[0])
         raise FormatError(
             f"{weight.origin}: the scale of row {row}, block {block} is {float(weight.scale[row, block]):g}, and a "
-            "1-bit layer needs finite scales above 0 to keep its codes."
+            "1-bit layer keeps finite scales of 0 and above only."
         )
 
 

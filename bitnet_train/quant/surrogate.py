@@ -14,9 +14,10 @@ Both f_t tend to z for small t, pass through (1, 1), and tend to the codes for l
 binary one is BinaryLLM (arXiv 2508.06974, section 3); the ternary staircase is ours, its two steps at the rounding
 thresholds +-1/2. Clipping follows ParetoQ (arXiv 2502.02631), lambda the Hugging Face 1.58-bit fine-tuning notes.
 
-alpha inside z is a constant for the gradient. A learnable alpha gets the LSQ-scaled gradient (arXiv 1902.08153)
-`sum over its tensor, row or group of dW_eff * dW_eff/dalpha / sqrt(numel(W))`, where dW_eff/dalpha is the code (times
-lam), or f_t(z) in the soft phase. Nothing of size N x K is kept for the backward but the latent weight itself.
+alpha inside z is a constant for the gradient, and never 0 (`weight.divisor`). A learnable alpha gets the LSQ-scaled
+gradient (arXiv 1902.08153) `sum over its tensor, row or group of dW_eff * dW_eff/dalpha / sqrt(numel(W))`, where
+dW_eff/dalpha is the code (times lam), or f_t(z) in the soft phase. Nothing of size N x K is kept for the backward but
+the latent weight itself.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from torch import Tensor
 
 from bitnet_train.errors import ConfigError
 from bitnet_train.quant.scheme import WeightScheme
-from bitnet_train.quant.weight import expand_scale, float_codes
+from bitnet_train.quant.weight import divisor, expand_scale, float_codes
 
 
 @dataclass(frozen=True)
@@ -124,12 +125,12 @@ class Tanh(Surrogate):
 
     def value(self, w_NK: Tensor, scale: Tensor, scheme: WeightScheme, hardness: Tensor) -> Tensor:
         """Scale times f_t(z), or times the codes once hard."""
-        soft, _ = _soft_step(w_NK / scale, scheme, hardness)
+        soft, _ = _soft_step(w_NK / divisor(scale), scheme, hardness)
         return torch.where(hardness >= self.hard, float_codes(w_NK, scale, scheme), soft) * scale
 
     def slopes(self, w_NK: Tensor, scale: Tensor, scheme: WeightScheme, hardness: Tensor) -> tuple[Tensor, Tensor]:
         """The exact derivative of f_t and f_t itself; the mask and the codes once hard."""
-        z = w_NK / scale
+        z = w_NK / divisor(scale)
         soft, slope = _soft_step(z, scheme, hardness)
         is_hard = hardness >= self.hard
         inside = (w_NK.abs() <= self.clip * scale).to(z.dtype)

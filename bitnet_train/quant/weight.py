@@ -6,6 +6,8 @@
 
 Scales never fall below the smallest *normal* number of `scale_dtype` (2^-14 for float16): a subnormal scale would
 keep only a few bits, and a zero scale would erase the sign. An all-zero row therefore becomes a tiny constant, not 0.
+Only a learnable scale of exactly 0, which comes from a file of 1-bit weights, stays 0. Its ternary codes are the signs
+of the latents, with sign(0) = 0, as `divisor` says.
 Everything is computed in float32. Not done here: packing into bits (`formats`), gradients (`surrogate`).
 """
 
@@ -17,6 +19,9 @@ from torch import Tensor
 from bitnet_train.errors import ConversionError
 from bitnet_train.quant.scheme import WeightScheme
 from bitnet_train.quant.straight_through import straight_through
+
+SMALLEST_SCALE = torch.finfo(torch.float32).tiny
+"""The smallest normal float32: no scale but 0 is below it."""
 
 _BLOCK_WEIGHTS = 1 << 17  # quantised at a time: float32 intermediates of this size stay in a cache
 
@@ -41,13 +46,19 @@ def absmean_scale(w_NK: Tensor, scheme: WeightScheme, *, checked: bool = True) -
 
 
 def round_scale(scale: Tensor, scheme: WeightScheme) -> Tensor:
-    """A learnable float32 scale, rounded to `scale_dtype` and at least its smallest normal; identity gradient."""
-    return straight_through(scale, _rounded(scale.detach(), scheme))
+    """A learnable float32 scale, rounded to `scale_dtype`: 0, or at least its smallest normal; identity gradient."""
+    value = scale.detach()
+    return straight_through(scale, torch.where(value == 0, 0.0, _rounded(value, scheme)))
+
+
+def divisor(scale: Tensor) -> Tensor:
+    """What latent weights are divided by: the float32 scale, or `SMALLEST_SCALE` where it is 0, so that 0 / 0 is 0."""
+    return scale.clamp(min=SMALLEST_SCALE)
 
 
 def quantize(w_NK: Tensor, scale: Tensor, scheme: WeightScheme) -> Tensor:
     """Codes, int8 [N, K]: {-1, +1} for binary, {-1, 0, +1} for ternary. `scale` is float32 as `absmean_scale` gives."""
-    w_NK, scale = w_NK.detach(), scale.detach()
+    w_NK, scale = w_NK.detach(), divisor(scale.detach())
     codes = torch.empty(w_NK.shape, dtype=torch.int8, device=w_NK.device)
     rows = max(1, _BLOCK_WEIGHTS // w_NK.shape[1])
     for first in range(0, len(w_NK), rows):
@@ -67,7 +78,7 @@ def float_codes(w_NK: Tensor, scale_expanded: Tensor, scheme: WeightScheme) -> T
     """The same codes as float32 [N, K], for a scale that already broadcasts to [N, K]."""
     if scheme.name == "binary":
         return torch.where(w_NK >= 0, 1.0, -1.0)
-    return torch.clamp(torch.round(w_NK / scale_expanded), -1, 1)
+    return (w_NK / divisor(scale_expanded)).round_().clamp_(-1, 1)
 
 
 def expand_scale(scale: Tensor, num_outputs: int, num_inputs: int) -> Tensor:

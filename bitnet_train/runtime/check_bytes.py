@@ -69,13 +69,16 @@ def _layer_problem(layer: LayerEntry, weights: WeightsReader, trained: Any) -> s
         "scale: other hash than the manifest says": sha256_of(hashable(scale)) == layer.scale_sha256,
         f"scale: not {layer.scheme.scale_dtype}": scale.dtype == layer.scheme.torch_scale_dtype,
         "scale: wrong shape": tuple(scale.shape) == layer.scheme.scale_shape(layer.num_outputs, layer.num_inputs),
-        "scale: not finite, or below the smallest normal number": bool(
-            (torch.isfinite(scale) & (scale >= torch.finfo(scale.dtype).tiny)).all()
-        ),
+        "scale: neither 0 nor a finite normal number above it": bool(_is_scale(scale).all()),
     }
     if trained is not None:
         checks |= _checks_against(layer, codes, scale.float(), weights, trained)
     return next((problem for problem, passed in checks.items() if not passed), None)
+
+
+def _is_scale(scale: Tensor) -> Tensor:
+    is_zero = (scale == 0) & ~torch.signbit(scale)
+    return is_zero | (torch.isfinite(scale) & (scale >= torch.finfo(scale.dtype).tiny))
 
 
 def _checks_against(

@@ -175,6 +175,16 @@ def test_a_float32_scale_that_is_no_reciprocal_is_refused_for_bitlinear_only(mak
 
 
 @pytest.mark.parametrize("linear_class", CLASSES)
+def test_a_scale_of_0_is_refused_by_the_name_of_its_layer(make_trained, tmp_path, linear_class):
+    model = make_trained(weight=WeightScheme("ternary", "tensor", learnable_scale=True))
+    with torch.no_grad():
+        model.get_submodule("model.layers.1.mlp.up_proj").scale.zero_()
+    export_packed(model, None, tmp_path / "packed", {})
+    with pytest.raises(FormatError, match=r"layers\.1\.mlp\.up_proj has the scale 0.*`export=plain`"):
+        export_as("hf_bitnet", tmp_path / "packed", tmp_path / "out", ExportOptions(linear_class=linear_class))
+
+
+@pytest.mark.parametrize("linear_class", CLASSES)
 def test_int8_tables_go_out_exactly_and_a_tied_pair_once(make_trained, tmp_path, linear_class):
     model = make_trained(weight=WeightScheme("ternary", "tensor"))
     export_packed(model, None, tmp_path / "packed", {}, embedding="int8", head="int8")

@@ -34,7 +34,9 @@ from bitnet_train.model.gguf_file import open_gguf
 from bitnet_train.model.load import load_pretrained
 from bitnet_train.model.merge import merge
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
-from bitnet_train.quant.surrogate import Identity
+from bitnet_train.quant.surrogate import Clipped, Identity, Tanh
+from bitnet_train.runtime.validate import validate
+from bitnet_train.runtime.validation_report import LEVEL_NAMES
 
 from . import gguf_files
 from .gguf_files import BLOCKS, VOCABULARY, Tensor, float_tensor, llama_metadata, one_bit_tensor, rotated_rows
@@ -280,9 +282,9 @@ def test_a_subnormal_scale_is_kept_exactly(tmp_path):
     assert loaded.record.weight.scale_dtype == "float32"
 
 
-@pytest.mark.parametrize("value", [0.0, -0.01])
+@pytest.mark.parametrize("value", [-0.0, -0.01])
 def test_a_scale_that_has_no_1_bit_layer_is_refused_by_row_and_block(value, tmp_path):
-    with pytest.raises(FormatError, match=r"blk\.0\.ffn_up\.weight: the scale of row 3, block 1 is -?0"):
+    with pytest.raises(FormatError, match=r"blk\.0\.ffn_up\.weight: the scale of row 3, block 1 is -0"):
         load(with_scale(make(), value), tmp_path)
 
 
@@ -486,6 +488,60 @@ def test_a_lora_inside_trains_on_the_file_s_weights_and_merges_into_them(tmp_pat
     with open_packed(tmp_path / "packed") as packed:
         for name in packed.layers:
             assert blocks_of(packed, name, made)[1].numel() > 0
+
+
+def with_zero_blocks(made, kind):
+    """Scale 0 for a block in every third row of the linears, over codes of 0 and others, and for padding tokens."""
+    for index, (name, (codes, scale)) in enumerate(made.expected.items()):
+        scale[index % 3 :: 3, -1] = 0
+        if kind != "Q1_0":
+            codes[index % 3 :: 6, -BLOCKS[kind] :] = 0
+        target = architecture_named("llama").to_gguf(f"{name}.weight")
+        heads = {"attn_q": 4, "attn_k": 2}.get(target.split(".")[-2], 0)
+        rows = [rotated_rows(part, heads) if heads else part for part in (codes, scale)]
+        made.tensors[target] = one_bit_tensor(*rows, kind)
+    codes, scale = grid((VOCABULARY, 256), kind, seed=99)
+    codes[-3:], scale[-3:] = int(kind == "Q1_0"), 0
+    made.tensors["token_embd.weight"] = one_bit_tensor(codes, scale, kind)
+    made.expected |= dict.fromkeys(("model.embed_tokens", "lm_head"), (codes, scale))
+    return made
+
+
+@pytest.mark.parametrize("kind", ONE_BIT)
+def test_blocks_of_scale_0_come_in_exactly_and_go_out_byte_for_byte(kind, tmp_path):
+    made = with_zero_blocks(make(kinds=(kind,)), kind)
+    loaded = load(made, tmp_path)
+    assert_exact(loaded, made)
+    assert loaded.record.weight.scale_dtype == "float16"
+    export_packed(loaded.model, loaded.tokenizer, tmp_path / "packed")
+    report = validate(tmp_path / "packed", against=loaded.model, num_prompts=2, new_tokens=2, num_tokens=64)
+    assert report.passed, report.first_failure
+    assert tuple(level.name for level in report.levels) == LEVEL_NAMES
+    export_as("gguf", tmp_path / "packed", tmp_path / "out", ExportOptions(type=kind.lower(), pre_tokenizer="gpt-2"))
+    first, second = open_gguf(tmp_path / "made.gguf"), open_gguf(tmp_path / "out" / "model.gguf")
+    for name in first.tensors:
+        assert second.rows(name).tobytes() == first.rows(name).tobytes(), name
+
+
+@pytest.mark.parametrize("surrogate", [Identity(), Clipped(), Tanh()], ids=lambda surrogate: surrogate.name)
+@pytest.mark.parametrize("kind", ["Q1_0", "Q2_0"])
+def test_training_on_blocks_of_scale_0_stays_finite(kind, surrogate, tmp_path):
+    loaded = load(with_zero_blocks(make(kinds=(kind,)), kind), tmp_path)
+    set_training(loaded.model, ActivationScheme("int8"), surrogate)
+    train_steps(loaded.model, steps=2)
+    assert all(bool(torch.isfinite(parameter).all()) for parameter in loaded.model.parameters())
+    assert bool(torch.isfinite(logits(loaded.model)).all())
+
+
+def test_a_lora_inside_over_blocks_of_scale_0_merges_and_is_saved(tmp_path):
+    loaded = load(with_zero_blocks(make(kinds=("Q2_0",)), "Q2_0"), tmp_path)
+    save_converted(loaded.model, loaded.record, tmp_path / "merged", loaded.tokenizer)
+    again, _, _ = load_converted(tmp_path / "merged")
+    for name, layer in bit_layers(again).items():
+        assert all(map(torch.equal, layer.quantized(), bit_layers(loaded.model)[name].quantized())), name
+    adapted = train_steps(attach(again, AdapterConfig(rank=4)))
+    trained = logits(adapted)
+    assert torch.equal(logits(merge(adapted)), trained)
 
 
 def test_full_fine_tuning_moves_weights_and_scales_from_where_the_file_left_them(tmp_path):

@@ -101,6 +101,23 @@ def test_tanh_has_the_gradient_that_autograd_finds_in_float64(t, scheme):
     torch.testing.assert_close(scale.grad.double() * w.numel() ** 0.5, exact_scale.grad, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("name", SURROGATES)
+def test_under_a_scale_of_0_values_and_gradients_stay_finite(name, scheme):
+    surrogate = SURROGATES[name]()
+    for hardness in (*SOFT[name], surrogate.hard):
+        w, scale, upstream = problem(scheme)
+        with torch.no_grad():
+            w[:, ::3] = 0
+            w[:, 1::3] = 2.0**-126
+            scale[0] = 0
+        value = surrogate.weight(w, scale, scheme, torch.tensor(float(hardness)))
+        value.backward(upstream)
+        assert all(bool(torch.isfinite(part).all()) for part in (value.detach(), w.grad, scale.grad))
+        if hardness == surrogate.hard:
+            assert torch.equal(value[0].detach().abs(), torch.zeros(32))
+
+
 @pytest.mark.parametrize("name", WEIGHT_SCHEMES)
 def test_the_soft_step_is_nearly_linear_at_first_and_nearly_the_codes_at_last(name):
     scheme = WeightScheme(name, "tensor")

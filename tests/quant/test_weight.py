@@ -120,3 +120,29 @@ def test_a_learnable_scale_is_rounded_and_passes_its_gradient_unchanged(dtype):
     rounded.backward(torch.tensor([[1.0], [2.0], [3.0]]))
     assert scale.grad is not None
     assert scale.grad.tolist() == [[1.0], [2.0], [3.0]]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_learnable_scale_of_0_stays_0_and_its_codes_are_the_signs_of_the_latents(scheme):
+    shape = scheme.scale_shape(2, 32)
+    scale = torch.zeros(shape, requires_grad=True)
+    rounded = round_scale(scale, scheme)
+    assert torch.equal(rounded.detach(), torch.zeros(shape))
+    assert not torch.signbit(round_scale(-scale, scheme)).any()
+    rounded.sum().backward()
+    assert torch.equal(scale.grad, torch.ones(shape))
+    w = torch.tensor([[-(2.0**-126), 0.0, 2.0**-126, -4.0] * 8] * 2)
+    expected = torch.tensor([[-1, 1 if scheme.name == "binary" else 0, 1, -1] * 8] * 2)
+    assert torch.equal(quantize(w, rounded, scheme), expected.to(torch.int8))
+    assert torch.equal(dequantize(quantize(w, rounded, scheme), rounded), torch.zeros(2, 32))
+
+
+@pytest.mark.parametrize("name", WEIGHT_SCHEMES)
+def test_codes_under_other_scales_are_those_beside_no_scale_of_0(name):
+    scheme = WeightScheme(name, "group", 16, learnable_scale=True)
+    w = latent()
+    scale = absmean_scale(w, scheme)
+    some = scale.clone()
+    some[::2, 1] = 0
+    codes, others = quantize(w, scale, scheme), expand_scale(some, *w.shape) > 0
+    assert torch.equal(quantize(w, some, scheme)[others], codes[others])
