@@ -251,8 +251,10 @@ def test_a_signal_ends_with_the_code_a_shell_expects(
         return {}
 
     before = signal.getsignal(signal.SIGTERM)
+    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what it runs behind
     answer(monkeypatch, "convert", validate)
     assert main(["convert", "quickstart"]) == code
+    signal.signal(signal.SIGINT, interrupt)
     assert signal.getsignal(signal.SIGTERM) is before
 
 

@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def wheel_names(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     out = tmp_path_factory.mktemp("wheel")
-    options = ["--no-deps", "--quiet", "--wheel-dir", str(out), "-C", "wheel.cmake=false", "-C", "wheel.py-api=py3"]
+    settings = [f"--config-settings={setting}" for setting in ("wheel.cmake=false", "wheel.py-api=py3")]
+    options = ["--no-deps", "--quiet", "--wheel-dir", str(out), *settings]
     subprocess.run([sys.executable, "-m", "pip", "wheel", str(ROOT), *options], check=True, timeout=280)
     (wheel,) = out.glob("*.whl")
     return set(zipfile.ZipFile(wheel).namelist())
