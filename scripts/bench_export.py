@@ -20,10 +20,10 @@ import time
 from pathlib import Path
 
 import torch
+from llama_cpp_models import byte_tokenizer
 from machine_facts import describe_run
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, models
-from transformers import LlamaConfig, PreTrainedTokenizerFast
+from transformers import LlamaConfig
 
 from bitnet_train.exporters.table import EXPORTERS
 from bitnet_train.model.converted import RECORD_FILE, ConversionRecord
@@ -96,10 +96,7 @@ def build_merged(folder: Path, config: LlamaConfig) -> int:
     config.save_pretrained(folder)
     record = ConversionRecord(tuple(names), WeightScheme(granularity="group", group_size=128))
     (folder / RECORD_FILE).write_text(json.dumps(record.to_dict()))
-    vocabulary = {f"<{i}>": i for i in range(VOCAB)}
-    PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(vocabulary, unk_token="<0>"))).save_pretrained(
-        folder
-    )
+    byte_tokenizer(VOCAB).save_pretrained(folder)
     return count
 
 

@@ -99,7 +99,7 @@ def make_artefact(subject: Subject, folder: Path) -> Path:
 def _random_llama() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     torch.manual_seed(0)
     config = LlamaConfig(**SYNTHETIC)
-    return LlamaForCausalLM(config).float(), _byte_tokenizer(config.vocab_size)
+    return LlamaForCausalLM(config).float(), byte_tokenizer(config.vocab_size)
 
 
 def _from_gguf(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -107,7 +107,7 @@ def _from_gguf(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     return loaded.model, loaded.tokenizer
 
 
-def _byte_tokenizer(vocab_size: int) -> PreTrainedTokenizerBase:
+def byte_tokenizer(vocab_size: int) -> PreTrainedTokenizerBase:
     """Return a tokenizer that writes every text as bytes and has `vocab_size` tokens."""
     vocab = {token: i for i, token in enumerate(byte_vocabulary(vocab_size))}
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[_MERGE]))
@@ -135,7 +135,7 @@ def write_gguf(folder: Path, out: Path, tokenizer_from: Path | None) -> Path:
     writer = gguf.GGUFWriter(draft, "llama")
     _add_shape(writer, config)
     if tokenizer_from is None:
-        _add_byte_tokenizer(writer, config.vocab_size)
+        _addbyte_tokenizer(writer, config.vocab_size)
     else:
         _copy_tokenizer(writer, tokenizer_from)
     for name, values in _tensors(folder, config):
@@ -163,7 +163,7 @@ def _add_shape(writer: gguf.GGUFWriter, config: LlamaConfig) -> None:
     writer.add_rope_dimension_count(head_dim)
 
 
-def _add_byte_tokenizer(writer: gguf.GGUFWriter, vocab_size: int) -> None:
+def _addbyte_tokenizer(writer: gguf.GGUFWriter, vocab_size: int) -> None:
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(byte_vocabulary(vocab_size))
