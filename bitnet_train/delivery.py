@@ -102,12 +102,13 @@ def _packed_folder(config: Config) -> tuple[Path, RunDirectory | None]:
             )
         return named, RunDirectory(Path(config.run.dir)) if config.run.dir else None
     directory = assembly.finished_run(config)
-    if config.export.format == PACKED or config.export.force or not (directory.artefact / MANIFEST_NAME).is_file():
-        _pack(config, directory)
+    is_old = directory.artefact_is_old()
+    if config.export.format == PACKED or config.export.force or is_old is not False:
+        _pack(config, directory, force=config.export.force or (is_old is True and config.export.format != PACKED))
     return directory.artefact, directory
 
 
-def _pack(config: Config, directory: RunDirectory) -> Manifest:
+def _pack(config: Config, directory: RunDirectory, *, force: bool) -> Manifest:
     model, tokenizer = _finished_model(config, directory)
     trained = directory.facts("train") or {}
     facts = {
@@ -121,7 +122,7 @@ def _pack(config: Config, directory: RunDirectory) -> Manifest:
         tokenizer,
         directory.artefact,
         facts,
-        force=settings.force,
+        force=force,
         embedding=settings.embedding,
         head=settings.head,
     )

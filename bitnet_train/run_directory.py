@@ -62,6 +62,13 @@ class RunDirectory:
         """Tokenised text."""
         return self.root / "cache"
 
+    def artefact_is_old(self) -> bool | None:
+        """Whether the run was merged after it was packed; None where it is not packed."""
+        packed, merged = self.artefact / "manifest.json", self.merged / "conversion.json"
+        if not packed.is_file():
+            return None
+        return merged.is_file() and merged.stat().st_mtime_ns > packed.stat().st_mtime_ns
+
     def written_exports(self) -> list[Path]:
         """Return the folders of `exports` that were written whole."""
         return sorted(path.parent for path in self.exports.glob("[!.]*/export.json"))

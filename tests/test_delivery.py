@@ -68,6 +68,20 @@ def test_a_packed_folder_alone_is_exported_beside_itself_or_where_asked(merged: 
     assert main(["export", str(packed), "export=plain", "export.force=true", "--quiet"]) == 0
 
 
+def test_a_run_that_was_merged_again_is_packed_again_before_it_is_written(merged: Path, tmp_path: Path) -> None:
+    run_dir = Path(shutil.copytree(merged, tmp_path / "run"))
+    assert main(["export", str(run_dir), "export=plain", "--quiet"]) == 0
+    packed = run_dir / "artefact" / "manifest.json"
+    first = packed.stat().st_mtime_ns
+    again = ["export", str(run_dir), "export=plain", "--quiet"]
+    assert main([*again, f"export.out={tmp_path / 'second'}"]) == 0
+    assert packed.stat().st_mtime_ns == first, "nothing has changed since"
+    assert main(["merge", str(run_dir), "--quiet"]) == 0
+    assert main([*again, f"export.out={tmp_path / 'third'}"]) == 0
+    assert packed.stat().st_mtime_ns > first
+    assert main(["export", str(run_dir), "--quiet"]) == 1, "packing over an artefact is asked for by `export.force`"
+
+
 def test_packing_a_packed_folder_is_wrong_usage(
     merged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
