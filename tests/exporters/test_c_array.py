@@ -12,6 +12,7 @@ from bitnet_train.exporters import export_packed
 from bitnet_train.exporters.c_array import ALIGNMENT_BYTES, read_back
 from bitnet_train.exporters.packed_source import open_packed
 from bitnet_train.exporters.table import export_as
+from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.quant.scheme import GRANULARITIES, WEIGHT_SCHEMES, WeightScheme
 
 COMPILERS = [name for name in ("gcc", "clang") if shutil.which(name)]
@@ -56,6 +57,16 @@ def test_the_example_reads_nothing_it_should_not(make_trained, tmp_path, setting
     written(make_trained(**settings), tmp_path)
     done = run_example(tmp_path / "out", "gcc", SANITIZED)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_example_knows_a_scale_of_zero(make_trained, tmp_path):
+    model = make_trained(weight=WeightScheme("binary", "row", learnable_scale=True))
+    with torch.no_grad():
+        for layer in bit_layers(model).values():
+            layer.scale[::3] = 0
+    written(model, tmp_path)
+    done = run_example(tmp_path / "out", "gcc", SANITIZED)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
 
 
 def test_the_example_notices_a_changed_weight(make_trained, tmp_path):

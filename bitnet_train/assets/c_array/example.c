@@ -11,8 +11,8 @@
 #include "expected.h"
 #include "model.h"
 
-static float from_half(uint16_t half) { /* of a normal float16: scales are at least 2^-14 */
-  uint32_t bits = (uint32_t)(half & 0x8000u) << 16 | (((uint32_t)(half & 0x7FFFu) << 13) + (112u << 23));
+static float from_half(uint16_t half) { /* scales are 0 or normal numbers, and never negative */
+  const uint32_t bits = half ? ((uint32_t)half << 13) + (112u << 23) : 0u;
   float value;
   memcpy(&value, &bits, sizeof value);
   return value;
