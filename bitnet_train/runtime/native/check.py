@@ -75,8 +75,8 @@ def check_native(subject: Subject, folder: Path, batches: Sequence[Tensor], new_
     except FormatError as error:
         return Level(LEVEL, f"not run: {error}", {}, f"not run: {error}")
     rows = [row[: native.max_tokens] for batch in batches for row in batch.tolist()]
-    prompts = rows[:_PROMPTS]
-    num_new = max(0, min(new_tokens, native.max_tokens - max(map(len, prompts))))
+    prompts = [row[: max(1, native.max_tokens - new_tokens)] for row in rows[:_PROMPTS]]  # which leaves room to write
+    num_new = min(new_tokens, native.max_tokens - max(map(len, prompts)))
     return Comparison(subject.packed, native).run(prompts, _last_tokens(rows, _TEXT_TOKENS), num_new)
 
 
