@@ -58,4 +58,5 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
+when_imported("lm_eval.models", lambda: import_module("bitnet_train.runtime.evaluation.lm_eval_model"))
 when_imported("transformers.quantizers.auto", lambda: import_module("bitnet_train.runtime.hf_quantizer"))

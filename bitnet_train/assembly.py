@@ -25,12 +25,16 @@ from bitnet_train.model.bit_linear import set_training
 from bitnet_train.model.bit_lora import AdapterConfig, attach
 from bitnet_train.model.convert import Plan, convert, plan_conversion, plan_of_converted
 from bitnet_train.model.converted import ConversionRecord
+from bitnet_train.model.input_scale import add_input_scales, train_input_scales
 from bitnet_train.model.load import LoadedModel, load_pretrained
+from bitnet_train.model.overrides import read_overrides
+from bitnet_train.model.plan import describe_schemes
 from bitnet_train.model.select import Selection
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 from bitnet_train.quant.surrogate import SURROGATES
 from bitnet_train.run_directory import RunDirectory
-from bitnet_train.runtime.evaluate import text_windows
+from bitnet_train.runtime.evaluation.windows import windows
+from bitnet_train.starting_point import is_wanted, starting_point
 from bitnet_train.train.checkpoint import find_latest
 from bitnet_train.train.data import BitDataModule
 from bitnet_train.train.data_config import DataConfig
@@ -41,6 +45,8 @@ from bitnet_train.train.optim import OptimConfig
 from bitnet_train.train.redaction import redact
 from bitnet_train.train.resume import load_student
 from bitnet_train.train.schedules import ScheduleConfig
+from bitnet_train.train.teacher import check_comparable, check_same_vocabulary
+from bitnet_train.train.teacher_cache import TeacherCache
 from bitnet_train.train.tracking import build_loggers
 
 
@@ -96,7 +102,7 @@ def load_original(config: Config) -> LoadedModel:
     model, tokenizer, record = reopen_packed(source)
     if tokenizer is None:
         raise ConfigError(f"`model.source={source}` has no tokenizer, so no text can be read with it.")
-    description = f"{type(model).__name__}, {len(record.layers)} layers {record.weight.describe()}"
+    description = f"{type(model).__name__}, {record.describe()}"
     return LoadedModel(model, tokenizer, source, description, record)
 
 
@@ -104,7 +110,9 @@ def plan_of(config: Config, original: LoadedModel) -> Plan:
     """Say what conversion would do; a model that is 1-bit already stays as it is."""
     if original.record is not None:
         return plan_of_converted(original.model)
-    return plan_conversion(original.model, build(Selection, config.model), build(WeightScheme, config.weight))
+    weight = build(WeightScheme, config.weight)
+    overrides = read_overrides(config.weight.overrides, weight)
+    return plan_conversion(original.model, build(Selection, config.model), weight, overrides)
 
 
 def convert_model(config: Config, model: PreTrainedModel, given: ConversionRecord | None) -> ConversionRecord:
@@ -116,29 +124,56 @@ def convert_model(config: Config, model: PreTrainedModel, given: ConversionRecor
     weight, activation = build(WeightScheme, config.weight), build(ActivationScheme, config.activation)
     surrogate, selection = build(SURROGATES[config.weight.estimator], config.weight), build(Selection, config.model)
     if given is not None:
+        if config.weight.input_scale:
+            raise ConfigError("`weight.input_scale=true` splits float weights, and these are 1-bit already. Drop it.")
         set_training(model, activation, surrogate)
         return replace(given, activation=activation, surrogate=surrogate)
-    plan = convert(model, selection=selection, weight=weight, activation=activation, surrogate=surrogate)
-    return ConversionRecord(plan.converted, weight, activation, surrogate, selection)
+    overrides = read_overrides(config.weight.overrides, weight)
+    plan = convert(
+        model, selection=selection, weight=weight, activation=activation, surrogate=surrogate, overrides=overrides
+    )
+    if config.weight.input_scale:
+        add_input_scales(model)
+    return ConversionRecord.of_schemes(
+        plan.schemes, weight, activation=activation, surrogate=surrogate, selection=selection
+    )
 
 
 def kept_scheme_note(config: Config, original: LoadedModel) -> str | None:
     """Say that the file decides how weights are written, where the configuration says something else."""
-    if original.record is None or original.record.weight == build(WeightScheme, config.weight):
+    record = original.record
+    if record is None or (record.weight == build(WeightScheme, config.weight) and not config.weight.overrides):
         return None
     return (
-        f"The weights of {original.source} are 1-bit already, {original.record.weight.describe()} with scales that can "
-        "train; the scheme under `weight` is not used."
+        f"The weights of {original.source} are 1-bit already, {describe_schemes(record.schemes.values())} with scales "
+        "that can train; the scheme under `weight` is not used."
     )
 
 
-def prepare_student(config: Config, original: LoadedModel) -> Student:
-    """Copy, convert and attach: the model as training starts it, the same at every call; `original` stays as it is."""
-    model = deepcopy(original.model)
+def prepare_student(
+    config: Config,
+    original: LoadedModel,
+    directory: RunDirectory | None = None,
+    data: BitDataModule | None = None,
+) -> Student:
+    """Copy, convert and attach: the model as training starts it, the same at every call; `original` stays as it is.
+
+    Where `init` or `blockwise` ask for more than copied weights, that start is kept in `directory` and made with the
+    rows of `data`; without a directory the copied weights stand for it (sizes and names are the same).
+    """
     plan = plan_of(config, original)
-    record = convert_model(config, model, original.record)
+    if directory is not None and is_wanted(config):
+        model, record = starting_point(
+            config, original, plan, directory, data, lambda made: convert_model(config, made, None)
+        )
+    else:
+        model = deepcopy(original.model)
+        record = convert_model(config, model, original.record)
     torch.manual_seed(config.trainer.seed)
-    return Student(attach(model, build(AdapterConfig, config.adapter)), plan, record, original.tokenizer)
+    attached = attach(model, build(AdapterConfig, config.adapter))
+    if config.adapter.kind != "lora_outside":
+        train_input_scales(attached)
+    return Student(attached, plan, record, original.tokenizer)
 
 
 def trained_student(config: Config, directory: RunDirectory, say: Callable[[str], object]) -> Trained:
@@ -148,7 +183,7 @@ def trained_student(config: Config, directory: RunDirectory, say: Callable[[str]
         raise TrainingError(
             f"{directory.checkpoints} has no checkpoint. Run `bitnet-train train {directory.root}` first."
         )
-    student = prepare_student(config, load_original(config))
+    student = prepare_student(config, load_original(config), directory)
     return Trained(student, checkpoint, load_student(student.model, checkpoint)["step"])
 
 
@@ -172,7 +207,7 @@ def held_out_rows(config: Config, tokenizer: PreTrainedTokenizerBase, data: BitD
         if not path.is_file():
             raise ConfigError(f"`evaluate.text={path}`: there is no such file.")
         text = path.read_text(encoding="utf-8", errors="replace")
-        return text_windows(text, tokenizer, config.data.context_tokens, max_windows=most)
+        return score_windows(config, tokenizer, text)
     assert data is not None
     rows = data.validation_rows()
     count = len(rows["input_ids"])
@@ -182,18 +217,48 @@ def held_out_rows(config: Config, tokenizer: PreTrainedTokenizerBase, data: BitD
     return {name: tensor[chosen] for name, tensor in rows.items()}
 
 
-def training_module(config: Config, student: Student, original: LoadedModel) -> BitLightningModule:
-    """Return the Lightning module; the full-precision model is its teacher when the loss compares with one."""
-    loss = build(LossConfig, config.loss)
+def score_windows(config: Config, tokenizer: PreTrainedTokenizerBase, text: str) -> dict[str, Tensor]:
+    """Cut a text into int64 [R, L] rows to score, as `evaluate` says."""
+    length = config.evaluate.window_tokens or config.data.context_tokens
+    most = max(1, config.evaluate.max_tokens // length)
+    return windows(text, tokenizer, length, max_windows=most, overlap=config.evaluate.window_overlap)
+
+
+def teacher_model(config: Config, original: LoadedModel) -> PreTrainedModel:
+    """Return what the student is compared with: `teacher.source`, or the model it was made from.
+
+    Raises ConfigError for a teacher of another vocabulary or, where states are matched, another shape.
+    """
+    if config.teacher.source is None:
+        return original.model
+    teacher = load_pretrained(config.teacher.source)
+    check_same_vocabulary(original.tokenizer, teacher.tokenizer, original.source, teacher.source)
+    check_comparable(original.model, teacher.model, build(LossConfig, config.loss))
+    return teacher.model
+
+
+def training_module(
+    config: Config, student: Student, original: LoadedModel, directory: RunDirectory | None = None
+) -> BitLightningModule:
+    """Return the Lightning module, with a teacher when the loss compares with one.
+
+    `directory` is where `teacher.cache` keeps the teacher's answers; without one nothing is kept.
+    """
+    loss, choice = build(LossConfig, config.loss), config.teacher
+    teacher, cache = teacher_model(config, original) if loss.needs_teacher else None, None
+    if teacher is not None and choice.cache == "topk" and directory is not None:
+        folder = Path(choice.cache_dir) if choice.cache_dir else directory.cache
+        cache = TeacherCache(folder, teacher, choice.top_k, loss.temperature)
     return BitLightningModule(
         student.model,
-        original.model if loss.needs_teacher else None,
+        teacher,
         max_steps=config.trainer.max_steps,
         micro_rows=config.trainer.micro_rows,
         loss=loss,
         optim=build(OptimConfig, config.optimizer),
         schedule=build(ScheduleConfig, config.schedule),
         seed=config.trainer.seed,
+        teacher_cache=cache,
     )
 
 

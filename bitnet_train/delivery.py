@@ -77,7 +77,7 @@ def import_model(config: Config) -> Facts:
         embedding=config.export.embedding,
         head=config.export.head,
     )
-    console.print(f"{loaded.description}: {len(manifest.layers)} layers, {manifest.layers[0].scheme.describe()}")
+    console.print(loaded.description)
     console.print(f"Packed into {directory.artefact}. Train on from it with `model.source={source}`.")
     return directory.write_facts("import", {"artefact": str(directory.artefact), "sizes": asdict(manifest.sizes)})
 

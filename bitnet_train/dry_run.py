@@ -1,8 +1,6 @@
 """`bitnet-train train --dry-run`: what training would do, before anything is spent on it.
 
-The memory estimate counts what is certain: float32 weights of student and teacher, gradients and two AdamW moments of
-what trains, and the logits of one micro-batch of both models in float32 with their log-softmax. Activations inside the
-blocks come on top; they depend on the attention kernel.
+Steps, tokens, minutes and memory are those of `train/budget`, the time of a step measured on the first batch.
 """
 
 from __future__ import annotations
@@ -18,8 +16,7 @@ from bitnet_train import assembly
 from bitnet_train.config import Config
 from bitnet_train.model.bit_lora import trainable_report
 from bitnet_train.run_directory import RunDirectory
-
-FLOAT32_BYTES = 4
+from bitnet_train.run_length import settle
 
 
 def describe_training(config: Config, console: Console) -> dict[str, Any]:
@@ -30,25 +27,24 @@ def describe_training(config: Config, console: Console) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         data = assembly.data_module(config, original, RunDirectory(Path(folder)))
         sample, facts = data.first_sample(), data.describe()
+        estimate, rate = settle(config, module, data, None)
     trainable, total = trainable_report(student.model)
-    trainer, rows = config.trainer, config.trainer.micro_rows * config.data.context_tokens
-    vocabulary = original.model.config.get_text_config().vocab_size
-    copies = 4 if module.teacher is not None else 2
-    memory = FLOAT32_BYTES * (2 * total + 3 * trainable + copies * rows * vocabulary)
     console.print(student.plan.render(), highlight=False, soft_wrap=True)
-    console.print(f"{trainable:,} of {total:,} parameters train ({trainable / total:.1%}).")
-    tokens = trainer.max_steps * trainer.batch_rows * config.data.context_tokens
     console.print(
-        f"{trainer.max_steps} steps read at most {tokens:,} tokens; the data holds {facts['train']['tokens']:,}."
+        f"{trainable:,} of {total:,} parameters train ({trainable / total:.1%}), peak learning rate {rate:.3g}."
     )
-    console.print(f"Memory: {memory / 1e9:.2f} GB and the activations of {trainer.micro_rows} rows.")
+    console.print(f"Budget: {estimate.describe()}.", highlight=False, soft_wrap=True)
+    console.print(f"The data holds {facts['train']['tokens']:,} tokens.")
     console.print("First row (trained tokens in [bold green]green[/]):")
     console.print(Text.assemble(*((text, "green" if trained else "dim") for text, trained in sample)))
     return {
         "trainable_parameters": trainable,
         "parameters": total,
-        "tokens": tokens,
-        "memory_bytes": memory,
+        "steps": estimate.max_steps,
+        "tokens": estimate.tokens,
+        "minutes": estimate.minutes,
+        "memory_bytes": estimate.memory_bytes,
+        "lr": rate,
         "data": facts,
         "first_row": [{"text": text, "trained": trained} for text, trained in sample],
     }

@@ -4,6 +4,7 @@ runs/quickstart/2026-11-22_14-05-09/
   config.yaml     the composed configuration
   facts/          one JSON a stage: what it did, measured figures, input hashes
   metrics.jsonl   one line a logged step
+  start/          what training starts from, where `init` or `blockwise` made it
   checkpoints/    step-000120/ ...
   merged/         the trained model, float32 latents and scales
   artefact/       the packed model
@@ -36,6 +37,11 @@ class RunDirectory:
     def config(self) -> Path:
         """The composed configuration."""
         return self.root / "config.yaml"
+
+    @property
+    def start(self) -> Path:
+        """The converted model that training starts from, kept where it is more than copied weights."""
+        return self.root / "start"
 
     @property
     def checkpoints(self) -> Path:

@@ -20,23 +20,26 @@ from bitnet_train.continuation import generate, sampling
 from bitnet_train.delivery import export
 from bitnet_train.dry_run import describe_training
 from bitnet_train.errors import ConfigError
+from bitnet_train.evaluation import evaluate
 from bitnet_train.model.bit_lora import trainable_report
 from bitnet_train.model.converted import save_converted
+from bitnet_train.model.input_scale import INPUT_SCALE_REFUSAL
 from bitnet_train.model.load import LoadedModel
 from bitnet_train.model.lora_layers import OUTSIDE_MERGE_REFUSAL
 from bitnet_train.model.merge import merge as merge_model
 from bitnet_train.progress import track
 from bitnet_train.run_directory import RunDirectory, is_model, packed_folder
+from bitnet_train.run_length import settle
 from bitnet_train.runtime.bench import decode_speed
 from bitnet_train.runtime.bench_contenders import contenders, llama_contenders
 from bitnet_train.runtime.bench_table import render_rows
-from bitnet_train.runtime.evaluate import perplexity
+from bitnet_train.runtime.evaluation.perplexity import perplexity
 from bitnet_train.runtime.generate import generate as continue_prompt
 from bitnet_train.runtime.load import load as load_packed
-from bitnet_train.runtime.load import load_tokenizer
 from bitnet_train.runtime.timing import Workload
 from bitnet_train.runtime.validate import validate as validate_packed
 from bitnet_train.runtime.validate_export import validate_export
+from bitnet_train.starting_point import spent_before
 from bitnet_train.train.fit import fit
 from bitnet_train.train.optim import reach
 from bitnet_train.train.redaction import redact
@@ -85,12 +88,14 @@ def train(config: Config) -> Facts:
         return describe_training(config, _console(config))
     directory, console = assembly.open_run(config), _console(config)
     original = assembly.load_original(config)
-    student = assembly.prepare_student(config, original)
-    _note_scheme(config, original, console)
     data = assembly.data_module(config, original, directory)
-    module = assembly.training_module(config, student, original)
+    student = assembly.prepare_student(config, original, directory, data)
+    _note_scheme(config, original, console)
+    module = assembly.training_module(config, student, original, directory)
+    estimate, rate = settle(config, module, data, directory)
     trainable, total = trainable_report(student.model)
-    console.print(f"Training {trainable:,} of {total:,} parameters for {config.trainer.max_steps} steps.")
+    console.print(f"Training {trainable:,} of {total:,} parameters, peak learning rate {rate:.3g}.")
+    console.print(f"Budget: {estimate.describe()}.", highlight=False, soft_wrap=True)
     distance = reach(student.model, module.optim, config.trainer.max_steps)
     if distance is not None and (warning := distance.warning()):
         console.print(f"note: {warning}")
@@ -99,6 +104,8 @@ def train(config: Config) -> Facts:
         "train",
         {
             **asdict(result),
+            "lr": rate,
+            "before": asdict(spent_before(config, directory)),
             "trainable_parameters": trainable,
             "parameters": total,
             "data": data.describe(),
@@ -155,24 +162,6 @@ def _validate_export(config: Config, path: Path, against: str | None) -> Facts:
     return report.to_dict()
 
 
-def evaluate(config: Config) -> Facts:
-    """Measure the packed model: perplexity on held-out text, and tokens per second of greedy decoding."""
-    assembly.prepare_process(config)
-    artefact, directory = packed_folder(config)
-    model, tokenizer = load_packed(artefact), load_tokenizer(artefact)
-    data = None
-    if config.evaluate.text is None:
-        if directory is None:
-            raise ConfigError("An artefact alone has no held-out text. Name some: `evaluate.text=FILE`.")
-        data = assembly.data_module(config, assembly.load_original(config), directory)
-    score = perplexity(model, assembly.held_out_rows(config, tokenizer, data))
-    speed = decode_speed(model, list(tokenizer(config.generate.prompt)["input_ids"]))
-    _console(config).print(
-        f"Perplexity {score.perplexity:.3f} over {score.tokens:,} tokens; {speed.tokens_per_s:.1f} tokens/s"
-    )
-    return _write(directory, "evaluate", {**asdict(score), "decode": speed.to_dict()})
-
-
 def bench(config: Config) -> Facts:
     """Measure the packed model in tokens per second, beside a float model and llama.cpp where they are named."""
     assembly.prepare_process(config)
@@ -191,6 +180,8 @@ def run(config: Config) -> Facts:
     """Go the whole way: convert, train, merge, export, validate, evaluate, and compare with the original."""
     if config.adapter.kind == "lora_outside":
         raise ConfigError(f"`adapter.kind=lora_outside` cannot go the whole way. {OUTSIDE_MERGE_REFUSAL}")
+    if config.weight.input_scale:
+        raise ConfigError(f"`weight.input_scale=true` cannot go the whole way. {INPUT_SCALE_REFUSAL}")
     directory, console = assembly.open_run(config), _console(config)
     config.path, config.export.force = str(directory.root), True
     facts: dict[str, Facts] = {}

@@ -20,7 +20,7 @@ def summarise(config: Config, facts: dict[str, Facts]) -> Facts:
     return {
         "recipe": config.recipe,
         "source": config.model.source,
-        "weight": _weight(facts["convert"]["record"]["weight"]),
+        "weight": _weight(facts["convert"]["record"]),
         "activation": config.activation.name,
         "adapter": config.adapter.kind,
         "perplexity": {
@@ -75,8 +75,9 @@ def _texts(compared: Facts) -> list[Panel]:
     ]
 
 
-def _weight(scheme: Facts) -> str:
+def _weight(record: Facts) -> str:
     """Say how weights are written, as the record of the conversion has it: a 1-bit source decides for itself."""
+    scheme, mixed = record["weight"], len(record.get("mixed", {}))
     grain = scheme["granularity"]
     scale = f"one scale per {scheme['group_size']} inputs" if grain == "group" else f"one scale per {grain}"
-    return f"{scheme['name']}, {scale}"
+    return f"{scheme['name']}, {scale}" + (f"; {mixed} layers otherwise" if mixed else "")

@@ -1,8 +1,8 @@
-"""Write the table of measured recipes into README.md from `recipes/results/*.json`.
+"""Write the tables of README.md and recipes/README.md from the result files in `recipes/results/`.
 
-python scripts/results_table.py                # rewrite README.md between its two markers
+python scripts/results_table.py                # rewrite what stands between the markers of each table
 python scripts/results_table.py --keep RUN     # first keep the summary of a finished run as the recipe's result
-python scripts/results_table.py --check        # exit 1 if README.md is not what the result files say
+python scripts/results_table.py --check        # exit 1 if a page is not what the result files say
 """
 
 from __future__ import annotations
@@ -10,49 +10,51 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+
+from ablation_table import grid_table, rate_table
+from recipe_table import recipe_table
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "recipes" / "results"
-BEGIN, END = "<!-- results: written by scripts/results_table.py -->", "<!-- /results -->"
-HEADER = (
-    "| recipe | what trains | tokens | time | ppl FP | ppl swapped | ppl trained | ratio | layers fp16 | layers packed "
-    "| decode | validation |\n|---|---|---|---|---|---|---|---|---|---|---|---|"
-)
+ABLATE = "python scripts/ablate.py"
+TINY, SMOLLM2, RATES = (RESULTS / f"{name}.json" for name in ("ablation_tiny", "ablation_smollm2", "baseline_rates"))
+ON_SMOLLM2 = f"{ABLATE} recipes/ablations/smollm2.yaml --threads 2"
+
+# page -> name of a table in it -> its lines
+PAGES: dict[str, dict[str, Callable[[], list[str]]]] = {
+    "README.md": {"results": lambda: recipe_table(RESULTS, "recipes/")},
+    "recipes/README.md": {
+        "recipes": lambda: recipe_table(RESULTS, ""),
+        "baselines": lambda: grid_table(TINY, ("best", "base", "baseline"), ABLATE),
+        "rates": lambda: rate_table(RATES, f"{ABLATE} recipes/ablations/baseline_rates.yaml --out {_relative(RATES)}"),
+        "alone": lambda: grid_table(TINY, ("base", "alone"), ABLATE),
+        "together": lambda: grid_table(TINY, ("best", "added", "left out"), ABLATE),
+        "smollm2": lambda: grid_table(SMOLLM2, ("best", "added", "left out", "base", "alone", "baseline"), ON_SMOLLM2),
+    },
+}
 
 
-def megabytes(num_bytes: float) -> str:
-    """Render bytes in units of 10^6."""
-    return f"{num_bytes / 1e6:.2f} MB"
+def written(page: str, text: str) -> str:
+    """Return the text of a page with every table of `PAGES` made anew between its markers."""
+    for name, lines in PAGES[page].items():
+        begin, end = f"<!-- {name}: written by scripts/results_table.py -->", f"<!-- /{name} -->"
+        if text.count(begin) != 1 or text.count(end) != 1:
+            raise SystemExit(f"{page}: `{begin}` and `{end}` must each stand there once.")
+        head, rest = text.split(begin)
+        text = "\n".join([head + begin, *lines(), end]) + rest.split(end)[1]
+    return text
 
 
-def row(summary: dict[str, Any]) -> str:
-    """One table row from the `run` facts of a recipe."""
-    train, perplexity, size = summary["train"], summary["perplexity"], summary["size"]
-    cells = [
-        f"[`{summary['recipe']}`](recipes/{summary['recipe']}.yaml)",
-        "every latent" if summary["adapter"] == "none" else summary["adapter"],
-        f"{train['tokens']:,}",
-        f"{train['seconds'] / 60:.1f} min",
-        f"{perplexity['full_precision']:.2f}",
-        f"{perplexity['swapped']:,.1f}",
-        f"{perplexity['trained']:.2f}",
-        f"{perplexity['ratio']:.2f}",
-        megabytes(size["fp16_bytes"]),
-        megabytes(size["packed_bytes"] + size["scale_bytes"]),
-        f"{summary['decode_tokens_per_s']:.0f} tok/s",
-        summary["validation"],
-    ]
-    return "| " + " | ".join(cells) + " |"
-
-
-def table() -> str:
-    """The whole block between the markers."""
-    summaries = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
-    machines = sorted({f"{s['made_by']['cores']} cores, {s['made_by']['machine']}" for s in summaries})
-    note = f"Measured on {'; '.join(machines)}; held-out text of each recipe's own data." if summaries else ""
-    return "\n".join([BEGIN, HEADER, *map(row, summaries), "", note, END])
+def keep(run: Path) -> None:
+    """Keep the summary of a finished run as the result of its recipe."""
+    summary = json.loads((run / "facts" / "run.json").read_text(encoding="utf-8"))
+    del summary["run_dir"]
+    summary["source"] = Path(summary["source"]).name  # where the file lay on this machine is nobody's business
+    path = RESULTS / f"{summary['recipe']}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
 
 
 def main() -> int:
@@ -62,21 +64,23 @@ def main() -> int:
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
     if arguments.keep:
-        summary = json.loads((arguments.keep / "facts" / "run.json").read_text())
-        RESULTS.mkdir(exist_ok=True)
-        del summary["run_dir"]
-        summary["source"] = Path(summary["source"]).name  # where the file lay on this machine is nobody's business
-        (RESULTS / f"{summary['recipe']}.json").write_text(json.dumps(summary, indent=2) + "\n")
-    readme = ROOT / "README.md"
-    before = readme.read_text()
-    head, rest = before.split(BEGIN)
-    after = head + table() + rest.split(END)[1]
-    if arguments.check:
+        keep(arguments.keep)
+    stale = []
+    for page in PAGES:
+        path = ROOT / page
+        before = path.read_text(encoding="utf-8")
+        after = written(page, before)
         if before != after:
-            print("README.md is stale: run `python scripts/results_table.py`", file=sys.stderr)
-        return int(before != after)
-    readme.write_text(after)
-    return 0
+            stale.append(page)
+        if not arguments.check:
+            path.write_text(after, encoding="utf-8")
+    if arguments.check and stale:
+        print(f"{', '.join(stale)}: stale. Run `python scripts/results_table.py`.", file=sys.stderr)
+    return int(arguments.check and bool(stale))
+
+
+def _relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
 
 
 if __name__ == "__main__":

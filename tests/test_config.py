@@ -21,7 +21,7 @@ CSV_LOGGER = "lightning.pytorch.loggers.CSVLogger"
 
 MISTAKES = [  # words, what the message must hold
     (["weight.granularty=row"], ["`weight.granularty=row`", "command line", "Did you mean `weight.granularity`"]),
-    (["trainer.lr=1"], ["`trainer.lr`", "Did you mean `schedule.lr` or `optimizer.lr`"]),
+    (["trainer.lr=1"], ["`trainer.lr`", "Did you mean `blockwise.lr` or `schedule.lr` or `optimizer.lr`"]),
     (["trainr.max_steps=1"], ["Did you mean `trainer.max_steps`"]),
     (["wieght=binary_row"], ["Did you mean `weight`"]),
     (["data.self_corpus.documnts=1"], ["Did you mean `data.self_corpus.documents`"]),
@@ -31,7 +31,7 @@ MISTAKES = [  # words, what the message must hold
     (["trainer.max_steps=many"], ["`trainer.max_steps=many`", "not a whole number", "optimiser steps"]),
     (["trainer.max_steps=1.5"], ["not a whole number"]),
     (["export.force=perhaps"], ["not true or false"]),
-    (["optimizer.lr=fast"], ["not a number"]),
+    (["optimizer.lr=fast"], ["a finite number above 0, or auto"]),
     (["model.include=mlp"], ["not a list"]),
     (["optimizer.betas=[0.9]"], ["two numbers"]),
     (["optimizer.lr=nan"], ["finite number above 0"]),
@@ -47,12 +47,29 @@ MISTAKES = [  # words, what the message must hold
 
 CONTRADICTIONS = [  # one for each row of RULES, in its order
     ("adapter.dropout", ["adapter=lora_inside", "adapter.dropout=0.1"]),
+    ("weight.input_scale", ["weight=binary_group128", "weight.input_scale=true"]),
+    (
+        "weight.overrides",
+        [
+            "weight=binary_row",
+            "weight.learnable_scale=true",
+            "weight.input_scale=true",
+            "weight.overrides=[{role:mlp,name:ternary}]",
+        ],
+    ),
     ("adapter.kind", ["adapter=scales_only", "weight=binary_row"]),
     ("trainer.micro_rows", ["trainer.micro_rows=9", "trainer.batch_rows=8"]),
     ("schedule.hardness", ["schedule=tanh_cosine"]),
     ("schedule.hardness", ["schedule=lambda_linear", "weight.estimator=tanh"]),
     ("schedule.tanh_start", ["schedule.tanh_start=5", "schedule.tanh_end=2"]),
+    ("adapter.latent_shrink", ["weight=binary_row", "adapter.latent_shrink=0.1"]),
+    ("init.scales", ["weight=binary_row", "init.scales=als"]),
+    ("init.latents", ["weight=binary_row", "init.latents=error_feedback"]),
+    ("weight.input_scale", ["weight.learnable_scale=true", "weight.input_scale=true", "blockwise.enabled=true"]),
     ("loss.kl", ["loss.kl=0"]),
+    ("teacher.cache", ["teacher.cache=topk", "loss.hidden=1"]),
+    ("optimizer.lr", ["optimizer.lr=auto", "adapter=lora_inside"]),
+    ("trainer.max_tokens", ["trainer.max_tokens=1000", "trainer.max_minutes=2"]),
     ("data.path", ["data.source=hub"]),
     ("data.min_tokens", ["data.min_tokens=300"]),
     ("data.self_corpus.document_tokens", ["data.self_corpus.document_tokens=9"]),
@@ -106,7 +123,7 @@ def test_a_wrong_type_in_a_recipe_names_the_file(tmp_path: Path) -> None:
 
 def test_a_value_out_of_range_names_the_file_it_came_from(tmp_path: Path) -> None:
     path = write(tmp_path, "optimizer:\n  lr: -1\n")
-    assert f"`optimizer.lr=-1.0` ({path})" in refusal(path)
+    assert f"`optimizer.lr=-1` ({path})" in refusal(path)
 
 
 @pytest.mark.parametrize(
@@ -272,4 +289,6 @@ def test_composition_works_from_an_installed_package(tmp_path: Path) -> None:
 
 
 def test_every_bundled_recipe_is_found_beside_the_package() -> None:
-    assert sorted(recipes()) == sorted(path.stem for path in (house() / "recipes").glob("*.yaml"))
+    folder = house() / "recipes"
+    files = [*folder.glob("*.yaml"), *folder.glob("baselines/*.yaml")]
+    assert sorted(recipes()) == sorted(path.relative_to(folder).with_suffix("").as_posix() for path in files)

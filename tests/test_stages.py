@@ -15,9 +15,11 @@ import torch
 from safetensors.torch import load_file
 
 from bitnet_train.__main__ import main
+from bitnet_train.config.compose import compose
 from bitnet_train.config.layout import recipes
 from bitnet_train.kernels.isa import available_isas
 
+NOT_PACKABLE = {"baselines/onebit"}  # it trains a scale per input; tests/test_ablate.py trains and measures it
 CHATS = [
     {"messages": [{"role": "user", "content": f"{i} + 1?"}, {"role": "assistant", "content": f"It is {i + 1}."}]}
     for i in range(40)
@@ -39,7 +41,7 @@ def facts(run_dir: Path, stage: str) -> dict:
     return json.loads((run_dir / "facts" / f"{stage}.json").read_text())
 
 
-@pytest.mark.parametrize("name", recipes())
+@pytest.mark.parametrize("name", [name for name in recipes() if name not in NOT_PACKABLE])
 def test_a_recipe_goes_the_whole_way_and_proves_it(name: str, tmp_path: Path, chats: Path) -> None:
     run_dir = tmp_path / "run"
     further = [f"data.path={chats}"] if name == "lora_sft_chat" else []
@@ -50,7 +52,7 @@ def test_a_recipe_goes_the_whole_way_and_proves_it(name: str, tmp_path: Path, ch
     layers = json.loads((run_dir / "artefact" / "manifest.json").read_text())["layers"]
     assert len(layers) == 28, "four blocks of seven linears"
     ratio = result["size"]["fp16_bytes"] / result["size"]["packed_bytes"]
-    assert ratio == (8 if "ternary" in name else 16)
+    assert ratio == (8 if compose(name, further).config.weight.name == "ternary" else 16)
 
 
 @pytest.fixture(scope="module")

@@ -51,9 +51,10 @@ def cp(call: Call) -> dict[str, Any]:
     recipe, *given = call.words
     target = find_target(recipe)
     source = recipes().get(recipe, Path(target.label))
-    to = Path(given[0] if given else f"{target.name}.yaml")
+    file_name = f"{Path(target.name).name}.yaml"
+    to = Path(given[0] if given else file_name)
     if to.is_dir():
-        to = to / f"{target.name}.yaml"
+        to = to / file_name
     if to.suffix not in {".yaml", ".yml"}:
         raise ConfigError(f"`{to}`: a recipe's name ends in .yaml. Write `{to}.yaml`.")
     if to.exists():
@@ -119,7 +120,7 @@ def _first_comment(path: Path) -> str:
 
 
 def _runs(root: Path) -> list[dict[str, Any]]:
-    saved = sorted({*root.glob("*/config.yaml"), *root.glob("*/*/config.yaml")})
+    saved = sorted({path for depth in ("*", "*/*", "*/*/*") for path in root.glob(f"{depth}/config.yaml")})
     return [{"name": str(path.parent), "what": _stages_done(path.parent)} for path in saved]
 
 

@@ -58,6 +58,16 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
                 RECIPE,
                 ("convert smollm2_binary_full model.source=./smollm2.gguf",),
             ),
+            Verb(
+                "sensitivity",
+                "show which families and blocks suffer most from 1-bit weights, and what a few megabytes would buy",
+                RECIPE,
+                (
+                    "sensitivity quickstart",
+                    "sensitivity smollm2_binary_full sensitivity.max_tokens=1024 sensitivity.extra_mb=2",
+                ),
+                home="bitnet_train.sensitivity",
+            ),
             Verb("merge", "fold the adapters of a trained run into its latents", RUN, ("merge runs/mine",)),
             Verb(
                 "export",
@@ -85,9 +95,15 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
             ),
             Verb(
                 "evaluate",
-                "perplexity of the packed model on held-out text",
+                "the packed model beside its original: perplexity, agreement, multiple choice, texts; and a report",
                 MODEL,
-                ("evaluate runs/mine", "evaluate ./artefact evaluate.text=./book.txt"),
+                (
+                    "evaluate runs/mine",
+                    "evaluate runs/mine evaluate.texts=[wiki.test.raw] window_tokens=2048 window_overlap=false",
+                    "evaluate runs/mine evaluate.choices=[arc.jsonl] evaluate.prompts=[HumanEval.jsonl.gz,qmsum.jsonl]",
+                    "evaluate ./artefact evaluate.text=./book.txt evaluate.against=./original report=./report",
+                ),
+                home="bitnet_train.evaluation",
             ),
             Verb(
                 "generate",

@@ -9,13 +9,17 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bitnet_train.config.layers import Layer
+from bitnet_train.config.objects import build
 from bitnet_train.config.rules import RANGES, RULES
 from bitnet_train.config.schema import Config
 from bitnet_train.config.suggest import did_you_mean, known_keys, nearest_key, sections
 from bitnet_train.errors import ConfigError
+from bitnet_train.model.overrides import read_overrides
+from bitnet_train.quant.scheme import WeightScheme
 
 DEFAULT = "default"
 _KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "list": "a list"}
+_KINDS["list[dict[str, Any]]"] = "a list of entries such as {pattern: NAME, KEY: VALUE}"
 
 
 def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -57,6 +61,7 @@ def check_config(config: Config, origins: Mapping[str, str]) -> None:
     for name, broken, reason in RULES:
         if broken(config):
             raise ConfigError(f"{_given(name, value_of(config, name), origins)} {reason}")
+    read_overrides(config.weight.overrides, build(WeightScheme, config.weight))
 
 
 def value_of(config: Config, name: str) -> Any:
@@ -83,7 +88,7 @@ def _check_key(name: str, value: Any, origin: str, typed: Any) -> None:
 
 def _kind(annotation: str) -> str:
     kind = annotation.removesuffix(" | None")
-    return _KINDS.get(kind.split("[")[0], kind) + (" or null" if kind != annotation else "")
+    return _KINDS.get(kind, _KINDS.get(kind.split("[")[0], kind)) + (" or null" if kind != annotation else "")
 
 
 def _check_choices(name: str, value: Any, allowed: tuple[str, ...], origins: Mapping[str, str]) -> None:

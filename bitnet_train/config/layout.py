@@ -7,6 +7,8 @@ from pathlib import Path
 
 from bitnet_train.errors import ConfigError
 
+RECIPE_FOLDERS = ("baselines",)  # of `recipes/`; its other folders hold results and grids of runs
+
 
 @cache
 def house() -> Path:
@@ -31,8 +33,11 @@ def groups() -> dict[str, dict[str, Path]]:
 
 
 def recipes() -> dict[str, Path]:
-    """Return the bundled recipes by name."""
-    return _files_by_name(house() / "recipes")
+    """Return the bundled recipes by name; those of a sub-folder as `FOLDER/NAME`."""
+    found = _files_by_name(house() / "recipes")
+    for folder in RECIPE_FOLDERS:
+        found |= {f"{folder}/{name}": path for name, path in _files_by_name(house() / "recipes" / folder).items()}
+    return found
 
 
 def label(path: Path) -> str:

@@ -13,11 +13,24 @@ Rule = tuple[str, Callable[[Config], bool], str]
 
 _INFINITY = float("inf")
 
+
+def _is_rate(value: Any) -> bool:
+    try:
+        return not isinstance(value, bool) and 0 < float(value) < _INFINITY
+    except (TypeError, ValueError):
+        return False
+
+
 RANGES: tuple[Range, ...] = (
     (
         (
             "weight.group_size",
             "adapter.rank",
+            "init.calibration_rows",
+            "blockwise.steps",
+            "blockwise.rows",
+            "blockwise.batch_rows",
+            "blockwise.memory_mb",
             "data.max_documents",
             "data.max_train_rows",
             "data.max_validation_rows",
@@ -25,19 +38,27 @@ RANGES: tuple[Range, ...] = (
             "data.self_corpus.document_tokens",
             "data.self_corpus.batch_documents",
             "data.self_corpus.prompt_tokens",
+            "teacher.top_k",
             "trainer.max_steps",
+            "trainer.max_tokens",
             "trainer.batch_rows",
             "trainer.micro_rows",
             "trainer.save_every_steps",
             "trainer.log_every_steps",
             "trainer.keep_last",
+            "trainer.divergence_steps",
             "trainer.devices",
             "trainer.num_threads",
             "evaluate.max_tokens",
+            "evaluate.max_questions",
+            "evaluate.num_prompts",
+            "evaluate.prompt_new_tokens",
+            "evaluate.prompt_tokens",
             "validate.num_prompts",
             "validate.new_tokens",
             "validate.num_tokens",
             "validate.native_tokens",
+            "sensitivity.max_tokens",
             "generate.max_new_tokens",
             "generate.threads",
             "bench.prompt_tokens",
@@ -60,14 +81,19 @@ RANGES: tuple[Range, ...] = (
             "schedule.final_lr_fraction",
             "schedule.decay_fraction",
             "schedule.soft_fraction",
+            "blockwise.fp_inputs",
         ),
         lambda value: 0 <= value <= 1,
         "between 0 and 1",
     ),
     (("data.context_tokens",), lambda value: value >= 8, "8 or more"),
-    (("data.min_tokens",), lambda value: value >= 2, "2 or more"),
+    (("data.min_tokens", "evaluate.window_tokens"), lambda value: value >= 2, "2 or more"),
     (("data.validation_fraction",), lambda value: 0 <= value < 1, "at least 0 and below 1"),
-    (("generate.top_p", "data.self_corpus.top_p"), lambda value: 0 < value <= 1, "above 0 and at most 1"),
+    (
+        ("generate.top_p", "data.self_corpus.top_p", "init.damping", "adapter.latent_shrink"),
+        lambda value: 0 < value <= 1,
+        "above 0 and at most 1",
+    ),
     (
         (
             "weight.clip",
@@ -76,16 +102,24 @@ RANGES: tuple[Range, ...] = (
             "data.self_corpus.temperature",
             "schedule.tanh_start",
             "schedule.tanh_end",
-            "optimizer.lr",
+            "trainer.max_minutes",
+            "trainer.divergence_nats",
+            "sensitivity.extra_mb",
+            "sensitivity.extra_share",
+            "optimizer.reach",
+            "blockwise.lr",
         ),
         lambda value: 0 < value < _INFINITY,
         "a finite number above 0",
     ),
+    (("optimizer.lr",), lambda value: value == "auto" or _is_rate(value), "a finite number above 0, or auto"),
     (
         (
             "loss.kl",
+            "loss.reverse_kl",
             "loss.ce",
             "loss.hidden",
+            "loss.attention",
             "loss.balance_step",
             "trainer.validate_every_steps",
             "optimizer.scale_lr_factor",
@@ -110,6 +144,19 @@ RULES: tuple[Rule, ...] = (
         lambda c: c.adapter.kind != "lora_outside" and c.adapter.dropout > 0,
         "needs `adapter.kind=lora_outside`: inside the quantiser a dropped input would change the codes. "
         "Set `adapter.dropout=0`.",
+    ),
+    (
+        "weight.input_scale",
+        lambda c: (
+            c.weight.input_scale
+            and (c.weight.name, c.weight.granularity, c.weight.learnable_scale) != ("binary", "row", True)
+        ),
+        "splits |W| into a scale per row and one per input. Set `weight=binary_row weight.learnable_scale=true`.",
+    ),
+    (
+        "weight.overrides",
+        lambda c: c.weight.input_scale and bool(c.weight.overrides),
+        "gives layers schemes of their own, and `weight.input_scale` knows one. Drop either.",
     ),
     (
         "adapter.kind",
@@ -138,9 +185,55 @@ RULES: tuple[Rule, ...] = (
         "is above `schedule.tanh_end`: the quantiser hardens, it does not soften.",
     ),
     (
+        "adapter.latent_shrink",
+        lambda c: (
+            (c.adapter.latent_shrink != 1 or c.adapter.equal_latents)
+            and (c.adapter.kind, c.weight.name, c.weight.learnable_scale) != ("lora_inside", "binary", True)
+        ),
+        "and `adapter.equal_latents` move latents whose codes and scales stay. They need `adapter.kind=lora_inside`, "
+        "`weight.name=binary` and `weight.learnable_scale=true`; else leave them at 1 and false.",
+    ),
+    (
+        "init.scales",
+        lambda c: c.init.scales == "als" and not c.weight.learnable_scale,
+        "fits scales, and fixed ones are mean|W|. Set `weight.learnable_scale=true`.",
+    ),
+    (
+        "init.latents",
+        lambda c: c.init.latents == "error_feedback" and not c.weight.learnable_scale,
+        "fits scales too, and fixed ones are mean|W|. Set `weight.learnable_scale=true`.",
+    ),
+    (
+        "weight.input_scale",
+        lambda c: (
+            c.weight.input_scale
+            and (c.init.equalise or c.init.scales != "absmean" or c.init.latents != "copy" or c.blockwise.enabled)
+        ),
+        "starts from its own split of |W|. Choose `init=plain blockwise=off`.",
+    ),
+    (
         "loss.kl",
-        lambda c: c.loss.kl == c.loss.ce == c.loss.hidden == 0,
-        "leaves nothing to lower, as `loss.ce` and `loss.hidden` are 0 too. Set one of the three above 0.",
+        lambda c: c.loss.kl == c.loss.reverse_kl == c.loss.ce == c.loss.hidden == c.loss.attention == 0,
+        "leaves nothing to lower, as `loss.reverse_kl`, `loss.ce`, `loss.hidden` and `loss.attention` are 0 too. Set "
+        "one of them above 0.",
+    ),
+    (
+        "teacher.cache",
+        lambda c: (
+            c.teacher.cache == "topk" and (c.loss.kl == 0 or c.loss.reverse_kl + c.loss.hidden + c.loss.attention > 0)
+        ),
+        "keeps what `loss.kl` needs and no more. Set `loss.kl` above 0 and `loss.reverse_kl`, `loss.hidden` and "
+        "`loss.attention` to 0, or `teacher.cache=none`.",
+    ),
+    (
+        "optimizer.lr",
+        lambda c: c.optimizer.lr == "auto" and c.adapter.kind != "none",
+        "follows the size of the latents, which train with `adapter.kind=none` only. Give a number.",
+    ),
+    (
+        "trainer.max_tokens",
+        lambda c: c.trainer.max_tokens is not None and c.trainer.max_minutes is not None,
+        "and `trainer.max_minutes` both say how long the run is. Set one to null.",
     ),
     (
         "data.path",

@@ -52,6 +52,17 @@ class WeightConfig:
         default="identity", metadata=key("straight-through estimator", "identity", "clipped", "tanh")
     )
     clip: float = field(default=1.0, metadata=key("where the clipped and the tanh estimator stop gradients, in scales"))
+    overrides: list[dict[str, Any]] = field(
+        default_factory=list,
+        metadata=key(
+            "layers that differ: [{pattern: down_proj, name: ternary}, {role: head, keep: true}]; an entry names a "
+            "pattern or a role, then keys above, or `keep` = stays float; of entries that fit, the last decides"
+        ),
+    )
+    input_scale: bool = field(
+        default=False,
+        metadata=key("train a scale per input too, as OneBit: to measure with, it cannot be merged or packed"),
+    )
 
 
 @dataclass
@@ -85,6 +96,52 @@ class AdapterConfig:
     train_norms: bool = field(default=True, metadata=key("train the norms too"))
     train_bias: bool = field(default=True, metadata=key("train the biases of converted layers too"))
     train_embeddings: bool = field(default=False, metadata=key("train the input embedding and the head too"))
+    latent_shrink: float = field(
+        default=1.0, metadata=key("lora_inside: factor on the latents; their scales stay, so that sBA flips signs")
+    )
+    equal_latents: bool = field(
+        default=False, metadata=key("lora_inside: latents start as sign times scale, before `latent_shrink`")
+    )
+
+
+@dataclass
+class InitConfig:
+    """What a converted model starts training from, beyond copies of its weights."""
+
+    equalise: bool = field(
+        default=False,
+        metadata=key("move per-input scales from 1-bit weights into what comes before them; the float model stays"),
+    )
+    scales: str = field(
+        default="absmean", metadata=key("mean magnitude, or least squares on calibration text", "absmean", "als")
+    )
+    latents: str = field(
+        default="copy",
+        metadata=key(
+            "the weights, or weights whose codes make up for each other's errors (GPTQ)", "copy", "error_feedback"
+        ),
+    )
+    calibration_rows: int = field(default=32, metadata=key("rows of training text that are looked at"))
+    damping: float = field(
+        default=0.01, metadata=key("error_feedback: damping of the inputs' second moments, in units of their mean")
+    )
+
+
+@dataclass
+class BlockwiseConfig:
+    """Training each decoder block alone to give what the full-precision block gives, before all train together."""
+
+    enabled: bool = field(default=False, metadata=key("reconstruct blocks before training end to end"))
+    steps: int = field(default=100, metadata=key("optimiser steps per block"))
+    rows: int = field(default=256, metadata=key("rows of training text"))
+    batch_rows: int = field(default=8, metadata=key("rows per optimiser step"))
+    lr: float | None = field(default=None, metadata=key("peak learning rate; null = 2 mean|W| / steps, of each block"))
+    loss: str = field(
+        default="mse",
+        metadata=key("squared error over mean square: of the batch, or token by token", "mse", "token_mse"),
+    )
+    fp_inputs: float = field(default=0.0, metadata=key("share of rows a block reads from the full-precision model"))
+    memory_mb: int = field(default=2048, metadata=key("hidden states beyond this many MB lie in a file of the run"))
 
 
 @dataclass
@@ -140,13 +197,41 @@ class LossConfig:
     """The weighted sum that training lowers, nats per token."""
 
     kl: float = field(default=1.0, metadata=key("weight of the forward KL divergence from the frozen model's logits"))
+    reverse_kl: float = field(
+        default=0.0, metadata=key("weight of the reverse KL divergence, from the student's side: seeks modes")
+    )
     ce: float = field(default=0.0, metadata=key("weight of the cross-entropy with the text"))
     hidden: float = field(default=0.0, metadata=key("weight of the squared distance of normalised hidden states"))
-    temperature: float = field(default=1.0, metadata=key("softmax temperature of the KL term"))
+    attention: float = field(
+        default=0.0, metadata=key("weight of the KL between the relations of queries, keys, values in one block")
+    )
+    attention_layer: int = field(
+        default=-1, metadata=key("block of the attention term; negative = from the end, -1 = the last")
+    )
+    temperature: float = field(default=1.0, metadata=key("softmax temperature of both KL terms"))
     hidden_balance: bool = field(
-        default=True, metadata=key("scale the hidden term by measured gradient norms, once, at `balance_step`")
+        default=True,
+        metadata=key("scale hidden and attention by measured gradient norms, at the first step and `balance_step`"),
     )
     balance_step: int = field(default=100, metadata=key("optimiser step at which the balance is measured"))
+
+
+@dataclass
+class TeacherConfig:
+    """Who the student is compared with, and whether its answers are kept."""
+
+    source: str | None = field(
+        default=None,
+        metadata=key("another model of the same vocabulary, as `model.source` names one; null = the model itself"),
+    )
+    cache: str = field(
+        default="none",
+        metadata=key("topk = keep the likeliest tokens of every row on disk, for `loss.kl` alone", "none", "topk"),
+    )
+    top_k: int = field(default=64, metadata=key("tokens kept per position; the others share one bucket"))
+    cache_dir: str | None = field(
+        default=None, metadata=key("folder of kept answers, shared by runs; null = the run's own cache")
+    )
 
 
 @dataclass
@@ -172,7 +257,10 @@ class OptimizerConfig:
     """AdamW on what trains."""
 
     name: str = field(default="adamw", metadata=key("optimiser", "adamw"))
-    lr: float = field(default=3e-4, metadata=key("peak learning rate"))
+    lr: Any = field(default=3e-4, metadata=key("peak learning rate; auto = 2 * reach * mean|W| of the latents / steps"))
+    reach: float = field(
+        default=3.0, metadata=key("`lr=auto`: how far a latent can travel, in mean|W|; published runs: 2 to 5")
+    )
     scale_lr_factor: float = field(
         default=1.0, metadata=key("learning rate of learnable scales, as a factor on `optimizer.lr`")
     )
@@ -188,7 +276,11 @@ class OptimizerConfig:
 class TrainerConfig:
     """How long, how wide, on what."""
 
-    max_steps: int = field(default=300, metadata=key("optimiser steps"))
+    max_steps: int = field(default=300, metadata=key("optimiser steps, unless `max_tokens` or `max_minutes` is given"))
+    max_tokens: int | None = field(default=None, metadata=key("tokens read, padding included; sets the steps"))
+    max_minutes: float | None = field(
+        default=None, metadata=key("minutes of training steps, timed at the start; sets the steps")
+    )
     batch_rows: int = field(default=16, metadata=key("rows per optimiser step"))
     micro_rows: int = field(default=16, metadata=key("rows per forward pass"))
     precision: str = field(default="fp32", metadata=key("arithmetic of training", "fp32", "bf16", "32", "bf16-mixed"))
@@ -196,6 +288,10 @@ class TrainerConfig:
     save_every_steps: int = field(default=100, metadata=key("steps between checkpoints"))
     log_every_steps: int = field(default=1, metadata=key("steps between lines of metrics"))
     keep_last: int = field(default=2, metadata=key("checkpoints kept"))
+    divergence_nats: float | None = field(
+        default=3.0, metadata=key("stop when the loss stays so many nats per token above its best; null = never")
+    )
+    divergence_steps: int = field(default=20, metadata=key("steps in a row that it must stay there"))
     seed: int = field(default=0, metadata=key("seed of data order and initial factors"))
     resume: str = field(
         default="never",
@@ -283,10 +379,39 @@ class ExportConfig:
 
 @dataclass
 class EvaluateConfig:
-    """Perplexity on held-out text."""
+    """What the 1-bit model is worth, beside the model it was made from."""
 
-    max_tokens: int = field(default=32768, metadata=key("tokens scored at most"))
+    max_tokens: int = field(default=32768, metadata=key("tokens scored at most, of each text"))
     text: str | None = field(default=None, metadata=key("text file to score instead of the held-out split"))
+    texts: list[str] = field(default_factory=list, metadata=key("further text files to score, such as [wiki.test.raw]"))
+    window_tokens: int | None = field(
+        default=None, metadata=key("tokens of a window of a text file; null = `data.context_tokens`")
+    )
+    window_overlap: bool = field(
+        default=True,
+        metadata=key("predict every token of a text file; false = windows side by side, as figures are published"),
+    )
+    against: str | None = field(
+        default=None,
+        metadata=key("model to compare with, as `model.source` names one; null = the run's original; none = no model"),
+    )
+    choices: list[str] = field(
+        default_factory=list, metadata=key("multiple choice: JSON-lines files of question, choices, answer")
+    )
+    max_questions: int | None = field(
+        default=None, metadata=key("questions asked at most of each file, evenly spread; null = all")
+    )
+    prompts: list[str] = field(
+        default_factory=list, metadata=key("prompts to write on: QMSum, HumanEval, MT-bench, or `prompt` JSON lines")
+    )
+    num_prompts: int = field(default=4, metadata=key("prompts of each file, evenly spread"))
+    prompt_new_tokens: int = field(default=128, metadata=key("tokens written at most after each prompt"))
+    prompt_tokens: int | None = field(
+        default=None, metadata=key("tokens of a prompt at most; null = what the model's context leaves")
+    )
+    report: str | None = field(
+        default=None, metadata=key("folder for report.md and report.html; null = the run directory, if there is one")
+    )
 
 
 @dataclass
@@ -301,6 +426,20 @@ class ValidateConfig:
         default=16, metadata=key("tokens that the native runtime and torch continue each of ten prompts by")
     )
     against: str | None = field(default=None, metadata=key("merged model to compare with; null = the run's own"))
+
+
+@dataclass
+class SensitivityConfig:
+    """Which parts of a model suffer most, measured without training."""
+
+    max_tokens: int = field(default=512, metadata=key("held-out tokens each trial is measured on, at most"))
+    layers: bool = field(default=False, metadata=key("try every layer on its own too, besides families and blocks"))
+    extra_mb: float | None = field(
+        default=None, metadata=key("megabytes that the suggestion may add; null = `sensitivity.extra_share`")
+    )
+    extra_share: float = field(
+        default=0.25, metadata=key("what the suggestion may add, as a share of the packed layers' bytes")
+    )
 
 
 @dataclass
@@ -373,8 +512,11 @@ class Config:
     weight: WeightConfig = field(default_factory=WeightConfig)
     activation: ActivationConfig = field(default_factory=ActivationConfig)
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
+    init: InitConfig = field(default_factory=InitConfig)
+    blockwise: BlockwiseConfig = field(default_factory=BlockwiseConfig)
     data: DataConfig = field(default_factory=DataConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
@@ -382,6 +524,7 @@ class Config:
     export: ExportConfig = field(default_factory=ExportConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     validate: ValidateConfig = field(default_factory=ValidateConfig)
+    sensitivity: SensitivityConfig = field(default_factory=SensitivityConfig)
     generate: GenerateConfig = field(default_factory=GenerateConfig)
     bench: BenchConfig = field(default_factory=BenchConfig)
     debug: DebugConfig = field(default_factory=DebugConfig)

@@ -44,13 +44,13 @@ def find_target(word: str | None) -> Target:
         return Target()
     path = Path(word).expanduser()
     if word in recipes():
-        return _recipe(recipes()[word])
+        return _recipe(recipes()[word], word)
     if _is_model(path):
         return Target("model", path.stem, str(path), path=path)
     if path.is_dir():
         return _directory(path)
     if path.is_file() or path.suffix in {".yaml", ".yml"}:
-        return _recipe(path)
+        return _recipe(path, path.stem)
     raise ConfigError(
         f"`{word}` is neither a recipe nor a file nor a directory.{did_you_mean(word, recipes())} "
         f"Recipes: {', '.join(recipes())}. `bitnet-train ls` shows recipes, choices and runs."
@@ -77,8 +77,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return {str(name): value for name, value in content.items()}
 
 
-def _recipe(path: Path) -> Target:
-    return Target("recipe", path.stem, label(path), read_yaml(path))
+def _recipe(path: Path, name: str) -> Target:
+    return Target("recipe", name, label(path), read_yaml(path))
 
 
 def _directory(path: Path) -> Target:

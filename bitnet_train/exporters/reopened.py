@@ -25,7 +25,7 @@ def reopen_packed(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None, ConversionRecord]:
     """The model in evaluation mode, its tokenizer if the folder has one, and the record of its 1-bit layers.
 
-    Raises FormatError for a damaged folder, and for layers of different schemes.
+    Raises FormatError for a damaged folder, and for layers whose activations differ.
     """
     with open_packed(folder) as source:
         try:
@@ -37,13 +37,13 @@ def reopen_packed(
             tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False) if has_tokenizer else None
         except Exception as error:  # of any kind: transformers takes files apart without a look at them
             raise FormatError(f"transformers cannot make a model of {source.folder}: {error}.") from error
-        schemes = {layer.scheme for layer in source.layers.values()}
+        schemes = {name: replace(layer.scheme, learnable_scale=True) for name, layer in source.layers.items()}
         activations = {layer.activation for layer in source.layers.values() if layer.kind == "linear"}
-        if len(schemes) > 1 or len(activations) > 1:
-            raise FormatError(f"{source.folder} has layers of several schemes, and a model trains with one.")
-        scheme = replace(schemes.pop(), learnable_scale=True)
+        if len(activations) > 1:
+            names = ", ".join(sorted(activation.name for activation in activations))
+            raise FormatError(f"{source.folder} has layers with activations {names}, and a model trains with one.")
         activation = next(iter(activations), ActivationScheme())
-        record = fill_one_bit(model, _one_bit(source), _floats(source), activation, scheme)
+        record = fill_one_bit(model, _one_bit(source), _floats(source), activation, schemes)
     return model, tokenizer, record
 
 

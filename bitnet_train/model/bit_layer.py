@@ -46,7 +46,7 @@ class BitLayer(nn.Module):
         self.weight = nn.Parameter(torch.zeros(num_rows, num_columns, device=device))
         self.scale = nn.Parameter(torch.ones(shape, device=device)) if weight_scheme.learnable_scale else None
         self.register_buffer("hardness", torch.tensor(surrogate.hard, device=device), persistent=False)
-        self._cache = VersionCache()
+        self._cache, self._scale_cache = VersionCache(), VersionCache()
 
     @torch.no_grad()
     def start_from(self, weight: Tensor) -> None:
@@ -64,9 +64,16 @@ class BitLayer(nn.Module):
         return self.weight
 
     def rounded_scale(self, latent: Tensor | None = None, *, checked: bool = False) -> Tensor:
-        """The scale that the forward uses, float32 of scale_shape; differentiable when it is learnable."""
+        """The scale that the forward uses, float32 of scale_shape; differentiable when it is learnable.
+
+        A fixed one is computed once a step, not once a micro-batch: it is kept until the latent weight changes.
+        """
         if self.scale is not None:
             return round_scale(self.scale, self.weight_scheme)
+        if not checked and (latent is None or latent is self.weight):
+            return self._scale_cache.get(
+                (self.weight,), lambda: absmean_scale(self.weight, self.weight_scheme, checked=False)
+            )
         return absmean_scale(self.latent() if latent is None else latent, self.weight_scheme, checked=checked)
 
     def quantized(self, latent: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -87,7 +94,8 @@ class BitLayer(nn.Module):
         return self.surrogate.weight(latent, self.rounded_scale(latent), self.weight_scheme, self.hardness)
 
     def train(self, mode: bool = True) -> Self:
-        """Switch between the training and the evaluation forward; training forgets the kept codes."""
+        """Switch between the training and the evaluation forward; training forgets what was kept."""
         if mode:
             self._cache.clear()
+            self._scale_cache.clear()
         return super().train(mode)

@@ -27,7 +27,8 @@ from transformers.pytorch_utils import Conv1D
 from bitnet_train.errors import ConversionError
 from bitnet_train.kernels import reference
 from bitnet_train.model.bit_layer import BitLayer
-from bitnet_train.quant.activation import fake_quantize_activation, quantize_activation
+from bitnet_train.model.quantized_linear import Quantizers, quantized_linear
+from bitnet_train.quant.activation import quantize_activation
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 from bitnet_train.quant.surrogate import Surrogate
 from bitnet_train.quant.weight import dequantize
@@ -93,11 +94,9 @@ class BitLinear(BitLayer):
         """x [.., K] to [.., N] in the dtype of x (under autocast in training: of the matmul)."""
         if not self.training:
             return self.linear_from_codes(x, *self.quantized(latent))
-        weight = self.effective_weight(latent)
-        x = fake_quantize_activation(x, self.activation)
-        if torch.is_autocast_enabled(x.device.type):
-            return F.linear(x, weight, self.bias)
-        return F.linear(x, weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+        latent = (self.latent() if latent is None else latent).float()
+        quantizers = Quantizers(self.weight_scheme, self.activation, self.surrogate)
+        return quantized_linear(x, latent, self.rounded_scale(latent), self.bias, self.hardness, quantizers)
 
     @torch.no_grad()
     def linear_from_codes(self, x: Tensor, codes: Tensor, scale: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -25,6 +26,7 @@ from bitnet_train.errors import ConfigError, ConversionError
 from bitnet_train.model.bit_layer import BitLayer
 from bitnet_train.model.bit_linear import BitLinear, bit_layers, clean_name
 from bitnet_train.model.lora_layers import LoraInside, LoraOutside
+from bitnet_train.quant.weight import expand_scale
 
 AdapterKind = Literal["lora_inside", "lora_outside", "scales_only", "none"]
 _LORA_LAYERS: dict[str, type[nn.Module]] = {"lora_inside": LoraInside, "lora_outside": LoraOutside}
@@ -46,6 +48,10 @@ class AdapterConfig:
     """Biases of the converted layers."""
     train_embeddings: bool = False
     """Input embedding, and the head (one tensor where they are tied)."""
+    latent_shrink: float = 1.0
+    """`lora_inside`: factor on the latents, whose scales stay, so that a small B A flips signs."""
+    equal_latents: bool = False
+    """`lora_inside`: every latent starts at its scale, sign(W) s, times `latent_shrink`: all flip alike easily."""
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(AdapterKind):
@@ -60,6 +66,19 @@ class AdapterConfig:
                 "weight before quantising, so there is no separate input to drop. Set `adapter.dropout=0`, or use "
                 "`adapter.kind=lora_outside`."
             )
+        if not 0 < self.latent_shrink <= 1:
+            raise ConfigError(f"`adapter.latent_shrink={self.latent_shrink}` must be above 0 and at most 1.")
+        if self.moves_latents and self.kind != "lora_inside":
+            raise ConfigError(
+                f"`adapter.latent_shrink={self.latent_shrink}` and `adapter.equal_latents={self.equal_latents}` make "
+                f"room for B A inside the quantiser, and `adapter.kind={self.kind}` has none there. Leave them at 1 "
+                "and false, or set `adapter.kind=lora_inside`."
+            )
+
+    @property
+    def moves_latents(self) -> bool:
+        """Whether latents are rewritten before the adapter is attached."""
+        return self.latent_shrink != 1 or self.equal_latents
 
 
 def attach(model: PreTrainedModel, config: AdapterConfig) -> PreTrainedModel | PeftModel:
@@ -83,9 +102,29 @@ def attach(model: PreTrainedModel, config: AdapterConfig) -> PreTrainedModel | P
         raise ConversionError(
             "`adapter.kind=scales_only` found no learnable scale to train. Set `weight.learnable_scale=true`."
         )
+    if config.moves_latents:
+        _shrink_latents({name: layers[name] for name in linears}, config)
     adapted = _with_lora(model, config, linears) if config.kind in _LORA_LAYERS else model
     _set_trainable(adapted, config)
     return adapted
+
+
+@torch.no_grad()
+def _shrink_latents(layers: dict[str, BitLayer], config: AdapterConfig) -> None:
+    """Move latents towards 0 without a change of codes or scales (OneBit's sign(W) 0.01, arXiv 2402.11295)."""
+    for name, layer in layers.items():
+        if layer.scale is None or layer.weight_scheme.name != "binary":
+            raise ConversionError(
+                f"`adapter.latent_shrink` and `adapter.equal_latents` would change the codes or the scale of {name}, "
+                f"which is {layer.weight_scheme.describe()}. They need binary weights whose scales are learnable: "
+                "`weight.name=binary weight.learnable_scale=true`."
+            )
+    for layer in layers.values():
+        latent = layer.weight
+        if config.equal_latents:
+            signs = torch.where(latent >= 0, 1.0, -1.0)
+            latent.copy_(signs * expand_scale(layer.rounded_scale(), *latent.shape))
+        latent.mul_(config.latent_shrink)
 
 
 def quantized_weights(model: nn.Module) -> Iterator[tuple[str, Tensor, Tensor]]:

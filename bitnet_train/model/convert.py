@@ -9,9 +9,9 @@ tensor of its own, and the plan says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,61 +21,22 @@ from bitnet_train.errors import ConversionError
 from bitnet_train.model.bit_embedding import BitEmbedding, embedding_weight
 from bitnet_train.model.bit_layer import BitLayer
 from bitnet_train.model.bit_linear import BitLinear, bit_layers, linear_parameters
-from bitnet_train.model.select import Selection, candidates, check_patterns, is_selected, layer_role, star_numbers
+from bitnet_train.model.overrides import Override, check_overrides, last_fitting
+from bitnet_train.model.plan import Plan, PlanRow
+from bitnet_train.model.select import Selection, candidates, check_patterns, is_selected, layer_role
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 from bitnet_train.quant.surrogate import Identity, Surrogate
 from bitnet_train.quant.weight import absmean_scale
 
 
-@dataclass(frozen=True)
-class PlanRow:
-    """What happens to one layer. `shape` is (N, K): outputs, inputs (for an embedding: rows, width)."""
+def plan_conversion(
+    model: PreTrainedModel, selection: Selection, weight_scheme: WeightScheme, overrides: Sequence[Override] = ()
+) -> Plan:
+    """Say what `convert` would do, changing nothing; `overrides` give some layers a scheme of their own, or keep them.
 
-    name: str
-    role: str
-    shape: tuple[int, int]
-    action: Literal["convert", "keep"]
-    reason: str
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Every Linear, Conv1D and Embedding of a model with what happens to it."""
-
-    rows: tuple[PlanRow, ...]
-    notes: tuple[str, ...] = ()
-
-    @property
-    def converted(self) -> tuple[str, ...]:
-        """Names of the layers that are converted, in model order."""
-        return tuple(row.name for row in self.rows if row.action == "convert")
-
-    @property
-    def num_weights(self) -> int:
-        """Weights in the converted layers."""
-        return sum(row.shape[0] * row.shape[1] for row in self.rows if row.action == "convert")
-
-    def render(self) -> str:
-        """A table with one line per family of equal layers, then totals and notes."""
-        families: dict[tuple[str, ...], int] = {}
-        for row in self.rows:
-            shape = f"{row.shape[0]} x {row.shape[1]}"
-            key = (star_numbers(row.name), row.role, shape, row.action, row.reason)
-            families[key] = families.get(key, 0) + 1
-        lines = [("layer", "role", "N x K", "action", "why", "layers")]
-        lines += [(*key, str(count)) for key, count in families.items()]
-        widths = [max(len(line[column]) for line in lines) for column in range(6)]
-        table = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
-        total = f"{len(self.converted)} of {len(self.rows)} layers become 1-bit, {self.num_weights:,} weights."
-        return "\n".join([*(line.rstrip() for line in table), total, *self.notes])
-
-
-def plan_conversion(model: PreTrainedModel, selection: Selection, weight_scheme: WeightScheme) -> Plan:
-    """Say what `convert` would do, changing nothing.
-
-    Raises ConversionError: the model holds 1-bit layers already; a pattern matches nothing; nothing is selected; a
-    selected weight has NaN or Inf, is not divisible into groups, has an unstorable scale, or is shared with another
-    layer (embedding and head may share); the embedding does more than look rows up.
+    Raises ConversionError: the model holds 1-bit layers already; a pattern or an override matches nothing; nothing is
+    selected; a selected weight has NaN or Inf, is not divisible into groups, has an unstorable scale, or is shared with
+    another layer (embedding and head may share); the embedding does more than look rows up.
     """
     name = type(model).__name__
     if bit_layers(model):
@@ -84,15 +45,17 @@ def plan_conversion(model: PreTrainedModel, selection: Selection, weight_scheme:
     roles = {key: layer_role(model, key, module) for key, module in layers.items()}
     selectable = {key: role for key, role in roles.items() if not _is_other_table(layers[key], role)}
     check_patterns(selection, selectable, name)
-    rows = tuple(_plan_row(key, roles[key], module, selection) for key, module in layers.items())
+    rows = tuple(_plan_row(key, roles[key], module, selection, weight_scheme) for key, module in layers.items())
+    check_overrides(overrides, selectable, {row.name for row in rows if row.action == "convert"}, name)
+    rows = tuple(_overridden(row, overrides) for row in rows)
     plan = Plan((*rows, *_unreachable_rows(model)), _notes(model, rows))
     if not plan.converted:
         raise ConversionError(
             f"nothing to convert in {name}: no layer passes `model`={selection.to_dict()}. "
             f"Roles found: {', '.join(sorted(set(selectable.values()))) or 'no layer at all'}."
         )
-    for key in plan.converted:
-        _require_convertible(key, layers[key], weight_scheme)
+    for key, scheme in plan.schemes.items():
+        _require_convertible(key, layers[key], scheme)
     _require_unshared(model, plan.converted)
     return plan
 
@@ -108,7 +71,7 @@ def _given_row(name: str, role: str, layer: Any) -> PlanRow:
     is_linear = not isinstance(layer, BitLayer | nn.Embedding)
     num_rows, num_columns = (linear_parameters(layer)[0] if is_linear else layer.weight).shape
     if isinstance(layer, BitLayer):
-        return PlanRow(name, role, (num_rows, num_columns), "convert", "1-bit already")
+        return PlanRow(name, role, (num_rows, num_columns), "convert", "1-bit already", layer.weight_scheme)
     return PlanRow(name, role, (num_rows, num_columns), "keep", "float in the file")
 
 
@@ -119,32 +82,35 @@ def convert(
     weight: WeightScheme | None = None,
     activation: ActivationScheme | None = None,
     surrogate: Surrogate | None = None,
+    overrides: Sequence[Override] = (),
     plan: Plan | None = None,
 ) -> Plan:
     """Replace the selected layers by 1-bit ones, in place, and return the plan that was carried out.
 
     Defaults: attention and mlp, binary per row with fixed fp16 scales, int8 activations, identity estimator. A `plan`
-    from `plan_conversion` saves a second look. Raises ConversionError before anything is changed.
+    from `plan_conversion` saves a second look, and decides what `selection`, `weight` and `overrides` do without it.
+    Raises ConversionError before anything is changed.
     """
-    weight = weight or WeightScheme()
-    plan = plan or plan_conversion(model, selection or Selection(), weight)
-    replace_layers(model, plan.converted, weight, activation or ActivationScheme(), surrogate or Identity())
+    plan = plan or plan_conversion(model, selection or Selection(), weight or WeightScheme(), overrides)
+    replace_layers(model, plan.schemes, activation or ActivationScheme(), surrogate or Identity())
     return plan
 
 
 def replace_layers(
     model: PreTrainedModel,
-    names: Iterable[str],
-    weight: WeightScheme,
+    schemes: Mapping[str, WeightScheme],
     activation: ActivationScheme,
     surrogate: Surrogate,
 ) -> None:
-    """Replace exactly the named layers. Raises ConversionError for an unknown name; then nothing is changed."""
-    names, modules = tuple(names), dict(model.named_modules())
-    missing = [name for name in names if name not in modules]
+    """Replace exactly the named layers, each by one of its scheme.
+
+    Raises ConversionError for an unknown name; then nothing is changed.
+    """
+    modules = dict(model.named_modules())
+    missing = [name for name in schemes if name not in modules]
     if missing:
         raise ConversionError(f"{type(model).__name__} has no layer {missing[0]} ({len(missing)} names are unknown).")
-    made = {name: _one_bit(modules[name], weight, activation, surrogate) for name in names}
+    made = {name: _one_bit(modules[name], scheme, activation, surrogate) for name, scheme in schemes.items()}
     ends = (model.get_input_embeddings(), model.get_output_embeddings())
     if any(modules[name] in ends for name in made):
         untie(model)
@@ -163,7 +129,16 @@ def _is_other_table(module: nn.Module, role: str) -> bool:
     return isinstance(module, nn.Embedding) and role != "embedding"
 
 
-def _plan_row(name: str, role: str, module: nn.Module, selection: Selection) -> PlanRow:
+def _overridden(row: PlanRow, overrides: Sequence[Override]) -> PlanRow:
+    override = last_fitting(row.name, row.role, overrides)
+    if row.action == "keep" or override is None:
+        return row
+    if override.scheme is None:
+        return replace(row, action="keep", scheme=None, reason=f"kept by `{override.label}`")
+    return replace(row, scheme=override.scheme)
+
+
+def _plan_row(name: str, role: str, module: nn.Module, selection: Selection, weight_scheme: WeightScheme) -> PlanRow:
     if isinstance(module, nn.Embedding):
         shape = (module.num_embeddings, module.embedding_dim)
     else:
@@ -172,7 +147,9 @@ def _plan_row(name: str, role: str, module: nn.Module, selection: Selection) -> 
     if _is_other_table(module, role):
         return PlanRow(name, role, shape, "keep", "only the token embedding can be 1-bit")
     chosen, reason = is_selected(name, role, selection)
-    return PlanRow(name, role, shape, "convert" if chosen else "keep", reason)
+    if not chosen:
+        return PlanRow(name, role, shape, "keep", reason)
+    return PlanRow(name, role, shape, "convert", reason, weight_scheme)
 
 
 def _unreachable_rows(model: nn.Module) -> tuple[PlanRow, ...]:

@@ -2,7 +2,7 @@
 
     config.json  generation_config.json  tokenizer files   as `save_pretrained` writes them
     model.safetensors                                      every tensor under its own name; a tied tensor is stored once
-    conversion.json                                        what was selected, the schemes, the names of the layers
+    conversion.json                                        what was selected, the names and schemes of the layers
 
 It holds the state between `merge` and `export`: loading gives the same codes, scales and logits bit for bit. Files are
 written to a sibling folder that is renamed at the end, so a crash leaves no half-written folder under the final name.
@@ -29,11 +29,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from bitnet_train.errors import ConversionError, FormatError
 from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.model.convert import replace_layers
+from bitnet_train.model.plan import describe_schemes
 from bitnet_train.model.select import Selection
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 from bitnet_train.quant.surrogate import Identity, Surrogate, surrogate_from_dict
 
 RECORD_FILE = "conversion.json"
+_SCHEMAS = (1, 2)
 WEIGHTS_FILE = "model.safetensors"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 
@@ -44,21 +46,44 @@ class ConversionRecord:
 
     layers: tuple[str, ...]
     weight: WeightScheme = field(default_factory=WeightScheme)
+    """The scheme of every layer that `mixed` does not name."""
     activation: ActivationScheme = field(default_factory=ActivationScheme)
     surrogate: Surrogate = field(default_factory=Identity)
     selection: Selection = field(default_factory=Selection)
+    mixed: Mapping[str, WeightScheme] = field(default_factory=dict)
+    """Layers with a scheme of their own."""
+
+    @classmethod
+    def of_schemes(cls, schemes: Mapping[str, WeightScheme], weight: WeightScheme, **parts: Any) -> ConversionRecord:
+        """The record of layers with these schemes, in model order; `weight` is the usual one."""
+        mixed = {name: scheme for name, scheme in schemes.items() if scheme != weight}
+        return cls(layers=tuple(schemes), weight=weight, mixed=mixed, **parts)
+
+    @property
+    def schemes(self) -> dict[str, WeightScheme]:
+        """The scheme of every layer, in model order."""
+        return {name: self.mixed.get(name, self.weight) for name in self.layers}
+
+    def describe(self) -> str:
+        """In a few words: `28 layers binary per row`, or of a mix each scheme with its layers."""
+        words = describe_schemes(self.schemes.values())
+        return words if len(set(self.schemes.values())) > 1 else f"{len(self.layers)} layers {words}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
         parts = {key: getattr(self, key).to_dict() for key in ("selection", "weight", "activation", "surrogate")}
-        return {"schema": 1, **parts, "layers": list(self.layers)}
+        whole = {"schema": 1, **parts, "layers": list(self.layers)}
+        if self.mixed:  # schema 2 only where it is needed: an earlier version would give every layer one scheme
+            whole |= {"schema": 2, "mixed": {name: scheme.to_dict() for name, scheme in self.mixed.items()}}
+        return whole
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ConversionRecord:
         """Inverse of `to_dict`. Raises FormatError when the record is of a newer schema or lacks a part."""
-        if data.get("schema") != 1:
+        if data.get("schema") not in _SCHEMAS:
             raise FormatError(
-                f"{RECORD_FILE} has schema {data.get('schema')}; this version reads schema 1. Update bitnet_train."
+                f"{RECORD_FILE} has schema {data.get('schema')}; this version reads schema "
+                f"{' and '.join(map(str, _SCHEMAS))}. Update bitnet_train."
             )
         try:
             return cls(
@@ -67,8 +92,9 @@ class ConversionRecord:
                 activation=ActivationScheme.from_dict(data["activation"]),
                 surrogate=surrogate_from_dict(data["surrogate"]),
                 selection=Selection.from_dict(data["selection"]),
+                mixed={name: WeightScheme.from_dict(scheme) for name, scheme in data.get("mixed", {}).items()},
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise FormatError(f"{RECORD_FILE} is damaged: {error}. Convert the model again.") from error
 
 
@@ -111,7 +137,7 @@ def load_converted(
     record = read_record(folder)
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
-    replace_layers(model, record.layers, record.weight, record.activation, record.surrogate)
+    replace_layers(model, record.schemes, record.activation, record.surrogate)
     try:
         load_model(model, folder / WEIGHTS_FILE, strict=True)
     except (OSError, RuntimeError, SafetensorError) as error:
@@ -131,7 +157,7 @@ def map_converted(
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     with init_empty_weights(include_buffers=False):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
-    replace_layers(model, record.layers, record.weight, record.activation, record.surrogate)
+    replace_layers(model, record.schemes, record.activation, record.surrogate)
     _put_mapped(model, folder)
     return model.eval(), _tokenizer(folder), record
 

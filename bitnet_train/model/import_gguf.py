@@ -108,7 +108,7 @@ class _Tensors:
     def _one_bit(self, tensor: GgufTensor, module: str) -> OneBitWeight:
         codes, scale = self._decode(tensor)
         codes, scale = (self._rows(module, part, tensor) for part in (codes, scale))
-        return OneBitWeight(f"{self.gguf.path}: {tensor.name}", codes, scale)
+        return OneBitWeight(f"{self.gguf.path}: {tensor.name}", codes, scale, tensor.type_name)
 
     def _decode(self, tensor: GgufTensor) -> tuple[Tensor, Tensor]:
         blocks = torch.from_numpy(np.array(self.gguf.rows(tensor.name)))

@@ -89,7 +89,7 @@ def import_hf_bitnet(
     if convention.online:
         fill_floats(model, dict(tensors.floats(names, ())))
         selection = selection_of(model, set(names))
-        replace_layers(model, names, _LATENTS, activation, Identity())
+        replace_layers(model, dict.fromkeys(names, _LATENTS), activation, Identity())
         record = ConversionRecord(tuple(names), _LATENTS, activation, Identity(), selection)
     else:
         record = _fill(model, tensors, names, convention, activation)

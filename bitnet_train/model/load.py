@@ -102,7 +102,7 @@ def _from_directory(source: str, folder: Path, dtype: torch.dtype) -> LoadedMode
 def _one_bit(
     source: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, record: ConversionRecord
 ) -> LoadedModel:
-    description = f"{_describe(model)}, {len(record.layers)} layers {record.weight.describe()}"
+    description = f"{_describe(model)}, {record.describe()}"
     return LoadedModel(model, tokenizer, source, description, record)
 
 

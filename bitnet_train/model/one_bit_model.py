@@ -5,7 +5,8 @@
 so that the quantiser, which everything else calls, gives back the codes and the scales of the file: this is checked
 for every layer, by equality, before the model is handed out. Under a scale of 0, which llama.cpp gives a block of
 zeros, latents are the smallest normal number * code, so codes come back there too. A fixed scale, mean|W|, would differ
-wherever a block has zeros. One `WeightScheme` describes the whole model, the coarsest that holds every scale there is:
+wherever a block has zeros. Where the file says no more than codes and scales, one `WeightScheme` describes all weights
+that it stores in the same way (`OneBitWeight.stored_as`), the coarsest that holds every scale there is:
 
     binary     no code is 0 anywhere, else ternary
     tensor     each weight has one scale throughout; else row; else group, the largest size that fits all of them
@@ -17,7 +18,8 @@ Not done here: reading files (`import_gguf`, `import_hf_bitnet`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import gcd
 
@@ -44,12 +46,13 @@ _SMALLEST_FLOAT16 = torch.finfo(torch.float16).tiny
 class OneBitWeight:
     """A weight as a file holds it: codes int8 [N, K] of -1, 0, +1 and scale float32 [1, 1], [N, 1] or [N, K/G].
 
-    `origin` names its tensor in the file, for errors.
+    `origin` names its tensor in the file, for errors; `stored_as` is how the file writes it, such as a block type.
     """
 
     origin: str
     codes: Tensor
     scale: Tensor
+    stored_as: str = ""
 
 
 def empty_model(config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
@@ -65,11 +68,11 @@ def fill_one_bit(
     weights: Mapping[str, OneBitWeight],
     floats: Mapping[str, Tensor],
     activation: ActivationScheme,
-    scheme: WeightScheme | None = None,
+    schemes: Mapping[str, WeightScheme] | None = None,
 ) -> ConversionRecord:
     """Give an empty model its 1-bit layers, by module name, and every other parameter, by its full name; in place.
 
-    `scheme` is one with learnable scales that holds all of the weights; None takes `common_scheme`.
+    `schemes` has, for each weight, one with learnable scales that holds it; None takes `common_schemes`.
 
     A head and an embedding that share one weight are untied when one of them is 1-bit; then both must be given.
 
@@ -77,13 +80,13 @@ def fill_one_bit(
     missing, is nobody's, or has another shape than the model; ConversionError when a layer is of a kind that has no
     1-bit form.
     """
-    scheme = scheme or common_scheme(weights)
+    schemes = schemes or common_schemes(weights)
     modules = dict(model.named_modules())
     made: dict[str, BitLayer] = {}
     for name, weight in weights.items():
         if name not in modules:
             raise FormatError(f"{weight.origin} belongs to {name}, which {type(model).__name__} does not have.")
-        made[name] = _bit_layer(modules[name], weight, scheme, activation)
+        made[name] = _bit_layer(modules[name], weight, schemes[name], activation)
     ends = (model.get_input_embeddings(), model.get_output_embeddings())
     if any(modules[name] in ends for name in made):
         untie(model)
@@ -91,8 +94,10 @@ def fill_one_bit(
     for name, layer in made.items():
         model.set_submodule(name, layer, strict=True)
     _fill_floats(model, made, floats)
-    order = [name for name in modules if name in made]
-    return ConversionRecord(tuple(order), scheme, activation, Identity(), selection)
+    ordered = {name: schemes[name] for name in modules if name in made}
+    counts = Counter(ordered.values())
+    usual = max(counts, key=counts.__getitem__, default=WeightScheme(learnable_scale=True))
+    return ConversionRecord.of_schemes(ordered, usual, activation=activation, surrogate=Identity(), selection=selection)
 
 
 def fill_floats(model: PreTrainedModel, floats: Mapping[str, Tensor]) -> None:
@@ -100,17 +105,26 @@ def fill_floats(model: PreTrainedModel, floats: Mapping[str, Tensor]) -> None:
     _fill_floats(model, {}, floats)
 
 
-def common_scheme(weights: Mapping[str, OneBitWeight]) -> WeightScheme:
-    """The one scheme that holds all of these weights, see the module docstring."""
-    has_zeros = any(bool((weight.codes == 0).any()) for weight in weights.values())
-    scales = [weight.scale for weight in weights.values()]
+def common_schemes(weights: Mapping[str, OneBitWeight]) -> dict[str, WeightScheme]:
+    """A scheme for every weight, the same for those that are stored alike; see the module docstring."""
+    alike: dict[str, list[OneBitWeight]] = {}
+    for weight in weights.values():
+        alike.setdefault(weight.stored_as, []).append(weight)
+    schemes = {stored_as: common_scheme(some) for stored_as, some in alike.items()}
+    return {name: schemes[weight.stored_as] for name, weight in weights.items()}
+
+
+def common_scheme(weights: Sequence[OneBitWeight]) -> WeightScheme:
+    """The one scheme that holds all of these weights."""
+    has_zeros = any(bool((weight.codes == 0).any()) for weight in weights)
+    scales = [weight.scale for weight in weights]
     is_half = all(bool(_is_float16(scale).all()) for scale in scales)
     granularity: Granularity = "group"
     if all(_is_constant(scale) for scale in scales):
         granularity = "tensor"
     elif all(bool((scale == scale[:, :1]).all()) for scale in scales):
         granularity = "row"
-    group_size = gcd(*(weight.codes.shape[1] // weight.scale.shape[1] for weight in weights.values()))
+    group_size = gcd(*(weight.codes.shape[1] // weight.scale.shape[1] for weight in weights))
     return WeightScheme(
         name="ternary" if has_zeros else "binary",
         granularity=granularity,

@@ -7,16 +7,14 @@ fc1, gate_proj ...). A linear that none of these explains is `other`: never chos
 pattern that names it.
 
 A layer is selected when its role is in `roles`, it matches some `include` pattern (if there are any), and it matches no
-`exclude` pattern. Patterns are globs over the full name or any dotted tail of it: `mlp.*`, `layers.0.*`, `q_proj`.
+`exclude` pattern (`patterns.py` says what matches).
 """
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import nn
@@ -24,9 +22,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from bitnet_train.errors import ConfigError, ConversionError
-
-ROLES = ("attention", "mlp", "head", "embedding")
-OTHER = "other"
+from bitnet_train.model.patterns import OTHER, ROLES, closest, matches
 
 _ATTENTION_PARENTS = ("attn", "attention")
 _MLP_PARENTS = ("mlp", "ffn", "feed_forward", "feedforward", "expert", "moe")
@@ -94,11 +90,6 @@ def _role_in_block(parts: list[str]) -> str:
     return "mlp" if _MLP_LEAVES.match(leaf) else OTHER
 
 
-def matches(name: str, pattern: str) -> bool:
-    """Whether the glob fits the full name or a dotted tail of it."""
-    return fnmatchcase(name, pattern) or fnmatchcase(name, f"*.{pattern}")
-
-
 def check_patterns(selection: Selection, roles: Mapping[str, str], model_name: str) -> None:
     """Raise ConversionError when a pattern fits none of the layers, or an include only layers of unselected roles.
 
@@ -110,7 +101,7 @@ def check_patterns(selection: Selection, roles: Mapping[str, str], model_name: s
             label = f"`model.{key}[{index}]='{pattern}'`"
             if not hits:
                 raise ConversionError(
-                    f"{label} matched no layer in {model_name}. Closest: {_closest(pattern, roles)}. "
+                    f"{label} matched no layer in {model_name}. Closest: {closest(pattern, roles)}. "
                     "Fix the pattern or drop it."
                 )
             hit_roles = {roles[name] for name in hits}
@@ -134,24 +125,3 @@ def is_selected(name: str, role: str, selection: Selection) -> tuple[bool, str]:
     if selection.include and not included:
         return False, "matches no include pattern"
     return True, f"included by '{included[0]}'" if included else f"role {role}"
-
-
-def star_numbers(name: str) -> str:
-    """A layer name with its block numbers replaced by `*`: the name of a family of layers."""
-    return re.sub(r"(?<=\.)\d+(?=\.|$)", "*", name)
-
-
-def _closest(pattern: str, names: Iterable[str]) -> str:
-    families: dict[str, int] = {}
-    for name in names:
-        families[star_numbers(name)] = families.get(star_numbers(name), 0) + 1
-    wanted = star_numbers(pattern)
-    best = max(families, key=lambda family: _similarity(wanted, family), default=None)
-    if best is None:
-        return "none, the model has no such layer"
-    return f"{best} ({families[best]} layer{'s' if families[best] > 1 else ''})"
-
-
-def _similarity(pattern: str, family: str) -> float:
-    tails = [family] + [family.split(".", cut)[-1] for cut in range(1, family.count(".") + 1)]
-    return max(difflib.SequenceMatcher(None, pattern, tail).ratio() for tail in tails)

@@ -39,6 +39,18 @@ def fake_quantize_activation(x: Tensor, scheme: ActivationScheme) -> Tensor:
     return straight_through(x, value)
 
 
+@torch.no_grad()
+def quantize_with_value(x: Tensor, scheme: ActivationScheme, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes int8 [..., K], scale float32 [..., 1], and `fake_quantize_activation(x)` in `dtype`; no gradient."""
+    codes, scale = _float_codes(x.detach().float(), scheme)
+    return codes.to(torch.int8), scale, (codes * scale).to(x.dtype).to(dtype)
+
+
+def dequantize_activation(codes: Tensor, scale: Tensor, x_dtype: torch.dtype, dtype: torch.dtype) -> Tensor:
+    """The value of `quantize_with_value` again, for an input that had `x_dtype`."""
+    return (codes * scale).to(x_dtype).to(dtype)
+
+
 def _float_codes(x: Tensor, scheme: ActivationScheme) -> tuple[Tensor, Tensor]:
     assert scheme.name != "none", "the `none` scheme has no codes"
     if scheme.name == "sign":

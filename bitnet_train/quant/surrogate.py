@@ -17,12 +17,14 @@ thresholds +-1/2. Clipping follows ParetoQ (arXiv 2502.02631), lambda the Huggin
 alpha inside z is a constant for the gradient, and never 0 (`weight.divisor`). A learnable alpha gets the LSQ-scaled
 gradient (arXiv 1902.08153) `sum over its tensor, row or group of dW_eff * dW_eff/dalpha / sqrt(numel(W))`, where
 dW_eff/dalpha is the code (times lam), or f_t(z) in the soft phase. Nothing of size N x K is kept for the backward but
-the latent weight itself.
+the latent weight itself. On the CPU values and gradients are computed some rows at a time, so that what lies between
+them stays in the cache.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
@@ -31,7 +33,9 @@ from torch import Tensor
 
 from bitnet_train.errors import ConfigError
 from bitnet_train.quant.scheme import WeightScheme
-from bitnet_train.quant.weight import divisor, expand_scale, float_codes
+from bitnet_train.quant.weight import divisor, expand_scale, float_codes, row_blocks
+
+_BLOCK_WEIGHTS = 1 << 19  # at a time: several float32 intermediates of 2 MiB stay in the last cache
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,49 @@ class Surrogate(ABC):
         result = _EffectiveWeight.apply(latent_NK, scale, hardness, self, scheme, numel or latent_NK.numel())
         assert isinstance(result, Tensor)
         return result
+
+    @torch.no_grad()
+    def effective(
+        self, latent_NK: Tensor, scale: Tensor, scheme: WeightScheme, hardness: Tensor, dtype: torch.dtype
+    ) -> Tensor:
+        """The same value in `dtype` [N, K], without a gradient: W_eff in float32, rounded once."""
+        result = torch.empty(latent_NK.shape, dtype=dtype, device=latent_NK.device)
+        for rows, w_NK, some_scale in _in_blocks(latent_NK, scale):
+            result[rows] = self.value(w_NK, some_scale, scheme, hardness)
+        return result
+
+    @torch.no_grad()
+    def gradients(
+        self,
+        grad_NK: Tensor,
+        latent_NK: Tensor,
+        scale: Tensor,
+        scheme: WeightScheme,
+        hardness: Tensor,
+        *,
+        numel: int,
+        wanted: tuple[bool, bool],
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """(d_latent float32 [N, K], d_scale float32 of scale_shape) of dW_eff [N, K], None where not `wanted`."""
+        d_latent = torch.empty(latent_NK.shape, dtype=latent_NK.dtype, device=latent_NK.device) if wanted[0] else None
+        sums: list[Tensor] = []
+        for rows, w_NK, some_scale in _in_blocks(latent_NK, scale):
+            grad = grad_NK[rows].to(latent_NK.dtype)
+            by_latent, by_scale = self.slopes(w_NK, some_scale, scheme, hardness)
+            if d_latent is not None:
+                torch.mul(grad, by_latent, out=d_latent[rows])
+            if wanted[1]:
+                sums.append(_sum_to(grad * by_scale, scale.shape))
+        return d_latent, _joined(sums, scale.shape) / numel**0.5 if wanted[1] else None
+
+    def is_hard(self, hardness: float) -> bool:
+        """Whether the effective weight is exactly scale * codes."""
+        return hardness >= self.hard
+
+    @property
+    @abstractmethod
+    def hard_clip(self) -> float | None:
+        """The clip of the gradient once hard; None where it passes unchanged."""
 
     @abstractmethod
     def value(self, w_NK: Tensor, scale: Tensor, scheme: WeightScheme, hardness: Tensor) -> Tensor:
@@ -88,6 +135,10 @@ class Identity(Surrogate):
         """One; and lam * codes."""
         return torch.ones_like(hardness), hardness * float_codes(w_NK, scale, scheme)
 
+    @property
+    def hard_clip(self) -> None:
+        """Nothing is clipped."""
+
 
 @dataclass(frozen=True)
 class Clipped(Surrogate):
@@ -109,6 +160,11 @@ class Clipped(Surrogate):
         """Blend of one and the mask; and lam * codes."""
         inside = (w_NK.abs() <= self.clip * scale).to(w_NK.dtype)
         return 1 - hardness + hardness * inside, hardness * float_codes(w_NK, scale, scheme)
+
+    @property
+    def hard_clip(self) -> float:
+        """The clip of z."""
+        return self.clip
 
 
 @dataclass(frozen=True)
@@ -135,6 +191,11 @@ class Tanh(Surrogate):
         is_hard = hardness >= self.hard
         inside = (w_NK.abs() <= self.clip * scale).to(z.dtype)
         return torch.where(is_hard, inside, slope), torch.where(is_hard, float_codes(w_NK, scale, scheme), soft)
+
+    @property
+    def hard_clip(self) -> float:
+        """The clip of z."""
+        return self.clip
 
 
 SURROGATES: dict[str, type[Surrogate]] = {cls.name: cls for cls in (Identity, Clipped, Tanh)}
@@ -168,25 +229,35 @@ class _EffectiveWeight(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(latent, scale, hardness)
         ctx.surrogate, ctx.scheme, ctx.numel = surrogate, scheme, numel
-        return surrogate.value(latent, expand_scale(scale, *latent.shape), scheme, hardness)
+        return surrogate.effective(latent, scale, scheme, hardness, latent.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
-        grad = grad_outputs[0]
         latent, scale, hardness = ctx.saved_tensors
-        expanded = expand_scale(scale, *latent.shape)
-        by_latent, by_scale = ctx.surrogate.slopes(latent, expanded, ctx.scheme, hardness)
-        d_latent = grad * by_latent if ctx.needs_input_grad[0] else None
-        d_scale = None
-        if ctx.needs_input_grad[1]:
-            d_scale = _sum_to(grad * by_scale, scale.shape) / ctx.numel**0.5
+        wanted = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
+        surrogate: Surrogate = ctx.surrogate
+        d_latent, d_scale = surrogate.gradients(
+            grad_outputs[0], latent, scale, ctx.scheme, hardness, numel=ctx.numel, wanted=wanted
+        )
         return d_latent, d_scale, None, None, None, None
 
 
+def _in_blocks(latent_NK: Tensor, scale: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Yield (rows, latents of them, their scales broadcastable to those)."""
+    for rows in row_blocks(latent_NK, _BLOCK_WEIGHTS):
+        some = latent_NK[rows]
+        yield rows, some, expand_scale(scale if scale.shape == (1, 1) else scale[rows], *some.shape)
+
+
 def _sum_to(value_NK: Tensor, shape: torch.Size) -> Tensor:
+    """The sum of each row's groups; of everything, in float64, for one scale."""
     if shape == (1, 1):
-        return value_NK.sum().reshape(1, 1)
-    return value_NK.reshape(*shape, value_NK.shape[1] // shape[1]).sum(dim=-1)
+        return value_NK.sum(dtype=torch.float64).reshape(1, 1)
+    return value_NK.reshape(len(value_NK), shape[1], -1).sum(dim=-1)
+
+
+def _joined(sums: list[Tensor], shape: torch.Size) -> Tensor:
+    return torch.cat(sums).sum(dim=0, keepdim=True).float() if shape == (1, 1) else torch.cat(sums)
 
 
 def _soft_step(z: Tensor, scheme: WeightScheme, t: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,8 @@ Everything is computed in float32. Not done here: packing into bits (`formats`),
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -60,11 +62,20 @@ def quantize(w_NK: Tensor, scale: Tensor, scheme: WeightScheme) -> Tensor:
     """Codes, int8 [N, K]: {-1, +1} for binary, {-1, 0, +1} for ternary. `scale` is float32 as `absmean_scale` gives."""
     w_NK, scale = w_NK.detach(), divisor(scale.detach())
     codes = torch.empty(w_NK.shape, dtype=torch.int8, device=w_NK.device)
-    rows = max(1, _BLOCK_WEIGHTS // w_NK.shape[1])
-    for first in range(0, len(w_NK), rows):
-        some = slice(first, first + rows)
+    for some in row_blocks(w_NK, _BLOCK_WEIGHTS):
         codes[some] = _codes(w_NK[some].float(), scale[some] if len(scale) > 1 else scale, scheme)
     return codes
+
+
+def row_blocks(w_NK: Tensor, num_weights: int) -> Iterator[slice]:
+    """Yield slices of rows, at most `num_weights` in all, so that what is computed of them stays in a cache.
+
+    On other devices than the CPU all rows are one slice: there every operation costs a launch.
+    """
+    num_rows, num_columns = w_NK.shape
+    rows = max(1, num_weights // num_columns if w_NK.device.type == "cpu" else num_rows)
+    for first in range(0, num_rows, rows):
+        yield slice(first, first + rows)
 
 
 def _codes(w_NK: Tensor, scale: Tensor, scheme: WeightScheme) -> Tensor:

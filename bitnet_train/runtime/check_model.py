@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from bitnet_train.exporters.manifest import Manifest
 from bitnet_train.progress import track
 from bitnet_train.runtime.differences import difference, first_differing_module, output_hooks
-from bitnet_train.runtime.evaluate import perplexity
+from bitnet_train.runtime.evaluation.perplexity import perplexity
 from bitnet_train.runtime.prompts import Texts
 from bitnet_train.runtime.validation_report import Level
 

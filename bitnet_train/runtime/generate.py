@@ -20,7 +20,9 @@ from bitnet_train.errors import DataError
 from bitnet_train.runtime.generation import Generation, Sampling
 from bitnet_train.runtime.native.written import Written
 
-__all__ = ["Generation", "generate"]
+__all__ = ["Generation", "continue_ids", "generate"]
+
+_GREEDY = Sampling()
 
 
 class _Writing(StoppingCriteria):
@@ -76,11 +78,29 @@ def generate(
         When a setting is out of range.
     """
     sampling = Sampling(temperature, top_k, top_p, min_p, seed)
-    inputs = _encode(tokenizer, prompt, chat=chat).to(model.device)
+    inputs = _encode(tokenizer, prompt, chat=chat)
     written = Written(lambda ids: str(tokenizer.decode(list(ids), skip_special_tokens=True)), stop, stream)
     start = time.perf_counter()
+    token_ids = continue_ids(model, tokenizer, inputs[0].tolist(), written, max_new_tokens, sampling)
+    seconds = time.perf_counter() - start
+    return Generation(written.finish(), token_ids, inputs.shape[1], seconds)
+
+
+def continue_ids(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: Sequence[int],
+    written: Written,
+    max_new_tokens: int,
+    sampling: Sampling = _GREEDY,
+) -> list[int]:
+    """Continue token ids by up to `max_new_tokens`, handing each to `written`, which may stop it; return the new ids.
+
+    The text is in `written`; `finish` it. The random state of the caller is left as it was.
+    """
+    inputs = torch.tensor([list(prompt)], device=model.device)
     with torch.random.fork_rng(devices=[]), torch.inference_mode():
-        torch.manual_seed(seed)
+        torch.manual_seed(sampling.seed)
         write: Any = model.generate
         output = write(
             inputs,
@@ -90,8 +110,7 @@ def generate(
             stopping_criteria=StoppingCriteriaList([_Writing(written)]),
             **_options(sampling),
         )
-    seconds = time.perf_counter() - start
-    return Generation(written.finish(), output[0, inputs.shape[1] :].tolist(), inputs.shape[1], seconds)
+    return output[0, inputs.shape[1] :].tolist()
 
 
 def _options(sampling: Sampling) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 
-from bitnet_train.train.checkpoint import folder_name
+from bitnet_train.train.checkpoint import AtomicCheckpointIO, folder_name
 from bitnet_train.train.module import BitLightningModule
 from bitnet_train.train.signals import Interrupted, SignalWatcher
 
@@ -56,8 +56,14 @@ class Saving(Callback):
         if module.step == self.saved_step:
             return
         folder = self.directory / folder_name(module.step)
+        io = trainer.strategy.checkpoint_io
+        if isinstance(io, AtomicCheckpointIO):
+            io.protected = None if module.watch.is_calm else module.good_checkpoint
         trainer.save_checkpoint(folder)
         module.last_checkpoint, self.saved_step = folder, module.step
+        if module.watch.is_calm:
+            module.good_checkpoint = folder
+            module.layers.look(module.student)
 
 
 class Validating(Callback):

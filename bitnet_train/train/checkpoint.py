@@ -36,10 +36,14 @@ _CHUNK_BYTES = 1 << 20
 
 
 class AtomicCheckpointIO(CheckpointIO):
-    """Lightning's way to disk; `path` is the folder of one checkpoint. `keep_last` earlier-or-equal steps stay."""
+    """Lightning's way to disk; `path` is the folder of one checkpoint. `keep_last` earlier-or-equal steps stay.
+
+    `protected` is a further one that stays: the last good one while a run seems to diverge.
+    """
 
     def __init__(self, keep_last: int = 2) -> None:
         self.keep_last = keep_last
+        self.protected: Path | None = None
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Write `checkpoint` to the folder `path`, then remove the oldest ones.
@@ -82,7 +86,8 @@ class AtomicCheckpointIO(CheckpointIO):
         step = step_of(newest)
         earlier = [folder for folder in list_checkpoints(newest.parent) if step_of(folder) <= step]
         for folder in earlier[: -self.keep_last]:
-            self.remove_checkpoint(folder)
+            if folder != self.protected:
+                self.remove_checkpoint(folder)
         for leftover in newest.parent.glob(".tmp-step-*"):
             shutil.rmtree(leftover, ignore_errors=True)
 

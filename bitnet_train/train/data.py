@@ -89,6 +89,10 @@ class BitDataModule(LightningDataModule):
         picks = [list(range(i, min(i + self.batch_rows, len(rows)))) for i in range(0, len(rows), self.batch_rows)]
         return DataLoader(_Picks(rows, self.config.crop_padding), sampler=picks, batch_size=None) if picks else []
 
+    def some_training_rows(self, num_rows: int) -> Batch:
+        """Return a fixed random choice of at most `num_rows` training rows as one batch, as `validation_rows`."""
+        return collate(_subset(self._of("train"), num_rows), crop=True)
+
     def validation_rows(self) -> Batch:
         """Return all validation rows as one batch: input_ids, labels, attention_mask, each int64 [R, L]."""
         return collate(self._of("validation"))
@@ -113,6 +117,12 @@ class BitDataModule(LightningDataModule):
         """
         used = {f"{split}_rows": len(self._of(split)) for split in SPLITS}
         return {**self._facts, **used, "batch_rows": self.batch_rows, "seed": self.seed}
+
+    def first_batch(self) -> Batch:
+        """Return the rows of the first optimiser step, of all processes; the loader stays where it is."""
+        rows = self._of("train")
+        picked = StepBatchSampler(len(rows), self.batch_rows, self.seed).batch(0)
+        return collate(rows.select(picked), crop=self.config.crop_padding)
 
     def first_sample(self) -> list[tuple[str, bool]]:
         """Return the first row of the first batch, decoded, as runs of (text, is trained)."""

@@ -30,11 +30,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from bitnet_train.model.bit_layer import BitLayer
 from bitnet_train.model.bit_linear import BitLinear, clean_name
-from bitnet_train.model.lora_layers import LoraInside
 from bitnet_train.quant.activation import quantize_activation
 from bitnet_train.quant.weight import expand_scale
+from bitnet_train.train.layer_watch import quantised_layers
 from bitnet_train.train.module import BitLightningModule
 
 DEBUG_FILE = "debug.jsonl"
@@ -58,15 +57,6 @@ class LayerFigures:
     scale: list[float]
     activation: list[float]
     popcount: list[int]
-
-
-def quantised_layers(model: nn.Module) -> dict[str, BitLayer | LoraInside]:
-    """Return, by clean name, what answers `latent()` and `quantized()` for each 1-bit layer, adapter included."""
-    found: dict[str, BitLayer | LoraInside] = {}
-    for name, module in model.named_modules():
-        if isinstance(module, LoraInside | BitLayer):
-            found.setdefault(clean_name(name), module)  # a LoraInside comes before the BitLinear that it wraps
-    return found
 
 
 def popcount_histogram(codes_NK: Tensor) -> list[int]:

@@ -1,22 +1,38 @@
-"""From a micro-batch to its three token sums: both models forward, then `losses`, each term only where its weight asks.
+"""From a micro-batch to its token sums: both models forward, then `losses`, each term only where its weight asks.
 
 Pure functions; the module adds the loop over micro-batches, the divisor and the processes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bitnet_train.train import losses
+from bitnet_train.train.attention_relation import RelationTaps
+from bitnet_train.train.logit_loss import LOGIT_TERMS, Target, TeacherLogits, logit_loss
 from bitnet_train.train.losses import LossConfig
 
 Batch = dict[str, Tensor]
-TERMS = ("kl", "ce", "hidden")
+TERMS = losses.WEIGHTS
 MODEL_INPUTS = ("input_ids", "attention_mask", "position_ids")
+
+
+@dataclass(frozen=True)
+class TokenSums:
+    """Sums over the trained tokens of a micro-batch.
+
+    `logits` is the weighted sum of the terms over logits times the scale it was asked with, differentiable; `others`
+    holds the plain sums of the further terms that are on, differentiable; `plain` [5] every sum of `TERMS`, detached.
+    """
+
+    logits: Tensor
+    others: dict[str, Tensor]
+    plain: Tensor
 
 
 def micro_batches(rows: Batch, micro_rows: int) -> Iterator[Batch]:
@@ -25,36 +41,64 @@ def micro_batches(rows: Batch, micro_rows: int) -> Iterator[Batch]:
         yield {name: values[start : start + micro_rows] for name, values in rows.items()}
 
 
-def outputs(student: nn.Module, teacher: nn.Module | None, piece: Batch, loss: LossConfig) -> tuple[Any, Any]:
-    """Return the Hugging Face outputs of student and teacher; None for a teacher that no term needs."""
+def forward(model: nn.Module, piece: Batch, loss: LossConfig) -> Any:
+    """Return the Hugging Face outputs of a model for a micro-batch."""
     inputs = {name: piece[name] for name in MODEL_INPUTS if name in piece}
-    options = {"use_cache": False, "output_hidden_states": loss.hidden > 0}
-    with torch.no_grad():
-        told = teacher(**inputs, **options) if teacher is not None and loss.needs_teacher else None
-    return student(**inputs, **options), told
+    return model(**inputs, use_cache=False, output_hidden_states=loss.hidden > 0)
 
 
-def token_sums(student: Any, teacher: Any, labels_BL: Tensor, loss: LossConfig) -> dict[str, Tensor]:
-    """Return every term of `TERMS` as a scalar sum over trained tokens; a term of weight 0 is 0 and costs nothing."""
-    terms: dict[str, Tensor] = dict.fromkeys(TERMS, torch.zeros((), device=labels_BL.device))
-    if loss.kl > 0:
-        terms["kl"] = losses.kl(student.logits, teacher.logits, labels_BL, loss.temperature)
-    if loss.ce > 0:
-        terms["ce"] = losses.ce(student.logits, labels_BL)
-    if loss.hidden > 0:  # entry 0 of the states is the embedding, before any block
-        terms["hidden"] = losses.hidden(student.hidden_states[1:], teacher.hidden_states[1:], labels_BL)
-    return terms
+def token_sums(
+    student: Any,
+    teacher: Any,
+    piece: Batch,
+    loss: LossConfig,
+    scale: float = 1.0,
+    *,
+    target: Target | None = None,
+    taps: RelationTaps | None = None,
+) -> TokenSums:
+    """Return the sums of every term of `TERMS`; a term of weight 0 is 0 and costs nothing.
+
+    student, teacher: outputs of `forward`, None for a teacher that no term needs. target: what to compare logits with
+    in place of the teacher's own. taps: what heard both models' projections, for the attention term.
+    """
+    labels_BL, zero = piece["labels"], torch.zeros((), device=piece["labels"].device)
+    logits, over_logits, others = zero, torch.zeros(len(LOGIT_TERMS), device=zero.device), {}
+    if loss.uses_logits:
+        if target is None and teacher is not None:
+            target = TeacherLogits(teacher.logits.flatten(0, -2))
+        targets_BL = losses.next_labels(labels_BL)
+        logits, over_logits = logit_loss(student.logits, target, targets_BL, loss.logit_weights, scale)
+    if loss.hidden > 0:
+        assert teacher is not None
+        # entry 0 of the states is the embedding, before any block
+        others["hidden"] = losses.hidden(student.hidden_states[1:], teacher.hidden_states[1:], labels_BL)
+    if taps is not None:
+        others["attention"] = taps.divergence(losses.next_labels(labels_BL), piece.get("attention_mask"))
+    plain = [*over_logits, *(others.get(name, zero) for name in TERMS[len(LOGIT_TERMS) :])]
+    return TokenSums(logits, others, torch.stack([term.detach().double() for term in plain]))
 
 
-def weighted(terms: dict[str, Any], loss: LossConfig, balance: Any) -> Any:
-    """Return the weighted sum of the terms, tensors or numbers; `balance` scales the hidden term."""
-    return loss.kl * terms["kl"] + loss.ce * terms["ce"] + loss.hidden * balance * terms["hidden"]
+def total_loss(sums: TokenSums, loss: LossConfig, scale: float, balance: Mapping[str, Tensor]) -> Tensor:
+    """Return what to call `backward` on: `scale` times the weighted sum of all terms."""
+    total = sums.logits
+    for name, term in sums.others.items():
+        total = total + scale * getattr(loss, name) * balance[name] * term
+    return total
 
 
-def measure_balance(terms: dict[str, Tensor], loss: LossConfig, parameters: Sequence[Tensor]) -> Tensor:
-    """Compare the gradient norms of `hidden` and of the rest over `parameters`: the factor of `balance_factor`."""
-    others = weighted(terms | {"hidden": torch.zeros_like(terms["hidden"])}, loss, 0.0)
-    return losses.balance_factor(_gradient_norm(others, parameters), _gradient_norm(terms["hidden"], parameters))
+def weighted(means: Mapping[str, float], loss: LossConfig, balance: Mapping[str, Tensor]) -> float:
+    """Return the weighted sum of plain numbers, the figure that is shown as the loss."""
+    return sum(getattr(loss, name) * float(balance.get(name, 1.0)) * means[name] for name in TERMS)
+
+
+def measure_balance(sums: TokenSums, scale: float, parameters: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Compare gradient norms over `parameters`: per further term the factor of `losses.balance_factor`."""
+    of_logits = _gradient_norm(sums.logits, parameters)
+    return {
+        name: losses.balance_factor(of_logits, scale * _gradient_norm(term, parameters))
+        for name, term in sums.others.items()
+    }
 
 
 def _gradient_norm(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:

@@ -25,6 +25,7 @@ from bitnet_train.train.callbacks import Figures, Saving, Validating
 from bitnet_train.train.checkpoint import AtomicCheckpointIO, find_latest, list_checkpoints, read_manifest
 from bitnet_train.train.choice import choose
 from bitnet_train.train.diagnostics import Telemetry
+from bitnet_train.train.guard import DivergenceWatch
 from bitnet_train.train.module import BitLightningModule
 from bitnet_train.train.progress import ProgressShown
 from bitnet_train.train.signals import SignalWatcher
@@ -44,6 +45,8 @@ class FitConfig:
     save_every_steps: int = 100
     log_every_steps: int = 1
     keep_last: int = 2
+    divergence_nats: float | None = 3.0
+    divergence_steps: int = 20
     seed: int = 0
     resume: str = "never"
     accelerator: str = "auto"
@@ -56,10 +59,12 @@ class FitConfig:
 
     def __post_init__(self) -> None:
         choose(PRECISIONS, self.precision, "trainer.precision")
-        least = {"max_steps": 1, "validate_every_steps": 0, "save_every_steps": 1, "log_every_steps": 1, "keep_last": 1}
-        for key, smallest in least.items():
+        positive = ("max_steps", "save_every_steps", "log_every_steps", "keep_last", "divergence_steps")
+        for key, smallest in {**dict.fromkeys(positive, 1), "validate_every_steps": 0}.items():
             if getattr(self, key) < smallest:
                 raise ConfigError(f"`trainer.{key}={getattr(self, key)}` must be {smallest} or more.")
+        if self.divergence_nats is not None and not self.divergence_nats > 0:
+            raise ConfigError(f"`trainer.divergence_nats={self.divergence_nats}` must be above 0, or null = off.")
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,8 @@ def fit(
         torch.set_num_threads(config.num_threads)
     checkpoint = resume_from(config.resume, run_dir / "checkpoints")
     done = _steps_done(checkpoint, config)
-    module.last_checkpoint = checkpoint
+    module.last_checkpoint = module.good_checkpoint = checkpoint
+    module.watch = DivergenceWatch(config.divergence_nats, config.divergence_steps)
     with SignalWatcher() as watcher, _quiet_lightning():
         saving = Saving(run_dir / "checkpoints", config.save_every_steps, watcher)
         trainer = _trainer(config, run_dir, done, _callbacks(config, data, run_dir, saving, callbacks), loggers)

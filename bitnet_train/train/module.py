@@ -1,11 +1,11 @@
 """Distillation of the 1-bit student from the frozen model it came from, one optimiser step per loader batch.
 
 A batch of the loader holds all rows of one step that belong to this process, equally many on every process; they run
-in micro-batches of `micro_rows`. With kl, ce, hidden the sums of `losses` and M the trained tokens of the whole step on
-all processes, the gradient is that of
+in micro-batches of `micro_rows`. With the terms the sums of `losses`, each with its weight w and its balance b (1 for
+the terms over logits), and M the trained tokens of the whole step on all processes, the gradient is that of
 
 ```
-L = (sum over processes and micro-batches of  w_kl kl + w_ce ce + w_hidden balance hidden) / M
+L = (sum over processes and micro-batches of  sum over terms of  w b term) / M
 ```
 
 so it does not depend on how rows are split: averaging per micro-batch would weigh tokens of short rows more, the
@@ -29,13 +29,26 @@ from torch import Tensor, nn
 
 from bitnet_train.errors import ConfigError, DataError
 from bitnet_train.model.bit_linear import set_hardness
-from bitnet_train.train.distil import TERMS, Batch, measure_balance, micro_batches, outputs, token_sums, weighted
-from bitnet_train.train.guard import check_finite
+from bitnet_train.train.attention_relation import RelationTaps
+from bitnet_train.train.distil import (
+    TERMS,
+    Batch,
+    TokenSums,
+    forward,
+    measure_balance,
+    micro_batches,
+    token_sums,
+    total_loss,
+    weighted,
+)
+from bitnet_train.train.guard import DivergenceWatch, check_finite, is_finite
+from bitnet_train.train.layer_watch import LayerWatch, first_non_finite
 from bitnet_train.train.losses import LossConfig, ce, count_trained, kl
 from bitnet_train.train.optim import OptimConfig, build_optimizer
 from bitnet_train.train.resume import load_progress, save_progress
 from bitnet_train.train.rng import seed_step
 from bitnet_train.train.schedules import ScheduleConfig, hardness, lr_factor
+from bitnet_train.train.teacher_cache import TeacherCache
 
 MAX_NATS = 700.0  # exp(709) is the largest that a float64 holds
 
@@ -58,6 +71,7 @@ class BitLightningModule(LightningModule):
     """
 
     hidden_balance: Tensor
+    attention_balance: Tensor
 
     def __init__(
         self,
@@ -70,6 +84,7 @@ class BitLightningModule(LightningModule):
         optim: OptimConfig | None = None,
         schedule: ScheduleConfig | None = None,
         seed: int = 0,
+        teacher_cache: TeacherCache | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -82,13 +97,19 @@ class BitLightningModule(LightningModule):
             raise ConfigError(
                 "`loss.kl` and `loss.hidden` compare with a frozen model, but none was given. Use `loss.ce`."
             )
-        self.student = student
+        self.student, self.teacher_cache = student, teacher_cache
         self._teacher = (teacher,)  # a tuple hides it from nn.Module's registration
         self.register_buffer("hidden_balance", torch.ones(()))
+        self.register_buffer("attention_balance", torch.ones(()), persistent=self.loss.attention > 0)
+        self._taps = None
+        if self.loss.attention > 0 and teacher is not None:
+            self._taps = RelationTaps(student, teacher, self.loss.attention_layer)
         self.step, self.tokens, self.tokens_before = 0, 0, 0
         self.metrics: dict[str, float] = {}
         self.validation_metrics: dict[str, float] = {}
         self.last_checkpoint: Path | None = None
+        self.good_checkpoint: Path | None = None
+        self.watch, self.layers = DivergenceWatch(), LayerWatch(nn.Module())
         self._validation_sums: Tensor | None = None
 
     @property
@@ -103,6 +124,7 @@ class BitLightningModule(LightningModule):
     def on_fit_start(self) -> None:
         """Put the teacher beside the student."""
         self.student.train()
+        self.layers = LayerWatch(self.student)
         if self.teacher is not None:
             self.teacher.to(self.device).eval().requires_grad_(False)
 
@@ -119,14 +141,22 @@ class BitLightningModule(LightningModule):
             )
         sums = self._backward(batch, num_trained)
         means: dict[str, float] = dict(zip(TERMS, (sums / num_trained).tolist(), strict=True))
-        total = weighted(means, self.loss, float(self.hidden_balance))
+        total = weighted(means, self.loss, self._balances())
         grad_norm = float(self._clip())
-        check_finite(total, grad_norm, self.step, self.last_checkpoint)
+        where = "" if is_finite(total, grad_norm) else (first_non_finite(self.student) or "")
+        check_finite(total, grad_norm, self.step, self.good_checkpoint, where)
         self._optimizer_step()
         self.step += 1
         self.tokens += num_tokens
         figures = {"grad_norm": grad_norm, "tokens": float(self.tokens)}
         self.metrics = {"loss": total, **self._active(means), **scheduled, **figures}
+        self._watch(means, scheduled.get("hardness"))
+
+    def _watch(self, means: dict[str, float], hardness: float | None) -> None:
+        self.watch.observe(means, self._active(means), hardness)
+        if self.watch.rising:
+            is_last = self.watch.rising == self.watch.steps
+            self.watch.check(self.step, self.good_checkpoint, self.layers.describe(self.student) if is_last else "")
 
     def _apply_schedules(self) -> dict[str, float]:
         factor = lr_factor(self.step, self.max_steps, self.schedule)
@@ -134,9 +164,9 @@ class BitLightningModule(LightningModule):
             group["lr"] = group["peak_lr"] * factor
         level = hardness(self.step, self.max_steps, self.schedule)
         if level is None:
-            return {"lr": self.optim.lr * factor}
+            return {"lr": float(self.optim.lr) * factor}
         set_hardness(self.student, level)
-        return {"lr": self.optim.lr * factor, "hardness": level}
+        return {"lr": float(self.optim.lr) * factor, "hardness": level}
 
     def _count(self, batch: Batch) -> tuple[int, int]:
         """Return the trained and the unpadded tokens of the step, over all processes."""
@@ -145,18 +175,36 @@ class BitLightningModule(LightningModule):
         return trained, unpadded
 
     def _backward(self, rows: Batch, num_trained: int) -> Tensor:
-        """Accumulate the gradient of the whole step; return the token sums of all processes, [3]."""
+        """Accumulate the gradient of the whole step; return the token sums of all processes, [5]."""
         sums = torch.zeros(len(TERMS), device=self.device, dtype=torch.float64)
+        scale = self._world() / num_trained
         pieces = list(micro_batches(rows, self.micro_rows))
         for index, piece in enumerate(pieces):
-            terms = token_sums(*outputs(self.student, self.teacher, piece, self.loss), piece["labels"], self.loss)
+            made = self.token_sums(piece, scale)
             if index == 0 and self._balance_is_due():
-                self._balance(terms)
-            loss = weighted(terms, self.loss, self.hidden_balance) * (self._world() / num_trained)
+                self._balance(made, scale)
             with self._unsynced() if index < len(pieces) - 1 else nullcontext():
-                self.manual_backward(loss)
-            sums += torch.stack([term.detach().double() for term in terms.values()])
+                self.manual_backward(self.total_loss(made, scale))
+            sums += made.plain
         return self._sum_over_processes(sums)
+
+    def token_sums(self, piece: Batch, scale: float) -> TokenSums:
+        """Run both models over a micro-batch; the teacher only where no summary of its logits is kept."""
+        cache = self.teacher_cache
+        told = self._told(piece) if self.loss.needs_teacher and cache is None else None
+        target = cache.target(piece) if cache is not None else None
+        student = forward(self.student, piece, self.loss)
+        return token_sums(student, told, piece, self.loss, scale, target=target, taps=self._taps)
+
+    def total_loss(self, made: TokenSums, scale: float) -> Tensor:
+        """Return what to call `backward` on, with the balances measured so far."""
+        return total_loss(made, self.loss, scale, self._balances())
+
+    @torch.no_grad()
+    def _told(self, piece: Batch) -> Any:
+        """Return the outputs of the frozen model."""
+        assert self.teacher is not None
+        return forward(self.teacher, piece, self.loss)
 
     def _active(self, means: dict[str, float]) -> dict[str, float]:
         return {name: mean for name, mean in means.items() if getattr(self.loss, name) > 0}
@@ -170,16 +218,18 @@ class BitLightningModule(LightningModule):
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    # -- balance of the hidden term ----------------------------------------------------------------------------------
+    # -- balance of the terms that are not over logits ---------------------------------------------------------------
+
+    def _balances(self) -> dict[str, Tensor]:
+        return {"hidden": self.hidden_balance, "attention": self.attention_balance}
 
     def _balance_is_due(self) -> bool:
-        active = self.loss.hidden > 0 and self.loss.hidden_balance and self.loss.kl + self.loss.ce > 0
-        return active and self.step in (0, self.loss.balance_step)
+        return bool(self.loss.balanced) and self.step in (0, self.loss.balance_step)
 
-    def _balance(self, terms: dict[str, Tensor]) -> None:
-        """Measure both gradient norms over all that trains, on this micro-batch, and store the factor."""
-        factor = measure_balance(terms, self.loss, self._trainable())
-        self.hidden_balance.copy_(self._sum_over_processes(factor) / self._world())
+    def _balance(self, made: TokenSums, scale: float) -> None:
+        """Measure the gradient norms over all that trains, on this micro-batch, and store the factors."""
+        for name, factor in measure_balance(made, scale, self._trainable()).items():
+            self._balances()[name].copy_(self._sum_over_processes(factor) / self._world())
 
     # -- validation --------------------------------------------------------------------------------------------------
 
@@ -190,9 +240,11 @@ class BitLightningModule(LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add the cross-entropy, the KL divergence (T = 1) and the count of this batch's trained tokens."""
         for piece in micro_batches(self._own_rows(batch), self.micro_rows):
-            student, teacher = outputs(self.student, self.teacher, piece, self.loss)
-            divergence = kl(student.logits, teacher.logits, piece["labels"]) if teacher is not None else 0.0
-            sums = [float(ce(student.logits, piece["labels"])), float(divergence), count_trained(piece["labels"])]
+            student = forward(self.student, piece, self.loss)
+            divergence = 0.0
+            if self.loss.needs_teacher:
+                divergence = float(kl(student.logits, self._told(piece).logits, piece["labels"]))
+            sums = [float(ce(student.logits, piece["labels"])), divergence, count_trained(piece["labels"])]
             assert self._validation_sums is not None
             self._validation_sums += torch.tensor(sums, device=self.device, dtype=torch.float64)
 

@@ -12,12 +12,13 @@ Latents and scales never decay: a shrinking latent says nothing about the sign t
 
 An Adam step moves a latent by about its learning rate, and a warm-up with decay averages to about half the peak, so
 a latent travels at most ~`lr * steps / 2`. If that is far below mean|W|, almost no sign can flip and training only
-adjusts the rest (`reach`). Two to five times mean|W| worked in published runs.
+adjusts the rest (`reach`). Two to five times mean|W| worked in published runs. `lr=auto` turns the rule round: with
+c = `OptimConfig.reach`, lr = 2 c mean|W| / steps (`automatic_lr`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,7 @@ from bitnet_train.train.choice import choose
 
 OPTIMIZERS = {"adamw": torch.optim.AdamW}
 DECAYED = ("adapters", "dense")
+AUTO = "auto"
 GROUPS = ("latents", "scales", "adapters", "norms_bias", "dense")
 
 
@@ -36,7 +38,8 @@ class OptimConfig:
     """Settings of the optimiser. `clip_norm` is the largest global gradient norm; 0 switches clipping off."""
 
     name: str = "adamw"
-    lr: float = 3e-4
+    lr: float | str = 3e-4
+    reach: float = 3.0
     scale_lr_factor: float = 1.0
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.0
@@ -44,8 +47,9 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         choose(OPTIMIZERS, self.name, "optimizer.name")
-        for key in ("lr", "scale_lr_factor", "weight_decay", "clip_norm"):
-            if not 0.0 <= getattr(self, key) < float("inf"):
+        keys = ("scale_lr_factor", "weight_decay", "clip_norm", "reach", *(() if self.lr == AUTO else ("lr",)))
+        for key in keys:
+            if not 0.0 <= float(getattr(self, key)) < float("inf"):
                 raise ConfigError(f"`optimizer.{key}={getattr(self, key)}` must be a finite number, 0 or more.")
         if len(self.betas) != 2 or not all(0.0 <= beta < 1.0 for beta in self.betas):
             raise ConfigError(
@@ -73,15 +77,13 @@ def parameter_groups(student: nn.Module) -> dict[str, list[Tensor]]:
 
 def build_optimizer(student: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
     """Return the optimiser over `parameter_groups`; each group carries its peak rate as `peak_lr`."""
-    groups = []
+    groups, peak = [], _number(config.lr)
     for name, parameters in parameter_groups(student).items():
-        rate = config.lr * (config.scale_lr_factor if name == "scales" else 1.0)
+        rate = peak * (config.scale_lr_factor if name == "scales" else 1.0)
         decay = config.weight_decay if name in DECAYED else 0.0
         if parameters:
             groups.append({"params": parameters, "lr": rate, "peak_lr": rate, "weight_decay": decay, "name": name})
-    return choose(OPTIMIZERS, config.name, "optimizer.name")(
-        groups, lr=config.lr, betas=(config.betas[0], config.betas[1])
-    )
+    return choose(OPTIMIZERS, config.name, "optimizer.name")(groups, lr=peak, betas=(config.betas[0], config.betas[1]))
 
 
 @dataclass(frozen=True)
@@ -106,11 +108,43 @@ class Reach:
 
 def reach(student: nn.Module, config: OptimConfig, max_steps: int) -> Reach | None:
     """Measure the rule above over the latents that train; None where no latent trains (adapters, scales only)."""
+    magnitude = _mean_latent(student)
+    if magnitude is None:
+        return None
+    lr = _number(config.lr)
+    return Reach(lr, max_steps, lr * max_steps / 2, magnitude)
+
+
+def automatic_lr(student: nn.Module, config: OptimConfig, max_steps: int) -> OptimConfig:
+    """Return `config` with `lr=auto` replaced by the rate at which a latent travels `config.reach` times mean|W|.
+
+    Raises
+    ------
+    ConfigError
+        When no latent trains, so that there is no magnitude to go by.
+    """
+    if config.lr != AUTO:
+        return replace(config, lr=_number(config.lr))
+    magnitude = _mean_latent(student)
+    if magnitude is None:
+        raise ConfigError(
+            "`optimizer.lr=auto` follows the size of the latents, and none of them trains here. "
+            "Give a number, such as `optimizer.lr=3e-4`, or set `adapter.kind=none`."
+        )
+    return replace(config, lr=2 * config.reach * magnitude / max_steps)
+
+
+def _mean_latent(student: nn.Module) -> float | None:
     latents = parameter_groups(student)["latents"]
     if not latents:
         return None
     total = sum(float(w.detach().abs().sum(dtype=torch.float64)) for w in latents)
-    return Reach(config.lr, max_steps, config.lr * max_steps / 2, total / sum(w.numel() for w in latents))
+    return total / sum(w.numel() for w in latents)
+
+
+def _number(lr: float | str) -> float:
+    assert lr != AUTO, "`automatic_lr` comes first"
+    return float(lr)
 
 
 def _bit_parameters(student: nn.Module) -> list[tuple[Tensor, str]]:

@@ -19,6 +19,8 @@ NEEDS = {  # what a choice must be given besides
     ("data", "hub"): ["data.path=some/dataset"],
     ("adapter", "scales_only"): ["weight=binary_group128"],
     ("schedule", "tanh_cosine"): ["weight.estimator=tanh"],
+    ("init", "als"): ["weight=binary_group128"],
+    ("init", "error_feedback"): ["weight=binary_group128"],
 }
 
 
@@ -50,7 +52,9 @@ def test_a_recipe_header_says_what_it_needs_how_to_run_it_and_what_to_expect(nam
     lines = recipes()[name].read_text().splitlines()
     assert lines[0] == "# @package _global_"
     header = "\n".join(line for line in lines if line.startswith("#"))
-    for word in ("Needs", f"bitnet-train run {name}", f"recipes/results/{name}.json"):
+    verb = "train" if compose(name, ["data.path=data.jsonl"]).config.weight.input_scale else "run"
+    result = "ablation_tiny" if name.startswith("baselines/") else name
+    for word in ("Needs", f"bitnet-train {verb} {name}", f"recipes/results/{result}.json"):
         assert word in header
 
 

@@ -13,6 +13,7 @@ from bitnet_train.config.schema import Config
 from bitnet_train.config.suggest import known_keys
 from bitnet_train.exporters.tables import TABLE_FORMATS
 from bitnet_train.model.bit_lora import AdapterConfig, AdapterKind
+from bitnet_train.model.initialise import InitConfig, InitLatents, InitScales
 from bitnet_train.model.select import ROLES, Selection
 from bitnet_train.quant.scheme import (
     ActivationName,
@@ -23,6 +24,7 @@ from bitnet_train.quant.scheme import (
     WeightScheme,
 )
 from bitnet_train.quant.surrogate import SURROGATES
+from bitnet_train.train.blockwise import BlockLoss, BlockwiseConfig
 from bitnet_train.train.data_config import KINDS, SOURCES, DataConfig
 from bitnet_train.train.fit import PRECISIONS, FitConfig
 from bitnet_train.train.losses import LossConfig
@@ -34,15 +36,22 @@ from bitnet_train.train.tracking import TRACKERS, WANDB_MODES
 # section, the dataclass it feeds, keys of the section that something else reads, fields that a stage fills itself
 PAIRS: list[tuple[str, type[Any], set[str], set[str]]] = [
     ("model", Selection, {"source"}, set()),
-    ("weight", WeightScheme, {"estimator", "clip"}, set()),
+    ("weight", WeightScheme, {"estimator", "clip", "input_scale", "overrides"}, set()),
     ("activation", ActivationScheme, set(), set()),
     ("adapter", AdapterConfig, set(), set()),
+    ("init", InitConfig, set(), set()),
+    ("blockwise", BlockwiseConfig, set(), set()),
     ("data", DataConfig, set(), set()),
     ("data.self_corpus", SelfCorpusConfig, set(), set()),
     ("loss", LossConfig, set(), set()),
     ("schedule", ScheduleConfig, set(), set()),
     ("optimizer", OptimConfig, set(), set()),
-    ("trainer", FitConfig, {"batch_rows", "micro_rows"}, {"debug", "debug_every_steps", "quiet"}),
+    (
+        "trainer",
+        FitConfig,
+        {"batch_rows", "micro_rows", "max_tokens", "max_minutes"},
+        {"debug", "debug_every_steps", "quiet"},
+    ),
 ]
 CHOICES: dict[str, set[str]] = {
     "model.roles": set(ROLES),
@@ -52,6 +61,9 @@ CHOICES: dict[str, set[str]] = {
     "weight.estimator": set(SURROGATES),
     "activation.name": set(get_args(ActivationName)),
     "adapter.kind": set(get_args(AdapterKind)),
+    "init.scales": set(get_args(InitScales)),
+    "init.latents": set(get_args(InitLatents)),
+    "blockwise.loss": set(get_args(BlockLoss)),
     "data.source": set(SOURCES),
     "data.kind": set(KINDS),
     "schedule.lr": set(LR_SCHEDULES),
@@ -120,4 +132,4 @@ def test_every_number_has_a_range() -> None:
     numbers = {
         name for name, field in known_keys().items() if str(field.type).removesuffix(" | None") in ("int", "float")
     }
-    assert numbers - ranged == {"trainer.seed", "generate.seed", "data.self_corpus.seed"}
+    assert numbers - ranged == {"loss.attention_layer", "trainer.seed", "generate.seed", "data.self_corpus.seed"}

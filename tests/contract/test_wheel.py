@@ -26,7 +26,7 @@ def wheel_names(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     ("folder", "installed", "pattern"),
     [
         ("configs", "bitnet_train/configs", "**/*.yaml"),
-        ("recipes", "bitnet_train/recipes", "*.yaml"),
+        ("recipes", "bitnet_train/recipes", "**/*.yaml"),
         ("bitnet_train/assets", "bitnet_train/assets", "**/*.*"),
         ("bitnet_train", "bitnet_train", "**/*.py"),
     ],

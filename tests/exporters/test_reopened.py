@@ -66,14 +66,14 @@ def test_int8_tables_become_the_floats_they_stand_for(make_trained, tmp_path):
     assert model.get_output_embeddings().weight is table
 
 
-def test_layers_of_two_schemes_are_refused(make_trained, tmp_path):
+def test_layers_of_two_activations_are_refused(make_trained, tmp_path):
     export_packed(make_trained(), None, tmp_path / "packed")
     path = tmp_path / "packed" / "manifest.json"
     body = json.loads(path.read_text())
     del body["manifest_sha256"]
     body["layers"][0]["activation"] = "int4"
     path.write_text(seal(body))
-    with pytest.raises(FormatError, match="layers of several schemes"):
+    with pytest.raises(FormatError, match="layers with activations int4, int8"):
         reopen_packed(tmp_path / "packed")
 
 

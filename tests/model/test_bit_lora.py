@@ -208,3 +208,56 @@ def test_an_adapter_file_gives_the_same_model_again(tmp_path):
 def test_a_wrong_adapter_is_refused(build, error, message):
     with pytest.raises(error, match=message):
         build()
+
+
+GROUPED = WeightScheme(granularity="group", group_size=32, learnable_scale=True)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"latent_shrink": 0.01}, {"equal_latents": True}, {"latent_shrink": 0.01, "equal_latents": True}]
+)
+def test_moved_latents_keep_codes_scales_and_logits(settings: dict) -> None:
+    model, plain = converted_model("llama", GROUPED), converted_model("llama", GROUPED)
+    adapted = attach(model, AdapterConfig(rank=4, **settings))
+    for (name, codes, scale), (_, other, other_scale) in zip(
+        quantized_weights(adapted), quantized_weights(plain), strict=True
+    ):
+        assert torch.equal(codes, other), name
+        assert torch.equal(scale, other_scale), name
+    assert torch.equal(logits(adapted), logits(plain))
+
+
+def test_shrunk_latents_let_the_same_adapter_flip_more_signs() -> None:
+    flipped = []
+    for shrink in (1.0, 0.01):
+        model = attach(converted_model("llama", GROUPED), AdapterConfig(rank=4, latent_shrink=shrink))
+        before = [codes.clone() for _, codes, _ in quantized_weights(model)]
+        torch.manual_seed(0)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "lora_B" in name:
+                    parameter.normal_(std=1e-4)
+        flipped.append(sum(int((a != b).sum()) for a, (_, b, _) in zip(before, quantized_weights(model), strict=True)))
+    assert flipped[1] > 20 * flipped[0]
+
+
+def test_equal_latents_all_lie_one_scale_from_zero() -> None:
+    model = converted_model("llama", GROUPED)
+    attach(model, AdapterConfig(rank=4, equal_latents=True, latent_shrink=0.5))
+    for layer in bit_layers(model).values():
+        expected = 0.5 * layer.rounded_scale().repeat_interleave(32, dim=1)
+        assert torch.equal(layer.weight.abs(), expected)
+
+
+@pytest.mark.parametrize("weight", [WeightScheme(), WeightScheme("ternary", learnable_scale=True)])
+def test_latents_that_decide_a_scale_or_a_zero_are_not_moved(weight: WeightScheme) -> None:
+    with pytest.raises(ConversionError, match=r"`adapter\.latent_shrink`.*weight\.learnable_scale=true`"):
+        attach(converted_model("llama", weight), AdapterConfig(rank=4, latent_shrink=0.1))
+
+
+@pytest.mark.parametrize(
+    "settings", [{"latent_shrink": 0.0}, {"latent_shrink": 2.0}, {"latent_shrink": 0.5, "kind": "none"}]
+)
+def test_a_shrink_without_room_for_it_is_refused(settings: dict) -> None:
+    with pytest.raises(ConfigError, match=r"`adapter\.latent_shrink="):
+        AdapterConfig(**settings)

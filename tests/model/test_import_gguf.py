@@ -238,11 +238,12 @@ def test_a_1_bit_embedding_that_is_also_the_head_becomes_two_layers_with_its_cod
     assert torch.allclose(logits(without_activation_rounding(loaded.model)), logits(made.model), atol=1e-5)
 
 
-def test_types_of_different_blocks_meet_in_the_scheme_that_holds_both(tmp_path):
+def test_tensors_of_different_block_types_have_schemes_of_their_own(tmp_path):
     made = make(kinds=("Q1_0", "TQ2_0", "Q2_0"))
     loaded = load(made, tmp_path)
     assert_exact(loaded, made)
-    assert loaded.record.weight.describe() == "ternary per group 64"
+    found = {scheme.describe() for scheme in loaded.record.schemes.values()}
+    assert found == {"binary per group 128", "ternary per group 256", "ternary per group 64"}
 
 
 def test_ternary_types_without_a_zero_are_binary(tmp_path):

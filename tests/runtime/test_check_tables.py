@@ -23,7 +23,7 @@ from bitnet_train.model.load import load_pretrained
 from bitnet_train.quant.table import quantize_table
 from bitnet_train.runtime import check_tables
 from bitnet_train.runtime.check_tables import add_table_products, worst_case_inputs
-from bitnet_train.runtime.evaluate import perplexity
+from bitnet_train.runtime.evaluation.perplexity import perplexity
 from bitnet_train.runtime.load import load
 from bitnet_train.runtime.oracle import rounded_tables
 from bitnet_train.runtime.prompts import validation_texts

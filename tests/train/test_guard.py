@@ -6,11 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import LambdaCallback
 from tiny_run import run, tiny_module, trained_tensors
 
 from bitnet_train.errors import TrainingError
 from bitnet_train.train.checkpoint import AtomicCheckpointIO
-from bitnet_train.train.guard import check_finite
+from bitnet_train.train.guard import DivergenceWatch, check_finite
+from bitnet_train.train.layer_watch import LayerWatch, first_non_finite, quantised_layers
+from bitnet_train.train.losses import LossConfig
+from bitnet_train.train.schedules import ScheduleConfig
 
 NAN, INF = float("nan"), float("inf")
 
@@ -21,6 +25,81 @@ def test_a_number_that_is_none_names_the_step_and_the_last_checkpoint(loss: floa
         TrainingError, match=r"diverged at step 7.*Last good checkpoint: x/step-000004.*Lower `optimizer"
     ):
         check_finite(loss, norm, 7, Path("x/step-000004"))
+
+
+def watched(losses: list[float], hardness: list[float | None] | None = None, **options) -> DivergenceWatch:
+    watch = DivergenceWatch(**{"nats": 2.0, "steps": 3} | options)
+    for step, (loss, level) in enumerate(zip(losses, hardness or [None] * len(losses), strict=True), start=1):
+        watch.observe({"kl": loss}, {"kl": loss}, level)
+        watch.check(step, Path("x/step-000002"), "scales grew most in model.layers.1.mlp")
+    return watch
+
+
+def test_a_loss_that_stays_far_above_its_best_ends_the_run() -> None:
+    with pytest.raises(TrainingError) as caught:
+        watched([5.0, 1.0, 3.5, 3.5, 3.5])
+    said = str(caught.value)
+    assert "at step 5 the loss has been more than 2 nats above its best, 1.000, for 3 steps in a row" in said
+    assert "Scales grew most in model.layers.1.mlp." in said
+    assert "Last good checkpoint: x/step-000002." in said
+    assert "`trainer.divergence_nats=null`" in said
+
+
+@pytest.mark.parametrize(
+    ("losses", "hardness", "options"),
+    [
+        ([1.0, 9.0, 9.0, 1.0, 9.0, 9.0], None, {}),
+        ([1.0, 2.9, 2.9, 2.9, 2.9], None, {}),
+        ([1.0, 9.0, 9.0, 9.0, 9.0], None, {"nats": None}),
+        ([0.1, 4.0, 8.0, 9.0, 9.0], [0.3, 3.0, 30.0, 100.0, 100.0], {}),
+    ],
+    ids=["a spike", "noise", "switched off", "a quantiser that hardens"],
+)
+def test_what_is_no_divergence_goes_on(losses: list[float], hardness: list[float | None] | None, options: dict) -> None:
+    watched(losses, hardness, **options)
+
+
+def test_the_last_good_checkpoint_outlives_the_rise_that_ends_the_run(tmp_path: Path) -> None:
+    module = tiny_module(steps=12, lr=1e-9, loss=LossConfig(kl=0.0, ce=1.0))
+    module.schedule = ScheduleConfig()
+    spoil = LambdaCallback(on_train_batch_start=lambda trainer, m, batch, index: _spoil(m) if m.step == 5 else None)
+    options = {"save_every_steps": 1, "keep_last": 1, "divergence_nats": 1.0, "divergence_steps": 4}
+    with pytest.raises(TrainingError, match=r"for 4 steps in a row.*Scales grew most in .*step-000005"):
+        run(tmp_path, module, callbacks=[spoil], validate_every_steps=0, **options)
+    kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert kept == ["step-000005", "step-000008"]
+
+
+@torch.no_grad()
+def _spoil(module) -> None:
+    for name, parameter in module.student.named_parameters():
+        if "norm" in name:
+            parameter.mul_(1000.0)
+
+
+def test_the_layer_that_moved_most_is_named() -> None:
+    student = tiny_module().student
+    watch, layers = LayerWatch(student), quantised_layers(student)
+    names = list(layers)
+    with torch.no_grad():
+        layers[names[2]].base_layer.scale.mul_(7.0)
+        layers[names[4]].base_layer.weight.neg_()
+    said = watch.describe(student)
+    assert f"grew most in {names[2]}, to 7 times" in said
+    assert f"flipped most in {names[4]}, 100.0% of them" in said
+
+
+def test_the_first_weight_or_the_gradient_where_it_began_is_named() -> None:
+    student = tiny_module().student
+    assert first_non_finite(student) is None
+    parameters = {name: p for name, p in student.named_parameters() if p.requires_grad}
+    first, *_, last = parameters
+    for name in (first, last):
+        parameters[name].grad = torch.full_like(parameters[name], NAN)
+    assert last.removeprefix("base_model.model.") in (first_non_finite(student) or "")
+    with torch.no_grad():
+        parameters[first].fill_(INF)
+    assert f"the weight {first.removeprefix('base_model.model.')}" in (first_non_finite(student) or "")
 
 
 def test_finite_numbers_pass() -> None:
@@ -40,7 +119,9 @@ class Poison(Callback):
 
 def test_divergence_stops_before_the_optimiser_and_never_reaches_a_checkpoint(tmp_path: Path) -> None:
     module, poison = tiny_module(), Poison()
-    with pytest.raises(TrainingError, match=r"diverged at step 6: the loss is .*step-000004"):
+    with pytest.raises(
+        TrainingError, match=r"diverged at step 6: the loss is .*The weight .*norm.* is not finite.*step-000004"
+    ):
         run(tmp_path, module, callbacks=[poison])
     after = trained_tensors(module)
     assert all(torch.equal(after[name], tensor) for name, tensor in poison.poisoned.items())

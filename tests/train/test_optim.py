@@ -9,7 +9,7 @@ from bitnet_train.model.bit_lora import AdapterConfig, attach
 from bitnet_train.model.convert import convert
 from bitnet_train.model.select import Selection
 from bitnet_train.quant.scheme import WeightScheme
-from bitnet_train.train.optim import GROUPS, OptimConfig, build_optimizer, parameter_groups, reach
+from bitnet_train.train.optim import GROUPS, OptimConfig, automatic_lr, build_optimizer, parameter_groups, reach
 
 
 def full_student():
@@ -85,3 +85,12 @@ def test_the_rule_is_silent_where_no_latent_trains() -> None:
 def test_settings_that_make_no_sense_are_refused(options: dict, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         OptimConfig(**options)
+
+
+def test_an_automatic_rate_lets_latents_travel_the_reach_that_was_asked_for() -> None:
+    student = llama(0.0)
+    convert(student, weight=WeightScheme())
+    found = automatic_lr(student, OptimConfig(lr="auto", reach=2.5), 400)
+    distance = reach(student, found, 400)
+    assert distance.moved == pytest.approx(2.5 * distance.mean_weight)
+    assert automatic_lr(student, OptimConfig(lr=1e-3), 400).lr == 1e-3

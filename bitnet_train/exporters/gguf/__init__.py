@@ -1,6 +1,6 @@
 """One file for stock llama.cpp, `model.gguf`: the codes and scales that were trained, in blocks that it computes with.
 
-    block_type      which of ggml's 1-bit block types every packed layer fits
+    block_type      which of ggml's 1-bit block types the packed layers of each scheme fit
     tensors         every tensor of the file: name, shape, type, and the bytes when its turn comes
     metadata        what the architecture is told: sizes, norms, rotary positions (`rope`)
     limits          what llama.cpp takes for granted of an architecture, and this model must therefore be

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bitnet_train.exporters.card import fact_lines, scheme_lines
+from bitnet_train.exporters.gguf.block_type import Choice
 from bitnet_train.exporters.manifest import Manifest
 
 _CARD = """---
@@ -28,14 +29,14 @@ token at a time, so its logits differ by that rounding.
 {facts}"""
 
 
-def gguf_card(manifest: Manifest, facts: dict[str, Any], bits_per_weight: float) -> str:
+def gguf_card(manifest: Manifest, facts: dict[str, Any], choice: Choice) -> str:
     """Return the text of the card; `facts` are those of the export's record."""
     return _CARD.format(
         base_model=manifest.base_model,
-        type=str(facts["type"]).upper(),
+        type=" and ".join(name.upper() for name in choice.names),
         num_layers=len(manifest.layers),
-        bits=bits_per_weight,
-        why=facts["why"],
+        bits=round(choice.bits_per_weight, 4),
+        why=choice.why,
         schemes=scheme_lines(manifest.layers),
         notes="".join(f"- {note}\n" for note in facts["notes"]),
         facts=fact_lines({"recipe": manifest.recipe, **manifest.facts}),

@@ -58,12 +58,12 @@ def write(source: PackedSource, folder: Path, options: ExportOptions) -> dict[st
     draft = _draft(source, options)
 
     def add_metadata(writer: Any) -> None:
-        add_model(writer, draft.keys, source.manifest, draft.choice.kind)
+        add_model(writer, draft.keys, source.manifest, draft.choice)
         add_vocabulary(writer, draft.vocabulary)
 
     write_file(folder / MODEL_NAME, draft.keys.architecture.name, add_metadata, draft.tensors)
     facts = _facts(draft, options)
-    card = gguf_card(source.manifest, facts, draft.choice.kind.bits_per_weight)
+    card = gguf_card(source.manifest, facts, draft.choice)
     (folder / "README.md").write_text(card, encoding="utf-8")
     return facts
 
@@ -73,7 +73,7 @@ def _draft(source: PackedSource, options: ExportOptions) -> _Draft:
     require_supported(architecture, source.config)
     choice = choose_type(list(source.layers.values()), options.type)
     _require_half_scales(source)
-    tensors = plan_tensors(source, architecture, choice.kind, options)
+    tensors = plan_tensors(source, architecture, choice.kinds, options)
     embedding = next((tensor for tensor in tensors if tensor.name == _EMBEDDING), None)
     if embedding is None:
         raise FormatError(f"The packed folder has no token embedding, which {architecture.name} needs.")
@@ -119,7 +119,8 @@ def _facts(draft: _Draft, options: ExportOptions) -> dict[str, Any]:
             f"the context length is the {window} tokens of the sliding window, within which llama.cpp is exact"
         )
     return {
-        "type": draft.choice.kind.name,
+        "type": " + ".join(draft.choice.names),
+        "layers": dict(draft.choice.counts),
         "why": draft.choice.why,
         "rejected": draft.choice.rejected,
         "architecture": draft.keys.architecture.name,

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bitnet_train.exporters.gguf.block_type import Choice
 from bitnet_train.exporters.gguf.limits import first_of, head_size, rotated_share
 from bitnet_train.exporters.gguf.rope import Rope, add_rope
 from bitnet_train.exporters.manifest import Manifest
-from bitnet_train.formats.ggml import GgmlType
 from bitnet_train.model.gguf_architecture import GgufArchitecture
 
 if TYPE_CHECKING:
@@ -34,13 +34,14 @@ class ModelKeys:
     vocab_size: int
 
 
-def add_model(writer: GGUFWriter, keys: ModelKeys, manifest: Manifest, kind: GgmlType) -> None:
+def add_model(writer: GGUFWriter, keys: ModelKeys, manifest: Manifest, choice: Choice) -> None:
     """Write `general.*` and the keys of the architecture."""
     writer.add_type("model")
     writer.add_name(manifest.base_model)
-    writer.add_description(f"1-bit weights trained as {kind.name} blocks, written by bitnet-train")
+    blocks = " and ".join(choice.names)
+    writer.add_description(f"1-bit weights trained as {blocks} blocks, written by bitnet-train")
     writer.add_quantization_version(_QUANTIZATION_VERSION)
-    writer.add_file_type(kind.file_type)
+    writer.add_file_type(choice.main.file_type)
     _add_sizes(writer, keys)
     _add_norm(writer, keys)
     if keys.rope is not None:

@@ -1,6 +1,6 @@
 """Every tensor of the file, planned before a byte is written: names, shapes and types first, the bytes one by one.
 
-1-bit layer        blocks of the chosen type; rows in llama.cpp's order
+1-bit layer        blocks of the type chosen for it; rows in llama.cpp's order
 int8 table         Q8_0, the row's scale in each block; float32 where the row is no multiple of 32: both exact
 float matrix       as it is stored; embedding and head as `export.tables` says
 float vector       float32, which is what llama.cpp wants of norms and biases
@@ -9,7 +9,7 @@ tied head          left out: llama.cpp takes the embedding
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,14 +32,14 @@ _TABLES = ("token_embd.weight", "output.weight")
 
 
 def plan_tensors(
-    source: PackedSource, architecture: GgufArchitecture, kind: GgmlType, options: ExportOptions
+    source: PackedSource, architecture: GgufArchitecture, kinds: Mapping[str, GgmlType], options: ExportOptions
 ) -> list[FileTensor]:
-    """Return the tensors in the order of the file: embedding, blocks, the rest.
+    """Return the tensors in the order of the file: embedding, blocks, the rest; `kinds` has each 1-bit layer's type.
 
     Raises FormatError for a tensor that llama.cpp has no place for in this architecture, or one that cannot be written
     as `export.tables` says.
     """
-    plan = _Plan(source, architecture, kind, options)
+    plan = _Plan(source, architecture, kinds, options)
     return sorted(plan.tensors(), key=lambda tensor: _place_in_file(tensor.name))
 
 
@@ -47,7 +47,7 @@ def plan_tensors(
 class _Plan:
     source: PackedSource
     architecture: GgufArchitecture
-    kind: GgmlType
+    kinds: Mapping[str, GgmlType]
     options: ExportOptions
 
     def tensors(self) -> Iterator[FileTensor]:
@@ -63,18 +63,18 @@ class _Plan:
                 yield self.float(name)
 
     def layer(self, entry: LayerEntry) -> FileTensor:
-        name, shape = entry.name, (entry.num_outputs, entry.num_inputs)
-        num_bytes = entry.num_outputs * self.kind.row_bytes(entry.num_inputs)
+        name, shape, kind = entry.name, (entry.num_outputs, entry.num_inputs), self.kinds[entry.name]
+        num_bytes = entry.num_outputs * kind.row_bytes(entry.num_inputs)
 
         def make() -> np.ndarray:
             planes = self.reordered(name, self.source.planes(name).transpose(0, 1)).transpose(0, 1)
             scale = self.reordered(name, self.source.stored_scale(name).float())
             try:
-                return encode_planes(planes, entry.num_inputs, entry.scheme.name, scale, self.kind.name).numpy()
+                return encode_planes(planes, entry.num_inputs, entry.scheme.name, scale, kind.name).numpy()
             except FormatError as error:
                 raise FormatError(f"{name}: {error}") from error
 
-        return self.file_tensor(f"{name}.weight", shape, self.kind.id, num_bytes, make, of=name)
+        return self.file_tensor(f"{name}.weight", shape, kind.id, num_bytes, make, of=name)
 
     def bias(self, entry: LayerEntry | TableEntry) -> Iterator[FileTensor]:
         if entry.has_bias:

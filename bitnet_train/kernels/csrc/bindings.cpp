@@ -21,6 +21,7 @@ Activation activation_named(const std::string& name) {
 
 NB_MODULE(_core, m) {
   bitnet::bind_products(m);
+  bitnet::bind_fake_quantize(m);
   bitnet::bind_int8(m);
   bitnet::bind_model(m);
   bitnet::bind_float_ops(m);

@@ -13,6 +13,7 @@
 namespace bitnet {
 
 void bind_products(nanobind::module_& m);
+void bind_fake_quantize(nanobind::module_& m);
 void bind_int8(nanobind::module_& m);
 void bind_model(nanobind::module_& m);
 void bind_float_ops(nanobind::module_& m);

@@ -120,9 +120,13 @@ const Kernel& choose_kernel(const Spec& spec) {
   throw std::logic_error("the portable kernel refused a matrix");
 }
 
+std::string isa_in_use() {
+  return allowed_isas().front();
+}
+
 QuantizeToken quantizer() {
 #ifdef BITNET_X86
-  const std::string best = allowed_isas().front();
+  const std::string best = isa_in_use();
   if (best == "avx512") return quantize_token_avx512;
   if (best == "avx2") return quantize_token_avx2;
 #endif

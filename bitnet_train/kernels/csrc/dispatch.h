@@ -21,6 +21,8 @@ void prefer(const std::string& isa, const std::string& name);
 // The best kernel for a matrix; there always is one, because portable popcount accepts every spec.
 const Kernel& choose_kernel(const Spec& spec);
 
+std::string isa_in_use();  // the best instruction set of the preference
+
 using QuantizeToken = float (*)(const float* x, size_t inputs, Activation activation, int8_t* codes);
 QuantizeToken quantizer();  // of the best instruction set in use; all give the same bits
 

@@ -1,0 +1,66 @@
+// The element-wise half of a training step: float to scale * code and back, one pass over memory each.
+//
+//   weights      value[n,k] = scale * code(latent[n,k])                                float32, or rounded to bfloat16
+//   gradients    d_latent[n,k] = grad[n,k] * (|latent[n,k]| <= clip * scale ? 1 : 0)   float32
+//                sums[n,g] = sum over group g of grad[n,k] * code(latent[n,k])         in double over blocks of float
+//   tokens       codes and scale of `quantize_token.h`, value[t,k] = scale[t] * codes[t,k]
+//
+// The formulas are those of `quant/surrogate.py` (hard) and `quant/activation.py`, every operation rounded once, so the
+// results equal torch's bit for bit; only `sums` are taken in another order. A latent that is not finite gives a NaN.
+// bfloat16 is rounded to nearest even. Results do not depend on the number of threads.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "spec.h"
+
+namespace bitnet {
+
+// One type of two: `wide` [count] float32, or `narrow` [count] bfloat16; the other is nullptr.
+struct FloatsIn {
+  const float* wide = nullptr;
+  const uint16_t* narrow = nullptr;
+  FloatsIn from(size_t first) const { return {wide ? wide + first : nullptr, narrow ? narrow + first : nullptr}; }
+};
+struct FloatsOut {
+  float* wide = nullptr;
+  uint16_t* narrow = nullptr;
+  FloatsOut from(size_t first) const { return {wide ? wide + first : nullptr, narrow ? narrow + first : nullptr}; }
+};
+
+struct FakeQuantizeOps {
+  // value = scale * code for `count` latents under one scale.
+  void (*weights)(const float* latent, size_t count, float scale, WeightKind kind, FloatsOut value);
+  // Returns sum(grad * code). d_latent may be nullptr: then only the sum is wanted. clip < 0: nothing is clipped.
+  double (*gradients)(FloatsIn grad, const float* latent, size_t count, float scale, WeightKind kind, float clip,
+                      float* d_latent);
+  void (*widen)(const uint16_t* x, size_t count, float* out);
+  void (*tokens)(const int8_t* codes, size_t count, float scale, FloatsOut value);
+};
+
+const FakeQuantizeOps& fake_quantize_ops();  // of the best instruction set in use; all give the same codes and values
+
+struct LatentWeight {
+  const float* latent;  // [rows][inputs]
+  const float* scale;   // [rows][groups], or one value
+  size_t rows, inputs;
+  size_t groups;        // scales of a row
+  bool one_scale;       // of the whole weight; groups is 1
+  WeightKind kind;
+};
+
+void fake_quantize_weight(const LatentWeight& weight, FloatsOut value, size_t num_threads);
+
+// `sums` [rows][groups] and `d_latent` [rows][inputs] may each be nullptr.
+void weight_gradients(const LatentWeight& weight, FloatsIn grad, float clip, float* d_latent, float* sums,
+                      size_t num_threads);
+
+// Codes int8 [tokens][inputs], scale [tokens]; `value` with both pointers nullptr is left out.
+void fake_quantize_tokens(FloatsIn x, size_t tokens, size_t inputs, Activation activation, int8_t* codes, float* scale,
+                          FloatsOut value, size_t num_threads);
+
+void dequantize_tokens(const int8_t* codes, const float* scale, size_t tokens, size_t inputs, FloatsOut value,
+                       size_t num_threads);
+
+}  // namespace bitnet

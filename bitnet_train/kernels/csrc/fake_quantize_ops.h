@@ -1,0 +1,132 @@
+// The bodies of FakeQuantizeOps, compiled once for each instruction set: plain loops that the compiler vectorises.
+//
+// Everything goes through blocks of float32 that stay in the first-level cache, so that each loop has one width of
+// numbers. A block is summed in kLanes float32 sums, and blocks in double: exact order, whatever the instruction set.
+#pragma once
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "fake_quantize.h"
+
+namespace bitnet {
+namespace {
+
+constexpr size_t kBlock = 512;
+constexpr size_t kLanes = 16;
+constexpr float kSmallestScale = std::numeric_limits<float>::min();  // `SMALLEST_SCALE` of quant/weight.py
+
+inline void narrow_to_bfloat16(const float* __restrict x, size_t count, uint16_t* __restrict out) {
+  for (size_t i = 0; i < count; ++i) {
+    uint32_t bits;
+    std::memcpy(&bits, x + i, sizeof bits);
+    const uint32_t rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
+    out[i] = static_cast<uint16_t>((bits & 0x7FFFFFFFu) > 0x7F800000u ? 0x7FC0u : rounded);
+  }
+}
+
+inline void widen(const uint16_t* __restrict x, size_t count, float* __restrict out) {
+  for (size_t i = 0; i < count; ++i) {
+    const uint32_t bits = static_cast<uint32_t>(x[i]) << 16;
+    std::memcpy(out + i, &bits, sizeof bits);
+  }
+}
+
+inline float binary_code(float w) { return w >= 0 ? 1.0f : -1.0f; }
+
+// round half even, clamped to -1 .. 1: both borders round to 0. A NaN gives 0.
+inline float ternary_code(float w, float divisor) {
+  const float z = w / divisor;
+  return (z > 0.5f ? 1.0f : 0.0f) - (z < -0.5f ? 1.0f : 0.0f);
+}
+
+inline float divisor_of(float scale) { return scale < kSmallestScale ? kSmallestScale : scale; }
+
+// hard - (hard - w) * 0 is `hard`, but NaN for a latent that is not finite: torch.lerp at weight 1.
+inline void block_of_weights(const float* __restrict w, size_t count, float scale, WeightKind kind,
+                             float* __restrict out) {
+  if (kind == WeightKind::kBinary) {
+    for (size_t i = 0; i < count; ++i) {
+      const float hard = binary_code(w[i]) * scale;
+      out[i] = hard - (hard - w[i]) * 0.0f;
+    }
+  } else {
+    const float divisor = divisor_of(scale);
+    for (size_t i = 0; i < count; ++i) {
+      const float hard = ternary_code(w[i], divisor) * scale;
+      out[i] = hard - (hard - w[i]) * 0.0f;
+    }
+  }
+}
+
+void weights(const float* latent, size_t count, float scale, WeightKind kind, FloatsOut value) {
+  if (value.wide) return block_of_weights(latent, count, scale, kind, value.wide);
+  float block[kBlock];
+  for (size_t first = 0; first < count; first += kBlock) {
+    const size_t some = count - first < kBlock ? count - first : kBlock;
+    block_of_weights(latent + first, some, scale, kind, block);
+    narrow_to_bfloat16(block, some, value.narrow + first);
+  }
+}
+
+inline double sum_of(const float* __restrict x, size_t count) {
+  float sums[kLanes] = {};
+  size_t i = 0;
+  for (; i + kLanes <= count; i += kLanes)
+    for (size_t lane = 0; lane < kLanes; ++lane) sums[lane] += x[i + lane];
+  for (size_t lane = 0; i < count; ++i, ++lane) sums[lane] += x[i];
+  double sum = 0;
+  for (const float part : sums) sum += static_cast<double>(part);
+  return sum;
+}
+
+inline double block_sum(const float* __restrict grad, const float* __restrict w, size_t count, float scale,
+                        WeightKind kind) {
+  float products[kBlock];
+  if (kind == WeightKind::kBinary) {
+    for (size_t i = 0; i < count; ++i) products[i] = grad[i] * binary_code(w[i]);
+  } else {
+    const float divisor = divisor_of(scale);
+    for (size_t i = 0; i < count; ++i) products[i] = grad[i] * ternary_code(w[i], divisor);
+  }
+  return sum_of(products, count);
+}
+
+inline void block_of_gradients(const float* __restrict grad, const float* __restrict w, size_t count, float limit,
+                               float* __restrict out) {
+  for (size_t i = 0; i < count; ++i) out[i] = grad[i] * (std::fabs(w[i]) <= limit ? 1.0f : 0.0f);
+}
+
+double gradients(FloatsIn grad, const float* latent, size_t count, float scale, WeightKind kind, float clip,
+                 float* d_latent) {
+  float block[kBlock];
+  double sum = 0;
+  for (size_t first = 0; first < count; first += kBlock) {
+    const size_t some = count - first < kBlock ? count - first : kBlock;
+    const float* g = grad.wide ? grad.wide + first : block;
+    if (grad.narrow) widen(grad.narrow + first, some, block);
+    sum += block_sum(g, latent + first, some, scale, kind);
+    if (!d_latent) continue;
+    if (clip < 0)
+      std::memcpy(d_latent + first, g, some * sizeof(float));
+    else
+      block_of_gradients(g, latent + first, some, clip * scale, d_latent + first);
+  }
+  return sum;
+}
+
+void tokens(const int8_t* __restrict codes, size_t count, float scale, FloatsOut value) {
+  float block[kBlock];
+  for (size_t first = 0; first < count; first += kBlock) {
+    const size_t some = count - first < kBlock ? count - first : kBlock;
+    float* __restrict out = value.wide ? value.wide + first : block;
+    for (size_t i = 0; i < some; ++i) out[i] = static_cast<float>(codes[first + i]) * scale;
+    if (value.narrow) narrow_to_bfloat16(block, some, value.narrow + first);
+  }
+}
+
+constexpr FakeQuantizeOps kOps{weights, gradients, widen, tokens};
+
+}  // namespace
+}  // namespace bitnet

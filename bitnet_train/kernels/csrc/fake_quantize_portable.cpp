@@ -1,0 +1,9 @@
+#include "fake_quantize_ops.h"
+
+namespace bitnet {
+
+const FakeQuantizeOps& fake_quantize_ops_portable() {
+  return kOps;
+}
+
+}  // namespace bitnet

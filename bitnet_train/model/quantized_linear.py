@@ -1,0 +1,172 @@
+"""The training forward of a 1-bit linear layer as one step of autograd, lean in memory and in passes over it.
+
+    forward     x_q = Qa(x);  W_eff = f(latent, scale);  y = x_q W_eff^T + b
+    backward    dx = dy W_eff                        identity straight-through, arXiv 1308.3432
+                dW_eff = dy^T x_q                    and from it d_latent, d_scale by the surrogate
+                db = sum of dy over the tokens
+
+The matrix products run in the dtype of autocast, else of x. The results equal, bit for bit, those of the composition
+`linear(fake_quantize_activation(x), surrogate.weight(latent, scale, ...), b)`, which stays as the reference of the
+tests; only d_scale sums in another order. What is kept for the backward: int8 codes and a float32 scale a token instead
+of a float input, W_eff in the dtype of the product (where autocast would keep its copy of a float weight), and the
+latent where the surrogate reads it: the parameter itself.
+
+Layers that are given the same input (query, key, value; gate, up) share its codes: they are kept on the input tensor,
+until it changes or is gone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from bitnet_train.kernels.fake_quantize import (
+    dequantize_tokens,
+    effective_weight,
+    quantize_tokens,
+    weight_gradients,
+)
+from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
+from bitnet_train.quant.surrogate import Surrogate
+
+
+@dataclass(frozen=True)
+class Quantizers:
+    """How one layer quantises its weight and its input."""
+
+    weight: WeightScheme
+    activation: ActivationScheme
+    surrogate: Surrogate
+
+
+def quantized_linear(
+    x: Tensor, latent: Tensor, scale: Tensor, bias: Tensor | None, hardness: Tensor, quantizers: Quantizers
+) -> Tensor:
+    """y [.., N] in the dtype of the product, for x [.., K], latent float32 [N, K], scale float32 of scale_shape.
+
+    `bias` is float32 [N] or None, `hardness` a 0-dim float32 tensor. Differentiable once in x, latent, scale and bias.
+    """
+    dtype = _product_dtype(x)
+    tokens = _tokens(x, quantizers.activation, dtype)
+    result = _QuantizedLinear.apply(x, latent, scale, bias, hardness, quantizers, tokens)
+    assert isinstance(result, Tensor)
+    return result
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    """The quantised input: value [T, K] in the dtype of the product, codes int8 [T, K] and scale float32 [T, 1]."""
+
+    value: Tensor
+    codes: Tensor | None
+    scale: Tensor | None
+
+
+class _QuantizedLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        latent: Tensor,
+        scale: Tensor,
+        bias: Tensor | None,
+        hardness: Tensor,
+        quantizers: Quantizers,
+        tokens: _Tokens,
+    ) -> Tensor:
+        dtype = tokens.value.dtype
+        with torch.autocast(x.device.type, enabled=False):
+            weight = effective_weight(latent, scale, quantizers.weight, quantizers.surrogate, hardness, dtype)
+            y = F.linear(tokens.value, weight, None if bias is None else bias.to(dtype))
+        ctx.quantizers, ctx.x_shape, ctx.x_dtype = quantizers, x.shape, x.dtype
+        ctx.save_for_backward(weight, *_kept(ctx.needs_input_grad, latent, scale, hardness, quantizers, tokens))
+        return y.reshape(*x.shape[:-1], latent.shape[0])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        weight, latent, scale, hardness, *tokens = ctx.saved_tensors
+        by_x, by_latent, by_scale, by_bias, *_ = ctx.needs_input_grad
+        dy = grad_outputs[0].reshape(-1, weight.shape[0])
+        dx = d_latent = d_scale = db = None
+        with torch.autocast(dy.device.type, enabled=False):
+            if by_x:
+                dx = dy.mm(weight).to(ctx.x_dtype).reshape(ctx.x_shape)
+            if by_latent or by_scale:
+                dw = dy.t().mm(_value(tokens, ctx.x_dtype, weight.dtype))
+                d_latent, d_scale = _split(dw, latent, scale, hardness, ctx.quantizers, (by_latent, by_scale))
+            if by_bias:
+                db = dy.sum(dim=0).float()
+        return dx, d_latent, d_scale, db, None, None, None
+
+
+def _kept(
+    needs: tuple[bool, ...], latent: Tensor, scale: Tensor, hardness: Tensor, quantizers: Quantizers, tokens: _Tokens
+) -> tuple[Tensor | None, ...]:
+    """What the backward needs besides W_eff: (latent, scale, hardness, the value of the tokens or codes and scale)."""
+    by_latent, by_scale = needs[1], needs[2]
+    if not (by_latent or by_scale):
+        return None, None, None
+    quantised = (tokens.value,) if tokens.codes is None else (tokens.codes, tokens.scale)
+    if _passes_unchanged(quantizers.surrogate) and not by_scale:
+        return None, None, None, *quantised
+    return latent, scale, hardness, *quantised
+
+
+def _passes_unchanged(surrogate: Surrogate) -> bool:
+    """Whether d_latent = dW_eff at every hardness."""
+    return surrogate.name == "identity"
+
+
+def _split(
+    dw: Tensor,
+    latent: Tensor | None,
+    scale: Tensor | None,
+    hardness: Tensor | None,
+    quantizers: Quantizers,
+    wanted: tuple[bool, bool],
+) -> tuple[Tensor | None, Tensor | None]:
+    if latent is None or scale is None or hardness is None:
+        return dw.float(), None
+    return weight_gradients(dw, latent, scale, quantizers.weight, quantizers.surrogate, hardness, wanted)
+
+
+def _value(tokens: list[Tensor], x_dtype: torch.dtype, dtype: torch.dtype) -> Tensor:
+    if len(tokens) == 1:
+        return tokens[0]
+    codes, scale = tokens
+    return dequantize_tokens(codes, scale, x_dtype, dtype)
+
+
+def _product_dtype(x: Tensor) -> torch.dtype:
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+
+
+_SHARED = "_bitnet_train_tokens"
+
+
+@torch.no_grad()
+def _tokens(x: Tensor, activation: ActivationScheme, dtype: torch.dtype) -> _Tokens:
+    """The quantised rows of x, those kept on it if it has not changed since."""
+    if x.is_inference():
+        return _quantized(x, activation, dtype)
+    key = (x._version, activation.name, dtype)
+    kept_key, kept = getattr(x, _SHARED, (None, None))
+    if kept is None or kept_key != key:
+        kept = _quantized(x, activation, dtype)
+        setattr(x, _SHARED, (key, kept))
+    return kept
+
+
+def _quantized(x: Tensor, activation: ActivationScheme, dtype: torch.dtype) -> _Tokens:
+    rows = x.detach().reshape(-1, x.shape[-1])
+    if activation.name == "none":
+        return _Tokens(rows.to(dtype), None, None)
+    codes, scale, value = quantize_tokens(rows, activation, dtype)
+    return _Tokens(value, codes, scale)

@@ -1,0 +1,28 @@
+"""Write a report beside the facts that it shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from bitnet_train.errors import ConfigError
+from bitnet_train.report.evaluation import document
+from bitnet_train.report.html import render_html
+from bitnet_train.report.markdown import render_markdown
+
+
+def write_report(facts: dict[str, Any], folder: Path) -> dict[str, str]:
+    """Write report.md and report.html of an evaluation into `folder`; return their paths.
+
+    facts: what `bitnet-train evaluate` wrote, and `subject`, the name of what was evaluated. Raises ConfigError where
+    the folder cannot be written.
+    """
+    made = document(facts)
+    paths = {"markdown": folder / "report.md", "html": folder / "report.html"}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        paths["markdown"].write_text(render_markdown(made), encoding="utf-8")
+        paths["html"].write_text(render_html(made), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"`evaluate.report={folder}` cannot be written: {error.strerror}.") from error
+    return {name: str(path) for name, path in paths.items()}

@@ -1,0 +1,99 @@
+"""The stage `sensitivity`: which parts of a model suffer most from the recipe's scheme, measured without training.
+
+It ends with a word to paste: the `weight.overrides` that a few more megabytes would best be spent on, and what the
+untrained model measures with them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import Any
+
+from rich.console import Console
+
+from bitnet_train import assembly
+from bitnet_train.config import Config, build
+from bitnet_train.errors import ConfigError
+from bitnet_train.model.load import LoadedModel
+from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
+from bitnet_train.run_directory import RunDirectory
+from bitnet_train.runtime.sensitivity.reference import Fidelity
+from bitnet_train.runtime.sensitivity.scan import Scan, Scanner
+from bitnet_train.runtime.sensitivity.suggest import Suggestion, override_word, suggest
+from bitnet_train.runtime.sensitivity.tables import describe, sensitivity_tables
+
+Facts = dict[str, Any]
+
+
+def sensitivity(config: Config) -> Facts:
+    """Measure every family and block alone quantised and alone spared; suggest `weight.overrides` for a budget."""
+    assembly.prepare_process(config)
+    directory, console = assembly.open_run(config), Console(quiet=config.quiet)
+    original = assembly.load_original(config)
+    scanner = _scanner(config, original, directory)
+    console.print(f"Model: {original.description}")
+    scan = scanner.scan(layers=config.sensitivity.layers)
+    for table in sensitivity_tables(scan):
+        console.print(table)
+    console.print(f"Float: perplexity {scan.perplexity:.4g} over {scan.tokens:,} tokens.")
+    console.print(f"Everything as planned, {scan.planned_bytes / 1e6:.2f} MB: {describe(scan.everything)}.")
+    extra = _extra_bytes(config, scan)
+    chosen = suggest(scan.results, extra)
+    mixed, entries = _measured(config, original, scanner, chosen)
+    word = override_word(entries)
+    console.print(_advice(chosen, extra, mixed), highlight=False)
+    if chosen:
+        console.print(word, highlight=False, markup=False, soft_wrap=True)
+    return directory.write_facts(
+        "sensitivity",
+        {
+            "model": original.description,
+            "source": original.source,
+            **asdict(scan),
+            "results": [result.to_dict() for result in scan.results],
+            "suggestion": {
+                "budget_bytes": extra,
+                "extra_bytes": sum(choice.extra_bytes for choice in chosen),
+                "overrides": entries,
+                "word": word,
+                "everything": asdict(mixed) if mixed is not None else None,
+            },
+        },
+    )
+
+
+def _scanner(config: Config, original: LoadedModel, directory: RunDirectory) -> Scanner:
+    if original.record is not None:
+        raise ConfigError(
+            f"`model.source={config.model.source}` is 1-bit already, so there is nothing left to compare its layers "
+            "with. Give the float model that it was made from."
+        )
+    plan = assembly.plan_of(config, original)
+    small = replace(config, evaluate=replace(config.evaluate, max_tokens=config.sensitivity.max_tokens))
+    data = assembly.data_module(small, original, directory) if config.evaluate.text is None else None
+    rows = assembly.held_out_rows(small, original.tokenizer, data)
+    weight, activation = build(WeightScheme, config.weight), build(ActivationScheme, config.activation)
+    return Scanner(original.model, plan, weight, activation, rows)
+
+
+def _extra_bytes(config: Config, scan: Scan) -> float:
+    settings = config.sensitivity
+    return scan.planned_bytes * settings.extra_share if settings.extra_mb is None else settings.extra_mb * 1e6
+
+
+def _measured(
+    config: Config, original: LoadedModel, scanner: Scanner, chosen: list[Suggestion]
+) -> tuple[Fidelity | None, list[dict[str, Any]]]:
+    """The whole model with the suggestion, untrained, and the entries: the recipe's own first, for later ones win."""
+    entries = [*config.weight.overrides, *(choice.entry for choice in chosen)]
+    if not chosen:
+        return None, entries
+    changed = replace(config, weight=replace(config.weight, overrides=entries))
+    return scanner.measure(assembly.plan_of(changed, original).schemes), entries
+
+
+def _advice(chosen: list[Suggestion], extra: float, mixed: Fidelity | None) -> str:
+    if mixed is None:
+        return f"No part becomes better for {extra / 1e6:.2f} MB more. Allow more with `sensitivity.extra_mb`."
+    spent = sum(choice.extra_bytes for choice in chosen)
+    return f"For {spent / 1e6:.2f} of {extra / 1e6:.2f} MB more, {describe(mixed)}, untrained, with:"

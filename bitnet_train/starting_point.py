@@ -1,0 +1,160 @@
+"""What training starts from where it is more than copied weights: made once, kept in the run directory, found again.
+
+    equalise -> convert -> fit (`init`) -> reconstruct block by block (`blockwise`) -> start/, a converted model
+
+A resumed or merged run loads `start/` and puts its checkpoint over it, so both levels hold: checkpoints for training,
+finished blocks (in the cache) for what comes before. `facts/start.json` keeps the figures and a fingerprint of every
+setting that decided them; under other settings the start is made anew, unless checkpoints came from the old one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from bitnet_train.config import Config, build
+from bitnet_train.config.compose import to_dict
+from bitnet_train.errors import ConfigError, TrainingError
+from bitnet_train.model.converted import ConversionRecord, load_converted, save_converted
+from bitnet_train.model.equalise import equalise
+from bitnet_train.model.initialise import InitConfig, initialise
+from bitnet_train.model.load import LoadedModel
+from bitnet_train.model.plan import Plan
+from bitnet_train.run_directory import RunDirectory
+from bitnet_train.train.blockwise import BlockwiseConfig, reconstruct
+from bitnet_train.train.checkpoint import list_checkpoints
+from bitnet_train.train.data import BitDataModule
+from bitnet_train.train.schedules import ScheduleConfig
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What making the start cost: training tokens of `blockwise` and seconds of all of it; part of the run's budget."""
+
+    tokens: int = 0
+    seconds: float = 0.0
+
+
+Convert = Callable[[PreTrainedModel], ConversionRecord]
+_DECIDING = ("model", "weight", "activation", "init", "blockwise", "schedule", "data")
+
+
+def is_wanted(config: Config) -> bool:
+    """Whether training starts from more than copied weights."""
+    return build(InitConfig, config.init).needs_text or config.blockwise.enabled
+
+
+def spent_before(config: Config, directory: RunDirectory | None) -> Spent:
+    """Return what was spent before the first step of training end to end."""
+    facts = directory.facts("start") if directory is not None and is_wanted(config) else None
+    return Spent(facts["tokens"], facts["seconds"]) if facts is not None else Spent()
+
+
+def starting_point(
+    config: Config,
+    original: LoadedModel,
+    plan: Plan,
+    directory: RunDirectory,
+    data: BitDataModule | None,
+    convert: Convert,
+) -> tuple[PreTrainedModel, ConversionRecord]:
+    """Return the converted model that training starts from, loaded from `start/` or made with the rows of `data`.
+
+    `plan` is what `convert`, which converts a float model in place, will do. Raises TrainingError when there is no
+    start and no data to make it with, ConfigError when the source is 1-bit already, or checkpoints were trained from a
+    start under other settings.
+    """
+    if original.record is not None:
+        raise ConfigError(
+            f"`init` and `blockwise` start from float weights, and {original.source} is 1-bit already. "
+            "Choose `init=plain blockwise=off`."
+        )
+    fingerprint = _fingerprint(config)
+    found = (directory.facts("start") or {}).get("fingerprint") if directory.start.is_dir() else None
+    if found is not None and (found == fingerprint or data is None):
+        model, _, record = load_converted(directory.start)
+        return model, record
+    if data is None:
+        raise TrainingError(f"{directory.start} is not there. Run `bitnet-train train {directory.root}` first.")
+    if list_checkpoints(directory.checkpoints):
+        raise ConfigError(
+            f"the checkpoints of {directory.root} were trained from another start: `init`, `blockwise` or what they "
+            "depend on has changed since. Use the run's own configuration, or another `run.dir`."
+        )
+    return _make(config, original, plan, directory, data, convert, fingerprint)
+
+
+def _make(
+    config: Config,
+    original: LoadedModel,
+    plan: Plan,
+    directory: RunDirectory,
+    data: BitDataModule,
+    convert: Convert,
+    fingerprint: str,
+) -> tuple[PreTrainedModel, ConversionRecord]:
+    init, started = build(InitConfig, config.init), time.perf_counter()
+    model = deepcopy(original.model)
+    facts: dict[str, Any] = {"fingerprint": fingerprint}
+    if init.equalise:
+        facts["equalise"] = equalise(model, plan.schemes, *_rows(data, init.calibration_rows))
+    record = convert(model)
+    scratch = directory.cache / f"start-{fingerprint[:16]}"
+    if config.blockwise.enabled:
+        facts["blockwise"] = _reconstruct(config, model, original.model, data, scratch, init)
+    else:
+        facts["init"] = initialise(model, init, *_rows(data, init.calibration_rows))
+    facts |= {"seconds": time.perf_counter() - started, "tokens": facts.get("blockwise", {}).get("tokens", 0)}
+    shutil.rmtree(directory.start, ignore_errors=True)
+    save_converted(model, record, directory.start, original.tokenizer)
+    directory.write_facts("start", facts)
+    shutil.rmtree(scratch, ignore_errors=True)
+    return model, record
+
+
+def _reconstruct(
+    config: Config,
+    model: PreTrainedModel,
+    original: PreTrainedModel,
+    data: BitDataModule,
+    scratch: Any,
+    init: InitConfig,
+) -> dict[str, Any]:
+    settings = build(BlockwiseConfig, config.blockwise)
+    return reconstruct(
+        model,
+        original,
+        settings,
+        build(ScheduleConfig, config.schedule),
+        *_rows(data, settings.rows),
+        scratch,
+        init=init,
+        train_norms=config.adapter.train_norms,
+        bf16="bf16" in config.trainer.precision,
+        seed=config.trainer.seed,
+    )
+
+
+def _rows(data: BitDataModule, num_rows: int) -> tuple[Tensor, Tensor]:
+    batch = data.some_training_rows(num_rows)
+    return batch["input_ids"], batch["attention_mask"].bool()
+
+
+def _fingerprint(config: Config) -> str:
+    settings = to_dict(config)
+    decided: dict[str, Any] = {name: settings[name] for name in _DECIDING}
+    decided |= {
+        "norms": config.adapter.train_norms,
+        "seed": config.trainer.seed,
+        "arithmetic": config.trainer.precision,
+    }
+    return hashlib.sha256(json.dumps(decided, sort_keys=True, default=str).encode()).hexdigest()

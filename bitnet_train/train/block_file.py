@@ -1,0 +1,42 @@
+"""A reconstructed block on disk: its tensors as safetensors, its errors in the file's metadata, renamed when whole."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from bitnet_train.errors import TrainingError
+
+
+@dataclass(frozen=True)
+class BlockResult:
+    """Error of a block's output before and after, relative to the mean square of the full-precision output."""
+
+    before: float
+    after: float
+
+
+def save_block(block: nn.Module, result: BlockResult, file: Path) -> None:
+    """Write the tensors of a block and its result; whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft = file.with_suffix(".partial")
+    tensors = {name: tensor.contiguous() for name, tensor in block.state_dict().items()}
+    save_file(tensors, draft, metadata={"result": json.dumps(asdict(result))})
+    draft.replace(file)
+
+
+def load_block(block: nn.Module, file: Path) -> BlockResult | None:
+    """Load a saved block in place and return its result; None where there is no file. TrainingError if damaged."""
+    if not file.is_file():
+        return None
+    try:
+        with safe_open(file, framework="pt") as saved:
+            block.load_state_dict({name: saved.get_tensor(name) for name in saved.keys()})  # noqa: SIM118  no dictionary
+            return BlockResult(**json.loads((saved.metadata() or {})["result"]))
+    except (SafetensorError, OSError, RuntimeError, KeyError, ValueError) as error:
+        raise TrainingError(f"{file} is damaged: {error}. Remove it, and its block is trained again.") from error

@@ -1,0 +1,264 @@
+"""Block-wise reconstruction: train each decoder block alone to give what the full-precision block gives.
+
+    x'_0 = x_0 = embedding            t = F_b(x_b)                         F_b full precision, Q_b 1-bit
+    minimise over Q_b's latents, scales, norms    d(Q_b(x'_b), t)          AdamW, `steps` batches of `batch_rows` rows
+    then x_{b+1} = t,   x'_{b+1} = Q_b(x'_b)
+
+    mse         sum |y - t|^2 / sum |t|^2 over the batch's real tokens
+    token_mse   the same quotient token by token, then the mean: a few tokens of huge norm do not decide
+
+Inputs come from the 1-bit prefix, so a block also mends what earlier ones lost; `fp_inputs` is the share of rows that
+get the full-precision input x_b instead (BRECQ, arXiv 2102.05426; QDrop, 2203.05740 mixes inside the layer). Only one
+block of each model and the hidden states are in use at a time. A finished block is saved, so that an interrupted run
+goes on with the next one, to the same weights.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from bitnet_train.errors import ConfigError, TrainingError
+from bitnet_train.model.bit_layer import BitLayer
+from bitnet_train.model.bit_linear import set_hardness
+from bitnet_train.model.bit_lora import is_norm
+from bitnet_train.model.blocks import BlockCall, block_calls, decoder_blocks, embedded, run_block, training_forward
+from bitnet_train.model.initialise import InitConfig, fit_block, require_learnable
+from bitnet_train.progress import track
+from bitnet_train.train.block_file import BlockResult, load_block, save_block
+from bitnet_train.train.hidden_states import hidden_states
+from bitnet_train.train.schedules import ScheduleConfig, hardness, lr_factor
+
+BlockLoss = Literal["mse", "token_mse"]
+_REACH = 1.0  # where `lr` is null: a latent may travel this many mean magnitudes
+
+
+@dataclass(frozen=True)
+class BlockwiseConfig:
+    """How blocks are reconstructed."""
+
+    enabled: bool = False
+    steps: int = 100
+    """Optimiser steps per block."""
+    rows: int = 256
+    """Rows of training text."""
+    batch_rows: int = 8
+    lr: float | None = None
+    """Peak learning rate; None = what carries a latent over its mean magnitude, 2 mean|W| / steps."""
+    loss: BlockLoss = "mse"
+    fp_inputs: float = 0.0
+    """Share of the rows that a block reads from the full-precision model."""
+    memory_mb: int = 2048
+    """Hidden states beyond this many MB lie in a file of the run's cache."""
+
+    def __post_init__(self) -> None:
+        if self.loss not in get_args(BlockLoss):
+            raise ConfigError(f"`blockwise.loss={self.loss}` is unknown. Allowed: {', '.join(get_args(BlockLoss))}.")
+        for key in ("steps", "rows", "batch_rows"):
+            if getattr(self, key) < 1:
+                raise ConfigError(f"`blockwise.{key}={getattr(self, key)}` must be 1 or more.")
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Hidden states float32 [R, L, H] of the block at hand, and which tokens are real."""
+
+    student: Tensor
+    original: Tensor
+    target: Tensor
+    is_real: Tensor
+
+
+def reconstruct(
+    student: PreTrainedModel,
+    original: PreTrainedModel,
+    config: BlockwiseConfig,
+    schedule: ScheduleConfig,
+    token_ids: Tensor,
+    is_real: Tensor,
+    folder: Path,
+    *,
+    init: InitConfig | None = None,
+    train_norms: bool = True,
+    bf16: bool = False,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Train every block of `student` in turn, in place; return facts: errors by block, tokens, seconds.
+
+    token_ids int64 [R, L], right-padded, is_real bool [R, L]. `folder` keeps finished blocks and hidden states. With
+    `init`, each block is fitted (see `model.initialise`) just before it is trained.
+
+    Raises
+    ------
+    TrainingError
+        When a block's loss is not finite, or a saved block is damaged.
+    """
+    started = time.perf_counter()
+    init = init if init is not None and init.fits_layers else None
+    if init is not None:
+        require_learnable(student, init)
+    blocks, originals = decoder_blocks(student)[1], decoder_blocks(original)[1]
+    calls = block_calls(original, token_ids.shape[1])
+    student_calls = block_calls(student, token_ids.shape[1])
+    rows = _first_rows(student, original, token_ids, is_real, folder, config)
+    results: list[BlockResult] = []
+    for index in track(range(len(blocks)), "Reconstructing blocks", len(blocks)):
+        for part in _batches(len(token_ids), config.batch_rows):
+            with torch.no_grad():
+                rows.target[part] = run_block(originals[index], rows.original[part], calls[index])
+        block, call, file = blocks[index], student_calls[index], folder / f"block-{index:04d}.safetensors"
+        with training_forward(block):
+            result = load_block(block, file)
+            if result is None:
+                if init is not None:
+                    fit_block(
+                        block, call, init, rows.student[: init.calibration_rows], is_real[: init.calibration_rows]
+                    )
+                generator = torch.Generator().manual_seed(seed * 10_007 + index)
+                result = _train_block(block, call, rows, config, schedule, generator, train_norms, bf16, index)
+                save_block(block, result, file)
+            _advance(block, call, rows, config.batch_rows)
+        results.append(result)
+    return {
+        "blocks": [asdict(result) for result in results],
+        "tokens": config.steps * min(config.batch_rows, len(token_ids)) * token_ids.shape[1],
+        "text_tokens": int(is_real.sum()),
+        "seconds": time.perf_counter() - started,
+    }
+
+
+@torch.no_grad()
+def _first_rows(
+    student: PreTrainedModel,
+    original: PreTrainedModel,
+    token_ids: Tensor,
+    is_real: Tensor,
+    folder: Path,
+    config: BlockwiseConfig,
+) -> _Rows:
+    first = embedded(original, token_ids[:1])
+    shape = (len(token_ids), token_ids.shape[1], first.shape[-1])
+    each_bytes = config.memory_mb * 1_000_000 // 3
+    names = ("student", "original", "target")
+    made = {name: hidden_states(shape, folder / f"{name}.hidden", each_bytes) for name in names}
+    for part in _batches(len(token_ids), config.batch_rows):
+        made["original"][part] = embedded(original, token_ids[part])
+        made["student"][part] = embedded(student, token_ids[part])
+    return _Rows(**made, is_real=is_real)
+
+
+@torch.no_grad()
+def _advance(block: nn.Module, call: BlockCall, rows: _Rows, batch_rows: int) -> None:
+    """Turn the inputs of this block into those of the next."""
+    for part in _batches(len(rows.student), batch_rows):
+        rows.student[part] = run_block(block, rows.student[part], call)
+    rows.original.copy_(rows.target)
+
+
+def _train_block(
+    block: nn.Module,
+    call: BlockCall,
+    rows: _Rows,
+    config: BlockwiseConfig,
+    schedule: ScheduleConfig,
+    generator: torch.Generator,
+    train_norms: bool,
+    bf16: bool,
+    index: int,
+) -> BlockResult:
+    before = _error(block, call, rows, config)
+    optimizer = _optimizer(block, config, train_norms)
+    order = torch.empty(0, dtype=torch.int64)
+    for step in range(config.steps):
+        if len(order) < config.batch_rows:
+            order = torch.cat([order, torch.randperm(len(rows.student), generator=generator)])
+        picked, order = order[: config.batch_rows], order[config.batch_rows :]
+        _apply_schedules(block, optimizer, step, config, schedule)
+        loss = _step_loss(block, call, rows, picked, config, generator, bf16)
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"The loss of block {index} is {float(loss.detach())} at step {step} of {config.steps}: reconstruction "
+                "diverged. Lower `blockwise.lr`; finished blocks are kept."
+            )
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    for layer in _layers(block):
+        set_hardness([layer], layer.surrogate.hard)
+    block.requires_grad_(False)
+    return BlockResult(before, _error(block, call, rows, config))
+
+
+def _optimizer(block: nn.Module, config: BlockwiseConfig, train_norms: bool) -> torch.optim.Optimizer:
+    block.requires_grad_(False)
+    trained = [p for layer in _layers(block) for p in (layer.weight, layer.scale, layer.bias) if p is not None]
+    norms = [p for module in block.modules() if is_norm(module) for p in module.parameters(recurse=False)]
+    for parameter in (trained := trained + (norms if train_norms else [])):
+        parameter.requires_grad_(True)
+    rate = config.lr or _rate(block, config.steps)
+    return torch.optim.AdamW([{"params": trained, "peak_lr": rate}], lr=rate, betas=(0.9, 0.95), weight_decay=0.0)
+
+
+def _rate(block: nn.Module, steps: int) -> float:
+    weights = [layer.weight.detach() for layer in _layers(block)]
+    mean = sum(float(w.abs().sum()) for w in weights) / max(1, sum(w.numel() for w in weights))
+    return 2 * _REACH * mean / steps
+
+
+def _apply_schedules(
+    block: nn.Module, optimizer: torch.optim.Optimizer, step: int, config: BlockwiseConfig, schedule: ScheduleConfig
+) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak_lr"] * lr_factor(step, config.steps, schedule)
+    level = hardness(step, config.steps, schedule)
+    if level is not None:
+        set_hardness(_layers(block), level)
+
+
+def _step_loss(
+    block: nn.Module,
+    call: BlockCall,
+    rows: _Rows,
+    picked: Tensor,
+    config: BlockwiseConfig,
+    generator: torch.Generator,
+    bf16: bool,
+) -> Tensor:
+    x = rows.student[picked]
+    if config.fp_inputs > 0:
+        swapped = torch.rand(len(picked), generator=generator) < config.fp_inputs
+        x = torch.where(swapped[:, None, None], rows.original[picked], x)
+    with torch.autocast(x.device.type, dtype=torch.bfloat16) if bf16 else nullcontext():
+        y = run_block(block, x, call)
+    return block_loss(y.float(), rows.target[picked], rows.is_real[picked], config.loss)
+
+
+def block_loss(y: Tensor, target: Tensor, is_real: Tensor, kind: BlockLoss) -> Tensor:
+    """Return the relative squared error of `y` against `target`, float32 [R, L, H], over the real tokens [R, L]."""
+    lost = (y - target).square().sum(-1)[is_real]
+    size = target.square().sum(-1)[is_real]
+    tiny = torch.finfo(torch.float32).tiny
+    return lost.sum() / size.sum().clamp(min=tiny) if kind == "mse" else (lost / size.clamp(min=tiny)).mean()
+
+
+@torch.no_grad()
+def _error(block: nn.Module, call: BlockCall, rows: _Rows, config: BlockwiseConfig) -> float:
+    """The loss over some of the rows, in float32, with the quantiser as it stands."""
+    few = torch.arange(min(len(rows.student), 2 * config.batch_rows))
+    y = torch.cat([run_block(block, rows.student[few[part]], call) for part in _batches(len(few), config.batch_rows)])
+    return float(block_loss(y, rows.target[few], rows.is_real[few], config.loss))
+
+
+def _layers(block: nn.Module) -> list[BitLayer]:
+    return [module for module in block.modules() if isinstance(module, BitLayer)]
+
+
+def _batches(num_rows: int, batch_rows: int) -> list[slice]:
+    return [slice(first, first + batch_rows) for first in range(0, num_rows, batch_rows)]

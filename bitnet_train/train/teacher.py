@@ -1,0 +1,57 @@
+"""Whether a model can teach another: the same tokens by the same numbers, and the same shape where states are matched.
+
+A divergence between logits compares entry v of one model with entry v of the other. If the two vocabularies differ in a
+single token, the numbers still come out, and mean nothing: so they are compared before anything is trained.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from bitnet_train.errors import ConfigError
+from bitnet_train.train.losses import LossConfig
+
+
+def check_same_vocabulary(
+    student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase, student_name: str, teacher_name: str
+) -> None:
+    """Raise ConfigError naming both sizes and the first token that differs, unless every id means the same token."""
+    own, other = ({index: token for token, index in t.get_vocab().items()} for t in (student, teacher))
+    if own == other:
+        return
+    first = next(index for index in sorted(own.keys() | other.keys()) if own.get(index) != other.get(index))
+    raise ConfigError(
+        f"`teacher.source={teacher_name}` has another vocabulary than `model.source={student_name}`: {len(other):,} "
+        f"and {len(own):,} tokens, and token {first} is {_shown(other.get(first))} there and "
+        f"{_shown(own.get(first))} here. Logits are compared token by token: choose a teacher of the same model "
+        "family, or `teacher.source=null`."
+    )
+
+
+def check_comparable(student: PreTrainedModel, teacher: PreTrainedModel, loss: LossConfig) -> None:
+    """Raise ConfigError when logits or, for `loss.hidden`, hidden states differ in shape."""
+    own, other = (_sizes(model) for model in (student, teacher))
+    if own["vocab_size"] != other["vocab_size"]:
+        raise ConfigError(
+            f"`teacher.source` gives {other['vocab_size']:,} logits and the model {own['vocab_size']:,}. Choose a "
+            "teacher of the same model family, or `teacher.source=null`."
+        )
+    different = [name for name in ("hidden_size", "num_hidden_layers") if own[name] != other[name]]
+    if loss.hidden > 0 and different:
+        name = different[0]
+        raise ConfigError(
+            f"`loss.hidden={loss.hidden}` compares block by block, but the teacher's {name} is {other[name]} and the "
+            f"model's {own[name]}. Set `loss.hidden=0`."
+        )
+
+
+def _sizes(model: Any) -> dict[str, int]:
+    config = model.config.get_text_config()
+    vocabulary = int(model.get_output_embeddings().weight.shape[0])
+    return {"vocab_size": vocabulary, **{k: getattr(config, k) for k in ("hidden_size", "num_hidden_layers")}}
+
+
+def _shown(token: str | None) -> str:
+    return "missing" if token is None else f"`{token}`"

@@ -1,0 +1,44 @@
+"""The table of measured recipes: one row a result file that `results_table.py --keep` wrote."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+HEADER = (
+    "| recipe | what trains | tokens | time | ppl FP | ppl swapped | ppl trained | ratio | layers fp16 | layers packed "
+    "| decode | validation |\n|---|---|---|---|---|---|---|---|---|---|---|---|"
+)
+
+
+def recipe_table(results: Path, link_to: str) -> list[str]:
+    """Return the lines of the table; `link_to` leads from the page to the folder of recipes."""
+    found = (json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.rglob("*.json")))
+    summaries = [summary for summary in found if summary.get("stage") == "run"]
+    machines = sorted({f"{s['made_by']['cores']} cores, {s['made_by']['machine']}" for s in summaries})
+    note = f"Measured on {'; '.join(machines)}; held-out text of each recipe's own data." if summaries else ""
+    return [HEADER, *(_row(summary, link_to) for summary in summaries), "", note]
+
+
+def _row(summary: dict[str, Any], link_to: str) -> str:
+    train, perplexity, size = summary["train"], summary["perplexity"], summary["size"]
+    cells = [
+        f"[`{summary['recipe']}`]({link_to}{summary['recipe']}.yaml)",
+        "every latent" if summary["adapter"] == "none" else summary["adapter"],
+        f"{train['tokens']:,}",
+        f"{train['seconds'] / 60:.1f} min",
+        f"{perplexity['full_precision']:.2f}",
+        f"{perplexity['swapped']:,.1f}",
+        f"{perplexity['trained']:.2f}",
+        f"{perplexity['ratio']:.2f}",
+        _megabytes(size["fp16_bytes"]),
+        _megabytes(size["packed_bytes"] + size["scale_bytes"]),
+        f"{summary['decode_tokens_per_s']:.0f} tok/s",
+        summary["validation"],
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _megabytes(num_bytes: float) -> str:
+    return f"{num_bytes / 1e6:.2f} MB"

@@ -1,0 +1,169 @@
+"""One step of autograd against the composition that it replaces, bit for bit."""
+
+import copy
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from bitnet_train.model import quantized_linear as subject
+from bitnet_train.model.bit_linear import BitLinear
+from bitnet_train.quant.activation import fake_quantize_activation
+from bitnet_train.quant.scheme import ACTIVATION_SCHEMES, GRANULARITIES, WEIGHT_SCHEMES, ActivationScheme, WeightScheme
+from bitnet_train.quant.surrogate import SURROGATES, Clipped, Identity
+
+NUM_INPUTS, NUM_OUTPUTS = 96, 40
+WEIGHTS = [
+    WeightScheme(name, grain, 16, learnable)
+    for name, grain, learnable in itertools.product(WEIGHT_SCHEMES, GRANULARITIES, (True, False))
+]
+EPS = 2.0**-24
+
+
+def make(weight=None, activation="int8", surrogate=None, bias=True):
+    torch.manual_seed(0)
+    linear = nn.Linear(NUM_INPUTS, NUM_OUTPUTS, bias=bias)
+    layer = BitLinear.from_linear(
+        linear, weight or WeightScheme(), ActivationScheme(activation), surrogate or Identity()
+    )
+    return layer.train()
+
+
+def inputs(dtype=torch.float32):
+    return torch.randn(2, 33, NUM_INPUTS, generator=torch.Generator().manual_seed(1)).to(dtype)
+
+
+def composed(layer, x):
+    weight = layer.effective_weight()
+    x = fake_quantize_activation(x, layer.activation)
+    if torch.is_autocast_enabled("cpu"):
+        return F.linear(x, weight, layer.bias)
+    return F.linear(x, weight.to(x.dtype), None if layer.bias is None else layer.bias.to(x.dtype))
+
+
+def gradients(layer, function, x, autocast):
+    """(y, dx, dW, d_bias, d_scale), None where there is none."""
+    layer.zero_grad()
+    x = x.clone().requires_grad_(True)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        y = function(x)
+    upstream = torch.randn(y.shape, generator=torch.Generator().manual_seed(2))
+    y.backward(upstream.to(y.dtype))
+    grads = [None if p is None else p.grad for p in (layer.weight, layer.bias, layer.scale)]
+    return [y.detach(), x.grad, *(None if grad is None else grad.clone() for grad in grads)]
+
+
+def assert_equal(actual, expected):
+    *bits, scale = zip(actual, expected, strict=True)
+    for ours, theirs in bits:
+        assert (ours is None) == (theirs is None)
+        assert ours is None or (ours.dtype == theirs.dtype and torch.equal(ours, theirs))
+    if scale[1] is not None:
+        # Terms dW_eff * code / sqrt(numel), at most N K of them summed in two orders: each sum is off by at most
+        # N K eps sum |term|; dW_eff sums 66 products of |x_q| < 4.5 and |dy| < 4.5.
+        terms = NUM_OUTPUTS * NUM_INPUTS
+        bound = 2 * terms * EPS * terms**0.5 * 66 * 4.5**2
+        torch.testing.assert_close(scale[0], scale[1], rtol=0, atol=bound)
+        torch.testing.assert_close(scale[0], scale[1], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("autocast", [False, True], ids=["plain", "autocast"])
+@pytest.mark.parametrize("hard", [True, False], ids=["hard", "soft"])
+@pytest.mark.parametrize("name", SURROGATES)
+@pytest.mark.parametrize("weight", WEIGHTS)
+def test_value_and_gradients_are_those_of_the_composition(weight, name, hard, autocast):
+    layer = make(weight, surrogate=SURROGATES[name]())
+    if not hard:
+        layer.hardness.fill_(0.4)
+    actual = gradients(layer, layer, inputs(), autocast)
+    assert_equal(actual, gradients(layer, lambda x: composed(layer, x), inputs(), autocast))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("autocast", [False, True], ids=["plain", "autocast"])
+@pytest.mark.parametrize("activation", ACTIVATION_SCHEMES)
+def test_every_activation_and_input_dtype_gives_the_bits_of_the_composition(activation, autocast, bias, dtype):
+    layer = make(activation=activation, bias=bias)
+    actual = gradients(layer, layer, inputs(dtype), autocast)
+    assert_equal(actual, gradients(layer, lambda x: composed(layer, x), inputs(dtype), autocast))
+
+
+def test_several_steps_of_training_have_the_losses_of_the_composition():
+    def losses(forward_of):
+        layer, optimizer = make(surrogate=Clipped(1.0)), None
+        optimizer = torch.optim.AdamW(layer.parameters(), lr=0.01)
+        found = []
+        for _ in range(8):
+            for rows in inputs().split(1):
+                with torch.autocast("cpu", torch.bfloat16):
+                    loss = forward_of(layer)(rows).float().square().mean()
+                loss.backward()
+                found.append(float(loss.detach()))
+            optimizer.step()
+            optimizer.zero_grad()
+        return found
+
+    assert losses(lambda layer: layer) == losses(lambda layer: lambda x: composed(layer, x))
+
+
+def test_layers_with_the_same_input_share_its_codes_until_it_changes(monkeypatch):
+    calls = []
+    quantize = subject.quantize_tokens
+    monkeypatch.setattr(subject, "quantize_tokens", lambda *args: calls.append(args) or quantize(*args))
+    layer, other, x = make(), make(WeightScheme("ternary")), inputs()
+    first = layer(x)
+    other(x)
+    assert len(calls) == 1
+    x.mul_(-1)
+    assert not torch.equal(layer(x), first)
+    assert len(calls) == 2
+
+
+def test_layers_of_different_activations_do_not_share_codes():
+    x = inputs()
+    int8, int4 = make(), make(activation="int4")
+    int8(x)
+    assert torch.equal(int4(x), make(activation="int4")(inputs()))
+
+
+def test_no_float_input_and_no_second_weight_is_kept_for_the_backward():
+    layer, saved = make(WeightScheme(learnable_scale=True), surrogate=Clipped(1.0)), []
+    with (
+        torch.autograd.graph.saved_tensors_hooks(lambda tensor: saved.append(tensor) or tensor, lambda tensor: tensor),
+        torch.autocast("cpu", torch.bfloat16),
+    ):
+        layer(inputs().requires_grad_(True))
+    of_input = {tensor.dtype for tensor in saved if tensor.numel() == 66 * NUM_INPUTS}
+    of_weight = [tensor for tensor in saved if tensor.shape == layer.weight.shape]
+    assert of_input == {torch.int8}
+    assert [tensor.dtype for tensor in of_weight if tensor.data_ptr() != layer.weight.data_ptr()] == [torch.bfloat16]
+
+
+def test_a_frozen_layer_keeps_nothing_but_its_weight_and_still_passes_the_gradient_on():
+    layer, saved = make(bias=False).requires_grad_(False), []
+    x = inputs().requires_grad_(True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: saved.append(tensor) or tensor, lambda t: t):
+        y = layer(x)
+    y.sum().backward()
+    assert [tensor.shape for tensor in saved] == [layer.weight.shape]
+    assert bool(x.grad.abs().sum() > 0)
+
+
+def test_gradient_checkpointing_changes_nothing():
+    layer = make(WeightScheme(learnable_scale=True))
+    plain = gradients(layer, layer, inputs(), True)
+    again = gradients(layer, lambda x: checkpoint(layer, x, use_reentrant=False), inputs(), True)
+    assert all(torch.equal(one, other) for one, other in zip(plain, again, strict=True))
+
+
+def test_a_fixed_scale_follows_the_latents_after_a_step():
+    layer = make()
+    layer(inputs())
+    with torch.no_grad():
+        layer.weight.mul_(2)
+    assert torch.equal(layer(inputs()), copy.deepcopy(layer)(inputs()))
+    assert torch.equal(layer.rounded_scale(), layer.quantized()[1])

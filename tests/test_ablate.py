@@ -1,0 +1,192 @@
+"""The grid, its runner and its tables: `scripts/ablate.py` and what it is made of."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+GRIDS = sorted((ROOT / "recipes" / "ablations").glob("*.yaml"))
+SMALL = {
+    "recipe": "quickstart",
+    "steps": 2,
+    "common": ["data.context_tokens=64", "data.max_documents=8", "data.max_validation_rows=2"],
+    "base": ["weight=binary_row", "trainer.batch_rows=2", "trainer.micro_rows=2"],
+    "best": ["fine"],
+    "levers": {
+        "fine": {"what": "finer scales", "over": ["weight=binary_group128"]},
+        "fast": {"what": "faster scales", "over": ["optimizer.scale_lr_factor=10"], "needs": "fine"},
+        "half": {"what": "half the rows", "over": ["trainer.batch_rows=1", "trainer.micro_rows=1"], "steps_factor": 2},
+    },
+    "baselines": {
+        "onebit": {
+            "what": "rows x inputs",
+            "recipe": "baselines/onebit",
+            "over": ["trainer.batch_rows=2", "trainer.micro_rows=2"],
+        }
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def scripts() -> Any:
+    """Return a function that imports a script by its name."""
+    sys.path.insert(0, str(ROOT / "scripts"))
+    yield importlib.import_module
+    sys.path.remove(str(ROOT / "scripts"))
+
+
+@pytest.fixture
+def grid_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)  # a trial is a script that imports its neighbours
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(SMALL, sort_keys=False))
+    return path
+
+
+def test_a_grid_asks_for_every_lever_alone_added_and_left_out(scripts, grid_file: Path) -> None:
+    trials = {trial.name: trial for trial in scripts("ablation_grid").read_grid(grid_file).trials()}
+    around = ["best", "best - fine", "best + fast", "best + half"]
+    assert list(trials) == ["base", "base + fine", "base + fast", "base + half", *around, "baselines/onebit"]
+    common, base = tuple(SMALL["common"]), tuple(SMALL["base"])
+    assert trials["base + fine"].words == (*common, *base, "weight=binary_group128")
+    assert trials["best - fine"].words == trials["base"].words
+    assert trials["baselines/onebit"].words == (*common, *SMALL["baselines"]["onebit"]["over"])
+
+
+def test_a_lever_that_needs_another_is_compared_with_that_one(scripts, grid_file: Path) -> None:
+    trials = {trial.name: trial for trial in scripts("ablation_grid").read_grid(grid_file).trials()}
+    assert trials["base + fast"].words[-2:] == ("weight=binary_group128", "optimizer.scale_lr_factor=10")
+    assert {name: trial.against for name, trial in trials.items()} == {
+        "base": None,
+        "base + fine": "base",
+        "base + fast": "base + fine",
+        "base + half": "base",
+        "best": "base",
+        "best - fine": "best",
+        "best + fast": "best",
+        "best + half": "best",
+        "baselines/onebit": "best",
+    }
+
+
+def test_smaller_steps_are_more_steps_so_that_tokens_stay_equal(scripts, grid_file: Path) -> None:
+    trials = {trial.name: trial for trial in scripts("ablation_grid").read_grid(grid_file).trials(steps=10)}
+    assert (trials["base"].steps, trials["best + half"].steps) == (10, 20)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"lever": 1}, "unknown keys"),
+        ({"best": ["finest"]}, "`best` names"),
+        ({"levers": {"a": {"what": "", "over": [], "on": "b"}}, "best": []}, "lever `a` has unknown keys"),
+        ({"levers": {"a": {"what": "", "over": [], "needs": "b"}}, "best": []}, "need a lever that `levers` lacks"),
+    ],
+)
+def test_a_grid_that_cannot_be_meant_is_refused(scripts, tmp_path: Path, change: dict[str, Any], told: str) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text(yaml.safe_dump(SMALL | change))
+    with pytest.raises(SystemExit, match=told):
+        scripts("ablation_grid").read_grid(path)
+
+
+@pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
+def test_every_trial_of_a_bundled_grid_composes(scripts, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trials = list(scripts("ablation_grid").read_grid(path).trials())
+    assert scripts("ablate").runnable(trials)
+    broken = [line for line in capsys.readouterr().out.splitlines() if ": the same as " not in line]
+    assert broken == []
+
+
+def test_a_grid_keeps_a_row_a_trial_and_goes_on_where_it_stopped(scripts, grid_file: Path, tmp_path: Path) -> None:
+    ablate, out, text = scripts("ablate"), tmp_path / "rows.json", tmp_path / "other.txt"
+    text.write_text("The river is wide, and the boat is slow. " * 40)
+    words = [str(grid_file), "--seeds", "3", "--out", str(out), "--work", str(tmp_path / "work"), "--text", str(text)]
+    words += ["--window", "64", "--only", "base"]
+    assert ablate.main(words) == 0
+    (first,) = json.loads(out.read_text())["rows"]
+    assert (first["trial"], first["seed"], first["steps"], first["tokens"]) == ("base", 3, 2, 2 * 2 * 64)
+    for where in ("in_domain", "out_of_domain"):
+        figures = first[where]
+        assert figures["ratio"] == pytest.approx(figures["perplexity"] / figures["full_precision"])
+        assert figures["kl"] > 0
+        assert 0 <= figures["top1_agreement"] < 1
+    assert first["out_of_domain"]["text"] == "other.txt"
+    assert 0 < first["fit_seconds"] <= first["seconds"]
+    assert str(tmp_path) not in out.read_text()
+
+    assert ablate.main([*words, "onebit"]) == 0
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["trial"] for row in rows] == ["base", "baselines/onebit"]
+    assert rows[0] == first, "a finished trial is kept, not run again"
+    assert "error" not in rows[1]
+    changed = out.stat().st_mtime_ns
+    assert ablate.main([*words, "onebit"]) == 0
+    assert out.stat().st_mtime_ns == changed
+
+
+def test_a_failed_trial_keeps_its_reason_and_no_path_of_this_machine(
+    scripts, grid_file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ablate, out = scripts("ablate"), tmp_path / "rows.json"
+    words = [str(grid_file), "--only", "base", "--seeds", "0", "--out", str(out), "--work", str(tmp_path / "work")]
+    words += ["--set", f"model.source={tmp_path}/nothing.gguf"]
+    assert ablate.main(words) == 0
+    (row,) = json.loads(out.read_text())["rows"]
+    assert "ConversionError" in row["error"]
+    assert str(tmp_path) not in out.read_text()
+    assert "model.source=nothing.gguf" in row["overrides"]
+    wanted = {key: row[key] for key in row if key != "error"}
+    assert ablate.is_done(wanted, [row], retry=False)
+    assert not ablate.is_done(wanted, [row], retry=True)
+    assert not ablate.is_done({**wanted, "asked_steps": 3}, [row], retry=False)
+
+
+def row(trial: str, seed: int, perplexity: float, kind: str = "alone", against: str | None = "base") -> dict[str, Any]:
+    figures = {"perplexity": perplexity, "ratio": perplexity / 10, "kl": 0.5, "top1_agreement": 0.5}
+    who = {"trial": trial, "seed": seed, "kind": kind, "against": against, "what": "a lever", "recipe": "quickstart"}
+    cost = {"tokens": 1000, "seconds": 2.0, "cpu_seconds": 1.0, "peak_mb": 3.0}
+    made_by = {"cpu": "a CPU", "threads": 1}
+    return {**who, **cost, "in_domain": figures, "out_of_domain": None, "made_by": made_by}
+
+
+def table(scripts, tmp_path: Path, rows: list[dict[str, Any]], *kinds: str) -> list[str]:
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps({"rows": rows}))
+    return scripts("ablation_table").grid_table(path, kinds, "ablate")
+
+
+def test_a_table_gives_means_spreads_and_differences_seed_by_seed(scripts, tmp_path: Path) -> None:
+    rows = [row("base", 0, 20.0, "base", None), row("base", 1, 30.0, "base", None)]
+    rows += [row("base + good", 0, 18.0), row("base + good", 1, 27.3), row("base + bad", 0, 22.0)]
+    rows += [row("base + bad", 1, 33.3), row("base + nothing", 0, 20.2), row("base + nothing", 1, 29.7)]
+    lines = table(scripts, tmp_path, rows, "base", "alone")
+    cells = {line.split("**")[1]: [cell.strip() for cell in line.split("|")[2:]] for line in lines if "**" in line}
+    assert cells["base"][:3] == ["2.500 ± 0.707", "", ""]
+    assert cells["base + good"][1:3] == ["-9.5 ± 0.7 %", "helps"]
+    assert cells["base + bad"][1:3] == ["+10.5 ± 0.7 %", "hurts"]
+    assert cells["base + nothing"][1:3] == ["+0.0 ± 1.4 %", "no difference"]
+    assert lines[-1] == "Tokens trained on: 1,000. a CPU, 1 threads."
+
+
+def test_a_table_keeps_failures_and_says_how_to_measure_what_is_missing(scripts, tmp_path: Path) -> None:
+    failed = {key: value for key, value in row("base + odd", 0, 1.0).items() if key != "in_domain"} | {"error": "a | b"}
+    lines = table(scripts, tmp_path, [failed], "alone")
+    assert "failed: a / b" in lines[2]
+    assert lines[2].count("|") == lines[0].count("|")
+    assert table(scripts, tmp_path, [], "alone") == ["Not measured yet: `ablate`."]
+
+
+def test_the_pages_hold_what_the_result_files_say(scripts) -> None:
+    results_table = scripts("results_table")
+    for page in results_table.PAGES:
+        text = (ROOT / page).read_text()
+        assert results_table.written(page, text) == text, "run `python scripts/results_table.py`"
+        assert results_table.written(page, text.replace("<!-- /r", "x<!-- /r", 1)) == text

@@ -1,0 +1,144 @@
+"""`bitnet-train evaluate` on a real run: the bundled model, two steps of training, everything it can measure."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bitnet_train.__main__ import main
+
+ROOT = Path(__file__).parent.parent
+PROSE = "\n".join(
+    f"Paragraph {number} says that " + " ".join(f"word{number * 7 + at}" for at in range(80)) for number in range(8)
+)
+
+
+def small(run_dir: Path) -> list[str]:
+    return ["model.source=tiny", "debug=tiny", "logger=none", f"run.dir={run_dir}", "trainer.num_threads=1"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("finished") / "run"
+    assert main(["run", "quickstart", "--quiet", *small(run_dir)]) == 0
+    return run_dir
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("files")
+    (folder / "prose.txt").write_text(PROSE)
+    make = [sys.executable, str(ROOT / "scripts" / "make_choices.py")]
+    subprocess.run([*make, str(folder / "prose.txt"), str(folder / "next.jsonl")], check=True, timeout=60)
+    chats = [{"question_id": number, "turns": ["Hello", "And?"]} for number in range(3)]
+    (folder / "chat.jsonl").write_text("".join(json.dumps(row) + "\n" for row in chats))
+    return folder
+
+
+def evaluated(capsys: pytest.CaptureFixture[str], *words: str) -> dict:
+    assert main(["evaluate", *words, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_the_run_itself_was_evaluated_against_its_original_and_has_a_report(finished: Path) -> None:
+    facts = json.loads((finished / "facts" / "evaluate.json").read_text())
+    summary = json.loads((finished / "facts" / "run.json").read_text())
+    (held_out,) = facts["texts"]
+    assert held_out["held_out"]
+    assert held_out["student"]["nats"] == facts["nats"] == summary["perplexity"]["trained_nats"]
+    assert held_out["teacher"]["perplexity"] == pytest.approx(summary["perplexity"]["full_precision"], rel=1e-6)
+    assert held_out["kl"] > 0
+    assert facts["decode"]["tokens_per_s"] > 0
+    assert "quickstart" in (finished / "report.html").read_text()
+
+
+def test_texts_choices_and_prompts_are_measured_for_both_models(
+    finished: Path, files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    facts = evaluated(
+        capsys,
+        str(finished),
+        f"evaluate.texts=[{files / 'prose.txt'}]",
+        f"evaluate.choices=[{files / 'next.jsonl'}]",
+        f"evaluate.prompts=[{files / 'chat.jsonl'}]",
+        "evaluate.num_prompts=1",
+        "evaluate.prompt_new_tokens=4",
+        "evaluate.window_tokens=64",
+        "evaluate.window_overlap=false",
+    )
+    assert [text["name"] for text in facts["texts"]] == ["held-out", "prose"]
+    assert facts["texts"][1]["window_tokens"] == 64
+    assert facts["texts"][1]["student"]["tokens"] % 63 == 0, "without overlap a window of 64 predicts 63"
+    (choices,) = facts["choices"]
+    assert (choices["questions"], choices["chance"]) == (8, 0.25)
+    assert choices["teacher"] is not None
+    (prompts,) = facts["prompts"]
+    assert (prompts["kind"], len(prompts["turns"]), prompts["engines"]["student"]) == ("chat", 2, "native")
+    report = (finished / "report.md").read_text()
+    assert "Multiple choice: next" in report
+    assert "Paragraph" not in report, "texts to score are not shown"
+
+
+def test_an_artefact_alone_is_measured_without_its_original_and_says_why(
+    finished: Path, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alone = tmp_path / "alone"
+    (finished / "artefact").rename(alone)
+    try:
+        facts = evaluated(capsys, str(alone), f"evaluate.text={files / 'prose.txt'}", f"evaluate.report={tmp_path}")
+        compared = evaluated(capsys, str(alone), f"evaluate.texts=[{files / 'prose.txt'}]", "evaluate.against=tiny")
+        assert main(["evaluate", str(alone)]) == 2
+    finally:
+        alone.rename(finished / "artefact")
+    assert facts["texts"][0]["teacher"] is None
+    assert facts["perplexity"] == facts["texts"][0]["student"]["perplexity"]
+    assert "`evaluate.against=MODEL`" in facts["not_compared"]
+    assert (tmp_path / "report.html").is_file()
+    assert compared["texts"][0]["kl"] > 0
+    assert "nats" not in compared, "nothing of the run's own was held out"
+    assert "no held-out text" in capsys.readouterr().err
+
+
+def test_a_run_can_be_evaluated_without_its_original(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    facts = evaluated(capsys, str(finished), "evaluate.against=none")
+    assert facts["texts"][0]["teacher"] is None
+    assert facts["not_compared"] == "`evaluate.against=none`."
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("evaluate.text=/nowhere/a.txt", "evaluate.text=/nowhere/a.txt"),
+        ("evaluate.texts=[/nowhere/a.txt]", "evaluate.texts=/nowhere/a.txt"),
+        ("evaluate.choices=[/nowhere/a.jsonl]", "evaluate.choices=/nowhere/a.jsonl"),
+        ("evaluate.prompts=[/nowhere/a.jsonl]", "evaluate.prompts=/nowhere/a.jsonl"),
+        ("evaluate.window_tokens=4096", "evaluate.window_tokens=4096"),
+        ("evaluate.prompt_new_tokens=512", "evaluate.prompt_new_tokens=512"),
+    ],
+)
+def test_what_is_missing_or_does_not_fit_is_named(
+    word: str, expected: str, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(finished), word]) == 2
+    assert f"`{expected}`" in capsys.readouterr().err
+
+
+def test_a_model_with_another_vocabulary_is_refused(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import shutil
+
+    from bitnet_train.model.load import tiny_folder
+
+    other = shutil.copytree(tiny_folder(), tmp_path / "other")
+    tokens = json.loads((other / "tokenizer.json").read_text())
+    first, second = list(tokens["model"]["vocab"])[300:302]
+    vocab = tokens["model"]["vocab"]
+    vocab[first], vocab[second] = vocab[second], vocab[first]
+    (other / "tokenizer.json").write_text(json.dumps(tokens))
+    assert main(["evaluate", str(finished), f"evaluate.against={other}"]) == 2
+    assert "another vocabulary" in capsys.readouterr().err

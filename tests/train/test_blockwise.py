@@ -1,0 +1,187 @@
+"""Block-wise reconstruction: blocks come nearer to the original's, in order, resumably, and only they change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from transformers import LlamaForCausalLM
+
+from bitnet_train.errors import ConfigError, TrainingError
+from bitnet_train.model.bit_linear import bit_layers
+from bitnet_train.model.convert import convert
+from bitnet_train.model.initialise import InitConfig
+from bitnet_train.quant.scheme import WeightScheme
+from bitnet_train.quant.surrogate import Clipped, Tanh
+from bitnet_train.train import blockwise
+from bitnet_train.train.blockwise import BlockwiseConfig, block_loss, reconstruct
+from bitnet_train.train.hidden_states import hidden_states
+from bitnet_train.train.schedules import ScheduleConfig
+
+from .tiny_run import llama, rows
+
+BATCH = rows(0, num_rows=12)
+IDS, REAL = BATCH["input_ids"], BATCH["attention_mask"].bool()
+SHORT = BlockwiseConfig(enabled=True, steps=30, batch_rows=4, lr=5e-3)
+
+
+def student(surrogate=None) -> LlamaForCausalLM:
+    model = llama(dropout=0.0).eval()
+    convert(model, weight=WeightScheme(granularity="group", group_size=16, learnable_scale=True), surrogate=surrogate)
+    return model
+
+
+def rebuilt(folder: Path, config: BlockwiseConfig = SHORT, *, ids=IDS, real=REAL, surrogate=None, **further):
+    """Return a student after reconstruction, and the facts of it."""
+    model = student(surrogate or Clipped(clip=3.0))
+    schedule = further.pop("schedule", ScheduleConfig())
+    return model, reconstruct(model, llama(0.0).eval(), config, schedule, ids, real, folder, **further)
+
+
+def state(model) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def differing(one, other) -> set[str]:
+    return {name for name in one if not torch.equal(one[name], other[name])}
+
+
+@torch.no_grad()
+def distance(model) -> float:
+    ids = rows(99)["input_ids"]
+    ours = model.eval()(input_ids=ids, output_hidden_states=True).hidden_states[-1]
+    return float((ours - llama(0.0).eval()(input_ids=ids, output_hidden_states=True).hidden_states[-1]).square().sum())
+
+
+@pytest.mark.parametrize("loss", ["mse", "token_mse"])
+def test_every_block_and_the_whole_model_come_nearer_to_the_original(loss: str, tmp_path: Path) -> None:
+    model, facts = rebuilt(tmp_path, BlockwiseConfig(enabled=True, steps=40, batch_rows=4, lr=5e-3, loss=loss))
+    assert len(facts["blocks"]) == 2
+    assert all(block["after"] < 0.6 * block["before"] for block in facts["blocks"])
+    assert distance(model) < 0.6 * distance(student())
+
+
+def test_only_blocks_change_and_the_original_stays(tmp_path: Path) -> None:
+    original = llama(0.0).eval()
+    before = state(original)
+    model = student()
+    start = state(model)
+    reconstruct(model, original, SHORT, ScheduleConfig(), IDS, REAL, tmp_path)
+    assert differing(state(original), before) == set()
+    changed = differing(state(model), start)
+    assert changed
+    assert all(".layers." in name for name in changed)
+    assert any("layernorm" in name for name in changed)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_norms_stay_when_they_are_not_to_train(tmp_path: Path) -> None:
+    start = state(student())
+    model, _ = rebuilt(tmp_path, train_norms=False)
+    assert not any("norm" in name for name in differing(state(model), start))
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_gives_others(tmp_path: Path) -> None:
+    one, other, third = (state(rebuilt(tmp_path / str(i), seed=seed)[0]) for i, seed in enumerate((1, 1, 2)))
+    assert differing(one, other) == set()
+    assert differing(one, third) != set()
+
+
+def test_an_interrupted_run_goes_on_at_the_next_block_to_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, facts = rebuilt(tmp_path / "whole")
+    train_block, trained = blockwise._train_block, []
+
+    def dies_at_the_second(*args):
+        trained.append(args[-1])
+        if len(trained) == 2:
+            raise KeyboardInterrupt
+        return train_block(*args)
+
+    monkeypatch.setattr(blockwise, "_train_block", dies_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        rebuilt(tmp_path / "cut")
+    resumed, again = rebuilt(tmp_path / "cut")
+    assert trained == [0, 1, 1], "block 0 is not trained again"
+    assert differing(state(whole), state(resumed)) == set()
+    assert again["blocks"] == facts["blocks"]
+
+
+def test_a_damaged_block_is_named(tmp_path: Path) -> None:
+    rebuilt(tmp_path)
+    save_file({"other": torch.zeros(1)}, tmp_path / "block-0001.safetensors")
+    with pytest.raises(TrainingError, match=r"block-0001\.safetensors is damaged"):
+        rebuilt(tmp_path)
+
+
+def test_padding_does_not_count(tmp_path: Path) -> None:
+    real = torch.arange(12).expand(12, 12) < torch.arange(5, 17)[:, None]
+    made = [
+        state(rebuilt(tmp_path / str(filler), ids=torch.where(real, IDS, filler), real=real)[0]) for filler in (0, 7)
+    ]
+    assert differing(*made) == set()
+
+
+def test_hidden_states_in_a_file_give_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_memory, _ = rebuilt(tmp_path / "memory")
+    monkeypatch.setattr(blockwise, "hidden_states", lambda shape, file, _: hidden_states(shape, file, 0))
+    in_file, _ = rebuilt(tmp_path / "file")
+    assert (tmp_path / "file" / "student.hidden").stat().st_size == 12 * 12 * 32 * 4
+    assert differing(state(in_memory), state(in_file)) == set()
+
+
+def test_the_quantiser_hardens_within_a_block_and_is_left_hard(tmp_path: Path) -> None:
+    model, _ = rebuilt(tmp_path, surrogate=Tanh(clip=3.0), schedule=ScheduleConfig(hardness="tanh"))
+    assert {float(layer.hardness) for layer in bit_layers(model).values()} == {Tanh.hard}
+
+
+def test_blocks_are_fitted_just_before_they_are_trained(tmp_path: Path) -> None:
+    one_step = BlockwiseConfig(enabled=True, steps=1, batch_rows=4, lr=1e-9)
+    _, plain = rebuilt(tmp_path / "plain", one_step)
+    _, fitted = rebuilt(tmp_path / "fitted", one_step, init=InitConfig(latents="error_feedback"))
+    assert all(b["before"] < a["before"] for a, b in zip(plain["blocks"], fitted["blocks"], strict=True))
+
+
+def test_full_precision_inputs_change_what_later_blocks_learn(tmp_path: Path) -> None:
+    mixed = BlockwiseConfig(enabled=True, steps=30, batch_rows=4, lr=5e-3, fp_inputs=1.0)
+    _, ours = rebuilt(tmp_path / "ours")
+    _, theirs = rebuilt(tmp_path / "theirs", mixed)
+    assert theirs["blocks"][0]["before"] == ours["blocks"][0]["before"]
+    assert theirs["blocks"][1] != ours["blocks"][1]
+
+
+def test_a_loss_that_is_not_finite_names_block_step_and_key(tmp_path: Path) -> None:
+    model, original = student(), llama(0.0).eval()
+    with torch.no_grad():
+        model.model.layers[1].input_layernorm.weight.fill_(float("nan"))
+    with pytest.raises(TrainingError, match=r"loss of block 1 is nan at step 0 of 30.*`blockwise\.lr`"):
+        reconstruct(model, original, SHORT, ScheduleConfig(), IDS, REAL, tmp_path)
+    assert (tmp_path / "block-0000.safetensors").is_file()
+
+
+def test_tokens_are_counted(tmp_path: Path) -> None:
+    _, facts = rebuilt(tmp_path)
+    assert facts["tokens"] == 30 * 4 * 12
+    assert facts["text_tokens"] == 12 * 12
+
+
+def test_both_losses_are_0_for_equal_and_1_for_nothing_and_differ_for_one_huge_token() -> None:
+    target, real = torch.ones(1, 4, 8), torch.ones(1, 4, dtype=torch.bool)
+    for kind in ("mse", "token_mse"):
+        assert float(block_loss(target, target, real, kind)) == 0.0
+        assert float(block_loss(torch.zeros_like(target), target, real, kind)) == 1.0
+    target[0, 0] = 1000.0
+    given = target.clone()
+    given[0, 1:] = 0.0
+    assert float(block_loss(given, target, real, "mse")) < 1e-5
+    assert float(block_loss(given, target, real, "token_mse")) == 0.75
+
+
+@pytest.mark.parametrize("settings", [{"loss": "l1"}, {"steps": 0}, {"rows": 0}, {"batch_rows": 0}])
+def test_a_setting_out_of_bounds_is_named(settings: dict) -> None:
+    (key,) = settings
+    with pytest.raises(ConfigError, match=rf"`blockwise\.{key}="):
+        BlockwiseConfig(**settings)
