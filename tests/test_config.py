@@ -69,6 +69,8 @@ CONTRADICTIONS = [  # one for each row of RULES, in its order
     ("loss.kl", ["loss.kl=0"]),
     ("teacher.cache", ["teacher.cache=topk", "loss.hidden=1"]),
     ("optimizer.lr", ["optimizer.lr=auto", "adapter=lora_inside"]),
+    ("trainer.max_minutes", ["trainer.max_minutes=2", "trainer.devices=2"]),
+    ("blockwise.enabled", ["blockwise=on", "trainer.devices=2"]),
     ("trainer.max_tokens", ["trainer.max_tokens=1000", "trainer.max_minutes=2"]),
     ("data.path", ["data.source=hub"]),
     ("data.min_tokens", ["data.min_tokens=300"]),

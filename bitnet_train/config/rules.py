@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,15 @@ Range = tuple[tuple[str, ...], Callable[[Any], bool], str]
 Rule = tuple[str, Callable[[Config], bool], str]
 
 _INFINITY = float("inf")
+
+
+def _has_processes(config: Config) -> bool:
+    return config.trainer.devices > 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def _makes_a_start(config: Config) -> bool:
+    init = config.init
+    return config.blockwise.enabled or init.equalise or init.scales != "absmean" or init.latents != "copy"
 
 
 def _is_rate(value: Any) -> bool:
@@ -205,10 +215,7 @@ RULES: tuple[Rule, ...] = (
     ),
     (
         "weight.input_scale",
-        lambda c: (
-            c.weight.input_scale
-            and (c.init.equalise or c.init.scales != "absmean" or c.init.latents != "copy" or c.blockwise.enabled)
-        ),
+        lambda c: c.weight.input_scale and _makes_a_start(c),
         "starts from its own split of |W|. Choose `init=plain blockwise=off`.",
     ),
     (
@@ -229,6 +236,17 @@ RULES: tuple[Rule, ...] = (
         "optimizer.lr",
         lambda c: c.optimizer.lr == "auto" and c.adapter.kind != "none",
         "follows the size of the latents, which train with `adapter.kind=none` only. Give a number.",
+    ),
+    (
+        "trainer.max_minutes",
+        lambda c: c.trainer.max_minutes is not None and _has_processes(c),
+        "is timed by each process for itself, and they would disagree about the steps. Set `trainer.max_tokens`.",
+    ),
+    (
+        "blockwise.enabled",
+        lambda c: _has_processes(c) and _makes_a_start(c),
+        "or `init` makes the start of the run in one process, and this run has more. Train on one device, or choose "
+        "`init=plain blockwise=off`.",
     ),
     (
         "trainer.max_tokens",

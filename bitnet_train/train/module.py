@@ -47,7 +47,7 @@ from bitnet_train.train.losses import LossConfig, ce, count_trained, kl
 from bitnet_train.train.optim import OptimConfig, build_optimizer
 from bitnet_train.train.resume import load_progress, save_progress
 from bitnet_train.train.rng import seed_step
-from bitnet_train.train.schedules import ScheduleConfig, hardness, lr_factor
+from bitnet_train.train.schedules import ScheduleConfig, hardness, lr_factor, warmup_steps
 from bitnet_train.train.teacher_cache import TeacherCache
 
 MAX_NATS = 700.0  # exp(709) is the largest that a float64 holds
@@ -153,6 +153,8 @@ class BitLightningModule(LightningModule):
         self._watch(means, scheduled.get("hardness"))
 
     def _watch(self, means: dict[str, float], hardness: float | None) -> None:
+        if self.step <= warmup_steps(self.max_steps, self.schedule):
+            return  # a freshly swapped model starts near a uniform guess and is worse before it is better
         self.watch.observe(means, self._active(means), hardness)
         if self.watch.rising:
             is_last = self.watch.rising == self.watch.steps

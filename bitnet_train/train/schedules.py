@@ -92,11 +92,16 @@ HARDNESS_SCHEDULES: Mapping[str, Callable[[float, ScheduleConfig], float | None]
 )
 
 
+def warmup_steps(max_steps: int, config: ScheduleConfig) -> int:
+    """Return how many steps warm up."""
+    return round(config.warmup_fraction * max_steps)
+
+
 def lr_factor(step: int, max_steps: int, config: ScheduleConfig) -> float:
     """Return the factor on the peak learning rate for the optimiser step `step` in 0..max_steps-1, between 0 and 1."""
-    warmup_steps = round(config.warmup_fraction * max_steps)
-    warm = min(1.0, (step + 1) / max(1, warmup_steps))
-    progress = max(0, step - warmup_steps) / max(1, max_steps - warmup_steps)
+    warming = warmup_steps(max_steps, config)
+    warm = min(1.0, (step + 1) / max(1, warming))
+    progress = max(0, step - warming) / max(1, max_steps - warming)
     return warm * choose(LR_SCHEDULES, config.lr, "schedule.lr")(min(1.0, progress), config)
 
 
