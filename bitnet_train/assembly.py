@@ -25,11 +25,13 @@ from bitnet_train.model.bit_linear import set_training
 from bitnet_train.model.bit_lora import AdapterConfig, attach
 from bitnet_train.model.convert import Plan, convert, plan_conversion, plan_of_converted
 from bitnet_train.model.converted import ConversionRecord
-from bitnet_train.model.input_scale import add_input_scales, train_input_scales
+from bitnet_train.model.input_scale import add_input_scales
 from bitnet_train.model.load import LoadedModel, load_pretrained
 from bitnet_train.model.overrides import read_overrides
 from bitnet_train.model.plan import describe_schemes
 from bitnet_train.model.select import Selection
+from bitnet_train.model.sub_norm import add_sub_norms, calibrate
+from bitnet_train.model.training_only import train_own_parameters
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 from bitnet_train.quant.surrogate import SURROGATES
 from bitnet_train.run_directory import RunDirectory
@@ -124,8 +126,9 @@ def convert_model(config: Config, model: PreTrainedModel, given: ConversionRecor
     weight, activation = build(WeightScheme, config.weight), build(ActivationScheme, config.activation)
     surrogate, selection = build(SURROGATES[config.weight.estimator], config.weight), build(Selection, config.model)
     if given is not None:
-        if config.weight.input_scale:
-            raise ConfigError("`weight.input_scale=true` splits float weights, and these are 1-bit already. Drop it.")
+        for key in ("input_scale", "sub_norm"):
+            if getattr(config.weight, key):
+                raise ConfigError(f"`weight.{key}=true` changes float weights, and these are 1-bit already. Drop it.")
         set_training(model, activation, surrogate)
         return replace(given, activation=activation, surrogate=surrogate)
     overrides = read_overrides(config.weight.overrides, weight)
@@ -134,6 +137,8 @@ def convert_model(config: Config, model: PreTrainedModel, given: ConversionRecor
     )
     if config.weight.input_scale:
         add_input_scales(model)
+    if config.weight.sub_norm:
+        add_sub_norms(model, plan)
     return ConversionRecord.of_schemes(
         plan.schemes, weight, activation=activation, surrogate=surrogate, selection=selection
     )
@@ -169,10 +174,13 @@ def prepare_student(
     else:
         model = deepcopy(original.model)
         record = convert_model(config, model, original.record)
+    if config.weight.sub_norm and data is not None:
+        batch = data.some_training_rows(config.init.calibration_rows)
+        calibrate(model, original.model, batch["input_ids"], batch["attention_mask"].bool())
     torch.manual_seed(config.trainer.seed)
     attached = attach(model, build(AdapterConfig, config.adapter))
     if config.adapter.kind != "lora_outside":
-        train_input_scales(attached)
+        train_own_parameters(attached)
     return Student(attached, plan, record, original.tokenizer)
 
 

@@ -27,6 +27,7 @@ from bitnet_train.model.input_scale import INPUT_SCALE_REFUSAL
 from bitnet_train.model.load import LoadedModel
 from bitnet_train.model.lora_layers import OUTSIDE_MERGE_REFUSAL
 from bitnet_train.model.merge import merge as merge_model
+from bitnet_train.model.sub_norm import SUB_NORM_REFUSAL
 from bitnet_train.progress import track
 from bitnet_train.run_directory import RunDirectory, is_model, packed_folder
 from bitnet_train.run_length import settle
@@ -180,8 +181,9 @@ def run(config: Config) -> Facts:
     """Go the whole way: convert, train, merge, export, validate, evaluate, and compare with the original."""
     if config.adapter.kind == "lora_outside":
         raise ConfigError(f"`adapter.kind=lora_outside` cannot go the whole way. {OUTSIDE_MERGE_REFUSAL}")
-    if config.weight.input_scale:
-        raise ConfigError(f"`weight.input_scale=true` cannot go the whole way. {INPUT_SCALE_REFUSAL}")
+    for key, refusal in (("input_scale", INPUT_SCALE_REFUSAL), ("sub_norm", SUB_NORM_REFUSAL)):
+        if getattr(config.weight, key):
+            raise ConfigError(f"`weight.{key}=true` cannot go the whole way. {refusal}")
     directory, console = assembly.open_run(config), _console(config)
     config.path, config.export.force = str(directory.root), True
     facts: dict[str, Facts] = {}

@@ -44,7 +44,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("grid", nargs="?", type=Path, default=ROOT / "recipes" / "ablations" / "tiny.yaml")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="trials or levers; * matches anything")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, help="optimiser steps of a trial instead of the grid's")
+    parser.add_argument("--tokens", type=int, help="tokens of a trial instead of the grid's")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--set", nargs="+", default=[], metavar="WORD", help="words after all others, for every trial")
     parser.add_argument("--text", type=Path, help="out-of-domain text")
@@ -59,7 +59,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def chosen(grid: Grid, options: argparse.Namespace) -> list[Trial]:
     """Return the trials that the command line asks for, `--set` words included."""
-    trials = [replace(trial, words=(*trial.words, *options.set)) for trial in grid.trials(options.steps)]
+    trials = [replace(trial, words=(*trial.words, *options.set)) for trial in grid.trials(options.tokens)]
     if options.only is None:
         return trials
     found = [trial for trial in trials if _is_named(trial, options.only)]
@@ -74,7 +74,7 @@ def runnable(trials: list[Trial]) -> list[Trial]:
     seen: dict[str, str] = {}
     for trial in trials:
         try:
-            config = to_yaml(compose(trial.recipe, list(trial.words)).config) + str(trial.steps)
+            config = to_yaml(compose(trial.recipe, list(trial.words)).config) + str(trial.tokens)
         except ConfigError as error:
             print(f"left out: {trial.name}: {error}")
             continue
@@ -107,7 +107,11 @@ def described(trial: Trial, seed: int, options: argparse.Namespace) -> Row:
     """Return what identifies a row."""
     public = [_public(word) for word in trial.words]
     who = {"trial": trial.name, **{key: getattr(trial, key) for key in NOTES}}
-    asked = {"asked_steps": trial.steps, "text": options.text.name if options.text else None, "window": options.window}
+    asked = {
+        "asked_tokens": trial.tokens,
+        "text": options.text.name if options.text else None,
+        "window": options.window,
+    }
     return {**who, "recipe": trial.recipe, "overrides": public, "seed": seed, **asked}
 
 
@@ -122,7 +126,7 @@ def measure(trial: Trial, seed: int, options: argparse.Namespace) -> Row:
     folder = options.work / "trial"
     shutil.rmtree(folder, ignore_errors=True)
     directory = start_directory(folder, options.work / "cache")
-    length = [f"trainer.max_steps={trial.steps}", f"trainer.save_every_steps={trial.steps}"]
+    length = [f"trainer.max_tokens={trial.tokens}", "trainer.save_every_steps=1000000"]
     fixed = [*length, f"trainer.seed={seed}", f"trainer.num_threads={options.threads}", "logger=none"]
     text = str(options.text.resolve()) if options.text else None
     words = [*trial.words, *fixed]

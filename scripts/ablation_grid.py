@@ -1,18 +1,18 @@
 """A grid of named levers over a recipe, and the trials it asks for.
 
     recipe: quickstart          what every trial starts from
-    steps: 150                  optimiser steps of a trial
+    tokens: 100000              tokens of a trial, those of `blockwise` included
     common: [words]             words of every trial, baselines too: the same data, rows and precision for all
     base: [words]               what makes the recipe plain
     best: [levers]              levers that together are the best known so far
     levers:
-      NAME: {what: one line, over: [words], needs: LEVER, steps_factor: 1}
+      NAME: {what: one line, over: [words], needs: LEVER}
     baselines:
       NAME: {what: one line, recipe: baselines/NAME, over: [words]}
 
 A word is what the command line of `bitnet-train` takes, `key=value` or `group=choice`; of two for one key the later
-holds. A lever that needs another one names it with `needs`, and is compared with that. `steps_factor` is for a lever
-that makes a step smaller: twice the steps of half the rows are equal tokens.
+holds. A lever that needs another one names it with `needs`, and is compared with that. A lever that makes a step
+smaller gets more steps: tokens are what all trials have in common.
 
     trial               words                                        question
     base                common + base                                what the plain start gives
@@ -41,7 +41,6 @@ class Lever:
     what: str
     over: tuple[str, ...]
     needs: str | None = None
-    steps_factor: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Trial:
     what: str
     recipe: str
     words: tuple[str, ...]
-    steps: int
+    tokens: int
     lever: str | None = None
     against: str | None = None
 
@@ -64,44 +63,46 @@ class Grid:
 
     name: str
     recipe: str
-    steps: int
+    tokens: int
     common: tuple[str, ...] = ()
     base: tuple[str, ...] = ()
     best: tuple[str, ...] = ()
     levers: dict[str, Lever] = field(default_factory=dict)
     baselines: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def trials(self, steps: int | None = None) -> Iterator[Trial]:
-        """Yield every trial of the table above; `steps` replaces the grid's own number."""
-        steps = steps or self.steps
+    def trials(self, tokens: int | None = None) -> Iterator[Trial]:
+        """Yield every trial of the table above; `tokens` replaces the grid's own number."""
+        tokens = tokens or self.tokens
         if self.levers or self.base:
-            yield self._trial("base", "base", "the plain start", [], steps)
+            yield self._trial("base", "base", "the plain start", [], tokens)
         for lever in self.levers.values():
             needed = self._needed(lever, [])
             against = f"base + {lever.needs}" if needed else "base"
-            yield self._trial(f"base + {lever.name}", "alone", lever.what, [*needed, lever], steps, lever.name, against)
-        yield from self._around_best(steps)
+            yield self._trial(
+                f"base + {lever.name}", "alone", lever.what, [*needed, lever], tokens, lever.name, against
+            )
+        yield from self._around_best(tokens)
         for name, baseline in self.baselines.items():
             words = (*self.common, *baseline.get("over", ()))
             recipe, what = baseline["recipe"], baseline["what"]
             yield Trial(
-                f"baselines/{name}", "baseline", what, recipe, words, steps, name, "best" if self.best else "base"
+                f"baselines/{name}", "baseline", what, recipe, words, tokens, name, "best" if self.best else "base"
             )
 
-    def _around_best(self, steps: int) -> Iterator[Trial]:
+    def _around_best(self, tokens: int) -> Iterator[Trial]:
         best = [self.levers[name] for name in self.best]
         if not best:
             return
-        yield self._trial("best", "best", ", ".join(self.best), best, steps, against="base")
+        yield self._trial("best", "best", ", ".join(self.best), best, tokens, against="base")
         for lever in self.levers.values():
             if lever in best:
                 rest = [other for other in best if other is not lever]
-                yield self._trial(f"best - {lever.name}", "left out", lever.what, rest, steps, lever.name, "best")
+                yield self._trial(f"best - {lever.name}", "left out", lever.what, rest, tokens, lever.name, "best")
                 continue
             needed = self._needed(lever, best)
             against = f"best + {lever.needs}" if needed else "best"
             used = [*best, *needed, lever]
-            yield self._trial(f"best + {lever.name}", "added", lever.what, used, steps, lever.name, against)
+            yield self._trial(f"best + {lever.name}", "added", lever.what, used, tokens, lever.name, against)
 
     def _needed(self, lever: Lever, used: Sequence[Lever]) -> list[Lever]:
         """The lever that `lever` names with `needs`, unless it is used already."""
@@ -113,19 +114,18 @@ class Grid:
         kind: str,
         what: str,
         used: Sequence[Lever],
-        steps: int,
+        tokens: int,
         lever: str | None = None,
         against: str | None = None,
     ) -> Trial:
         words = (*self.common, *self.base, *(word for one in used for word in one.over))
-        factor = max([1.0, *(one.steps_factor for one in used)])
-        return Trial(name, kind, what, self.recipe, words, round(steps * factor), lever, against)
+        return Trial(name, kind, what, self.recipe, words, tokens, lever, against)
 
 
 def read_grid(path: Path) -> Grid:
     """Read a grid file. Raises SystemExit, in words, for one that cannot be used."""
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    known = {"recipe", "steps", "common", "base", "best", "levers", "baselines"}
+    known = {"recipe", "tokens", "common", "base", "best", "levers", "baselines"}
     if unknown := sorted(set(content) - known):
         raise SystemExit(f"{path}: unknown keys {unknown}. Allowed: {', '.join(sorted(known))}.")
     levers = {name: _lever(name, given) for name, given in (content.get("levers") or {}).items()}
@@ -136,11 +136,11 @@ def read_grid(path: Path) -> Grid:
     if lost := [lever.name for lever in levers.values() if lever.needs and lever.needs not in levers]:
         raise SystemExit(f"{path}: {lost} need a lever that `levers` lacks. Levers: {', '.join(levers)}.")
     baselines = content.get("baselines") or {}
-    return Grid(path.stem, content["recipe"], content["steps"], best=best, levers=levers, baselines=baselines, **words)
+    return Grid(path.stem, content["recipe"], content["tokens"], best=best, levers=levers, baselines=baselines, **words)
 
 
 def _lever(name: str, given: dict[str, Any]) -> Lever:
-    allowed = {"what", "over", "needs", "steps_factor"}
+    allowed = {"what", "over", "needs"}
     if unknown := sorted(set(given) - allowed):
         raise SystemExit(f"lever `{name}` has unknown keys {unknown}. Allowed: {', '.join(sorted(allowed))}.")
-    return Lever(name, given["what"], tuple(given["over"]), given.get("needs"), float(given.get("steps_factor", 1.0)))
+    return Lever(name, given["what"], tuple(given["over"]), given.get("needs"))

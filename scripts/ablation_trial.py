@@ -4,8 +4,8 @@
 
 The student is measured as it was trained, in evaluation mode: that computes on the integers the packed model computes
 on. Perplexity, KL divergence and top-1 agreement are against the full-precision model on the same rows, in-domain (the
-held-out split) and, where a text is named, out-of-domain. `seconds` and `cpu_seconds` are of the whole training stage,
-preparation of the student included, tokenising not; `fit_seconds` of its steps alone.
+held-out split) and, where a text is named, out-of-domain. `tokens`, `seconds` and `cpu_seconds` are of the whole
+training stage, preparation of the student included, tokenising not; `fit_seconds` of its steps alone.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _train(config: Config) -> dict[str, Any]:
     facts = stages.train(config)
     return {
         "steps": facts["steps"],
-        "tokens": facts["tokens"],
+        "tokens": facts["before"]["tokens"] + facts["tokens"],
         "seconds": time.perf_counter() - wall,
         "cpu_seconds": time.process_time() - cpu,
         "fit_seconds": facts["seconds"],

@@ -15,14 +15,14 @@ ROOT = Path(__file__).parents[1]
 GRIDS = sorted((ROOT / "recipes" / "ablations").glob("*.yaml"))
 SMALL = {
     "recipe": "quickstart",
-    "steps": 2,
+    "tokens": 256,
     "common": ["data.context_tokens=64", "data.max_documents=8", "data.max_validation_rows=2"],
     "base": ["weight=binary_row", "trainer.batch_rows=2", "trainer.micro_rows=2"],
     "best": ["fine"],
     "levers": {
         "fine": {"what": "finer scales", "over": ["weight=binary_group128"]},
         "fast": {"what": "faster scales", "over": ["optimizer.scale_lr_factor=10"], "needs": "fine"},
-        "half": {"what": "half the rows", "over": ["trainer.batch_rows=1", "trainer.micro_rows=1"], "steps_factor": 2},
+        "half": {"what": "half the rows", "over": ["trainer.batch_rows=1", "trainer.micro_rows=1"]},
     },
     "baselines": {
         "onebit": {
@@ -76,9 +76,16 @@ def test_a_lever_that_needs_another_is_compared_with_that_one(scripts, grid_file
     }
 
 
-def test_smaller_steps_are_more_steps_so_that_tokens_stay_equal(scripts, grid_file: Path) -> None:
-    trials = {trial.name: trial for trial in scripts("ablation_grid").read_grid(grid_file).trials(steps=10)}
-    assert (trials["base"].steps, trials["best + half"].steps) == (10, 20)
+def test_smaller_steps_are_more_steps_so_that_tokens_stay_equal(scripts, grid_file: Path, tmp_path: Path) -> None:
+    ablate = scripts("ablate")
+    out = tmp_path / "rows.json"
+    words = [str(grid_file), "--seeds", "0", "--tokens", "512", "--out", str(out), "--work", str(tmp_path / "work")]
+    assert ablate.main([*words, "--only", "base", "base + half"]) == 0
+    rows = {row["trial"]: row for row in json.loads(out.read_text())["rows"]}
+    assert {name: (row["steps"], row["tokens"]) for name, row in rows.items()} == {
+        "base": (4, 512),
+        "base + half": (8, 512),
+    }
 
 
 @pytest.mark.parametrize(
@@ -146,7 +153,7 @@ def test_a_failed_trial_keeps_its_reason_and_no_path_of_this_machine(
     wanted = {key: row[key] for key in row if key != "error"}
     assert ablate.is_done(wanted, [row], retry=False)
     assert not ablate.is_done(wanted, [row], retry=True)
-    assert not ablate.is_done({**wanted, "asked_steps": 3}, [row], retry=False)
+    assert not ablate.is_done({**wanted, "asked_tokens": 3}, [row], retry=False)
 
 
 def row(trial: str, seed: int, perplexity: float, kind: str = "alone", against: str | None = "base") -> dict[str, Any]:

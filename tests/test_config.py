@@ -66,6 +66,7 @@ CONTRADICTIONS = [  # one for each row of RULES, in its order
     ("init.scales", ["weight=binary_row", "init.scales=als"]),
     ("init.latents", ["weight=binary_row", "init.latents=error_feedback"]),
     ("weight.input_scale", ["weight.learnable_scale=true", "weight.input_scale=true", "blockwise.enabled=true"]),
+    ("weight.sub_norm", ["weight.sub_norm=true", "blockwise=on"]),
     ("loss.kl", ["loss.kl=0"]),
     ("teacher.cache", ["teacher.cache=topk", "loss.hidden=1"]),
     ("optimizer.lr", ["optimizer.lr=auto", "adapter=lora_inside"]),

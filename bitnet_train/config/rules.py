@@ -219,6 +219,12 @@ RULES: tuple[Rule, ...] = (
         "starts from its own split of |W|. Choose `init=plain blockwise=off`.",
     ),
     (
+        "weight.sub_norm",
+        lambda c: c.weight.sub_norm and (c.weight.input_scale or _makes_a_start(c)),
+        "changes layers that `weight.input_scale`, `init` and `blockwise` change too. Switch those off, "
+        "`init=plain blockwise=off`, or leave it false.",
+    ),
+    (
         "loss.kl",
         lambda c: c.loss.kl == c.loss.reverse_kl == c.loss.ce == c.loss.hidden == c.loss.attention == 0,
         "leaves nothing to lower, as `loss.reverse_kl`, `loss.ce`, `loss.hidden` and `loss.attention` are 0 too. Set "

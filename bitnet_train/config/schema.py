@@ -63,6 +63,10 @@ class WeightConfig:
         default=False,
         metadata=key("train a scale per input too, as OneBit: to measure with, it cannot be merged or packed"),
     )
+    sub_norm: bool = field(
+        default=False,
+        metadata=key("an RMSNorm before output projections, its gain measured: to measure with, it cannot be packed"),
+    )
 
 
 @dataclass

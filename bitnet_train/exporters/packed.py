@@ -35,7 +35,7 @@ from bitnet_train.exporters.reader import hash_file, read_manifest
 from bitnet_train.exporters.sizes import measure_sizes, table_sizes
 from bitnet_train.exporters.staging import staged_folder
 from bitnet_train.exporters.tables import int8_tables
-from bitnet_train.model.input_scale import require_no_input_scales
+from bitnet_train.model.training_only import require_packable
 
 QUANT_METHOD = "bitnet_train"
 """The name in config.json under which transformers finds this package."""
@@ -105,7 +105,7 @@ def plain_facts(value: Any) -> Any:
 def _check_model(model: PreTrainedModel) -> None:
     if hasattr(model, "peft_config"):
         raise FormatError("The model still has adapters. Merge them first: `model = bitnet_train.merge(model)`.")
-    require_no_input_scales(model)
+    require_packable(model)
     assert isinstance(model, PreTrainedModel), f"export_packed takes a Hugging Face model, not {type(model).__name__}"
 
 

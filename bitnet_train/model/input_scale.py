@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from bitnet_train.errors import ConversionError
 from bitnet_train.model.bit_linear import BitLinear, bit_layers
+from bitnet_train.model.training_only import TrainingOnly
 from bitnet_train.quant.scheme import WeightScheme
 
 START_MAGNITUDE = 0.01  # of the latents, as in the authors' start checkpoint
@@ -36,8 +37,11 @@ INPUT_SCALE_REFUSAL = (
 )
 
 
-class InputScaledBitLinear(BitLinear):
+class InputScaledBitLinear(TrainingOnly, BitLinear):
     """BitLinear of x * g. Parameter `input_scale`: float32 [K], beside those of BitLinear."""
+
+    refusal = INPUT_SCALE_REFUSAL
+    own_parameters = ("input_scale",)
 
     def __init__(self, in_features: int, out_features: int, **options: Any) -> None:
         super().__init__(in_features, out_features, **options)
@@ -99,19 +103,6 @@ def add_input_scales(model: nn.Module) -> None:
         _require_decomposable(name, layer.weight_scheme)
     for name, layer in layers.items():
         model.set_submodule(name, InputScaledBitLinear.from_bit_linear(layer), strict=True)
-
-
-def train_input_scales(model: nn.Module) -> None:
-    """Let the scales per input train, whatever else does."""
-    for layer in model.modules():
-        if isinstance(layer, InputScaledBitLinear):
-            layer.input_scale.requires_grad_(True)
-
-
-def require_no_input_scales(model: nn.Module) -> None:
-    """Raise ConversionError for a model that computes with scales per input: it cannot be merged or packed."""
-    if any(isinstance(layer, InputScaledBitLinear) for layer in model.modules()):
-        raise ConversionError(INPUT_SCALE_REFUSAL)
 
 
 def _require_decomposable(name: str, scheme: WeightScheme) -> None:

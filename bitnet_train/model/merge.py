@@ -15,19 +15,19 @@ from transformers import PreTrainedModel
 
 from bitnet_train.errors import ConversionError, ParityError
 from bitnet_train.model.bit_linear import clean_name
-from bitnet_train.model.input_scale import require_no_input_scales
 from bitnet_train.model.lora_layers import OUTSIDE_MERGE_REFUSAL, LoraInside, LoraOutside
+from bitnet_train.model.training_only import require_packable
 
 
 def merge(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
     """The plain HF model with BitLinear layers that holds the adapted weights; in place. No adapter: the model itself.
 
-    Raises ConversionError for an outside adapter, a scale per input, or a non-finite adapted weight (the model is
+    Raises ConversionError for an outside adapter, layers that only train, or a non-finite adapted weight (the model is
     unchanged), ParityError naming the layer whose codes or scales differ after the merge.
     """
     if any(isinstance(module, LoraOutside) for module in model.modules()):
         raise ConversionError(OUTSIDE_MERGE_REFUSAL)
-    require_no_input_scales(model)
+    require_packable(model)
     if not isinstance(model, PeftModel):
         return model
     base = model.get_base_model()

@@ -18,9 +18,9 @@ from bitnet_train.model.input_scale import (
     InputScaledBitLinear,
     add_input_scales,
     rank_one,
-    train_input_scales,
 )
 from bitnet_train.model.merge import merge
+from bitnet_train.model.training_only import train_own_parameters
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 from bitnet_train.quant.surrogate import Identity
 
@@ -87,7 +87,7 @@ def test_scales_per_input_train_with_every_adapter_inside(kind: str) -> None:
     model = with_input_scales()
     attached = attach(model, AdapterConfig(kind=kind, rank=2))
     assert not any(p.requires_grad for name, p in attached.named_parameters() if "input_scale" in name)
-    train_input_scales(attached)
+    train_own_parameters(attached)
     found = [p.requires_grad for name, p in attached.named_parameters() if "input_scale" in name]
     assert found
     assert all(found)

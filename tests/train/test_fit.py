@@ -37,7 +37,7 @@ def losses_by_step(run_dir: Path) -> dict[int, dict[str, float]]:
 
 
 def killed(run_dir: Path, step: int, name: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(SCRIPT.parents[2]), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(SCRIPT), str(run_dir), "--die-at", str(step), "--signal", name]
     return subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
 

@@ -63,7 +63,7 @@ def test_a_real_offline_wandb_run_stays_in_its_folder_and_has_no_secret(tmp_path
     home.mkdir()
     work.mkdir()
     kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
-    environment = kept | {"HOME": str(home), "PYTHONPATH": str(Path(__file__).parents[2]), "TMPDIR": str(tmp_path)}
+    environment = kept | {"HOME": str(home), "TMPDIR": str(tmp_path)}
     environment["NETRC"] = str(home / "none")
     command = [sys.executable, "-c", WANDB, str(run_dir), SECRET, PASSWORD]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment, cwd=work)
