@@ -24,7 +24,7 @@ from bitnet_train.exporters.reopened import reopen_packed
 from bitnet_train.model.bit_linear import set_training
 from bitnet_train.model.bit_lora import AdapterConfig, attach
 from bitnet_train.model.convert import Plan, convert, plan_conversion, plan_of_converted
-from bitnet_train.model.converted import ConversionRecord
+from bitnet_train.model.converted import RECORD_FILE, ConversionRecord, load_converted
 from bitnet_train.model.input_scale import add_input_scales
 from bitnet_train.model.load import LoadedModel, load_pretrained
 from bitnet_train.model.overrides import read_overrides
@@ -97,11 +97,17 @@ def prepare_process(config: Config) -> None:
 
 
 def load_original(config: Config) -> LoadedModel:
-    """Load the model to start from; a packed folder gives the 1-bit model that it holds."""
+    """Load the model to start from; a packed or a merged folder of ours gives the 1-bit model that it holds.
+
+    They compute the same. A packed one has latents of one size, its scale; a merged one has them as training left them.
+    """
     source = config.model.source
-    if not (Path(source) / MANIFEST_NAME).is_file():
+    if (Path(source) / RECORD_FILE).is_file():
+        model, tokenizer, record = load_converted(source)
+    elif (Path(source) / MANIFEST_NAME).is_file():
+        model, tokenizer, record = reopen_packed(source)
+    else:
         return load_pretrained(source)
-    model, tokenizer, record = reopen_packed(source)
     if tokenizer is None:
         raise ConfigError(f"`model.source={source}` has no tokenizer, so no text can be read with it.")
     description = f"{type(model).__name__}, {record.describe()}"

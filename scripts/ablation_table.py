@@ -53,6 +53,42 @@ def rate_table(path: Path, command: str) -> list[str]:
     return [*lines, "", _note(rows)]
 
 
+def task_table(path: Path, command: str) -> list[str]:
+    """Return the lines of the table of a task on a trained model: nats gained, and the share of the best full one."""
+    rows = [row for row in read_rows(path) if "error" not in row]
+    if not rows:
+        return [f"Not measured yet: `{command}`."]
+    gains = {name: [_gain(row) for row in rows if row["trial"] == name] for name in _all_names(rows)}
+    full = max(statistics.fmean(gains[row["trial"]]) for row in rows if _adapter(row) == "none")
+    titles = ("what trains", "ppl before", "ppl after", "nats gained", "of the best full training", "time")
+    lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
+    for name, own_gains in gains.items():
+        own = [row for row in rows if row["trial"] == name]
+        cells = [
+            own[0]["what"],
+            _mean(own, lambda row: row["in_domain"]["full_precision"], "{:.2f}"),
+            _mean(own, lambda row: row["in_domain"]["perplexity"], "{:.2f}"),
+            _spread(own_gains, "{:.3f}"),
+            _spread([100 * gain / full for gain in own_gains], "{:.1f}", " %"),
+            f"{statistics.fmean(row['seconds'] for row in own):.0f} s",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return [*lines, "", _note(rows)]
+
+
+def _gain(row: Row) -> float:
+    """Nats a token that training took off the cross-entropy of the model it began with."""
+    return math.log(row["in_domain"]["full_precision"] / row["in_domain"]["perplexity"])
+
+
+def _adapter(row: Row) -> str:
+    return [word for word in row["overrides"] if word.startswith("adapter=")][-1].partition("=")[2]
+
+
+def _all_names(rows: list[Row]) -> list[str]:
+    return list(dict.fromkeys(row["trial"] for row in rows))
+
+
 def _names(rows: list[Row], kind: str) -> list[str]:
     return list(dict.fromkeys(row["trial"] for row in rows if row["kind"] == kind))
 

@@ -13,13 +13,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from ablation_table import grid_table, rate_table
+from ablation_table import grid_table, rate_table, task_table
 from recipe_table import recipe_table
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "recipes" / "results"
 ABLATE = "python scripts/ablate.py"
-TINY, SMOLLM2, RATES = (RESULTS / f"{name}.json" for name in ("ablation_tiny", "ablation_smollm2", "baseline_rates"))
+TINY, SMOLLM2, TASK, RATES = (
+    RESULTS / f"{name}.json" for name in ("ablation_tiny", "ablation_smollm2", "ablation_task", "baseline_rates")
+)
 ON_SMOLLM2 = f"{ABLATE} recipes/ablations/smollm2.yaml --threads 2"
 
 # page -> name of a table in it -> its lines
@@ -32,6 +34,7 @@ PAGES: dict[str, dict[str, Callable[[], list[str]]]] = {
         "alone": lambda: grid_table(TINY, ("base", "alone"), ABLATE),
         "together": lambda: grid_table(TINY, ("best", "added", "left out"), ABLATE),
         "smollm2": lambda: grid_table(SMOLLM2, ("best", "added", "left out", "base", "alone", "baseline"), ON_SMOLLM2),
+        "task": lambda: task_table(TASK, f"{ABLATE} recipes/ablations/task.yaml"),
     },
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -197,3 +198,18 @@ def test_the_pages_hold_what_the_result_files_say(scripts) -> None:
         text = (ROOT / page).read_text()
         assert results_table.written(page, text) == text, "run `python scripts/results_table.py`"
         assert results_table.written(page, text.replace("<!-- /r", "x<!-- /r", 1)) == text
+
+
+def test_a_task_table_shares_out_what_the_best_full_training_gains(scripts, tmp_path: Path) -> None:
+    def trained(trial: str, adapter: str, nats: float) -> dict[str, Any]:
+        made = row(trial, 0, 100.0 * math.exp(-nats), "baseline", None)
+        made["in_domain"]["full_precision"] = 100.0
+        return {**made, "what": trial, "overrides": ["adapter=lora_inside", f"adapter={adapter}"]}
+
+    rows = [trained("full low", "none", 0.5), trained("full", "none", 2.0), trained("rank", "lora_inside", 1.9)]
+    (tmp_path / "rows.json").write_text(json.dumps({"rows": rows}))
+    lines = scripts("ablation_table").task_table(tmp_path / "rows.json", "ablate")
+    cells = {line.split(" | ")[0].removeprefix("| "): line.split(" | ")[1:5] for line in lines[2:5]}
+    assert cells["full"] == ["100.00", f"{100 * math.exp(-2):.2f}", "2.000", "100.0 %"]
+    assert cells["rank"][2:] == ["1.900", "95.0 %"]
+    assert scripts("ablation_table").task_table(tmp_path / "none.json", "ablate") == ["Not measured yet: `ablate`."]

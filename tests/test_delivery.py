@@ -127,13 +127,15 @@ def test_importing_a_float_model_says_how_to_train_it(tmp_path: Path, capsys: py
     assert "bitnet-train run RECIPE model.source=tiny" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("of", ["gguf", "packed"])
+@pytest.mark.parametrize("of", ["gguf", "packed", "merged"])
 def test_training_goes_on_from_a_model_that_is_one_bit_already(
     merged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], of: str
 ) -> None:
     run_dir = Path(shutil.copytree(merged, tmp_path / "run"))
-    assert main(["export", str(run_dir), f"export={of}", "--quiet"]) == 0
-    source = run_dir / "artefact" if of == "packed" else next((run_dir / "exports").glob("*/*.gguf"))
+    source = run_dir / {"merged": "merged", "packed": "artefact", "gguf": "exports/gguf-auto"}[of]
+    if of != "merged":
+        assert main(["export", str(run_dir), f"export={of}", "--quiet"]) == 0
+    source = next(source.glob("*.gguf")) if of == "gguf" else source
     onwards = tmp_path / "onwards"
     assert main(["run", "quickstart", f"model.source={source}", *small(onwards, "loss=ce")[1:]]) == 0
     assert "1-bit already" in capsys.readouterr().out

@@ -155,8 +155,9 @@ def _require_model_of_others(folder: Path) -> None:
     """Refuse the folders that this package itself writes."""
     if (folder / RECORD_FILE).is_file():
         raise ConversionError(
-            f"`model.source={folder}` is a model that was converted already. Start from the float model, or give this "
-            "folder to the merge, export or evaluate step."
+            f"`model.source={folder}` is a merged 1-bit model: it has no float weights to convert. Open it with "
+            "`bitnet_train.model.converted.load_converted`, or train on from it with `bitnet-train run RECIPE "
+            "model.source=FOLDER`."
         )
     manifest = folder / "manifest.json"
     if manifest.is_file() and _is_packed_manifest(manifest):

@@ -118,7 +118,7 @@ def test_somebody_elses_manifest_does_not_matter(folder):
 def test_a_converted_folder_is_no_float_model(tmp_path):
     model = tiny_model()
     save_converted(model, ConversionRecord(convert(model).converted), tmp_path / "merged")
-    with pytest.raises(ConversionError, match="was converted already"):
+    with pytest.raises(ConversionError, match="is a merged 1-bit model"):
         load_pretrained(str(tmp_path / "merged"))
 
 
