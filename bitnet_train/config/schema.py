@@ -141,8 +141,8 @@ class BlockwiseConfig:
     batch_rows: int = field(default=8, metadata=key("rows per optimiser step"))
     lr: float | None = field(default=None, metadata=key("peak learning rate; null = 2 mean|W| / steps, of each block"))
     loss: str = field(
-        default="mse",
-        metadata=key("squared error over mean square: of the batch, or token by token", "mse", "token_mse"),
+        default="token_mse",
+        metadata=key("squared error over mean square: token by token, or of the batch", "token_mse", "mse"),
     )
     fp_inputs: float = field(default=0.0, metadata=key("share of rows a block reads from the full-precision model"))
     memory_mb: int = field(default=2048, metadata=key("hidden states beyond this many MB lie in a file of the run"))
