@@ -271,10 +271,7 @@ def test_composition_works_from_an_installed_package(tmp_path: Path) -> None:
     """A wheel holds `configs/` and `recipes/` inside the package; the checkout must not be seen."""
     package = tmp_path / "site-packages" / "bitnet_train"
     source = Path(bitnet_train.__file__).parent
-    for name in ("__init__.py", "__main__.py", "errors.py", "when_imported.py", "config", "cli"):
-        copy = shutil.copytree if (source / name).is_dir() else shutil.copy
-        package.mkdir(parents=True, exist_ok=True)
-        copy(source / name, package / name)
+    shutil.copytree(source, package, ignore=shutil.ignore_patterns("configs", "recipes", "csrc", "__pycache__"))
     for name in ("configs", "recipes"):
         shutil.copytree(house() / name, package / name)
     code = (
