@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bitnet_train.errors import ConfigError
+from bitnet_train.train.hidden_loss import hidden_distance
 from bitnet_train.train.logit_loss import IGNORED, LogitWeights, TeacherLogits, logit_loss
 
 WEIGHTS = ("kl", "reverse_kl", "ce", "hidden", "attention")
@@ -99,10 +100,7 @@ def ce(student_BLV: Tensor, labels_BL: Tensor) -> Tensor:
 def hidden(student: Sequence[Tensor], teacher: Sequence[Tensor], labels_BL: Tensor) -> Tensor:
     """Return the distance of L2-normalised states [B,L,H], mean over layers, summed over trained positions."""
     trained = next_labels(labels_BL) != IGNORED
-    distances = [
-        (F.normalize(_wide(s[trained]), dim=-1) - F.normalize(_wide(t[trained]), dim=-1)).square().sum()
-        for s, t in zip(student, teacher, strict=True)
-    ]
+    distances = [hidden_distance(s, t, trained) for s, t in zip(student, teacher, strict=True)]
     return torch.stack(distances).mean()
 
 
@@ -113,7 +111,3 @@ def balance_factor(logit_norm: Tensor, term_norm: Tensor) -> Tensor:
     """
     usable = (logit_norm > 0) & (term_norm > 0)
     return torch.where(usable, BALANCE_RATIO * logit_norm / term_norm.clamp_min(torch.finfo(torch.float32).tiny), 1.0)
-
-
-def _wide(values: Tensor) -> Tensor:
-    return values.to(torch.promote_types(values.dtype, torch.float32))

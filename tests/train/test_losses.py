@@ -102,6 +102,39 @@ def test_hidden_of_opposite_states_is_four_per_position(batch: dict) -> None:
     assert float(loss) == pytest.approx(4.0 * len(trained_positions(batch["labels"])))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_hidden_and_its_gradient_are_those_of_normalised_states(batch: dict, dtype: torch.dtype) -> None:
+    states = [torch.randn(B, L, H, dtype=torch.float64).to(dtype) for _ in range(2)]
+    trained = losses.next_labels(batch["labels"]) != -100
+    states[0][~trained] = float("nan")  # what is not trained may hold anything
+
+    student, exact = states[0].clone().requires_grad_(), states[0].double().requires_grad_()
+    losses.hidden([student], [states[1]], batch["labels"]).backward()
+    units = [F.normalize(s[trained], dim=-1) for s in (exact, states[1].double())]
+    expected = (units[0] - units[1]).square().sum()
+    expected.backward()
+
+    # sums in float32 at least; a bfloat16 gradient is rounded once more, to 2^-9 of itself
+    wide = torch.promote_types(dtype, torch.float32)
+    close = {"atol": 64 * torch.finfo(wide).eps, "rtol": 64 * torch.finfo(wide).eps}
+    torch.testing.assert_close(
+        losses.hidden([student], [states[1]], batch["labels"]).double(), expected, **close, check_dtype=False
+    )
+    rounding = torch.finfo(torch.bfloat16).eps / 2 if dtype == torch.bfloat16 else close["rtol"]
+    assert not student.grad[~trained].any()
+    torch.testing.assert_close(
+        student.grad[trained].double(), exact.grad[trained], atol=close["atol"], rtol=rounding + close["rtol"]
+    )
+
+
+def test_hidden_of_a_zero_state_is_finite(batch: dict) -> None:
+    student = torch.zeros(B, L, H, requires_grad=True)
+    loss = losses.hidden([student], [torch.randn(B, L, H)], batch["labels"])
+    loss.backward()
+    assert loss.isfinite()
+    assert student.grad.isfinite().all()
+
+
 def test_counting_agrees_with_the_positions(batch: dict) -> None:
     assert losses.count_trained(batch["labels"]) == len(trained_positions(batch["labels"]))
 
