@@ -10,14 +10,14 @@
 
 Inputs come from the 1-bit prefix, so a block also mends what earlier ones lost; `fp_inputs` is the share of rows that
 get the full-precision input x_b instead (BRECQ, arXiv 2102.05426; QDrop, 2203.05740 mixes inside the layer). Only one
-block of each model and the hidden states are in use at a time. A finished block is saved, so that an interrupted run
-goes on with the next one, to the same weights.
+block of each model and the hidden states are in use at a time; with `bf16` the products of both are bfloat16. A
+finished block is saved, so that an interrupted run goes on with the next one, to the same weights.
 """
 
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -111,9 +111,7 @@ def reconstruct(
     rows = _first_rows(student, original, token_ids, is_real, folder, config)
     results: list[BlockResult] = []
     for index in track(range(len(blocks)), "Reconstructing blocks", len(blocks)):
-        for part in _batches(len(token_ids), config.batch_rows):
-            with torch.no_grad():
-                rows.target[part] = run_block(originals[index], rows.original[part], calls[index])
+        _aim(originals[index], calls[index], rows, config.batch_rows, bf16)
         block, call, file = blocks[index], student_calls[index], folder / f"block-{index:04d}.safetensors"
         with training_forward(block):
             result = load_block(block, file)
@@ -125,7 +123,7 @@ def reconstruct(
                 generator = torch.Generator().manual_seed(seed * 10_007 + index)
                 result = _train_block(block, call, rows, config, schedule, generator, train_norms, bf16, index)
                 save_block(block, result, file)
-            _advance(block, call, rows, config.batch_rows)
+            _advance(block, call, rows, config.batch_rows, bf16)
         results.append(result)
     return {
         "blocks": [asdict(result) for result in results],
@@ -156,11 +154,25 @@ def _first_rows(
 
 
 @torch.no_grad()
-def _advance(block: nn.Module, call: BlockCall, rows: _Rows, batch_rows: int) -> None:
+def _aim(original: nn.Module, call: BlockCall, rows: _Rows, batch_rows: int, bf16: bool) -> None:
+    """Let the full-precision block give what the 1-bit block should."""
+    for part in _batches(len(rows.original), batch_rows):
+        with _arithmetic(rows.original, bf16):
+            rows.target[part] = run_block(original, rows.original[part], call)
+
+
+@torch.no_grad()
+def _advance(block: nn.Module, call: BlockCall, rows: _Rows, batch_rows: int, bf16: bool) -> None:
     """Turn the inputs of this block into those of the next."""
     for part in _batches(len(rows.student), batch_rows):
-        rows.student[part] = run_block(block, rows.student[part], call)
+        with _arithmetic(rows.student, bf16):
+            rows.student[part] = run_block(block, rows.student[part], call)
     rows.original.copy_(rows.target)
+
+
+def _arithmetic(x: Tensor, bf16: bool) -> AbstractContextManager[Any]:
+    """That of training end to end: products in bfloat16 where asked for; hidden states stay float32."""
+    return torch.autocast(x.device.type, dtype=torch.bfloat16) if bf16 else nullcontext()
 
 
 def _train_block(
@@ -236,7 +248,7 @@ def _step_loss(
     if config.fp_inputs > 0:
         swapped = torch.rand(len(picked), generator=generator) < config.fp_inputs
         x = torch.where(swapped[:, None, None], rows.original[picked], x)
-    with torch.autocast(x.device.type, dtype=torch.bfloat16) if bf16 else nullcontext():
+    with _arithmetic(x, bf16):
         y = run_block(block, x, call)
     return block_loss(y.float(), rows.target[picked], rows.is_real[picked], config.loss)
 
