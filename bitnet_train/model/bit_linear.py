@@ -17,7 +17,7 @@ y = linear(x, scale * codes) + b.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -89,6 +89,21 @@ class BitLinear(BitLayer):
             with torch.no_grad():
                 layer.bias.copy_(bias)
         return layer.train(linear.training)
+
+    @classmethod
+    def taking_over(cls, layer: BitLinear) -> Self:
+        """Make a layer of this class with the very parameters, schemes and mode of another."""
+        made = cls(
+            layer.in_features,
+            layer.out_features,
+            bias=layer.bias is not None,
+            weight_scheme=layer.weight_scheme,
+            activation=layer.activation,
+            surrogate=layer.surrogate,
+            device=layer.weight.device,
+        )
+        made.weight, made.scale, made.bias = layer.weight, layer.scale, layer.bias
+        return made.train(layer.training)
 
     def forward(self, x: Tensor, latent: Tensor | None = None) -> Tensor:
         """x [.., K] to [.., N] in the dtype of x (under autocast in training: of the matmul)."""

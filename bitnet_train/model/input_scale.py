@@ -17,7 +17,7 @@ ours has a scale per input. `require_no_input_scales` says so.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -48,20 +48,11 @@ class InputScaledBitLinear(TrainingOnly, BitLinear):
         self.input_scale = nn.Parameter(torch.ones(in_features, device=self.weight.device))
 
     @classmethod
-    def from_bit_linear(cls, layer: BitLinear) -> InputScaledBitLinear:
-        """Take over a binary layer with learnable row scales, started from the decomposition of its latents."""
-        made = cls(
-            layer.in_features,
-            layer.out_features,
-            bias=layer.bias is not None,
-            weight_scheme=layer.weight_scheme,
-            activation=layer.activation,
-            surrogate=layer.surrogate,
-            device=layer.weight.device,
-        )
-        made.bias = layer.bias
+    def from_bit_linear(cls, layer: BitLinear) -> Self:
+        """Take over a binary layer with learnable row scales and decompose its latents, in place."""
+        made = cls.taking_over(layer)
         made.decompose(layer.weight)
-        return made.train(layer.training)
+        return made
 
     @torch.no_grad()
     def decompose(self, weight_NK: Tensor) -> None:

@@ -36,7 +36,7 @@ _EPSILON = 1e-6  # of the mean square, as Llama's norms
 
 
 class SubNormBitLinear(TrainingOnly, BitLinear):
-    """BitLinear of the normalised input. Parameter `sub_norm`: float32 [K], beside those of BitLinear."""
+    """BitLinear of the normalised input. Parameter `sub_norm`: float32 [K], 1 until it is calibrated."""
 
     refusal = SUB_NORM_REFUSAL
     own_parameters = ("sub_norm",)
@@ -44,21 +44,6 @@ class SubNormBitLinear(TrainingOnly, BitLinear):
     def __init__(self, in_features: int, out_features: int, **options: Any) -> None:
         super().__init__(in_features, out_features, **options)
         self.sub_norm = nn.Parameter(torch.ones(in_features, device=self.weight.device))
-
-    @classmethod
-    def from_bit_linear(cls, layer: BitLinear) -> SubNormBitLinear:
-        """Take over the parameters of a layer; the norm's gain is 1 until it is calibrated."""
-        made = cls(
-            layer.in_features,
-            layer.out_features,
-            bias=layer.bias is not None,
-            weight_scheme=layer.weight_scheme,
-            activation=layer.activation,
-            surrogate=layer.surrogate,
-            device=layer.weight.device,
-        )
-        made.weight, made.scale, made.bias = layer.weight, layer.scale, layer.bias
-        return made.train(layer.training)
 
     def forward(self, x: Tensor, latent: Tensor | None = None) -> Tensor:
         """x [.., K] to [.., N] in the dtype of BitLinear; the norm is computed in float32."""
@@ -72,7 +57,7 @@ def add_sub_norms(model: nn.Module, plan: Plan) -> list[str]:
     for name in names:
         layer = model.get_submodule(name)
         assert isinstance(layer, BitLinear), f"{name} was planned as a 1-bit linear layer"
-        model.set_submodule(name, SubNormBitLinear.from_bit_linear(layer), strict=True)
+        model.set_submodule(name, SubNormBitLinear.taking_over(layer), strict=True)
     return names
 
 

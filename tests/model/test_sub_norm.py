@@ -58,7 +58,7 @@ def test_an_output_projection_that_stays_float_gets_none_and_none_at_all_is_refu
 def test_the_layer_is_a_bit_linear_of_the_normalised_input(training: bool) -> None:
     torch.manual_seed(0)
     plain = BitLinear.from_linear(nn.Linear(48, 20), ROWS, ActivationScheme("int8"), Identity())
-    made = SubNormBitLinear.from_bit_linear(deepcopy(plain)).train(training)
+    made = SubNormBitLinear.taking_over(deepcopy(plain)).train(training)
     with torch.no_grad():
         made.sub_norm.uniform_(0.5, 2.0)
     x = torch.randn(7, 48) * torch.arange(1.0, 8.0)[:, None]
