@@ -8,8 +8,8 @@
 The matrix products run in the dtype of autocast, else of x. The results equal, bit for bit, those of the composition
 `linear(fake_quantize_activation(x), surrogate.weight(latent, scale, ...), b)`, which stays as the reference of the
 tests; only d_scale sums in another order. What is kept for the backward: int8 codes and a float32 scale a token instead
-of a float input, W_eff in the dtype of the product (where autocast would keep its copy of a float weight), and the
-latent where the surrogate reads it: the parameter itself.
+of a float input, and the latent, a parameter that is there anyway: W_eff is made from it again, one pass for no copy of
+all weights. Where the latent is itself made (LoRA inside), W_eff is kept, the latent only if the surrogate reads it.
 
 Layers that are given the same input (query, key, value; gate, up) share its codes: they are kept on the input tensor,
 until it changes or is gone.
@@ -81,10 +81,11 @@ class _QuantizedLinear(torch.autograd.Function):
     ) -> Tensor:
         dtype = tokens.value.dtype
         with torch.autocast(x.device.type, enabled=False):
-            weight = effective_weight(latent, scale, quantizers.weight, quantizers.surrogate, hardness, dtype)
+            weight = _effective(latent, scale, hardness, quantizers, dtype)
             y = F.linear(tokens.value, weight, None if bias is None else bias.to(dtype))
-        ctx.quantizers, ctx.x_shape, ctx.x_dtype = quantizers, x.shape, x.dtype
-        ctx.save_for_backward(weight, *_kept(ctx.needs_input_grad, latent, scale, hardness, quantizers, tokens))
+        ctx.quantizers, ctx.x_shape, ctx.x_dtype, ctx.dtype = quantizers, x.shape, x.dtype, dtype
+        kept = _kept(ctx.needs_input_grad, latent, scale, hardness, quantizers, tokens)
+        ctx.save_for_backward(None if latent.is_leaf else weight, *kept)
         return y.reshape(*x.shape[:-1], latent.shape[0])
 
     @staticmethod
@@ -92,17 +93,23 @@ class _QuantizedLinear(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         weight, latent, scale, hardness, *tokens = ctx.saved_tensors
         by_x, by_latent, by_scale, by_bias, *_ = ctx.needs_input_grad
-        dy = grad_outputs[0].reshape(-1, weight.shape[0])
+        dy = grad_outputs[0].reshape(-1, grad_outputs[0].shape[-1])
         dx = d_latent = d_scale = db = None
         with torch.autocast(dy.device.type, enabled=False):
             if by_x:
+                if weight is None:
+                    weight = _effective(latent, scale, hardness, ctx.quantizers, ctx.dtype)
                 dx = dy.mm(weight).to(ctx.x_dtype).reshape(ctx.x_shape)
             if by_latent or by_scale:
-                dw = dy.t().mm(_value(tokens, ctx.x_dtype, weight.dtype))
+                dw = dy.t().mm(_value(tokens, ctx.x_dtype, ctx.dtype))
                 d_latent, d_scale = _split(dw, latent, scale, hardness, ctx.quantizers, (by_latent, by_scale))
             if by_bias:
                 db = dy.sum(dim=0).float()
         return dx, d_latent, d_scale, db, None, None, None
+
+
+def _effective(latent: Tensor, scale: Tensor, hardness: Tensor, quantizers: Quantizers, dtype: torch.dtype) -> Tensor:
+    return effective_weight(latent, scale, quantizers.weight, quantizers.surrogate, hardness, dtype)
 
 
 def _kept(
@@ -110,12 +117,11 @@ def _kept(
 ) -> tuple[Tensor | None, ...]:
     """What the backward needs besides W_eff: (latent, scale, hardness, the value of the tokens or codes and scale)."""
     by_latent, by_scale = needs[1], needs[2]
+    read = by_scale or (by_latent and not _passes_unchanged(quantizers.surrogate))
+    weights = (latent, scale, hardness) if latent.is_leaf or read else (None, None, None)
     if not (by_latent or by_scale):
-        return None, None, None
-    quantised = (tokens.value,) if tokens.codes is None else (tokens.codes, tokens.scale)
-    if _passes_unchanged(quantizers.surrogate) and not by_scale:
-        return None, None, None, *quantised
-    return latent, scale, hardness, *quantised
+        return weights
+    return *weights, *((tokens.value,) if tokens.codes is None else (tokens.codes, tokens.scale))
 
 
 def _passes_unchanged(surrogate: Surrogate) -> bool:
@@ -131,8 +137,11 @@ def _split(
     quantizers: Quantizers,
     wanted: tuple[bool, bool],
 ) -> tuple[Tensor | None, Tensor | None]:
-    if latent is None or scale is None or hardness is None:
+    if _passes_unchanged(quantizers.surrogate) and not wanted[1]:
         return dw.float(), None
+    assert latent is not None
+    assert scale is not None
+    assert hardness is not None
     return weight_gradients(dw, latent, scale, quantizers.weight, quantizers.surrogate, hardness, wanted)
 
 

@@ -130,26 +130,39 @@ def test_layers_of_different_activations_do_not_share_codes():
     assert torch.equal(int4(x), make(activation="int4")(inputs()))
 
 
+def kept_for_the_backward(forward):
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: saved.append(tensor) or tensor, lambda tensor: tensor):
+        y = forward()
+    return y, saved
+
+
 def test_no_float_input_and_no_second_weight_is_kept_for_the_backward():
-    layer, saved = make(WeightScheme(learnable_scale=True), surrogate=Clipped(1.0)), []
-    with (
-        torch.autograd.graph.saved_tensors_hooks(lambda tensor: saved.append(tensor) or tensor, lambda tensor: tensor),
-        torch.autocast("cpu", torch.bfloat16),
-    ):
-        layer(inputs().requires_grad_(True))
-    of_input = {tensor.dtype for tensor in saved if tensor.numel() == 66 * NUM_INPUTS}
+    layer = make(WeightScheme(learnable_scale=True), surrogate=Clipped(1.0))
+    with torch.autocast("cpu", torch.bfloat16):
+        _, saved = kept_for_the_backward(lambda: layer(inputs().requires_grad_(True)))
+    assert {tensor.dtype for tensor in saved if tensor.numel() == 66 * NUM_INPUTS} == {torch.int8}
     of_weight = [tensor for tensor in saved if tensor.shape == layer.weight.shape]
-    assert of_input == {torch.int8}
-    assert [tensor.dtype for tensor in of_weight if tensor.data_ptr() != layer.weight.data_ptr()] == [torch.bfloat16]
+    assert {tensor.data_ptr() for tensor in of_weight} == {layer.weight.data_ptr()}
+
+
+def test_a_latent_that_is_made_is_let_go_and_its_quantised_weight_kept():
+    layer = make()
+    latent = layer.weight + 0.0
+    with torch.autocast("cpu", torch.bfloat16):
+        y, saved = kept_for_the_backward(lambda: layer(inputs().requires_grad_(True), latent))
+    assert [tensor.dtype for tensor in saved if tensor.shape == layer.weight.shape] == [torch.bfloat16]
+    y.float().sum().backward()
+    assert bool(layer.weight.grad.abs().sum() > 0)
 
 
 def test_a_frozen_layer_keeps_nothing_but_its_weight_and_still_passes_the_gradient_on():
-    layer, saved = make(bias=False).requires_grad_(False), []
+    layer = make(bias=False).requires_grad_(False)
     x = inputs().requires_grad_(True)
-    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: saved.append(tensor) or tensor, lambda t: t):
-        y = layer(x)
+    y, saved = kept_for_the_backward(lambda: layer(x))
     y.sum().backward()
-    assert [tensor.shape for tensor in saved] == [layer.weight.shape]
+    assert sum(tensor.numel() for tensor in saved) <= layer.weight.numel() + layer.weight.shape[0] + 1
+    assert layer.weight.data_ptr() in {tensor.data_ptr() for tensor in saved}
     assert bool(x.grad.abs().sum() > 0)
 
 
