@@ -140,6 +140,7 @@ def test_a_value_out_of_range_names_the_file_it_came_from(tmp_path: Path) -> Non
         ("defaults:\n  - override /wieght: binary_row\n", "Did you mean `weight`"),
         ("defaults:\n  - override /weight: binary_rwo\n", "Did you mean `binary_row`"),
         ("dry_run: true\n", "no such key"),
+        ("# @package _global_\ndefaults:\n  - override /blockwise: on\n", 'write "on"'),
     ],
 )
 def test_a_recipe_that_is_not_one_is_refused_by_name(tmp_path: Path, text: str, part: str) -> None:

@@ -51,6 +51,9 @@ def checked_choice(group: str, choice: Any, origin: str) -> str:
     allowed = groups()[group]
     if choice in allowed:
         return choice
+    if isinstance(choice, bool):
+        word = '"on"' if choice else '"off"'
+        raise ConfigError(f"`{group}: {choice}` ({origin}): YAML reads a bare on or off as a truth; write {word}.")
     raise ConfigError(
         f"`{group}={choice}` ({origin}): there is no such choice.{did_you_mean(str(choice), allowed)} "
         f"Choices of `{group}`: {', '.join(allowed)}. A single key is set as `{group}.KEY=VALUE`."
