@@ -117,8 +117,14 @@ def described(trial: Trial, seed: int, options: argparse.Namespace) -> Row:
 
 def is_done(row: Row, rows: list[Row], retry: bool) -> bool:
     """Whether `rows` has the row that `described` identifies."""
-    same = [old for old in rows if all(old.get(key) == row[key] for key in row if key not in NOTES)]
+    same = [old for old in rows if _asks(old) == _asks(row)]
     return any("error" not in old or not retry for old in same)
+
+
+def _asks(row: Row) -> Row:
+    """What a row was asked to do: of its words those that hold, the last for each key."""
+    asked = {key: row.get(key) for key in ("trial", "recipe", "seed", "asked_tokens", "text", "window")}
+    return asked | {"overrides": dict(word.split("=", 1) for word in row["overrides"])}
 
 
 def measure(trial: Trial, seed: int, options: argparse.Namespace) -> Row:

@@ -154,6 +154,7 @@ def test_a_failed_trial_keeps_its_reason_and_no_path_of_this_machine(
     wanted = {key: row[key] for key in row if key != "error"}
     assert ablate.is_done(wanted, [row], retry=False)
     assert not ablate.is_done(wanted, [row], retry=True)
+    assert ablate.is_done({**wanted, "overrides": ["model.source=tiny", *wanted["overrides"]]}, [row], retry=False)
     assert not ablate.is_done({**wanted, "asked_tokens": 3}, [row], retry=False)
 
 
