@@ -12,39 +12,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import torch
-from llama_cpp_models import byte_tokenizer
 from machine_facts import describe_run
-from safetensors.torch import save_file
+from synthetic_llama import SHAPES, folder_bytes, llama_config, write_llama
 from transformers import LlamaConfig
+from watched import run_watched
 
 from bitnet_train.exporters.table import EXPORTERS
 from bitnet_train.model.converted import RECORD_FILE, ConversionRecord
 from bitnet_train.quant.scheme import WeightScheme
-
-SHAPES = {  # billions of weights -> hidden, ff, layers
-    1.0: (2048, 5632, 24),
-    3.0: (3072, 8192, 30),
-}
-VOCAB = 32000
-ROLES = {
-    "self_attn.q_proj": ("hidden", "hidden"),
-    "self_attn.k_proj": ("kv", "hidden"),
-    "self_attn.v_proj": ("kv", "hidden"),
-    "self_attn.o_proj": ("hidden", "hidden"),
-    "mlp.gate_proj": ("ff", "hidden"),
-    "mlp.up_proj": ("ff", "hidden"),
-    "mlp.down_proj": ("hidden", "ff"),
-}
-NORMS = ("input_layernorm", "post_attention_layernorm")
-WATCH_S = 0.02
 
 EXPORT = """
 import sys, time, torch
@@ -66,70 +46,16 @@ print(time.perf_counter() - started)
 
 def build_merged(folder: Path, config: LlamaConfig) -> int:
     """Write the merged folder of a model with random latents, a shard a layer; return how many weights are 1-bit."""
-    folder.mkdir(parents=True)
-    size = {"hidden": config.hidden_size, "ff": config.intermediate_size}
-    size["kv"] = config.num_key_value_heads * (config.hidden_size // config.num_attention_heads)
-    torch.manual_seed(0)
-    places: dict[str, str] = {}
-    names: list[str] = []
-
-    def shard(name: str, tensors: dict[str, torch.Tensor]) -> None:
-        save_file(tensors, folder / name, metadata={"format": "pt"})
-        places.update(dict.fromkeys(tensors, name))
-
-    count = 0
-    for index in range(config.num_hidden_layers):
-        prefix = f"model.layers.{index}"
-        tensors = {f"{prefix}.{norm}.weight": torch.ones(config.hidden_size) for norm in NORMS}
-        for role, (rows, inputs) in ROLES.items():
-            names.append(f"{prefix}.{role}")
-            tensors[f"{names[-1]}.weight"] = torch.randn(size[rows], size[inputs]) * 0.02
-            count += size[rows] * size[inputs]
-        shard(f"layer-{index:03}.safetensors", tensors)
-    ends = {
-        f"{name}.weight": torch.randn(VOCAB, config.hidden_size).bfloat16().float()
-        for name in ("model.embed_tokens", "lm_head")
-    }
-    shard("ends.safetensors", {**ends, "model.norm.weight": torch.ones(config.hidden_size)})
-    index_file = {"metadata": {}, "weight_map": places}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index_file))
-    config.save_pretrained(folder)
+    names, count = write_llama(folder, config)
     record = ConversionRecord(tuple(names), WeightScheme(granularity="group", group_size=128))
     (folder / RECORD_FILE).write_text(json.dumps(record.to_dict()))
-    byte_tokenizer(VOCAB).save_pretrained(folder)
     return count
 
 
 def measure(name: str, source: Path, out: Path, core: int) -> dict[str, float]:
     """Export in a process on one core; return its seconds and the most memory of its own that it was seen to hold."""
-    command = [sys.executable, "-c", EXPORT, name, str(source), str(out)]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, preexec_fn=lambda: os.sched_setaffinity(0, {core})
-    )
-    most = 0
-    while process.poll() is None:
-        most = max(most, own_memory(process.pid))
-        time.sleep(WATCH_S)
-    assert process.stdout is not None
-    printed = process.stdout.read()
-    if process.returncode:
-        raise SystemExit(f"exporting as {name} failed")
+    printed, most = run_watched([sys.executable, "-c", EXPORT, name, str(source), str(out)], [core])
     return {"seconds": float(printed.split()[-1]), "memory_mb": most / 1e6}
-
-
-def own_memory(process_id: int) -> int:
-    """Return RssAnon of a process in bytes, 0 once it is gone."""
-    try:
-        lines = Path(f"/proc/{process_id}/status").read_text().splitlines()
-    except OSError:
-        return 0
-    found = [line.split() for line in lines if line.startswith("RssAnon:")]
-    return int(found[0][1]) * 1024 if found else 0
-
-
-def folder_bytes(folder: Path) -> int:
-    """Return the bytes of all files in a folder."""
-    return sum(path.stat().st_size for path in folder.iterdir())
 
 
 def main() -> None:
@@ -144,20 +70,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "bench_export.json")
     parser.add_argument("--keep", action="store_true", help="leave the folders there")
     chosen = parser.parse_args()
-    hidden, ff, layers = SHAPES[chosen.billions]
-    config = LlamaConfig(
-        hidden_size=hidden,
-        intermediate_size=ff,
-        num_hidden_layers=layers,
-        num_attention_heads=hidden // 128,
-        num_key_value_heads=8,
-        vocab_size=VOCAB,
-        tie_word_embeddings=False,
-        architectures=["LlamaForCausalLM"],
-    )
     work = chosen.work / "bench_export"
     shutil.rmtree(work, ignore_errors=True)
-    weights = build_merged(work / "merged", config)
+    weights = build_merged(work / "merged", llama_config(chosen.billions, torch.float32))
     rows = []
     for name in ("packed", *chosen.formats):
         source = work / "merged" if name == "packed" else work / "packed"
