@@ -9,15 +9,18 @@
 Every trial sees the same tokens. It runs in a process of its own (`ablation_trial.py`), so that time, CPU time and peak
 memory are its own. Its row is written when it ends: an interrupted grid loses one trial, and the same command goes on
 with the next. A row counts as done while the words of its trial are what the grid says; `--retry` repeats failed ones.
-Trials whose words do not compose are shown and left out. `scripts/results_table.py` makes the tables.
+Trials whose words do not compose are shown and left out. Two calls with other `--only` or `--seeds` may fill one file
+side by side, each pinned to a core of its own. `scripts/results_table.py` makes the tables.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -129,7 +132,7 @@ def _asks(row: Row) -> Row:
 
 def measure(trial: Trial, seed: int, options: argparse.Namespace) -> Row:
     """Run one trial in a process of its own and return its row, or one that says how it failed."""
-    folder = options.work / "trial"
+    folder = options.work / f"trial-{os.getpid()}"  # another part of the grid may run beside this one
     shutil.rmtree(folder, ignore_errors=True)
     directory = start_directory(folder, options.work / "cache")
     length = [f"trainer.max_tokens={trial.tokens}", "trainer.save_every_steps=1000000"]
@@ -198,4 +201,5 @@ def _told(row: Row) -> str:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that `kill` ends the trial's process too
     sys.exit(main())

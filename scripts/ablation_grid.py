@@ -8,7 +8,7 @@
     levers:
       NAME: {what: one line, over: [words], needs: LEVER}
     baselines:
-      NAME: {what: one line, recipe: baselines/NAME, over: [words]}
+      NAME: {what: one line, recipe: baselines/NAME, over: [words], times: tokens of this trial / those of the grid}
 
 A word is what the command line of `bitnet-train` takes, `key=value` or `group=choice`; of two for one key the later
 holds. A lever that needs another one names it with `needs`, and is compared with that. A lever that makes a step
@@ -20,7 +20,7 @@ smaller gets more steps: tokens are what all trials have in common.
     best                common + base + best                         what they give together
     best + LEVER        common + base + best + lever                 what another lever adds, or does in place of one
     best - LEVER        common + base + best without it              what a lever is worth among the others
-    baselines/NAME      common + over, on the baseline's recipe      what others do, at equal tokens
+    baselines/NAME      common + over, on the baseline's recipe      what others do, at equal tokens, or in equal time
 """
 
 from __future__ import annotations
@@ -86,7 +86,14 @@ class Grid:
             words = (*self.common, *baseline.get("over", ()))
             recipe, what = baseline["recipe"], baseline["what"]
             yield Trial(
-                f"baselines/{name}", "baseline", what, recipe, words, tokens, name, "best" if self.best else "base"
+                f"baselines/{name}",
+                "baseline",
+                what,
+                recipe,
+                words,
+                round(tokens * baseline.get("times", 1)),
+                name,
+                "best" if self.best else "base",
             )
 
     def _around_best(self, tokens: int) -> Iterator[Trial]:

@@ -25,6 +25,7 @@ from transformers import PreTrainedTokenizerBase
 from bitnet_train import assembly, stages
 from bitnet_train.config import Config
 from bitnet_train.config.compose import compose
+from bitnet_train.model.bit_linear import on_kernels
 from bitnet_train.run_directory import made_by
 from bitnet_train.runtime.evaluation.comparison import Comparison, compare
 from bitnet_train.runtime.evaluation.windows import windows
@@ -42,9 +43,11 @@ def run_trial(task: Task) -> dict[str, Any]:
     rows = assembly.held_out_rows(config, original.tokenizer, data)
     training = _train(config)
     student = assembly.trained_student(config, directory, lambda _: None).student.model
-    measured = {"in_domain": _figures(compare(student, original.model, rows)), "out_of_domain": None}
-    if task.text is not None:
-        measured["out_of_domain"] = _on_text(task, student, original.model, original.tokenizer)
+    measured: dict[str, Any] = {"out_of_domain": None}
+    with on_kernels():
+        measured["in_domain"] = _figures(compare(student, original.model, rows))
+        if task.text is not None:
+            measured["out_of_domain"] = _on_text(task, student, original.model, original.tokenizer)
     return {**training, **measured, "made_by": _made_by(config)}
 
 

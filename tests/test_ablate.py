@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import math
+import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
+SCRIPTS = ROOT / "scripts"
 GRIDS = sorted((ROOT / "recipes" / "ablations").glob("*.yaml"))
 SMALL = {
     "recipe": "quickstart",
@@ -38,9 +42,9 @@ SMALL = {
 @pytest.fixture(scope="module")
 def scripts() -> Any:
     """Return a function that imports a script by its name."""
-    sys.path.insert(0, str(ROOT / "scripts"))
+    sys.path.insert(0, str(SCRIPTS))
     yield importlib.import_module
-    sys.path.remove(str(ROOT / "scripts"))
+    sys.path.remove(str(SCRIPTS))
 
 
 @pytest.fixture
@@ -59,6 +63,13 @@ def test_a_grid_asks_for_every_lever_alone_added_and_left_out(scripts, grid_file
     assert trials["base + fine"].words == (*common, *base, "weight=binary_group128")
     assert trials["best - fine"].words == trials["base"].words
     assert trials["baselines/onebit"].words == (*common, *SMALL["baselines"]["onebit"]["over"])
+
+
+def test_a_baseline_may_have_more_tokens(scripts, tmp_path: Path) -> None:
+    path = tmp_path / "longer.yaml"
+    path.write_text(yaml.safe_dump(SMALL | {"baselines": {"onebit": SMALL["baselines"]["onebit"] | {"times": 1.5}}}))
+    tokens = {trial.name: trial.tokens for trial in scripts("ablation_grid").read_grid(path).trials()}
+    assert tokens == dict.fromkeys(tokens, SMALL["tokens"]) | {"baselines/onebit": 1.5 * SMALL["tokens"]}
 
 
 def test_a_lever_that_needs_another_is_compared_with_that_one(scripts, grid_file: Path) -> None:
@@ -138,6 +149,30 @@ def test_a_grid_keeps_a_row_a_trial_and_goes_on_where_it_stopped(scripts, grid_f
     changed = out.stat().st_mtime_ns
     assert ablate.main([*words, "onebit"]) == 0
     assert out.stat().st_mtime_ns == changed
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks for processes as Linux shows them")
+def test_a_grid_that_is_ended_ends_its_trial(grid_file: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    words = [str(grid_file), "--out", str(tmp_path / "rows.json"), "--work", str(work)]
+    grid = subprocess.Popen([sys.executable, SCRIPTS / "ablate.py", *words], stdout=subprocess.DEVNULL)
+    ends = time.monotonic() + 100
+    while not processes_about(work / f"trial-{grid.pid}" / "task.json"):
+        assert time.monotonic() < ends, "no trial began"
+        assert grid.poll() is None, "the grid ended on its own"
+        time.sleep(0.05)
+    grid.terminate()
+    assert grid.wait(timeout=30) == 130
+    assert processes_about(work) == []
+
+
+def processes_about(path: Path) -> list[str]:
+    """The processes with `path` in their command line, this one's children of any depth and others."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found.append(entry.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return [line for line in found if str(path) in line]
 
 
 def test_a_failed_trial_keeps_its_reason_and_no_path_of_this_machine(
