@@ -32,6 +32,7 @@ from bitnet_train.model.plan import describe_schemes
 from bitnet_train.model.select import Selection
 from bitnet_train.model.sub_norm import add_sub_norms, calibrate
 from bitnet_train.model.training_only import train_own_parameters
+from bitnet_train.progress import be_quiet
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 from bitnet_train.quant.surrogate import SURROGATES
 from bitnet_train.run_directory import RunDirectory
@@ -89,7 +90,8 @@ def finished_run(config: Config) -> RunDirectory:
 
 
 def prepare_process(config: Config) -> None:
-    """Apply `trainer.num_threads`, and keep transformers' own bars and notes out of the way of ours."""
+    """Apply `trainer.num_threads` and `--quiet`, and keep transformers' own bars and notes out of the way of ours."""
+    be_quiet(config.quiet)
     transformers_logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     if config.trainer.num_threads is not None:
@@ -145,8 +147,17 @@ def convert_model(config: Config, model: PreTrainedModel, given: ConversionRecor
         add_input_scales(model)
     if config.weight.sub_norm:
         add_sub_norms(model, plan)
+    return record_of(config, plan)
+
+
+def record_of(config: Config, plan: Plan) -> ConversionRecord:
+    """Return the record of a conversion that goes as planned."""
     return ConversionRecord.of_schemes(
-        plan.schemes, weight, activation=activation, surrogate=surrogate, selection=selection
+        plan.schemes,
+        build(WeightScheme, config.weight),
+        activation=build(ActivationScheme, config.activation),
+        surrogate=build(SURROGATES[config.weight.estimator], config.weight),
+        selection=build(Selection, config.model),
     )
 
 

@@ -110,7 +110,7 @@ def _packed_folder(config: Config) -> tuple[Path, RunDirectory | None]:
 
 def _pack(config: Config, directory: RunDirectory, *, force: bool) -> Manifest:
     model, tokenizer = _finished_model(config, directory)
-    trained = directory.facts("train") or {}
+    trained = directory.facts("train") or directory.facts("reconstruct") or {}
     facts = {
         "base_model": config.model.source,
         "recipe": config.recipe,

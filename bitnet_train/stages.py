@@ -21,6 +21,7 @@ from bitnet_train.delivery import export
 from bitnet_train.dry_run import describe_training
 from bitnet_train.errors import ConfigError
 from bitnet_train.evaluation import evaluate
+from bitnet_train.model.bit_linear import on_kernels
 from bitnet_train.model.bit_lora import trainable_report
 from bitnet_train.model.converted import save_converted
 from bitnet_train.model.input_scale import INPUT_SCALE_REFUSAL
@@ -42,6 +43,7 @@ from bitnet_train.runtime.validate import validate as validate_packed
 from bitnet_train.runtime.validate_export import validate_export
 from bitnet_train.starting_point import spent_before
 from bitnet_train.train.fit import fit
+from bitnet_train.train.freed_memory import keep_freed_memory
 from bitnet_train.train.optim import reach
 from bitnet_train.train.redaction import redact
 
@@ -63,7 +65,8 @@ def convert(config: Config) -> Facts:
     rows = assembly.held_out_rows(config, original.tokenizer, data)
     before = perplexity(original.model, rows)
     record = assembly.convert_model(config, original.model, original.record)
-    swapped = perplexity(original.model, rows)
+    with on_kernels():
+        swapped = perplexity(original.model, rows)
     console.print(
         f"Held-out perplexity {before.perplexity:.2f}; {swapped.perplexity:.1f} with the layers just swapped."
     )
@@ -87,6 +90,7 @@ def train(config: Config) -> Facts:
     assembly.prepare_process(config)
     if config.dry_run:
         return describe_training(config, _console(config))
+    keep_freed_memory()
     directory, console = assembly.open_run(config), _console(config)
     original = assembly.load_original(config)
     data = assembly.data_module(config, original, directory)

@@ -78,7 +78,7 @@ def starting_point(
             f"`init` and `blockwise` start from float weights, and {original.source} is 1-bit already. "
             "Choose `init=plain blockwise=off`."
         )
-    fingerprint = _fingerprint(config)
+    fingerprint = fingerprint_of(config)
     found = (directory.facts("start") or {}).get("fingerprint") if directory.start.is_dir() else None
     if found is not None and (found == fingerprint or data is None):
         model, _, record = load_converted(directory.start)
@@ -106,13 +106,13 @@ def _make(
     model = deepcopy(original.model)
     facts: dict[str, Any] = {"fingerprint": fingerprint}
     if init.equalise:
-        facts["equalise"] = equalise(model, plan.schemes, *_rows(data, init.calibration_rows))
+        facts["equalise"] = equalise(model, plan.schemes, *calibration_rows(data, init.calibration_rows))
     record = convert(model)
     scratch = directory.cache / f"start-{fingerprint[:16]}"
     if config.blockwise.enabled:
         facts["blockwise"] = _reconstruct(config, model, original.model, data, scratch, init)
     else:
-        facts["init"] = initialise(model, init, *_rows(data, init.calibration_rows))
+        facts["init"] = initialise(model, init, *calibration_rows(data, init.calibration_rows))
     facts |= {"seconds": time.perf_counter() - started, "tokens": facts.get("blockwise", {}).get("tokens", 0)}
     shutil.rmtree(directory.start, ignore_errors=True)
     save_converted(model, record, directory.start, original.tokenizer)
@@ -135,7 +135,7 @@ def _reconstruct(
         original,
         settings,
         build(ScheduleConfig, config.schedule),
-        *_rows(data, settings.rows),
+        *calibration_rows(data, settings.rows),
         scratch,
         init=init,
         train_norms=config.adapter.train_norms,
@@ -144,12 +144,14 @@ def _reconstruct(
     )
 
 
-def _rows(data: BitDataModule, num_rows: int) -> tuple[Tensor, Tensor]:
+def calibration_rows(data: BitDataModule, num_rows: int) -> tuple[Tensor, Tensor]:
+    """Return some rows of training text: ids int64 [R, L], right-padded, and which are real, bool [R, L]."""
     batch = data.some_training_rows(num_rows)
     return batch["input_ids"], batch["attention_mask"].bool()
 
 
-def _fingerprint(config: Config) -> str:
+def fingerprint_of(config: Config) -> str:
+    """Return a digest of every setting that decides a start; what is kept in the cache is found by it."""
     settings = to_dict(config)
     decided: dict[str, Any] = {name: settings[name] for name in _DECIDING}
     decided |= {

@@ -32,7 +32,7 @@ def summarise(config: Config, facts: dict[str, Facts]) -> Facts:
             "tokens": after["tokens"],
         },
         "size": facts["export"]["sizes"],
-        "train": {name: facts["train"][name] for name in ("steps", "tokens", "seconds", "tokens_per_s")},
+        "train": _train(facts["train"]),
         "decode_tokens_per_s": after["decode"]["tokens_per_s"],
         "validation": "passed" if facts["validate"]["passed"] else "FAILED",
         "passed": facts["validate"]["passed"],
@@ -61,10 +61,27 @@ def _figures(compared: Facts) -> Table:
     table.add_row("whole folder", "", "", f"{size['total_bytes'] / 1e6:.2f} MB")
     speeds = [f"{decode[name]['tokens_per_s']:.0f} tok/s" for name in ("full_precision", "packed")]
     table.add_row("greedy decoding", speeds[0], "", speeds[1])
-    train = compared["train"]
-    table.add_row("training", "", "", f"{train['tokens']:,} tokens in {train['seconds']:.0f} s")
+    table.add_row("training", "", "", _cost(compared["train"]))
     table.add_row("validation", "", "", compared["validation"])
     return table
+
+
+def _train(facts: Facts) -> Facts:
+    """Return what all of training cost, and how much of it came before the first step (`blockwise`, `init`)."""
+    before = facts["before"]
+    return {
+        "steps": facts["steps"],
+        "tokens": facts["tokens"] + before["tokens"],
+        "seconds": facts["seconds"] + before["seconds"],
+        "before": before,
+        "tokens_per_s": facts["tokens_per_s"],
+    }
+
+
+def _cost(train: Facts) -> str:
+    cost = f"{train['tokens']:,} tokens in {train['seconds']:.0f} s"
+    blocks = train["before"]["tokens"]
+    return f"{cost}, {blocks:,} of them on blocks" if blocks else cost
 
 
 def _texts(compared: Facts) -> list[Panel]:

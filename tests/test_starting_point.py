@@ -55,6 +55,20 @@ def test_what_the_start_cost_is_part_of_the_budget(
     assert "`trainer.max_tokens=256` is used up before training" in capsys.readouterr().err
 
 
+def test_the_summary_of_a_run_counts_what_came_before_the_first_step(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = tmp_path / "run"
+    shutil.copytree(finished, run_dir, ignore=shutil.ignore_patterns("checkpoints"))
+    assert main(["run", "quickstart", f"run.dir={run_dir}", *SMALL, *START]) == 0
+    trained = json.loads((run_dir / "facts" / "train.json").read_text())
+    cost = json.loads((run_dir / "facts" / "run.json").read_text())["train"]
+    assert cost["before"] == trained["before"]
+    assert cost["tokens"] == trained["tokens"] + 256
+    assert cost["seconds"] == trained["seconds"] + trained["before"]["seconds"]
+    assert "256 of them on blocks" in " ".join(capsys.readouterr().out.replace("│", " ").split())
+
+
 def test_a_resumed_run_ends_with_the_weights_of_one_that_was_not_interrupted(finished: Path, tmp_path: Path) -> None:
     cut = tmp_path / "cut"
     shutil.copytree(finished, cut)

@@ -81,10 +81,8 @@ def verb_parser(verb: Verb) -> argparse.ArgumentParser:
     parser.add_argument("words", nargs="*", metavar="WORD", help=f"{verb.word or 'nothing'}, then key=value words")
     parser.add_argument("--json", action="store_true", help="facts as one JSON document on stdout, the rest on stderr")
     parser.add_argument("--quiet", action="store_true", help="print nothing for people")
-    if verb.name == "train":
-        parser.add_argument(
-            "--dry-run", action="store_true", help="show size, tokens, memory, first row; train nothing"
-        )
+    if verb.dry_run:
+        parser.add_argument("--dry-run", action="store_true", help=verb.dry_run)
     if verb.name == "show":
         parser.add_argument("--keys", action="store_true", help="explain every key: default, choices, meaning")
     return parser

@@ -34,6 +34,7 @@ class Verb:
     is_stage: bool = True
     home: str = "bitnet_train.stages"  # which brings in torch; a verb that can do without has a home of its own
     function: str = ""  # of the home, where its name is not that of the verb
+    dry_run: str = ""  # what `--dry-run` shows; "" for a verb without it
 
 
 VERBS: Mapping[str, Verb] = MappingProxyType(
@@ -51,6 +52,7 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
                 "convert and train only; on a run directory, continue it",
                 RECIPE,
                 ("train quickstart run.dir=runs/mine", "train quickstart --dry-run", "train runs/mine"),
+                dry_run="show size, tokens, memory, first row; train nothing",
             ),
             Verb(
                 "convert",
@@ -67,6 +69,17 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
                     "sensitivity smollm2_binary_full sensitivity.max_tokens=1024 sensitivity.extra_mb=2",
                 ),
                 home="bitnet_train.sensitivity",
+            ),
+            Verb(
+                "reconstruct",
+                "train block by block only, from files and into files: for a model larger than memory",
+                RECIPE,
+                (
+                    "reconstruct smollm2_binary_full model.source=./big_model data=files data.path=corpus.txt",
+                    "reconstruct runs/mine",
+                ),
+                home="bitnet_train.reconstruction",
+                dry_run="show which layers become 1-bit, and the budget; train nothing",
             ),
             Verb("merge", "fold the adapters of a trained run into its latents", RUN, ("merge runs/mine",)),
             Verb(

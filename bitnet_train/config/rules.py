@@ -96,6 +96,7 @@ RANGES: tuple[Range, ...] = (
         lambda value: 0 <= value <= 1,
         "between 0 and 1",
     ),
+    (("blockwise.margin",), lambda value: 0 <= value < 0.5, "at least 0 and below 0.5"),
     (("data.context_tokens",), lambda value: value >= 8, "8 or more"),
     (("data.min_tokens", "evaluate.window_tokens"), lambda value: value >= 2, "2 or more"),
     (("data.validation_fraction",), lambda value: 0 <= value < 1, "at least 0 and below 1"),

@@ -5,7 +5,8 @@
     evaluation   acc[t,n,g] = sum over group g of x_codes * w_codes                            exact integers
                  y = (sum over g, in order, of w_scale[n,g] * acc[t,n,g]) * x_scale[t] + b     float32 steps
 
-Evaluation is the contract that the packed kernels keep bit for bit: see `kernels.reference`. Training computes the same
+Evaluation is the contract that the packed kernels keep bit for bit: see `kernels.reference`; within `on_kernels` it
+computes with them. Training computes the same
 value up to float32 rounding when the surrogate is hard. In evaluation nothing is differentiable, autocast is off, and
 the codes are kept from call to call until a parameter changes (`version_cache`).
 
@@ -16,7 +17,9 @@ y = linear(x, scale * codes) + b.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Self
 
 import torch
@@ -25,13 +28,18 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from bitnet_train.errors import ConversionError
+from bitnet_train.formats.planes import pack_planes
 from bitnet_train.kernels import reference
 from bitnet_train.model.bit_layer import BitLayer
+from bitnet_train.model.packed_linear import PackedLinear
 from bitnet_train.model.quantized_linear import Quantizers, quantized_linear
+from bitnet_train.model.version_cache import VersionCache
 from bitnet_train.quant.activation import quantize_activation
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 from bitnet_train.quant.surrogate import Surrogate
 from bitnet_train.quant.weight import dequantize
+
+_on_kernels: ContextVar[bool] = ContextVar("on_kernels", default=False)
 
 
 class BitLinear(BitLayer):
@@ -64,6 +72,7 @@ class BitLinear(BitLayer):
         )
         self.in_features, self.out_features = in_features, out_features
         self.bias = nn.Parameter(torch.zeros(out_features, device=device)) if bias else None
+        self._packed_cache = VersionCache()
 
     @classmethod
     def from_linear(
@@ -116,6 +125,9 @@ class BitLinear(BitLayer):
     @torch.no_grad()
     def linear_from_codes(self, x: Tensor, codes: Tensor, scale: Tensor) -> Tensor:
         """The evaluation forward for given codes int8 [N, K] and scale; float32 inside, returned in the dtype of x."""
+        if _on_kernels.get() and x.device.type == "cpu":
+            watched = (codes, scale) if self.bias is None else (codes, scale, self.bias)
+            return self._packed_cache.get(watched, lambda: self._packed(codes, scale))(x)
         with torch.autocast(x.device.type, enabled=False):
             rows = x.reshape(-1, self.in_features).float()
             bias = None if self.bias is None else self.bias.float()
@@ -127,12 +139,36 @@ class BitLinear(BitLayer):
                 y = reference.linear(x_codes, x_scale, codes, scale, bias, group)
         return y.reshape(*x.shape[:-1], self.out_features).to(x.dtype)
 
+    def _packed(self, codes: Tensor, scale: Tensor) -> PackedLinear:
+        planes = pack_planes(codes, self.weight_scheme.name)
+        return PackedLinear.from_planes(planes, scale, self.bias, self.in_features, self.weight_scheme, self.activation)
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch between the training and the evaluation forward; training forgets what was kept."""
+        if mode:
+            self._packed_cache.clear()
+        return super().train(mode)
+
     def extra_repr(self) -> str:
         """Sizes and schemes, for `print(model)`."""
         return (
             f"{self.in_features}, {self.out_features}, bias={self.bias is not None}, {self.weight_scheme.describe()}, "
             f"activation={self.activation.name}, surrogate={self.surrogate.name}"
         )
+
+
+@contextmanager
+def on_kernels() -> Iterator[None]:
+    """Let BitLinear layers in evaluation mode compute with the compiled kernels: the same bits, many times as fast.
+
+    Without this they are the oracle that kernels are proven against, in plain torch. On the CPU; elsewhere nothing
+    changes.
+    """
+    token = _on_kernels.set(True)
+    try:
+        yield
+    finally:
+        _on_kernels.reset(token)
 
 
 def linear_parameters(linear: nn.Module) -> tuple[Tensor, Tensor | None]:

@@ -68,7 +68,7 @@ def block_calls(model: PreTrainedModel, num_tokens: int) -> list[BlockCall]:
 
     ids = torch.zeros(1, num_tokens, dtype=torch.int64, device=model.device)
     with _forwards(blocks, overheard):
-        model(input_ids=ids, use_cache=False)
+        model.base_model(input_ids=ids, use_cache=False)
     assert len(calls) == len(blocks)
     return calls
 
@@ -87,7 +87,7 @@ def embedded(model: PreTrainedModel, token_ids: Tensor) -> Tensor:
         return forward
 
     with _forwards(blocks[:1], first), suppress(_Reached):
-        model(input_ids=token_ids, use_cache=False)
+        model.base_model(input_ids=token_ids, use_cache=False)
     return seen[0]
 
 

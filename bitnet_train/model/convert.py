@@ -107,15 +107,23 @@ def replace_layers(
     Raises ConversionError for an unknown name; then nothing is changed.
     """
     modules = dict(model.named_modules())
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    replace_parts(model, schemes, activation, surrogate)
+    if any(modules[name] in ends for name in schemes):
+        untie(model)
+
+
+def replace_parts(
+    module: nn.Module, schemes: Mapping[str, WeightScheme], activation: ActivationScheme, surrogate: Surrogate
+) -> None:
+    """Like `replace_layers` for any part of a model, such as a block: it knows nothing of tied ends."""
+    modules = dict(module.named_modules())
     missing = [name for name in schemes if name not in modules]
     if missing:
-        raise ConversionError(f"{type(model).__name__} has no layer {missing[0]} ({len(missing)} names are unknown).")
+        raise ConversionError(f"{type(module).__name__} has no layer {missing[0]} ({len(missing)} names are unknown).")
     made = {name: _one_bit(modules[name], scheme, activation, surrogate) for name, scheme in schemes.items()}
-    ends = (model.get_input_embeddings(), model.get_output_embeddings())
-    if any(modules[name] in ends for name in made):
-        untie(model)
     for name, layer in made.items():
-        model.set_submodule(name, layer, strict=True)
+        module.set_submodule(name, layer, strict=True)
 
 
 def _one_bit(module: nn.Module, weight: WeightScheme, activation: ActivationScheme, surrogate: Surrogate) -> BitLayer:

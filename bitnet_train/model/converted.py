@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from typing import Any
 import torch
 from accelerate import init_empty_weights
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_model, save_model
+from safetensors.torch import save_model
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -37,6 +38,7 @@ from bitnet_train.quant.surrogate import Identity, Surrogate, surrogate_from_dic
 RECORD_FILE = "conversion.json"
 _SCHEMAS = (1, 2)
 WEIGHTS_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 
 
@@ -109,8 +111,25 @@ def save_converted(
     Raises ConversionError when the record does not name exactly the model's BitLinear layers (an adapter is still
     attached, or the record is of another model) or the directory is taken.
     """
+    _require_savable(model, record)
+    with converted_folder(directory, model, record, tokenizer) as partial:
+        save_model(model, str(partial / WEIGHTS_FILE), metadata={"format": "pt"})
+
+
+@contextmanager
+def converted_folder(
+    directory: str | Path,
+    model: PreTrainedModel,
+    record: ConversionRecord,
+    tokenizer: PreTrainedTokenizerBase | None,
+) -> Iterator[Path]:
+    """Give a folder with everything but the weights, which the caller writes; it gets its name when that succeeded.
+
+    Raises ConversionError when the directory is taken.
+    """
     target = Path(directory)
-    _require_savable(model, record, target)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ConversionError(f"{target} exists and is not empty. Choose another directory or remove it.")
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -119,8 +138,8 @@ def save_converted(
         model.generation_config.save_pretrained(partial)
     if tokenizer is not None:
         tokenizer.save_pretrained(partial)
-    save_model(model, str(partial / WEIGHTS_FILE), metadata={"format": "pt"})
     (partial / RECORD_FILE).write_text(json.dumps(record.to_dict(), indent=2) + "\n", encoding="utf-8")
+    yield partial
     if target.exists():
         target.rmdir()
     partial.rename(target)
@@ -138,10 +157,7 @@ def load_converted(
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
     replace_layers(model, record.schemes, record.activation, record.surrogate)
-    try:
-        load_model(model, folder / WEIGHTS_FILE, strict=True)
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise FormatError(f"{folder / WEIGHTS_FILE} does not fit the model described beside it: {error}") from error
+    _fill(model, folder, mapped=False)
     return model.eval(), _tokenizer(folder), record
 
 
@@ -158,22 +174,28 @@ def map_converted(
     with init_empty_weights(include_buffers=False):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
     replace_layers(model, record.schemes, record.activation, record.surrogate)
-    _put_mapped(model, folder)
+    _fill(model, folder, mapped=True)
     return model.eval(), _tokenizer(folder), record
 
 
-def _put_mapped(model: PreTrainedModel, folder: Path) -> None:
+def _fill(model: PreTrainedModel, folder: Path, *, mapped: bool) -> None:
+    """Give every parameter its values from the files: a copy, or, `mapped`, the tensor that lies there."""
+    stored: set[str] = set()
     for path in weight_files(folder):
         try:
             with safe_open(path, framework="pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dictionary
-                result = model.load_state_dict(tensors, strict=False, assign=True)
+                result = model.load_state_dict(tensors, strict=False, assign=mapped)
         except (OSError, RuntimeError, SafetensorError) as error:
             raise FormatError(f"{path} does not fit the model described beside it: {error}") from error
         if result.unexpected_keys:
             raise FormatError(f"{path} has {result.unexpected_keys[0]!r}, which the model described beside it has not.")
-    _share_tied(model)
-    missing = [name for name, tensor in model.named_parameters() if tensor.is_meta]
+        stored |= tensors.keys()
+    if mapped:
+        _share_tied(model)
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    filled = {id(parameter) for name, parameter in parameters.items() if name in stored}
+    missing = [name for name, parameter in parameters.items() if id(parameter) not in filled]
     if missing:
         raise FormatError(f"{folder} has no values for {missing[0]!r}. Merge the run again.")
 
@@ -192,7 +214,7 @@ def weight_files(folder: Path) -> list[Path]:
 
     Raises FormatError for an index that is damaged, or names a file that is not a plain one in the same folder.
     """
-    index = folder / f"{WEIGHTS_FILE}.index.json"
+    index = folder / INDEX_FILE
     if not index.is_file():
         return [folder / WEIGHTS_FILE]
     try:
@@ -223,7 +245,7 @@ def read_record(directory: str | Path) -> ConversionRecord:
     return ConversionRecord.from_dict(data)
 
 
-def _require_savable(model: nn.Module, record: ConversionRecord, target: Path) -> None:
+def _require_savable(model: nn.Module, record: ConversionRecord) -> None:
     found = {name for name in dict(model.named_modules()) if name in bit_layers(model)}
     if found != set(record.layers):
         differing = sorted(found ^ set(record.layers))
@@ -231,5 +253,3 @@ def _require_savable(model: nn.Module, record: ConversionRecord, target: Path) -
             f"the record does not fit {type(model).__name__}: {len(differing)} layers differ, such as {differing[0]}. "
             "Merge an adapter first, and save with the record of the same conversion."
         )
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ConversionError(f"{target} exists and is not empty. Choose another directory or remove it.")

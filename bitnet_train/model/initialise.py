@@ -13,6 +13,7 @@ A fixed scale is mean|W| of the latents by definition and cannot be fitted: both
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from bitnet_train.errors import ConfigError, ConversionError
-from bitnet_train.model.bit_linear import BitLinear
+from bitnet_train.model.bit_linear import BitLinear, bit_layers
 from bitnet_train.model.blocks import (
     BlockCall,
     block_calls,
@@ -35,6 +36,7 @@ from bitnet_train.model.error_feedback import error_feedback
 from bitnet_train.model.fit_scale import fit_scale
 from bitnet_train.model.input_moments import row_batches, second_moments
 from bitnet_train.progress import track
+from bitnet_train.quant.scheme import WeightScheme
 
 InitScales = Literal["absmean", "als"]
 InitLatents = Literal["copy", "error_feedback"]
@@ -83,7 +85,7 @@ def initialise(model: PreTrainedModel, config: InitConfig, token_ids: Tensor, is
     if not config.fits_layers:
         return {}
     prefix, blocks = decoder_blocks(model)
-    require_learnable(model, config)
+    require_learnable({name: layer.weight_scheme for name, layer in bit_layers(model).items()}, config)
     calls = block_calls(model, token_ids.shape[1])
     hidden = embedded(model, token_ids)
     errors: dict[str, float] = {}
@@ -129,10 +131,10 @@ def _fit_layer(layer: BitLinear, moments: Tensor, config: InitConfig) -> float:
     return float(((lost @ moments) * lost).sum() / ((weight @ moments) * weight).sum().clamp(min=1e-30))
 
 
-def require_learnable(model: PreTrainedModel, config: InitConfig) -> None:
-    """Raise ConversionError when a scale that would be fitted is fixed."""
-    fixed = [name for name, module in model.named_modules() if isinstance(module, BitLinear) and module.scale is None]
-    if fixed:
+def require_learnable(schemes: Mapping[str, WeightScheme], config: InitConfig) -> None:
+    """Raise ConversionError when scales are to be fitted, and that of a layer, given by its scheme, is fixed."""
+    fixed = [name for name, scheme in schemes.items() if not scheme.learnable_scale]
+    if fixed and config.fits_layers:
         key = "init.latents" if config.latents != "copy" else "init.scales"
         raise ConversionError(
             f"`{key}` fits scales, but that of {fixed[0]} is fixed: it follows mean|W|. Set "

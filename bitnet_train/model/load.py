@@ -67,8 +67,33 @@ def load_pretrained(source: str, *, dtype: torch.dtype = torch.float32) -> Loade
     if path.is_dir():
         return _from_directory(source, path, dtype)
     if _looks_like_path(source, path):
-        raise ConversionError(f"`model.source={source}`: there is no such directory ({path.absolute()}). {_ALLOWED}")
-    return _from_hub(source, dtype)
+        raise _no_directory(source, path)
+    return _from_directory(source, _snapshot(source), dtype)
+
+
+def load_mapped(source: str) -> LoadedModel:
+    """Open a float model with parameters that lie in its mapped files, in their dtype: it may be larger than memory.
+
+    Rows in a mapped file are not aligned, so float sums may round differently: copy what is computed with.
+
+    Raises ConversionError for a GGUF file, for a model that is 1-bit already, and as `load_pretrained` does.
+    """
+    path = Path(source).expanduser()
+    if path.suffix == ".gguf":
+        raise ConversionError(
+            f"`model.source={source}`: weights of a GGUF cannot be mapped, they have to be dequantised. Give the "
+            "Hugging Face folder, or, where the model fits into memory, train with `blockwise=on`."
+        )
+    if source != TINY and not path.is_dir():
+        if _looks_like_path(source, path):
+            raise _no_directory(source, path)
+        path = _snapshot(source)
+    folder = tiny_folder() if source == TINY else path
+    _require_model_of_others(folder)
+    if is_hf_bitnet(folder):
+        raise ConversionError(f"`model.source={source}` is 1-bit already. Give the float model it was made from.")
+    weight_files(folder)
+    return _from_folder(source, folder, {}, "auto")
 
 
 def tiny_folder() -> Path:
@@ -82,13 +107,16 @@ def tiny_folder() -> Path:
     return folder
 
 
-def _from_hub(source: str, dtype: torch.dtype) -> LoadedModel:
-    """Fetch the few files that matter, or find them in the cache, then load them as a directory."""
+def _no_directory(source: str, path: Path) -> ConversionError:
+    return ConversionError(f"`model.source={source}`: there is no such directory ({path.absolute()}). {_ALLOWED}")
+
+
+def _snapshot(source: str) -> Path:
+    """Fetch the few files of a hub id that matter, or find them in the cache; return their folder."""
     try:
-        folder = snapshot_download(source, allow_patterns=_HUB_FILES, ignore_patterns=["*/*"])
+        return Path(snapshot_download(source, allow_patterns=_HUB_FILES, ignore_patterns=["*/*"]))
     except Exception as error:  # the http library behind huggingface_hub, and its errors, differ between versions
         raise _cannot_load(source, "as a hub id (neither from the cache nor from huggingface.co)", error) from error
-    return _from_directory(source, Path(folder), dtype)
 
 
 def _from_directory(source: str, folder: Path, dtype: torch.dtype) -> LoadedModel:
@@ -106,7 +134,7 @@ def _one_bit(
     return LoadedModel(model, tokenizer, source, description, record)
 
 
-def _from_folder(source: str, place: Path, extra: dict[str, Any], dtype: torch.dtype) -> LoadedModel:
+def _from_folder(source: str, place: Path, extra: dict[str, Any], dtype: torch.dtype | str) -> LoadedModel:
     is_gguf = "gguf_file" in extra
     try:
         model = AutoModelForCausalLM.from_pretrained(

@@ -92,6 +92,22 @@ def float_codes(w_NK: Tensor, scale_expanded: Tensor, scheme: WeightScheme) -> T
     return (w_NK / divisor(scale_expanded)).round_().clamp_(-1, 1)
 
 
+def away_from_thresholds(w_NK: Tensor, scale: Tensor, scheme: WeightScheme, margin: float) -> Tensor:
+    """Latents at least `margin` scales away from where their code would change, float32 [N, K]; codes stay.
+
+    Training through an estimator leaves many latents oscillating about a threshold (arXiv 2203.11086). A next
+    optimiser moves all of them at once, and as many codes flip. `margin` is below 0.5; a scale of 0 keeps its latents.
+    """
+    w_NK, signs = w_NK.detach().float(), torch.where(w_NK.detach() < 0, -1.0, 1.0)
+    scales = expand_scale(scale.detach(), *w_NK.shape)
+    if scheme.name == "binary":
+        return torch.maximum(w_NK.abs(), margin * scales) * signs
+    threshold, least = scales / 2, margin * scales
+    side = torch.where(quantize(w_NK, scale, scheme) == 0, -1.0, 1.0)
+    is_near = (w_NK.abs() - threshold).abs() < least
+    return torch.where(is_near, (threshold + side * least) * signs, w_NK)
+
+
 def expand_scale(scale: Tensor, num_outputs: int, num_inputs: int) -> Tensor:
     """A scale of shape (1, 1), (N, 1) or (N, G) made broadcastable to [N, K]."""
     num_groups = scale.shape[1]

@@ -21,22 +21,23 @@ class BlockResult:
     after: float
 
 
-def save_block(block: nn.Module, result: BlockResult, file: Path) -> None:
-    """Write the tensors of a block and its result; whole or not at all."""
+def save_block(block: nn.Module, result: BlockResult, file: Path, prefix: str) -> None:
+    """Write the tensors of a block under their names in the model, which begin with `prefix`; whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
     draft = file.with_suffix(".partial")
-    tensors = {name: tensor.contiguous() for name, tensor in block.state_dict().items()}
-    save_file(tensors, draft, metadata={"result": json.dumps(asdict(result))})
+    tensors = {f"{prefix}{name}": tensor.contiguous() for name, tensor in block.state_dict().items()}
+    save_file(tensors, draft, metadata={"format": "pt", "result": json.dumps(asdict(result))})
     draft.replace(file)
 
 
-def load_block(block: nn.Module, file: Path) -> BlockResult | None:
+def load_block(block: nn.Module, file: Path, prefix: str) -> BlockResult | None:
     """Load a saved block in place and return its result; None where there is no file. TrainingError if damaged."""
     if not file.is_file():
         return None
     try:
         with safe_open(file, framework="pt") as saved:
-            block.load_state_dict({name: saved.get_tensor(name) for name in saved.keys()})  # noqa: SIM118  no dictionary
+            names = saved.keys()
+            block.load_state_dict({name.removeprefix(prefix): saved.get_tensor(name) for name in names})
             return BlockResult(**json.loads((saved.metadata() or {})["result"]))
     except (SafetensorError, OSError, RuntimeError, KeyError, ValueError) as error:
         raise TrainingError(f"{file} is damaged: {error}. Remove it, and its block is trained again.") from error

@@ -10,13 +10,15 @@
 
 Inputs come from the 1-bit prefix, so a block also mends what earlier ones lost; `fp_inputs` is the share of rows that
 get the full-precision input x_b instead (BRECQ, arXiv 2102.05426; QDrop, 2203.05740 mixes inside the layer). Only one
-block of each model and the hidden states are in use at a time; with `bf16` the products of both are bfloat16. A
-finished block is saved, so that an interrupted run goes on with the next one, to the same weights.
+block of each model and the hidden states are in use at a time; with `bf16` the products of both are bfloat16. The
+latents of a finished block are moved away from their thresholds (`margin`), with the same codes. It is saved, so that
+an interrupted run goes on with the next one, to the same weights.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,11 +30,12 @@ from transformers import PreTrainedModel
 
 from bitnet_train.errors import ConfigError, TrainingError
 from bitnet_train.model.bit_layer import BitLayer
-from bitnet_train.model.bit_linear import set_hardness
+from bitnet_train.model.bit_linear import bit_layers, set_hardness
 from bitnet_train.model.bit_lora import is_norm
 from bitnet_train.model.blocks import BlockCall, block_calls, decoder_blocks, embedded, run_block, training_forward
 from bitnet_train.model.initialise import InitConfig, fit_block, require_learnable
 from bitnet_train.progress import track
+from bitnet_train.quant.weight import away_from_thresholds
 from bitnet_train.train.block_file import BlockResult, load_block, save_block
 from bitnet_train.train.hidden_states import hidden_states
 from bitnet_train.train.schedules import ScheduleConfig, hardness, lr_factor
@@ -56,6 +59,9 @@ class BlockwiseConfig:
     loss: BlockLoss = "token_mse"
     fp_inputs: float = 0.0
     """Share of the rows that a block reads from the full-precision model."""
+    margin: float = 0.1
+    """How far, in scales, latents are moved away from where their codes change, once a block is done; scales that are
+    not learnable follow the latents, so such layers are left as they are."""
     memory_mb: int = 2048
     """Hidden states beyond this many MB lie in a file of the run's cache."""
 
@@ -75,6 +81,99 @@ class _Rows:
     original: Tensor
     target: Tensor
     is_real: Tensor
+
+
+@dataclass(frozen=True)
+class BlockTraining:
+    """What all blocks share: the settings, the hidden states of the block at hand, the folder of finished blocks."""
+
+    config: BlockwiseConfig
+    schedule: ScheduleConfig
+    rows: _Rows
+    folder: Path
+    prefix: str
+    """Name of the list of blocks in the model."""
+    init: InitConfig | None = None
+    train_norms: bool = True
+    bf16: bool = False
+    seed: int = 0
+
+    @classmethod
+    def begin(
+        cls,
+        student: PreTrainedModel,
+        original: PreTrainedModel,
+        token_ids: Tensor,
+        is_real: Tensor,
+        config: BlockwiseConfig,
+        schedule: ScheduleConfig,
+        folder: Path,
+        *,
+        init: InitConfig | None = None,
+        **further: Any,
+    ) -> BlockTraining:
+        """Start with the embeddings of both models; `further` are the fields after `init`."""
+        init = init if init is not None and init.fits_layers else None
+        rows = _first_rows(student, original, token_ids, is_real, folder, config)
+        return cls(config, schedule, rows, folder, decoder_blocks(student)[0], init, **further)
+
+    def one(self, index: int, original: nn.Module, call: BlockCall, make: Callable[[int], nn.Module]) -> BlockResult:
+        """Train block `index`, or take it from its file, and turn its inputs into those of the next.
+
+        `original` gives the targets; only then is `make(index)` asked for the 1-bit block, which may be made from it.
+        """
+        _aim(original, call, self.rows, self.config.batch_rows, self.bf16)
+        block, file = make(index), self.file(index)
+        with training_forward(block):
+            result = load_block(block, file, f"{self.prefix}.{index}.")
+            if result is None:
+                if self.init is not None:
+                    few = slice(self.init.calibration_rows)
+                    fit_block(block, call, self.init, self.rows.student[few], self.rows.is_real[few])
+                generator = torch.Generator().manual_seed(self.seed * 10_007 + index)
+                result = self._train(block, call, generator, index)
+                save_block(block, result, file, f"{self.prefix}.{index}.")
+            _advance(block, call, self.rows, self.config.batch_rows, self.bf16)
+        return result
+
+    def file(self, index: int) -> Path:
+        """Where block `index` lies once it is finished."""
+        return self.folder / f"block-{index:04d}.safetensors"
+
+    def facts(self, results: list[BlockResult], started: float) -> dict[str, Any]:
+        """Errors by block, the tokens that training took, the real ones of the text, seconds since `started`."""
+        num_rows, num_tokens = self.rows.is_real.shape
+        return {
+            "blocks": [asdict(result) for result in results],
+            "tokens": self.config.steps * min(self.config.batch_rows, num_rows) * num_tokens,
+            "text_tokens": int(self.rows.is_real.sum()),
+            "seconds": time.perf_counter() - started,
+        }
+
+    def _train(self, block: nn.Module, call: BlockCall, generator: torch.Generator, index: int) -> BlockResult:
+        rows, config = self.rows, self.config
+        before = _error(block, call, rows, config)
+        optimizer = _optimizer(block, config, self.train_norms)
+        order = torch.empty(0, dtype=torch.int64)
+        for step in range(config.steps):
+            if len(order) < config.batch_rows:
+                order = torch.cat([order, torch.randperm(len(rows.student), generator=generator)])
+            picked, order = order[: config.batch_rows], order[config.batch_rows :]
+            _apply_schedules(block, optimizer, step, config, self.schedule)
+            loss = _step_loss(block, call, rows, picked, config, generator, self.bf16)
+            if not torch.isfinite(loss):
+                raise TrainingError(
+                    f"The loss of block {index} is {float(loss.detach())} at step {step} of {config.steps}: "
+                    "reconstruction diverged. Lower `blockwise.lr`; finished blocks are kept."
+                )
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        for layer in _layers(block):
+            set_hardness([layer], layer.surrogate.hard)
+            _settle(layer, config.margin)
+        block.requires_grad_(False)
+        return BlockResult(before, _error(block, call, rows, config))
 
 
 def reconstruct(
@@ -102,35 +201,17 @@ def reconstruct(
         When a block's loss is not finite, or a saved block is damaged.
     """
     started = time.perf_counter()
-    init = init if init is not None and init.fits_layers else None
     if init is not None:
-        require_learnable(student, init)
+        require_learnable({name: layer.weight_scheme for name, layer in bit_layers(student).items()}, init)
+    further: dict[str, Any] = {"init": init, "train_norms": train_norms, "bf16": bf16, "seed": seed}
+    training = BlockTraining.begin(student, original, token_ids, is_real, config, schedule, folder, **further)
     blocks, originals = decoder_blocks(student)[1], decoder_blocks(original)[1]
     calls = block_calls(original, token_ids.shape[1])
-    student_calls = block_calls(student, token_ids.shape[1])
-    rows = _first_rows(student, original, token_ids, is_real, folder, config)
-    results: list[BlockResult] = []
-    for index in track(range(len(blocks)), "Reconstructing blocks", len(blocks)):
-        _aim(originals[index], calls[index], rows, config.batch_rows, bf16)
-        block, call, file = blocks[index], student_calls[index], folder / f"block-{index:04d}.safetensors"
-        with training_forward(block):
-            result = load_block(block, file)
-            if result is None:
-                if init is not None:
-                    fit_block(
-                        block, call, init, rows.student[: init.calibration_rows], is_real[: init.calibration_rows]
-                    )
-                generator = torch.Generator().manual_seed(seed * 10_007 + index)
-                result = _train_block(block, call, rows, config, schedule, generator, train_norms, bf16, index)
-                save_block(block, result, file)
-            _advance(block, call, rows, config.batch_rows, bf16)
-        results.append(result)
-    return {
-        "blocks": [asdict(result) for result in results],
-        "tokens": config.steps * min(config.batch_rows, len(token_ids)) * token_ids.shape[1],
-        "text_tokens": int(is_real.sum()),
-        "seconds": time.perf_counter() - started,
-    }
+    results = [
+        training.one(index, originals[index], calls[index], blocks.__getitem__)
+        for index in track(range(len(blocks)), "Reconstructing blocks", len(blocks))
+    ]
+    return training.facts(results, started)
 
 
 @torch.no_grad()
@@ -175,38 +256,11 @@ def _arithmetic(x: Tensor, bf16: bool) -> AbstractContextManager[Any]:
     return torch.autocast(x.device.type, dtype=torch.bfloat16) if bf16 else nullcontext()
 
 
-def _train_block(
-    block: nn.Module,
-    call: BlockCall,
-    rows: _Rows,
-    config: BlockwiseConfig,
-    schedule: ScheduleConfig,
-    generator: torch.Generator,
-    train_norms: bool,
-    bf16: bool,
-    index: int,
-) -> BlockResult:
-    before = _error(block, call, rows, config)
-    optimizer = _optimizer(block, config, train_norms)
-    order = torch.empty(0, dtype=torch.int64)
-    for step in range(config.steps):
-        if len(order) < config.batch_rows:
-            order = torch.cat([order, torch.randperm(len(rows.student), generator=generator)])
-        picked, order = order[: config.batch_rows], order[config.batch_rows :]
-        _apply_schedules(block, optimizer, step, config, schedule)
-        loss = _step_loss(block, call, rows, picked, config, generator, bf16)
-        if not torch.isfinite(loss):
-            raise TrainingError(
-                f"The loss of block {index} is {float(loss.detach())} at step {step} of {config.steps}: reconstruction "
-                "diverged. Lower `blockwise.lr`; finished blocks are kept."
-            )
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-    for layer in _layers(block):
-        set_hardness([layer], layer.surrogate.hard)
-    block.requires_grad_(False)
-    return BlockResult(before, _error(block, call, rows, config))
+@torch.no_grad()
+def _settle(layer: BitLayer, margin: float) -> None:
+    """Move latents away from their thresholds, or the first step of another optimiser flips codes by the thousand."""
+    if layer.scale is not None:
+        layer.weight.copy_(away_from_thresholds(layer.weight, layer.rounded_scale(), layer.weight_scheme, margin))
 
 
 def _optimizer(block: nn.Module, config: BlockwiseConfig, train_norms: bool) -> torch.optim.Optimizer:

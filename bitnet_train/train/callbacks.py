@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 
+from bitnet_train.model.bit_linear import on_kernels
 from bitnet_train.train.checkpoint import AtomicCheckpointIO, folder_name
 from bitnet_train.train.module import BitLightningModule
 from bitnet_train.train.signals import Interrupted, SignalWatcher
@@ -87,7 +88,7 @@ class Validating(Callback):
         module.on_validation_epoch_start()
         num_batches = 0
         for num_batches, batch in enumerate(self.data.val_dataloader(), start=1):
-            with trainer.precision_plugin.val_step_context():
+            with trainer.precision_plugin.val_step_context(), on_kernels():
                 module.validation_step(trainer.strategy.batch_to_device(batch), num_batches - 1)
             self.saving.leave_if_asked(trainer, module)
         module.student.train()

@@ -14,8 +14,9 @@ Lightning's loop state is left out: it describes an epoch, and a run is not one 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from torch import nn
 
@@ -23,13 +24,27 @@ from bitnet_train.errors import TrainingError
 from bitnet_train.train.checkpoint import AtomicCheckpointIO
 from bitnet_train.train.rng import generator_states, restore_generators
 
-if TYPE_CHECKING:
-    from bitnet_train.train.module import BitLightningModule
-
 PROGRESS = ("step", "tokens", "max_steps", "seed", "metrics", "validation_metrics")
 
 
-def save_progress(module: BitLightningModule, checkpoint: dict[str, Any]) -> None:
+class _Resumable(Protocol):
+    """What a module that trains in steps has: counters, figures, and the tensors and trainer of a LightningModule."""
+
+    step: int
+    tokens: int
+    tokens_before: int
+    max_steps: int
+    seed: int
+    metrics: dict[str, float]
+    validation_metrics: dict[str, float]
+
+    @property
+    def trainer(self) -> Any: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def named_parameters(self, *, remove_duplicate: bool = True) -> Iterator[tuple[str, nn.Parameter]]: ...
+
+
+def save_progress(module: _Resumable, checkpoint: dict[str, Any]) -> None:
     """Turn Lightning's checkpoint into the table above, in place."""
     checkpoint.pop("loops", None)
     checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in saved_names(module)}
@@ -40,7 +55,7 @@ def save_progress(module: BitLightningModule, checkpoint: dict[str, Any]) -> Non
         data["next_batch"] = module.step
 
 
-def load_progress(module: BitLightningModule, checkpoint: dict[str, Any]) -> None:
+def load_progress(module: _Resumable, checkpoint: dict[str, Any]) -> None:
     """Take up counters and generators from a checkpoint; its tensors are loaded by Lightning afterwards.
 
     Raises
@@ -56,7 +71,7 @@ def load_progress(module: BitLightningModule, checkpoint: dict[str, Any]) -> Non
     restore_generators(checkpoint["generators"])
 
 
-def _warn_of_changes(module: BitLightningModule, progress: dict[str, Any]) -> None:
+def _warn_of_changes(module: _Resumable, progress: dict[str, Any]) -> None:
     changed = [name for name in ("max_steps", "seed") if progress[name] != getattr(module, name)]
     for name in changed:
         warnings.warn(
@@ -66,7 +81,7 @@ def _warn_of_changes(module: BitLightningModule, progress: dict[str, Any]) -> No
         )
 
 
-def saved_names(module: BitLightningModule) -> list[str]:
+def saved_names(module: _Resumable) -> list[str]:
     """Return the names of the tensors that a checkpoint holds."""
     frozen = {
         name for name, parameter in module.named_parameters(remove_duplicate=False) if not parameter.requires_grad
@@ -74,7 +89,7 @@ def saved_names(module: BitLightningModule) -> list[str]:
     return [name for name in module.state_dict() if name not in frozen]
 
 
-def _check_same_tensors(module: BitLightningModule, saved: dict[str, Any]) -> None:
+def _check_same_tensors(module: _Resumable, saved: dict[str, Any]) -> None:
     state = module.state_dict()
     expected = {name: tuple(state[name].shape) for name in saved_names(module)}
     given = {name: tuple(tensor.shape) for name, tensor in saved.items()}

@@ -29,6 +29,7 @@ FLOORS = {
     "continuation": 6,
     "delivery": 6,
     "sensitivity": 6,
+    "reconstruction": 6,
     "run_directory": 6,
     "assembly": 6,
     "dry_run": 6,

@@ -8,7 +8,7 @@ from transformers.pytorch_utils import Conv1D
 
 from bitnet_train.errors import ConversionError
 from bitnet_train.kernels import reference
-from bitnet_train.model.bit_linear import BitLinear, bit_layers, set_hardness
+from bitnet_train.model.bit_linear import BitLinear, bit_layers, on_kernels, set_hardness
 from bitnet_train.quant.activation import fake_quantize_activation, quantize_activation
 from bitnet_train.quant.scheme import ACTIVATION_SCHEMES, GRANULARITIES, WEIGHT_SCHEMES, ActivationScheme, WeightScheme
 from bitnet_train.quant.surrogate import SURROGATES, Identity, Tanh
@@ -46,6 +46,29 @@ def test_evaluation_is_the_float_contract_bit_for_bit(weight, activation):
         acc = reference.grouped_dot(x_codes, codes, weight.inputs_per_scale(NUM_INPUTS))
         expected = reference.rescale(acc, scale, x_scale, layer.bias)
     assert torch.equal(layer(x), expected.reshape(2, 5, NUM_OUTPUTS))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("weight", WEIGHTS)
+def test_kernels_give_the_same_bits_and_follow_what_changes(weight, activation, bias, monkeypatch):
+    layer, x = make(weight, activation, bias=bias).eval(), inputs()
+    expected, expected_bf16 = layer(x), layer(x[0].bfloat16())
+    with torch.no_grad():
+        changed = copy.deepcopy(layer)
+        changed.weight.neg_()
+        if bias:
+            changed.bias.add_(1.0)
+    expected_then = changed(x)
+    monkeypatch.setattr(reference, "linear", lambda *_: pytest.fail("the oracle was asked"))
+    with on_kernels():
+        assert torch.equal(layer(x), expected)
+        assert torch.equal(layer(x[0].bfloat16()), expected_bf16)
+        with torch.no_grad():
+            layer.weight.neg_()
+            if bias:
+                layer.bias.add_(1.0)
+        assert torch.equal(layer(x), expected_then)
 
 
 @pytest.mark.parametrize("name", SURROGATES)

@@ -127,7 +127,7 @@ def damage(folder, how):
         ("newer schema", "schema 3; this version reads schema 1 and 2"),
         ("no layers", "is damaged: 'layers'"),
         ("other scheme", "does not fit the model"),
-        ("fewer layers", "does not fit the model"),
+        ("fewer layers", "which the model described beside it has not"),
         ("truncated weights", "does not fit the model"),
     ],
 )

@@ -5,7 +5,14 @@ import torch
 
 from bitnet_train.errors import ConversionError
 from bitnet_train.quant.scheme import GRANULARITIES, WEIGHT_SCHEMES, WeightScheme
-from bitnet_train.quant.weight import absmean_scale, dequantize, expand_scale, quantize, round_scale
+from bitnet_train.quant.weight import (
+    absmean_scale,
+    away_from_thresholds,
+    dequantize,
+    expand_scale,
+    quantize,
+    round_scale,
+)
 
 SCHEMES = [
     WeightScheme(name, granularity, 16, scale_dtype=dtype)
@@ -146,3 +153,26 @@ def test_codes_under_other_scales_are_those_beside_no_scale_of_0(name):
     some[::2, 1] = 0
     codes, others = quantize(w, scale, scheme), expand_scale(some, *w.shape) > 0
     assert torch.equal(quantize(w, some, scheme)[others], codes[others])
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.1, 0.45])
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_latents_leave_their_thresholds_and_keep_their_codes(scheme, margin):
+    w = latent()
+    scale = absmean_scale(w, scheme)
+    scales = expand_scale(scale, *w.shape).expand(w.shape)
+    threshold = torch.zeros_like(w) if scheme.name == "binary" else scales / 2
+    w[0, :6] = torch.tensor([0.0, -0.0, 1.0, 1.0, -1.0, -1.0]) * scales[0, :6] / 2
+    w[1, :2] = torch.tensor([1e-9, -1e-9]) + threshold[1, :2] * torch.tensor([1.0, -1.0])
+    moved = away_from_thresholds(w, scale, scheme, margin)
+    assert torch.equal(quantize(moved, scale, scheme), quantize(w, scale, scheme))
+    distance = (moved.abs() - threshold).abs()
+    assert torch.all(distance >= margin * scales * (1 - 2**-20)), "but for the rounding of two float32 sums"
+    was_far = (w.abs() - threshold).abs() >= margin * scales
+    assert torch.equal(moved[was_far], w[was_far])
+    assert bool(was_far.all()) == (margin == 0)
+
+
+def test_latents_of_a_zero_scale_stay():
+    w, scheme = latent(2, 32), WeightScheme("ternary", "row", learnable_scale=True)
+    assert torch.equal(away_from_thresholds(w, torch.zeros(2, 1), scheme, 0.1), w)

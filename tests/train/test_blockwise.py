@@ -11,12 +11,14 @@ from transformers import LlamaForCausalLM
 
 from bitnet_train.errors import ConfigError, TrainingError
 from bitnet_train.model.bit_linear import bit_layers
+from bitnet_train.model.blocks import block_calls
 from bitnet_train.model.convert import convert
 from bitnet_train.model.initialise import InitConfig
 from bitnet_train.quant.scheme import WeightScheme
 from bitnet_train.quant.surrogate import Clipped, Tanh
+from bitnet_train.quant.weight import expand_scale
 from bitnet_train.train import blockwise
-from bitnet_train.train.blockwise import BlockwiseConfig, block_loss, reconstruct
+from bitnet_train.train.blockwise import BlockTraining, BlockwiseConfig, block_loss, reconstruct
 from bitnet_train.train.hidden_states import hidden_states
 from bitnet_train.train.schedules import ScheduleConfig
 
@@ -77,6 +79,22 @@ def test_only_blocks_change_and_the_original_stays(tmp_path: Path) -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+def test_bfloat16_products_move_the_targets_by_their_rounding_and_no_more(tmp_path: Path) -> None:
+    """A block rounds about ten times on the way to its output, each time by at most 2^-8 of the value."""
+    original = llama(0.0).eval()
+    block, call = original.model.layers[0], block_calls(original, IDS.shape[1])[0]
+    targets = {}
+    for bf16 in (False, True):
+        training = BlockTraining.begin(
+            original, original, IDS, REAL, SHORT, ScheduleConfig(), tmp_path / str(bf16), bf16=bf16
+        )
+        training.one(0, block, call, lambda index: student().model.layers[index])
+        targets[bf16] = training.rows.original  # the targets of block 0 are the inputs of block 1
+    assert targets[True].dtype == torch.float32
+    moved = float((targets[True] - targets[False]).norm() / targets[False].norm())
+    assert 0 < moved < 10 * 2**-8
+
+
 def test_norms_stay_when_they_are_not_to_train(tmp_path: Path) -> None:
     start = state(student())
     model, _ = rebuilt(tmp_path, train_norms=False)
@@ -93,15 +111,15 @@ def test_an_interrupted_run_goes_on_at_the_next_block_to_the_same_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, facts = rebuilt(tmp_path / "whole")
-    train_block, trained = blockwise._train_block, []
+    train, trained = BlockTraining._train, []
 
     def dies_at_the_second(*args):
         trained.append(args[-1])
         if len(trained) == 2:
             raise KeyboardInterrupt
-        return train_block(*args)
+        return train(*args)
 
-    monkeypatch.setattr(blockwise, "_train_block", dies_at_the_second)
+    monkeypatch.setattr(BlockTraining, "_train", dies_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         rebuilt(tmp_path / "cut")
     resumed, again = rebuilt(tmp_path / "cut")
@@ -136,6 +154,18 @@ def test_hidden_states_in_a_file_give_the_same_weights(tmp_path: Path, monkeypat
 def test_the_quantiser_hardens_within_a_block_and_is_left_hard(tmp_path: Path) -> None:
     model, _ = rebuilt(tmp_path, surrogate=Tanh(clip=3.0), schedule=ScheduleConfig(hardness="tanh"))
     assert {float(layer.hardness) for layer in bit_layers(model).values()} == {Tanh.hard}
+
+
+def test_latents_are_left_away_from_where_their_codes_change(tmp_path: Path) -> None:
+    settled, facts = rebuilt(tmp_path / "settled")
+    left, same = rebuilt(tmp_path / "left", BlockwiseConfig(enabled=True, steps=30, batch_rows=4, lr=5e-3, margin=0.0))
+    assert facts["blocks"] == same["blocks"], "the codes are the same, and so are all outputs"
+    layers = zip(bit_layers(settled).values(), bit_layers(left).values(), strict=True)
+    for ours, theirs in layers:
+        assert torch.equal(ours.quantized()[0], theirs.quantized()[0])
+        least = 0.1 * expand_scale(ours.rounded_scale().detach(), *ours.weight.shape)
+        assert torch.all(ours.weight.abs() >= least)
+        assert not torch.all(theirs.weight.abs() >= least)
 
 
 def test_blocks_are_fitted_just_before_they_are_trained(tmp_path: Path) -> None:

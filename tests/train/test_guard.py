@@ -70,6 +70,14 @@ def test_the_last_good_checkpoint_outlives_the_rise_that_ends_the_run(tmp_path: 
     assert kept == ["step-000005", "step-000008"]
 
 
+def test_a_rise_within_the_warm_up_is_waited_out(tmp_path: Path) -> None:
+    module = tiny_module(steps=8, lr=1e-9, loss=LossConfig(kl=0.0, ce=1.0))
+    module.schedule = ScheduleConfig(warmup_fraction=1.0)
+    spoil = LambdaCallback(on_train_batch_start=lambda trainer, m, batch, index: _spoil(m) if m.step == 2 else None)
+    options = {"divergence_nats": 1.0, "divergence_steps": 2, "validate_every_steps": 0}
+    assert run(tmp_path, module, callbacks=[spoil], **options).steps == 8
+
+
 @torch.no_grad()
 def _spoil(module) -> None:
     for name, parameter in module.student.named_parameters():

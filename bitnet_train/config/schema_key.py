@@ -1,0 +1,12 @@
+"""What a key of the schema says of itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+REQUIRED: Any = "???"  # OmegaConf's mark of a value that a file or the command line must give
+
+
+def key(doc: str, *choices: str) -> dict[str, Any]:
+    """Return the metadata of one configuration key: its one-line meaning with the unit, and its allowed values."""
+    return {"doc": doc, "choices": choices}

@@ -1,0 +1,95 @@
+"""The stage `reconstruct`: block-wise training alone, for a model that is larger than memory.
+
+The model is opened where it lies and never loaded whole; the result is the run's merged model, to be exported. Training
+end to end needs the whole model, its teacher and their moments in memory, so that is left to `train`, which can go on
+from here with `model.source=RUN/merged`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+from rich.console import Console
+
+from bitnet_train import assembly
+from bitnet_train.config import Config, build
+from bitnet_train.errors import ConfigError
+from bitnet_train.model.initialise import InitConfig
+from bitnet_train.model.load import LoadedModel, load_mapped
+from bitnet_train.model.plan import Plan
+from bitnet_train.starting_point import calibration_rows, fingerprint_of
+from bitnet_train.train.blockwise import BlockwiseConfig
+from bitnet_train.train.freed_memory import keep_freed_memory
+from bitnet_train.train.schedules import ScheduleConfig
+from bitnet_train.train.streamed_blocks import reconstruct_streamed
+
+__all__ = ["reconstruct"]
+
+_WHOLE = ("init.equalise", "weight.input_scale", "weight.sub_norm")  # what looks at, or changes, the whole model
+
+
+def reconstruct(config: Config) -> dict[str, Any]:
+    """Write the run's merged model: every decoder block converted, trained alone and put away before the next."""
+    assembly.prepare_process(config)
+    _require_blocks_alone(config)
+    keep_freed_memory()
+    console = Console(quiet=config.quiet)
+    original = load_mapped(config.model.source)
+    plan = assembly.plan_of(config, original)
+    console.print(f"Model: {original.description}")
+    console.print(plan.render(), highlight=False, soft_wrap=True)
+    console.print(_budget(config), highlight=False, soft_wrap=True)
+    if config.dry_run:
+        return {"layers": len(plan.converted), "weights": plan.num_weights}
+    return _into_run(config, original, plan, console)
+
+
+def _into_run(config: Config, original: LoadedModel, plan: Plan, console: Console) -> dict[str, Any]:
+    directory = assembly.open_run(config)
+    data = assembly.data_module(config, original, directory)
+    scratch = directory.cache / f"blocks-{fingerprint_of(config)[:16]}"
+    draft = directory.root / ".reconstructed"
+    shutil.rmtree(draft, ignore_errors=True)
+    settings = build(BlockwiseConfig, config.blockwise)
+    facts = reconstruct_streamed(
+        original.model,
+        assembly.record_of(config, plan),
+        original.tokenizer,
+        draft,
+        settings,
+        build(ScheduleConfig, config.schedule),
+        *calibration_rows(data, settings.rows),
+        scratch,
+        init=build(InitConfig, config.init),
+        train_norms=config.adapter.train_norms,
+        bf16="bf16" in config.trainer.precision,
+        seed=config.trainer.seed,
+    )
+    shutil.rmtree(directory.merged, ignore_errors=True)
+    draft.rename(directory.merged)
+    shutil.rmtree(scratch, ignore_errors=True)
+    console.print(f"Merged model in {directory.merged}. Pack it: `bitnet-train export {directory.root}`.")
+    return directory.write_facts(
+        "reconstruct", {"model": original.description, "source": original.source, "data": data.describe(), **facts}
+    )
+
+
+def _require_blocks_alone(config: Config) -> None:
+    for name in _WHOLE:
+        section, key = name.split(".")
+        if getattr(getattr(config, section), key):
+            raise ConfigError(
+                f"`{name}=true` looks at the whole model, and `reconstruct` holds one block of it at a time. Drop it, "
+                "or use `train` with `blockwise=on`."
+            )
+
+
+def _budget(config: Config) -> str:
+    settings = config.blockwise
+    row_tokens = config.data.context_tokens
+    tokens = settings.steps * settings.batch_rows * row_tokens
+    return (
+        f"Budget: every block {settings.steps:,} steps of {settings.batch_rows} x {row_tokens:,} tokens, {tokens:,} in "
+        f"all, from {settings.rows:,} rows of text."
+    )

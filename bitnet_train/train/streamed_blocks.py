@@ -1,0 +1,141 @@
+"""Reconstruct a model larger than memory block by block, straight into a converted folder.
+
+    F_b   float32 copy of the mapped block        gives the targets, see `blockwise`
+    Q_b   the same copy with 1-bit layers         trained, saved as a file, dropped
+
+A block that is not converted yet is its own full-precision target, so no second model is needed. In use at a time are
+one block with its gradients and moments, the hidden states (in a file beyond `blockwise.memory_mb`), and what lies
+outside the blocks, but for a head of its own, which no block needs. The rest stays in the files it came from. The files
+of finished blocks become those of the folder.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from bitnet_train.model.blocks import block_calls, decoder_blocks
+from bitnet_train.model.convert import replace_layers, replace_parts
+from bitnet_train.model.converted import INDEX_FILE, ConversionRecord, converted_folder
+from bitnet_train.model.initialise import InitConfig, require_learnable
+from bitnet_train.progress import track
+from bitnet_train.quant.scheme import WeightScheme
+from bitnet_train.train.blockwise import BlockTraining, BlockwiseConfig
+from bitnet_train.train.schedules import ScheduleConfig
+
+
+def reconstruct_streamed(
+    original: PreTrainedModel,
+    record: ConversionRecord,
+    tokenizer: PreTrainedTokenizerBase | None,
+    out: Path,
+    config: BlockwiseConfig,
+    schedule: ScheduleConfig,
+    token_ids: Tensor,
+    is_real: Tensor,
+    scratch: Path,
+    *,
+    init: InitConfig,
+    train_norms: bool = True,
+    bf16: bool = False,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Write `original`, converted as `record` says and reconstructed, to `out`; return facts as `reconstruct` does.
+
+    `original` is a float model in any dtype; what is outside its blocks becomes float32. Arguments as those of
+    `blockwise.reconstruct`. Finished blocks lie in `scratch` until they are written, so a second call goes on.
+
+    Raises
+    ------
+    ConversionError
+        When `init` fits scales that are fixed, or `out` is taken.
+    TrainingError
+        When a block's loss is not finite, or a saved block is damaged.
+    """
+    started = time.perf_counter()
+    require_learnable(record.schemes, init)
+    name, blocks = decoder_blocks(original)
+    of_block = [_within(record.schemes, f"{name}.{index}.") for index in range(len(blocks))]
+    student = _sharing(original, record, name)
+    _widen_ends(original, name)
+    blocks[0] = _in_float32(blocks[0])  # it is run to learn how blocks are called
+    calls = block_calls(original, token_ids.shape[1])
+    further: dict[str, Any] = {"init": init, "train_norms": train_norms, "bf16": bf16, "seed": seed}
+    training = BlockTraining.begin(student, original, token_ids, is_real, config, schedule, scratch, **further)
+    results = []
+    for index in track(range(len(blocks)), "Reconstructing blocks", len(blocks)):
+        plain = _in_float32(blocks[index])
+
+        def convert(index: int, block: nn.Module = plain) -> nn.Module:
+            replace_parts(block, of_block[index], record.activation, record.surrogate)
+            return block
+
+        results.append(training.one(index, plain, calls[index], convert))
+    with converted_folder(out, student, record, tokenizer) as folder:
+        _write_shards(folder, student, name, [training.file(index) for index in range(len(blocks))])
+    return training.facts(results, started)
+
+
+def _within(schemes: Mapping[str, WeightScheme], prefix: str) -> dict[str, WeightScheme]:
+    return {key.removeprefix(prefix): scheme for key, scheme in schemes.items() if key.startswith(prefix)}
+
+
+def _sharing(original: PreTrainedModel, record: ConversionRecord, blocks: str) -> PreTrainedModel:
+    """Return a model with the very tensors of `original`, but for 1-bit layers outside the blocks."""
+    shared: dict[int, Any] = {id(tensor): tensor for tensor in (*original.parameters(), *original.buffers())}
+    student: PreTrainedModel = deepcopy(original, shared)
+    outside = {key: scheme for key, scheme in record.schemes.items() if not key.startswith(f"{blocks}.")}
+    replace_layers(student, outside, record.activation, record.surrogate)
+    return student
+
+
+def _widen_ends(model: PreTrainedModel, blocks: str) -> None:
+    """Make float32 of what is computed with outside the blocks; a head of its own is not."""
+    head = model.get_output_embeddings()
+    unused = {id(parameter) for parameter in head.parameters()} if head is not None else set()
+    unused -= {id(parameter) for parameter in model.get_input_embeddings().parameters()}
+    for key, parameter in model.named_parameters():
+        if not key.startswith(f"{blocks}.") and id(parameter) not in unused:
+            parameter.data = parameter.data.float()
+
+
+def _in_float32(block: nn.Module) -> nn.Module:
+    """Return a copy in memory, whose rows are aligned as those of a mapped file may not be."""
+    copy = deepcopy(block).float()
+    for parameter in copy.parameters():
+        parameter.requires_grad_(False)
+    return copy
+
+
+def _write_shards(folder: Path, student: PreTrainedModel, blocks: str, files: list[Path]) -> None:
+    """Put the files of the blocks and one for every tensor outside them there, and the index of what lies where."""
+    places: dict[str, str] = {}
+    for file in files:
+        name = f"model-{file.name}"
+        _link(file, folder / name)
+        with safe_open(file, framework="pt") as saved:
+            places.update(dict.fromkeys(saved.keys(), name))
+    for key, tensor in student.named_parameters():
+        if not key.startswith(f"{blocks}."):
+            places[key] = f"model-{key}.safetensors"
+            save_file({key: tensor.detach().float().contiguous()}, folder / places[key], metadata={"format": "pt"})
+    text = json.dumps({"metadata": {}, "weight_map": places}, indent=2)
+    (folder / INDEX_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def _link(file: Path, to: Path) -> None:
+    """Give a file a second name, which takes no room on the disk; a copy where the file system has no such names."""
+    try:
+        to.hardlink_to(file)
+    except OSError:
+        shutil.copyfile(file, to)
