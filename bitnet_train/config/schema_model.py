@@ -127,7 +127,8 @@ class BlockwiseConfig:
     steps: int = field(default=100, metadata=key("optimiser steps per block"))
     rows: int = field(default=256, metadata=key("rows of training text"))
     batch_rows: int = field(default=8, metadata=key("rows per optimiser step"))
-    lr: float | None = field(default=None, metadata=key("peak learning rate; null = 2 mean|W| / steps, of each block"))
+    lr: float | None = field(default=None, metadata=key("peak learning rate; null = 0.06 mean|W| of each block"))
+    warmup_fraction: float = field(default=0.2, metadata=key("share of the steps in which the rate rises"))
     loss: str = field(
         default="token_mse",
         metadata=key("squared error over mean square: token by token, or of the batch", "token_mse", "mse"),

@@ -20,7 +20,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -41,7 +41,7 @@ from bitnet_train.train.hidden_states import hidden_states
 from bitnet_train.train.schedules import ScheduleConfig, hardness, lr_factor
 
 BlockLoss = Literal["token_mse", "mse"]
-_REACH = 1.0  # where `lr` is null: a latent may travel this many mean magnitudes
+_RATE = 0.06  # mean magnitudes that a latent may travel in a step, where `lr` is null
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,10 @@ class BlockwiseConfig:
     """Rows of training text."""
     batch_rows: int = 8
     lr: float | None = None
-    """Peak learning rate; None = what carries a latent over its mean magnitude, 2 mean|W| / steps."""
+    """Peak learning rate; None = 0.06 mean|W|, whatever the number of steps."""
+    warmup_fraction: float = 0.2
+    """Share of the steps in which the rate rises. Adam's first steps move every latent by the whole rate: without it
+    few steps end above what they started from."""
     loss: BlockLoss = "token_mse"
     fp_inputs: float = 0.0
     """Share of the rows that a block reads from the full-precision model."""
@@ -71,6 +74,8 @@ class BlockwiseConfig:
         for key in ("steps", "rows", "batch_rows"):
             if getattr(self, key) < 1:
                 raise ConfigError(f"`blockwise.{key}={getattr(self, key)}` must be 1 or more.")
+        if not 0.0 <= self.warmup_fraction <= 1.0:
+            raise ConfigError(f"`blockwise.warmup_fraction={self.warmup_fraction}` must lie between 0 and 1.")
 
 
 @dataclass(frozen=True)
@@ -115,6 +120,7 @@ class BlockTraining:
         """Start with the embeddings of both models; `further` are the fields after `init`."""
         init = init if init is not None and init.fits_layers else None
         rows = _first_rows(student, original, token_ids, is_real, folder, config)
+        schedule = replace(schedule, warmup_fraction=config.warmup_fraction)
         return cls(config, schedule, rows, folder, decoder_blocks(student)[0], init, **further)
 
     def one(self, index: int, original: nn.Module, call: BlockCall, make: Callable[[int], nn.Module]) -> BlockResult:
@@ -269,14 +275,13 @@ def _optimizer(block: nn.Module, config: BlockwiseConfig, train_norms: bool) -> 
     norms = [p for module in block.modules() if is_norm(module) for p in module.parameters(recurse=False)]
     for parameter in (trained := trained + (norms if train_norms else [])):
         parameter.requires_grad_(True)
-    rate = config.lr or _rate(block, config.steps)
+    rate = config.lr or _rate(block)
     return torch.optim.AdamW([{"params": trained, "peak_lr": rate}], lr=rate, betas=(0.9, 0.95), weight_decay=0.0)
 
 
-def _rate(block: nn.Module, steps: int) -> float:
+def _rate(block: nn.Module) -> float:
     weights = [layer.weight.detach() for layer in _layers(block)]
-    mean = sum(float(w.abs().sum()) for w in weights) / max(1, sum(w.numel() for w in weights))
-    return 2 * _REACH * mean / steps
+    return _RATE * sum(float(w.abs().sum()) for w in weights) / max(1, sum(w.numel() for w in weights))
 
 
 def _apply_schedules(

@@ -65,6 +65,12 @@ def test_every_block_and_the_whole_model_come_nearer_to_the_original(loss: str, 
     assert distance(model) < 0.6 * distance(student())
 
 
+@pytest.mark.parametrize("steps", [10, 40])
+def test_the_rate_of_a_block_follows_its_weights_and_suits_few_steps(steps: int, tmp_path: Path) -> None:
+    _, facts = rebuilt(tmp_path, BlockwiseConfig(enabled=True, steps=steps, batch_rows=4))
+    assert all(block["after"] < 0.9 * block["before"] for block in facts["blocks"])
+
+
 def test_only_blocks_change_and_the_original_stays(tmp_path: Path) -> None:
     original = llama(0.0).eval()
     before = state(original)
@@ -210,7 +216,7 @@ def test_both_losses_are_0_for_equal_and_1_for_nothing_and_differ_for_one_huge_t
     assert float(block_loss(given, target, real, "token_mse")) == 0.75
 
 
-@pytest.mark.parametrize("settings", [{"loss": "l1"}, {"steps": 0}, {"rows": 0}, {"batch_rows": 0}])
+@pytest.mark.parametrize("settings", [{"loss": "l1"}, {"steps": 0}, {"rows": 0}, {"batch_rows": 0}, {"warmup_fraction": 1.5}])
 def test_a_setting_out_of_bounds_is_named(settings: dict) -> None:
     (key,) = settings
     with pytest.raises(ConfigError, match=rf"`blockwise\.{key}="):
