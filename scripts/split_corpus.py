@@ -2,9 +2,10 @@
 
     python scripts/split_corpus.py FOLDER wiki_demo.txt c4_demo.jsonl --held-out 0.1
 
-Writes FOLDER/train.jsonl and FOLDER/heldout.jsonl, a row {"text": document} each. A .jsonl file holds a document in the
-field "text" of each line, any other file a document a line. The digest of a document decides where it goes, and in
-which order: so what is held out is a mixture, and the same document is never on both sides.
+Writes FOLDER/train.txt, one long text, so that no row of tokens is padded, and FOLDER/heldout.jsonl, a row {"text":
+document} each. A .jsonl file holds a document in the field "text" of each line, any other file a document a line. The
+digest of a document decides where it goes, and in which order: so what is held out is a mixture, and the same document
+is never on both sides.
 """
 
 from __future__ import annotations
@@ -44,11 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--held-out", type=float, default=0.1, help="share of the documents (0.1)")
     given = parser.parse_args(arguments)
     given.folder.mkdir(parents=True, exist_ok=True)
-    sides = split([text for path in given.files for text in documents(path)], given.held_out)
-    for name, texts in zip(("train", "heldout"), sides, strict=True):
-        rows = "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts)
-        (given.folder / f"{name}.jsonl").write_text(rows, encoding="utf-8")
-        print(f"{name}.jsonl: {len(texts)} documents, {sum(map(len, texts)):,} characters")
+    train, held_out = split([text for path in given.files for text in documents(path)], given.held_out)
+    (given.folder / "train.txt").write_text("\n\n".join(train) + "\n", encoding="utf-8")
+    rows = "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in held_out)
+    (given.folder / "heldout.jsonl").write_text(rows, encoding="utf-8")
+    for name, texts in (("train.txt", train), ("heldout.jsonl", held_out)):
+        print(f"{name}: {len(texts)} documents, {sum(map(len, texts)):,} characters")
 
 
 if __name__ == "__main__":
