@@ -73,7 +73,7 @@ def _compensate(weight: Tensor, factor: Tensor, importance: Tensor, scheme: Weig
         if scheme.granularity == "group":
             covered = slice(first // scheme.group_size, last // scheme.group_size)
             scale[:, covered] = fit_scale(work[first:last].t(), scheme, importance[first:last])
-        expanded = expand_scale(scale, *weight.shape)[:, first:last].t()
+        expanded = expand_scale(scale, *weight.shape).expand_as(weight)[:, first:last].t()
         errors = _compensate_panel(work[first:last], factor[first:last, first:last], expanded, scheme)
         work[last:].addmm_(factor[first:last, last:].t(), errors, alpha=-1)
     return work.t().contiguous(), scale
@@ -82,7 +82,7 @@ def _compensate(weight: Tensor, factor: Tensor, importance: Tensor, scheme: Weig
 def _compensate_panel(panel: Tensor, factor: Tensor, scale: Tensor, scheme: WeightScheme) -> Tensor:
     """Quantise the columns of one panel [C, N] in turn, in place; return their errors [C, N]."""
     errors = torch.empty_like(panel)
-    scale = scale.expand_as(panel).contiguous()
+    scale = scale.contiguous()
     for column in range(len(panel)):
         value = panel[column]
         quantised = scale[column] * float_codes(value, scale[column], scheme)

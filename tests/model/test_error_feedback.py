@@ -12,11 +12,12 @@ from bitnet_train.quant.weight import absmean_scale, dequantize, expand_scale, f
 N, K, TOKENS = 12, 48, 400
 
 
-def layer(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+def layer(seed: int = 0, num_inputs: int = K) -> tuple[torch.Tensor, torch.Tensor]:
     """A weight [N, K], and inputs [T, K] near a subspace, as those of a trained model are."""
     generator = torch.Generator().manual_seed(seed)
-    near = torch.randn(TOKENS, 12, generator=generator) @ torch.randn(12, K, generator=generator)
-    return torch.randn(N, K, generator=generator), near + 0.3 * torch.randn(TOKENS, K, generator=generator)
+    near = torch.randn(TOKENS, 12, generator=generator) @ torch.randn(12, num_inputs, generator=generator)
+    noise = 0.3 * torch.randn(TOKENS, num_inputs, generator=generator)
+    return torch.randn(N, num_inputs, generator=generator), near + noise
 
 
 def scheme_of(name: str, granularity: str, group: int = 16) -> WeightScheme:
@@ -28,13 +29,16 @@ def output_error(x: torch.Tensor, weight: torch.Tensor, latent: torch.Tensor, sc
     return float((x @ (written - weight).t()).square().sum())
 
 
+@pytest.mark.parametrize("num_inputs", [K, 304], ids=["a panel", "three panels"])
 @pytest.mark.parametrize("granularity", GRANULARITIES)
 @pytest.mark.parametrize("name", WEIGHT_SCHEMES)
-def test_outputs_are_nearer_than_with_the_mean_or_the_best_scale_alone(name: str, granularity: str) -> None:
-    (weight, x), scheme = layer(), scheme_of(name, granularity)
+def test_outputs_are_nearer_than_with_the_mean_or_the_best_scale_alone(
+    name: str, granularity: str, num_inputs: int
+) -> None:
+    (weight, x), scheme = layer(num_inputs=num_inputs), scheme_of(name, granularity)
     latent, scale = error_feedback(weight, x.t() @ x, scheme)
     assert latent.shape == weight.shape
-    assert scale.shape == scheme.scale_shape(N, K)
+    assert scale.shape == scheme.scale_shape(N, num_inputs)
     fed = output_error(x, weight, latent, scale, scheme)
     for other in (absmean_scale(weight, scheme), fit_scale(weight, scheme, (x * x).sum(0))):
         assert fed < 0.7 * output_error(x, weight, weight, other, scheme)
