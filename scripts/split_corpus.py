@@ -1,11 +1,11 @@
 """Split documents into training text and held-out text, the same way every time.
 
-    python scripts/split_corpus.py FOLDER wiki_demo.txt c4_demo.jsonl --held-out 0.1
+    python scripts/split_corpus.py FOLDER wiki_demo.txt c4_demo.jsonl --held-out 0.1 --also alpaca.json gsm8k.jsonl
 
 Writes FOLDER/train.txt, one long text, so that no row of tokens is padded, and FOLDER/heldout.jsonl, a row {"text":
-document} each. A .jsonl file holds a document in the field "text" of each line, any other file a document a line. The
-digest of a document decides where it goes, and in which order: so what is held out is a mixture, and the same document
-is never on both sides.
+document} each. A .json or .jsonl file holds a document in each row: its field "text", or all its strings; any other
+file holds a document a line. The digest of a document decides where it goes, and in which order: so both sides are
+mixtures, and the same document is never on both.
 """
 
 from __future__ import annotations
@@ -15,26 +15,39 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 
 def documents(path: Path) -> Iterator[str]:
     """Yield the documents of a file that are not blank."""
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            text = json.loads(line)["text"] if path.suffix == ".jsonl" else line.strip()
-            if text.strip():
-                yield text
+    whole = path.read_text(encoding="utf-8")
+    if path.suffix == ".json":
+        texts = [_text(row) for row in json.loads(whole)]
+    elif path.suffix == ".jsonl":
+        texts = [_text(json.loads(line)) for line in whole.split("\n") if line.strip()]
+    else:
+        texts = [line.strip() for line in whole.split("\n")]
+    yield from filter(str.strip, texts)
 
 
-def split(texts: Sequence[str], held_out: float) -> tuple[list[str], list[str]]:
-    """Return the documents to train on and those held out, each once, in the order of their digests."""
-    digests = {hashlib.sha256(text.encode()).digest(): text for text in texts}
-    first = sorted(digests)
-    limit = held_out * 2**64
-    # the last eight bytes decide the side, so that the order within a side says nothing about it
-    sides = [int.from_bytes(digest[-8:], "big") < limit for digest in first]
-    train = [digests[digest] for digest, out in zip(first, sides, strict=True) if not out]
-    return train, [digests[digest] for digest, out in zip(first, sides, strict=True) if out]
+def split(texts: Sequence[str], held_out: float, also: Sequence[str] = ()) -> tuple[list[str], list[str]]:
+    """Return what to train on and what is held out, each document once, in the order of digests; `also` only trains."""
+    out = {text for text in texts if _side(text) < held_out * 2**64}
+    train = ({*texts} | {*also}) - out
+    return sorted(train, key=_digest), sorted(out, key=_digest)
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
+
+
+def _side(text: str) -> int:
+    """A number below 2**64, from other bytes than those that decide the order."""
+    return int.from_bytes(_digest(text)[-8:], "big")
+
+
+def _text(row: dict[str, Any]) -> str:
+    return row["text"] if "text" in row else "\n\n".join(value for value in row.values() if isinstance(value, str))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -43,9 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("files", type=Path, nargs="+")
     parser.add_argument("--held-out", type=float, default=0.1, help="share of the documents (0.1)")
+    parser.add_argument("--also", type=Path, nargs="+", default=[], help="files of which nothing is held out")
     given = parser.parse_args(arguments)
     given.folder.mkdir(parents=True, exist_ok=True)
-    train, held_out = split([text for path in given.files for text in documents(path)], given.held_out)
+    texts, also = ([text for path in paths for text in documents(path)] for paths in (given.files, given.also))
+    train, held_out = split(texts, given.held_out, also)
     (given.folder / "train.txt").write_text("\n\n".join(train) + "\n", encoding="utf-8")
     rows = "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in held_out)
     (given.folder / "heldout.jsonl").write_text(rows, encoding="utf-8")

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
-from split_corpus import main, split
+from split_corpus import documents, main, split
 
 DOCUMENTS = [f"document {number}" for number in range(400)]
 
@@ -22,6 +22,18 @@ def test_a_document_is_on_one_side_once_whatever_the_order_of_the_files() -> Non
 def test_a_larger_share_holds_out_more_of_the_same() -> None:
     assert set(split(DOCUMENTS, 0.1)[1]) < set(split(DOCUMENTS, 0.3)[1])
     assert split(DOCUMENTS, 0.0)[1] == []
+
+
+def test_what_only_trains_is_never_held_out_unless_it_is_elsewhere_too() -> None:
+    held_out = split(DOCUMENTS, 0.1)[1]
+    train, out = split(DOCUMENTS, 0.1, also=["more", held_out[0]])
+    assert out == held_out
+    assert set(train) == {*DOCUMENTS, "more"} - {*held_out}
+
+
+def test_a_row_is_its_text_or_its_strings(tmp_path: Path) -> None:
+    (tmp_path / "rows.json").write_text(json.dumps([{"text": "a", "id": "x"}, {"q": "b", "n": 1, "a": "c"}]))
+    assert list(documents(tmp_path / "rows.json")) == ["a", "b\n\nc"]
 
 
 def test_lines_and_jsonl_become_one_text_and_rows(tmp_path: Path) -> None:
