@@ -41,7 +41,7 @@ from bitnet_train.train.hidden_states import hidden_states
 from bitnet_train.train.schedules import ScheduleConfig, hardness, lr_factor
 
 BlockLoss = Literal["token_mse", "mse"]
-_RATE = 0.06  # mean magnitudes that a latent may travel in a step, where `lr` is null
+_RATE = 0.06  # mean magnitudes a step where `lr` is null; 0.05 to 0.12 serve 60 to 400 steps alike on SmolLM2
 
 
 @dataclass(frozen=True)
