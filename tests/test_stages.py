@@ -145,7 +145,7 @@ def test_an_outside_adapter_is_refused_before_training(tmp_path: Path, capsys: p
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_killed_run_resumes_to_the_same_weights_bit_for_bit(how: signal.Signals, tmp_path: Path) -> None:
-    length = ["trainer.max_steps=12", "trainer.save_every_steps=3", "trainer.validate_every_steps=5"]
+    length = ["trainer.max_steps=40", "trainer.save_every_steps=3", "trainer.validate_every_steps=5"]
     words = ["train", "smollm2_binary_lora", "--quiet"]
     assert main([*words, *small(tmp_path / "whole", *length)]) == 0
     cut = [sys.executable, "-m", "bitnet_train", *words, *small(tmp_path / "cut", *length)]
