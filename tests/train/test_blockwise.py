@@ -216,7 +216,9 @@ def test_both_losses_are_0_for_equal_and_1_for_nothing_and_differ_for_one_huge_t
     assert float(block_loss(given, target, real, "token_mse")) == 0.75
 
 
-@pytest.mark.parametrize("settings", [{"loss": "l1"}, {"steps": 0}, {"rows": 0}, {"batch_rows": 0}, {"warmup_fraction": 1.5}])
+@pytest.mark.parametrize(
+    "settings", [{"loss": "l1"}, {"steps": 0}, {"rows": 0}, {"batch_rows": 0}, {"warmup_fraction": 1.5}]
+)
 def test_a_setting_out_of_bounds_is_named(settings: dict) -> None:
     (key,) = settings
     with pytest.raises(ConfigError, match=rf"`blockwise\.{key}="):
