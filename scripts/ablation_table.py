@@ -96,7 +96,7 @@ def _names(rows: list[Row], kind: str) -> list[str]:
 def _line(name: str, rows: list[Row]) -> str:
     own = [row for row in rows if row["trial"] == name]
     good = [row for row in own if "error" not in row]
-    title = f"**{name}**: {own[0]['what']}"
+    title = f"**{name}**: {own[0]['what']}".replace("|", "\\|")
     if not good:
         return f"| {title} | failed: {own[0]['error'].replace('|', '/')} |" + " |" * (len(TITLES) - 2)
     differences = _differences(good, rows)

@@ -228,6 +228,12 @@ def test_a_table_keeps_failures_and_says_how_to_measure_what_is_missing(scripts,
     assert table(scripts, tmp_path, [], "alone") == ["Not measured yet: `ablate`."]
 
 
+def test_a_bar_in_a_description_does_not_part_a_cell(scripts, tmp_path: Path) -> None:
+    lines = table(scripts, tmp_path, [row("base + size", 0, 18.0) | {"what": "mean|W|"}], "alone")
+    assert r"mean\|W\|" in lines[2]
+    assert lines[2].replace(r"\|", "").count("|") == lines[0].count("|")
+
+
 def test_the_pages_hold_what_the_result_files_say(scripts) -> None:
     results_table = scripts("results_table")
     for page in results_table.PAGES:
