@@ -6,9 +6,9 @@
                  y = (sum over g, in order, of w_scale[n,g] * acc[t,n,g]) * x_scale[t] + b     float32 steps
 
 Evaluation is the contract that the packed kernels keep bit for bit: see `kernels.reference`; within `on_kernels` it
-computes with them. Training computes the same
-value up to float32 rounding when the surrogate is hard. In evaluation nothing is differentiable, autocast is off, and
-the codes are kept from call to call until a parameter changes (`version_cache`).
+computes with them. Training computes the same value up to float32 rounding when the surrogate is hard. In evaluation
+nothing is differentiable, autocast is off, and the codes are kept from call to call until a parameter changes
+(`version_cache`).
 
 The seed's layer `y = alpha (W_b . A_q) + beta` is this one with alpha = `scale` (learnable) and beta = `bias`.
 Latent weights, scales and biases are float32. With activation "none" there are no integers:

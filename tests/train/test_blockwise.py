@@ -68,7 +68,7 @@ def test_every_block_and_the_whole_model_come_nearer_to_the_original(loss: str, 
 @pytest.mark.parametrize("steps", [10, 40])
 def test_the_rate_of_a_block_follows_its_weights_and_suits_few_steps(steps: int, tmp_path: Path) -> None:
     _, facts = rebuilt(tmp_path, BlockwiseConfig(enabled=True, steps=steps, batch_rows=4))
-    assert all(block["after"] < 0.9 * block["before"] for block in facts["blocks"])
+    assert all(block["after"] < 0.6 * block["before"] for block in facts["blocks"])
 
 
 def test_only_blocks_change_and_the_original_stays(tmp_path: Path) -> None:
