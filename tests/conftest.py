@@ -24,6 +24,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from bitnet_train import progress
 from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.model.convert import convert
 from bitnet_train.model.select import Selection
@@ -71,6 +72,12 @@ CONFIGS = {
 }
 
 MakeTrained = Callable[..., PreTrainedModel]
+
+
+@pytest.fixture(autouse=True)
+def not_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take back the `--quiet` of a command that an earlier test ran in this process."""
+    monkeypatch.setattr(progress, "_is_quiet", False)
 
 
 @pytest.fixture(scope="session")
