@@ -3,9 +3,9 @@
     python scripts/split_corpus.py FOLDER wiki_demo.txt c4_demo.jsonl --held-out 0.1 --also alpaca.json gsm8k.jsonl
 
 Writes FOLDER/train.txt, one long text, so that no row of tokens is padded, and FOLDER/heldout.jsonl, a row {"text":
-document} each. A .json or .jsonl file holds a document in each row: its field "text", or all its strings; any other
-file holds a document a line. The digest of a document decides where it goes, and in which order: so both sides are
-mixtures, and the same document is never on both.
+document} each. A .json or .jsonl file holds a document in each row: its field "text", or all its strings; WikiText, one
+below each title; any other file, a line each. The digest of a document decides where it goes, and in which order: so
+both sides are mixtures, and the same document is never on both.
 """
 
 from __future__ import annotations
@@ -17,14 +17,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from wikitext import articles, is_wikitext
+
 
 def documents(path: Path) -> Iterator[str]:
     """Yield the documents of a file that are not blank."""
     whole = path.read_text(encoding="utf-8")
+    texts: Iterable[str]
     if path.suffix == ".json":
         texts = [_text(row) for row in json.loads(whole)]
     elif path.suffix == ".jsonl":
         texts = [_text(json.loads(line)) for line in whole.split("\n") if line.strip()]
+    elif is_wikitext(whole):
+        texts = articles(whole)
     else:
         texts = [line.strip() for line in whole.split("\n")]
     yield from filter(str.strip, texts)

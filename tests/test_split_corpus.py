@@ -36,6 +36,18 @@ def test_a_row_is_its_text_or_its_strings(tmp_path: Path) -> None:
     assert list(documents(tmp_path / "rows.json")) == ["a", "b\n\nc"]
 
 
+def test_wikitext_is_joined_up_into_its_articles(tmp_path: Path) -> None:
+    (tmp_path / "valid.txt").write_text(
+        " \n = The Title = \n \n It has 1 @,@ 234 <unk> ( or so ) , isn 't \" one \" : well @-@ known .\n"
+        " \n = = A heading = = \n \n It 's the <unk> end .\n \n = Second = \n \n Text = text .\n",
+        encoding="utf-8",
+    )
+    assert list(documents(tmp_path / "valid.txt")) == [
+        "It has 1,234 (or so), isn't \"one\": well-known.\nIt's the end.",
+        "Text = text.",
+    ]
+
+
 def test_lines_and_jsonl_become_one_text_and_rows(tmp_path: Path) -> None:
     (tmp_path / "lines.txt").write_text("one\n\n  two  \n", encoding="utf-8")
     (tmp_path / "rows.jsonl").write_text(json.dumps({"text": "três\nlinhas"}) + "\n", encoding="utf-8")

@@ -27,7 +27,7 @@ from bitnet_train.train.chat import segments
 from bitnet_train.train.chunk import TokenRows, collate
 from bitnet_train.train.corpus import read_corpus
 from bitnet_train.train.data_config import DataConfig
-from bitnet_train.train.sampler import StepBatchSampler
+from bitnet_train.train.sampler import StepBatchSampler, order_of_pass
 from bitnet_train.train.token_cache import CACHE_VERSION, SPLITS, digest, load_rows, save_rows, tokenizer_digest
 from bitnet_train.train.tokenise import tokenise_examples
 
@@ -90,8 +90,13 @@ class BitDataModule(LightningDataModule):
         return DataLoader(_Picks(rows, self.config.crop_padding), sampler=picks, batch_size=None) if picks else []
 
     def some_training_rows(self, num_rows: int) -> Batch:
-        """Return a fixed random choice of at most `num_rows` training rows as one batch, as `validation_rows`."""
-        return collate(_subset(self._of("train"), num_rows), crop=True)
+        """Return at most `num_rows` training rows as one batch, as `validation_rows`: those the first pass reads last.
+
+        So what is fitted to them before training, such as blocks, is then trained on text that it has not seen.
+        """
+        rows = self._of("train")
+        last = order_of_pass(len(rows), self.seed, 0)[-num_rows:]
+        return collate(rows.select(np.sort(last)), crop=True)
 
     def validation_rows(self) -> Batch:
         """Return all validation rows as one batch: input_ids, labels, attention_mask, each int64 [R, L]."""

@@ -50,4 +50,9 @@ class StepBatchSampler:
         return int(self._permutation(number_of_pass)[offset])
 
     def _draw_permutation(self, number_of_pass: int) -> np.ndarray:
-        return np.random.default_rng([self.seed, number_of_pass]).permutation(self.num_rows)
+        return order_of_pass(self.num_rows, self.seed, number_of_pass)
+
+
+def order_of_pass(num_rows: int, seed: int, number_of_pass: int) -> np.ndarray:
+    """Return the row numbers in the order in which a pass reads them, int64 [num_rows]."""
+    return np.random.default_rng([seed, number_of_pass]).permutation(num_rows)

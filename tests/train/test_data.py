@@ -173,6 +173,17 @@ def test_a_pass_and_the_validation_rows_hold_every_document_once(tmp_path: Path)
     assert len({tuple(row) for row in trained + held_out}) == len(trained) + len(held_out) == 40
 
 
+@pytest.mark.parametrize("num_rows", [1, 5, 99])
+def test_a_start_is_fitted_to_the_rows_that_the_first_pass_reads_last(num_rows: int, tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "rows.jsonl", [{"text": f"{number} " * 10} for number in range(40)])
+    data = make_data(path, tmp_path, seed=3, crop_padding=False, batch_rows=1)
+    order = [tuple(batch["input_ids"][0].tolist()) for batch in take(data, data.describe()["train_rows"])]
+    fitted = [tuple(row) for row in data.some_training_rows(num_rows)["input_ids"].tolist()]
+    width = len(fitted[0])  # the columns that are padding in all of them are cut off
+    assert set(fitted) == {row[:width] for row in order[-num_rows:]}
+    assert len(fitted) == min(num_rows, len(order))
+
+
 def test_limits_keep_a_fixed_subset_of_the_rows(corpus: Path, tmp_path: Path) -> None:
     def limited(seed: int) -> BitDataModule:
         return make_data(corpus, tmp_path, seed=seed, max_train_rows=6, max_validation_rows=2, crop_padding=False)
