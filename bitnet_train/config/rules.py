@@ -135,6 +135,7 @@ RANGES: tuple[Range, ...] = (
             "loss.balance_step",
             "trainer.validate_every_steps",
             "optimizer.scale_lr_factor",
+            "optimizer.dense_lr_factor",
             "optimizer.weight_decay",
             "optimizer.clip_norm",
             "generate.temperature",

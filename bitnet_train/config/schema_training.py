@@ -128,6 +128,9 @@ class OptimizerConfig:
     scale_lr_factor: float = field(
         default=1.0, metadata=key("learning rate of learnable scales, as a factor on `optimizer.lr`")
     )
+    dense_lr_factor: float = field(
+        default=1.0, metadata=key("learning rate of unconverted matrices that train, as a factor on `optimizer.lr`")
+    )
     betas: list[float] = field(default_factory=lambda: [0.9, 0.95], metadata=key("AdamW decay rates"))
     weight_decay: float = field(
         default=0.0,

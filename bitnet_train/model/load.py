@@ -16,8 +16,10 @@ which breaks `.float()` and saving; the marks are removed here.
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext, redirect_stderr
 from dataclasses import dataclass
 from importlib import import_module, resources
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -136,10 +138,13 @@ def _one_bit(
 
 def _from_folder(source: str, place: Path, extra: dict[str, Any], dtype: torch.dtype | str) -> LoadedModel:
     is_gguf = "gguf_file" in extra
+    # transformers draws a bar over the tensors of a GGUF that no setting of its own switches off
+    silenced = redirect_stderr(StringIO()) if is_gguf else nullcontext()
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            place, dtype=dtype, trust_remote_code=False, use_safetensors=None if is_gguf else True, **extra
-        )
+        with silenced:
+            model = AutoModelForCausalLM.from_pretrained(
+                place, dtype=dtype, trust_remote_code=False, use_safetensors=None if is_gguf else True, **extra
+            )
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **extra)
     except Exception as error:  # of any kind: transformers takes files apart without a look at them
         raise _cannot_load(source, f"from {place}", error) from error

@@ -276,7 +276,8 @@ def _optimizer(block: nn.Module, config: BlockwiseConfig, train_norms: bool) -> 
     for parameter in (trained := trained + (norms if train_norms else [])):
         parameter.requires_grad_(True)
     rate = config.lr or _rate(block)
-    return torch.optim.AdamW([{"params": trained, "peak_lr": rate}], lr=rate, betas=(0.9, 0.95), weight_decay=0.0)
+    groups = [{"params": trained, "peak_lr": rate}]
+    return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
 
 
 def _rate(block: nn.Module) -> float:

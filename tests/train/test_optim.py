@@ -41,12 +41,13 @@ def test_a_one_bit_embedding_is_a_latent_and_not_dense() -> None:
     assert {name: len(group) for name, group in groups.items() if group} == {"latents": 1, "scales": 1}
 
 
-def test_latents_scales_and_norms_never_decay_and_scales_have_their_own_rate() -> None:
-    optimizer = build_optimizer(full_student(), OptimConfig(lr=0.01, scale_lr_factor=0.1, weight_decay=0.5))
+def test_latents_scales_and_norms_never_decay_and_scales_and_matrices_have_their_own_rates() -> None:
+    config = OptimConfig(lr=0.01, scale_lr_factor=0.1, dense_lr_factor=0.5, weight_decay=0.5)
+    optimizer = build_optimizer(full_student(), config)
     decay = {group["name"]: group["weight_decay"] for group in optimizer.param_groups}
     rates = {group["name"]: group["peak_lr"] for group in optimizer.param_groups}
     assert decay == {"latents": 0.0, "scales": 0.0, "norms_bias": 0.0, "dense": 0.5}
-    assert rates == {"latents": 0.01, "scales": 0.001, "norms_bias": 0.01, "dense": 0.01}
+    assert rates == {"latents": 0.01, "scales": 0.001, "norms_bias": 0.01, "dense": 0.005}
     assert set(decay) < set(GROUPS)
 
 
