@@ -113,7 +113,8 @@ def _make(
         facts["blockwise"] = _reconstruct(config, model, original.model, data, scratch, init)
     else:
         facts["init"] = initialise(model, init, *calibration_rows(data, init.calibration_rows))
-    facts |= {"seconds": time.perf_counter() - started, "tokens": facts.get("blockwise", {}).get("tokens", 0)}
+    blocks = facts.get("blockwise", {"tokens": 0, "earlier_seconds": 0.0})
+    facts |= {"seconds": time.perf_counter() - started + blocks["earlier_seconds"], "tokens": blocks["tokens"]}
     shutil.rmtree(directory.start, ignore_errors=True)
     save_converted(model, record, directory.start, original.tokenizer)
     directory.write_facts("start", facts)

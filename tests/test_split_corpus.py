@@ -38,7 +38,7 @@ def test_a_row_is_its_text_or_its_strings(tmp_path: Path) -> None:
 
 def test_wikitext_is_joined_up_into_its_articles(tmp_path: Path) -> None:
     (tmp_path / "valid.txt").write_text(
-        " \n = The Title = \n \n It has 1 @,@ 234 <unk> ( or so ) , isn 't \" one \" : well @-@ known .\n"
+        ' \n = The Title = \n \n It has 1 @,@ 234 <unk> ( or so ) , isn \'t " one " : well @-@ known .\n'
         " \n = = A heading = = \n \n It 's the <unk> end .\n \n = Second = \n \n Text = text .\n",
         encoding="utf-8",
     )

@@ -15,10 +15,11 @@ from bitnet_train.errors import TrainingError
 
 @dataclass(frozen=True)
 class BlockResult:
-    """Error of a block's output before and after, relative to the mean square of the full-precision output."""
+    """Error of a block's output before and after, relative to the mean square of the full-precision output; its time."""
 
     before: float
     after: float
+    seconds: float = 0.0
 
 
 def save_block(block: nn.Module, result: BlockResult, file: Path, prefix: str) -> None:

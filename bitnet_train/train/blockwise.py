@@ -20,7 +20,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -102,6 +102,8 @@ class BlockTraining:
     train_norms: bool = True
     bf16: bool = False
     seed: int = 0
+    found: list[BlockResult] = field(default_factory=list)
+    """Those that an earlier process had finished."""
 
     @classmethod
     def begin(
@@ -132,12 +134,16 @@ class BlockTraining:
         block, file = make(index), self.file(index)
         with training_forward(block):
             result = load_block(block, file, f"{self.prefix}.{index}.")
-            if result is None:
+            if result is not None:
+                self.found.append(result)
+            else:
+                started = time.perf_counter()
                 if self.init is not None:
                     few = slice(self.init.calibration_rows)
                     fit_block(block, call, self.init, self.rows.student[few], self.rows.is_real[few])
                 generator = torch.Generator().manual_seed(self.seed * 10_007 + index)
                 result = self._train(block, call, generator, index)
+                result = replace(result, seconds=time.perf_counter() - started)
                 save_block(block, result, file, f"{self.prefix}.{index}.")
             _advance(block, call, self.rows, self.config.batch_rows, self.bf16)
         return result
@@ -147,13 +153,15 @@ class BlockTraining:
         return self.folder / f"block-{index:04d}.safetensors"
 
     def facts(self, results: list[BlockResult], started: float) -> dict[str, Any]:
-        """Errors by block, the tokens that training took, the real ones of the text, seconds since `started`."""
+        """Errors by block, the tokens that training took, the real ones of the text, seconds of all processes."""
         num_rows, num_tokens = self.rows.is_real.shape
+        earlier = sum(result.seconds for result in self.found)
         return {
-            "blocks": [asdict(result) for result in results],
+            "blocks": [{"before": result.before, "after": result.after} for result in results],
             "tokens": self.config.steps * min(self.config.batch_rows, num_rows) * num_tokens,
             "text_tokens": int(self.rows.is_real.sum()),
-            "seconds": time.perf_counter() - started,
+            "seconds": time.perf_counter() - started + earlier,
+            "earlier_seconds": earlier,
         }
 
     def _train(self, block: nn.Module, call: BlockCall, generator: torch.Generator, index: int) -> BlockResult:

@@ -49,7 +49,14 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         choose(OPTIMIZERS, self.name, "optimizer.name")
-        keys = ("scale_lr_factor", "dense_lr_factor", "weight_decay", "clip_norm", "reach", *(() if self.lr == AUTO else ("lr",)))
+        keys = (
+            "scale_lr_factor",
+            "dense_lr_factor",
+            "weight_decay",
+            "clip_norm",
+            "reach",
+            *(() if self.lr == AUTO else ("lr",)),
+        )
         for key in keys:
             if not 0.0 <= float(getattr(self, key)) < float("inf"):
                 raise ConfigError(f"`optimizer.{key}={getattr(self, key)}` must be a finite number, 0 or more.")

@@ -132,6 +132,7 @@ def test_an_interrupted_run_goes_on_at_the_next_block_to_the_same_weights(
     assert trained == [0, 1, 1], "block 0 is not trained again"
     assert differing(state(whole), state(resumed)) == set()
     assert again["blocks"] == facts["blocks"]
+    assert facts["earlier_seconds"] == 0 < again["earlier_seconds"] < again["seconds"]
 
 
 def test_a_damaged_block_is_named(tmp_path: Path) -> None:
