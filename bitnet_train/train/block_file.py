@@ -15,7 +15,7 @@ from bitnet_train.errors import TrainingError
 
 @dataclass(frozen=True)
 class BlockResult:
-    """Error before and after, relative to the mean square of the full-precision block's output, and the time it took."""
+    """Error before and after, relative to the mean square of the full-precision block's output; the time it took."""
 
     before: float
     after: float
