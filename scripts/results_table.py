@@ -22,7 +22,7 @@ ABLATE = "python scripts/ablate.py"
 TINY, SMOLLM2, TASK, RATES = (
     RESULTS / f"{name}.json" for name in ("ablation_tiny", "ablation_smollm2", "ablation_task", "baseline_rates")
 )
-ON_SMOLLM2 = f"{ABLATE} recipes/ablations/smollm2.yaml --threads 2"
+ON_SMOLLM2 = f"{ABLATE} recipes/ablations/smollm2.yaml --threads 1"
 
 # page -> name of a table in it -> its lines
 PAGES: dict[str, dict[str, Callable[[], list[str]]]] = {

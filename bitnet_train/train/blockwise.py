@@ -38,6 +38,7 @@ from bitnet_train.progress import track
 from bitnet_train.quant.weight import away_from_thresholds
 from bitnet_train.train.block_file import BlockResult, load_block, save_block
 from bitnet_train.train.hidden_states import hidden_states
+from bitnet_train.train.optim import OnePassAdamW
 from bitnet_train.train.schedules import ScheduleConfig, hardness, lr_factor
 
 BlockLoss = Literal["token_mse", "mse"]
@@ -284,8 +285,7 @@ def _optimizer(block: nn.Module, config: BlockwiseConfig, train_norms: bool) -> 
     for parameter in (trained := trained + (norms if train_norms else [])):
         parameter.requires_grad_(True)
     rate = config.lr or _rate(block)
-    groups = [{"params": trained, "peak_lr": rate}]
-    return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
+    return OnePassAdamW([{"params": trained, "peak_lr": rate}], lr=rate, betas=(0.9, 0.95), weight_decay=0.0)
 
 
 def _rate(block: nn.Module) -> float:

@@ -19,16 +19,36 @@ c = `OptimConfig.reach`, lr = 2 c mean|W| / steps (`automatic_lr`).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import increment_version
 
 from bitnet_train.errors import ConfigError, TrainingError
 from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.train.choice import choose
 
-OPTIMIZERS = {"adamw": partial(torch.optim.AdamW, fused=True)}  # one pass over the memory, not twelve
+
+class OnePassAdamW(torch.optim.AdamW):
+    """torch's fused AdamW, which goes over its memory once: on a CPU a fifth of the time of the plain one.
+
+    torch's own raises no version of the tensors that it writes, so whatever is remembered about a weight while it
+    does not change (`version_cache`) would be kept for ever. Here they are raised.
+    """
+
+    def __init__(self, params: Any, **settings: Any) -> None:
+        super().__init__(params, fused=True, **settings)
+
+    def step(self, closure: Any = None) -> Any:
+        """Make a step, and say that the parameters have changed."""
+        loss = super().step(closure)
+        for group in self.param_groups:
+            increment_version([parameter for parameter in group["params"] if parameter.grad is not None])
+        return loss
+
+
+OPTIMIZERS = {"adamw": OnePassAdamW}
 DECAYED = ("adapters", "dense")
 AUTO = "auto"
 GROUPS = ("latents", "scales", "adapters", "norms_bias", "dense")

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from copy import deepcopy
+
 import pytest
 import torch
 from tiny_run import llama, tiny_module
 
 from bitnet_train.errors import ConfigError, TrainingError
+from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.model.bit_lora import AdapterConfig, attach
 from bitnet_train.model.convert import convert
 from bitnet_train.model.select import Selection
@@ -12,9 +15,9 @@ from bitnet_train.quant.scheme import WeightScheme
 from bitnet_train.train.optim import GROUPS, OptimConfig, automatic_lr, build_optimizer, parameter_groups, reach
 
 
-def full_student():
+def full_student(learnable_scale: bool = True):
     student = llama()
-    convert(student, weight=WeightScheme(learnable_scale=True))
+    convert(student, weight=WeightScheme(learnable_scale=learnable_scale))
     return attach(student, AdapterConfig(kind="none", train_embeddings=True))
 
 
@@ -49,6 +52,22 @@ def test_latents_scales_and_norms_never_decay_and_scales_and_matrices_have_their
     assert decay == {"latents": 0.0, "scales": 0.0, "norms_bias": 0.0, "dense": 0.5}
     assert rates == {"latents": 0.01, "scales": 0.001, "norms_bias": 0.01, "dense": 0.005}
     assert set(decay) < set(GROUPS)
+
+
+@pytest.mark.parametrize("learnable", [True, False])
+def test_what_a_layer_remembers_does_not_outlive_a_step(learnable: bool) -> None:
+    student, ids = full_student(learnable), torch.arange(8)[None]
+    optimizer = build_optimizer(student, OptimConfig(lr=0.05))
+    for _ in range(2):
+        before = {name: layer.quantized() for name, layer in bit_layers(student).items()}
+        student(input_ids=ids).logits.square().mean().backward()
+        optimizer.step()
+        for name, layer in bit_layers(student).items():
+            (codes, scale), (true_codes, true_scale) = layer.quantized(), deepcopy(layer).quantized()
+            assert torch.equal(codes, true_codes), "a copy remembers nothing"
+            assert torch.equal(scale, true_scale)
+            assert torch.equal(layer.rounded_scale(), true_scale)
+            assert not torch.equal(codes, before[name][0])
 
 
 def test_nothing_to_train_is_an_error() -> None:
