@@ -31,7 +31,7 @@ from bitnet_train.train.choice import choose
 
 
 class OnePassAdamW(torch.optim.AdamW):
-    """torch's fused AdamW, which goes over its memory once: on a CPU a fifth of the time of the plain one.
+    """torch's fused AdamW, which goes over its memory once instead of once an operation.
 
     torch's own raises no version of the tensors that it writes, so whatever is remembered about a weight while it
     does not change (`version_cache`) would be kept for ever. Here they are raised.

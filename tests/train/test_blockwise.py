@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -132,7 +133,27 @@ def test_an_interrupted_run_goes_on_at_the_next_block_to_the_same_weights(
     assert trained == [0, 1, 1], "block 0 is not trained again"
     assert differing(state(whole), state(resumed)) == set()
     assert again["blocks"] == facts["blocks"]
-    assert facts["earlier_seconds"] == 0 < again["earlier_seconds"] < again["seconds"]
+    assert facts["earlier_seconds"] == 0
+
+
+def test_the_time_counts_blocks_that_an_earlier_process_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, first = rebuilt(tmp_path)
+    load, kept = blockwise.load_block, []
+
+    def load_and_keep(*args):
+        kept.append(load(*args))
+        return kept[-1]
+
+    monkeypatch.setattr(blockwise, "load_block", load_and_keep)
+    _, again = rebuilt(tmp_path)
+    assert all(result.seconds > 0 for result in kept)
+    assert again["earlier_seconds"] == sum(result.seconds for result in kept) < first["seconds"]
+
+    monkeypatch.setattr(blockwise, "load_block", lambda *args: replace(load(*args), seconds=1000.0))
+    _, after_days = rebuilt(tmp_path)
+    assert after_days["seconds"] > after_days["earlier_seconds"] == 1000.0 * len(kept)
 
 
 def test_a_damaged_block_is_named(tmp_path: Path) -> None:
