@@ -4,8 +4,9 @@
 
 Writes FOLDER/train.txt, one long text, so that no row of tokens is padded, and FOLDER/heldout.jsonl, a row {"text":
 document} each. A .json or .jsonl file holds a document in each row: its field "text", or all its strings; WikiText, one
-below each title; any other file, a line each. The digest of a document decides where it goes, and in which order: so
-both sides are mixtures, and the same document is never on both.
+below each title; a dump of a wiki (*.xml*.bz2), its articles; any other file, a line each. The digest of a document
+decides where it goes, and in which order: so both sides are mixtures, and the same document is never on both. Nor is
+another edition of it: of --also, what repeats a tenth of its 8-word runs from the other files is left out.
 """
 
 from __future__ import annotations
@@ -22,24 +23,44 @@ from wikitext import articles, is_wikitext
 
 def documents(path: Path) -> Iterator[str]:
     """Yield the documents of a file that are not blank."""
-    whole = path.read_text(encoding="utf-8")
-    texts: Iterable[str]
-    if path.suffix == ".json":
-        texts = [_text(row) for row in json.loads(whole)]
-    elif path.suffix == ".jsonl":
-        texts = [_text(json.loads(line)) for line in whole.split("\n") if line.strip()]
-    elif is_wikitext(whole):
-        texts = articles(whole)
-    else:
-        texts = [line.strip() for line in whole.split("\n")]
+    is_dump = path.suffix == ".bz2" and ".xml" in path.name  # enwiki-latest-pages-articles1.xml-p1p41242.bz2
+    texts = _of_dump(path) if is_dump else _of_text(path.suffix, path.read_text(encoding="utf-8"))
     yield from filter(str.strip, texts)
+
+
+def _of_dump(path: Path) -> Iterable[str]:
+    import wikipedia  # needs a package that nothing else needs
+
+    return wikipedia.articles(path)
+
+
+def _of_text(suffix: str, whole: str) -> Iterable[str]:
+    if suffix == ".json":
+        return [_text(row) for row in json.loads(whole)]
+    if suffix == ".jsonl":
+        return [_text(json.loads(line)) for line in whole.split("\n") if line.strip()]
+    if is_wikitext(whole):
+        return articles(whole)
+    return [line.strip() for line in whole.split("\n")]
 
 
 def split(texts: Sequence[str], held_out: float, also: Sequence[str] = ()) -> tuple[list[str], list[str]]:
     """Return what to train on and what is held out, each document once, in the order of digests; `also` only trains."""
     out = {text for text in texts if _side(text) < held_out * 2**64}
-    train = ({*texts} | {*also}) - out
+    known = {run for text in texts for run in _runs(text)}
+    train = ({*texts} | {text for text in also if not _repeats(text, known)}) - out
     return sorted(train, key=_digest), sorted(out, key=_digest)
+
+
+def _runs(text: str) -> set[tuple[str, ...]]:
+    """Every run of 8 words."""
+    words = text.lower().split()
+    return set(zip(*(words[first:] for first in range(8)), strict=False))
+
+
+def _repeats(text: str, known: set[tuple[str, ...]]) -> bool:
+    runs = _runs(text)
+    return len(runs & known) > 0.1 * len(runs)
 
 
 def _digest(text: str) -> bytes:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import json
 import sys
 from pathlib import Path
+from xml.sax.saxutils import escape
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 from split_corpus import documents, main, split
@@ -29,6 +31,38 @@ def test_what_only_trains_is_never_held_out_unless_it_is_elsewhere_too() -> None
     train, out = split(DOCUMENTS, 0.1, also=["more", held_out[0]])
     assert out == held_out
     assert set(train) == {*DOCUMENTS, "more"} - {*held_out}
+
+
+def test_another_edition_of_a_document_does_not_train() -> None:
+    known = " ".join(f"word{number}" for number in range(100))
+    edition, other = f"Foreword. {known} And more.", " ".join(f"other{number}" for number in range(100))
+    quoting = f"{other} {' '.join(known.split()[:12])} {other}"
+    for share in (0.0, 1.0):  # on whichever side it is
+        train, out = split([known], share, also=[edition, other, quoting])
+        assert {*train, *out} == {known, other, quoting}
+
+
+def test_a_dump_of_a_wiki_is_read_as_its_readers_read_it(tmp_path: Path) -> None:
+    markup = """{{Infobox|name=x}}
+'''Ada''' (born [[1815]]) was an [[English people|English]] {{lang|fr|x}}mathematician.<ref>{{cite|a [[b]]}}</ref>
+[[File:Ada.jpg|thumb|A picture of [[Ada]]]]
+== Life ==
+{| class="wikitable"
+| cell
+|}
+She wrote &amp; thought&nbsp;much.
+== See also ==
+* [[Babbage]]
+"""
+    pages = (("Ada", "0", markup), ("Talk:Ada", "1", "talk"), ("Old", "0", "#REDIRECT [[Ada]]"))
+    body = "".join(
+        f"<page><title>{title}</title><ns>{space}</ns><revision><text>{escape(text)}</text></revision></page>"
+        for title, space, text in pages
+    )
+    path = tmp_path / "wiki.xml-p1p3.bz2"
+    path.write_bytes(bz2.compress(f'<mediawiki xmlns="http://x/export-0.10/">{body}</mediawiki>'.encode()))
+    (text,) = documents(path)
+    assert text == "Ada (born 1815) was an English mathematician.\nLife\nShe wrote & thought\xa0much."
 
 
 def test_a_row_is_its_text_or_its_strings(tmp_path: Path) -> None:
