@@ -43,6 +43,7 @@ from bitnet_train.train.schedules import ScheduleConfig, hardness, lr_factor
 
 BlockLoss = Literal["token_mse", "mse"]
 _RATE = 0.06  # mean magnitudes a step where `lr` is null; 0.05 to 0.08 served 60 and 200 steps of SmolLM2 alike
+_MEASURED_ROWS = 16  # for the error before and after
 
 
 @dataclass(frozen=True)
@@ -332,7 +333,7 @@ def block_loss(y: Tensor, target: Tensor, is_real: Tensor, kind: BlockLoss) -> T
 @torch.no_grad()
 def _error(block: nn.Module, call: BlockCall, rows: _Rows, config: BlockwiseConfig) -> float:
     """The loss over some of the rows, in float32, with the quantiser as it stands."""
-    few = torch.arange(min(len(rows.student), 2 * config.batch_rows))
+    few = torch.arange(min(len(rows.student), _MEASURED_ROWS))
     y = torch.cat([run_block(block, rows.student[few[part]], call) for part in _batches(len(few), config.batch_rows)])
     return float(block_loss(y, rows.target[few], rows.is_real[few], config.loss))
 

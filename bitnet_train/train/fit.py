@@ -8,7 +8,6 @@ Nothing is written outside `run_dir`.
 from __future__ import annotations
 
 import logging
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -69,7 +68,7 @@ class FitConfig:
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a run did. `seconds` and `tokens_per_s` count this process's own steps, `steps` and `tokens` all of them."""
+    """What a run did, counted over resumes; steps that were lost after a checkpoint count nowhere."""
 
     steps: int
     tokens: int
@@ -111,10 +110,8 @@ def fit(
     with SignalWatcher() as watcher, _quiet_lightning():
         saving = Saving(run_dir / "checkpoints", config.save_every_steps, watcher)
         trainer = _trainer(config, run_dir, done, _callbacks(config, data, run_dir, saving, callbacks), loggers)
-        start = time.perf_counter()
         trainer.fit(module, datamodule=data, ckpt_path=str(checkpoint) if checkpoint else None)
-        seconds = time.perf_counter() - start
-    return _result(module, config, seconds)
+    return _result(module, config)
 
 
 def resume_from(resume: str, directory: Path) -> Path | None:
@@ -184,15 +181,14 @@ def _steps_done(checkpoint: Path | None, config: FitConfig) -> int:
     return done
 
 
-def _result(module: BitLightningModule, config: FitConfig, seconds: float) -> FitResult:
+def _result(module: BitLightningModule, config: FitConfig) -> FitResult:
     if module.step != config.max_steps or module.last_checkpoint is None:
         raise TrainingError(
             f"Training stopped at step {module.step} of {config.max_steps}: the data ran out of batches. "
             "The data module must yield a batch for every step."
         )
-    speed = (module.tokens - module.tokens_before) / seconds
-    metrics = {**module.metrics, **module.validation_metrics}
-    return FitResult(module.step, module.tokens, seconds, speed, metrics, module.last_checkpoint)
+    seconds, metrics = module.seconds, {**module.metrics, **module.validation_metrics}
+    return FitResult(module.step, module.tokens, seconds, module.tokens / seconds, metrics, module.last_checkpoint)
 
 
 @contextmanager

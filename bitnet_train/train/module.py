@@ -19,6 +19,7 @@ over. The teacher is no submodule: no optimiser, checkpoint, state dict or `trai
 from __future__ import annotations
 
 import math
+import time
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,8 @@ class BitLightningModule(LightningModule):
     """Train `student` (any Hugging Face causal LM, 1-bit layers or not) against `teacher`.
 
     A batch is `input_ids`, `labels` (unshifted, -100 = not trained), `attention_mask`, each int64 [B,L]. `step` counts
-    finished optimiser steps, `tokens` the unpadded tokens seen
-    (`tokens_before` of them before a resume), `metrics` holds the figures of the latest step.
+    finished optimiser steps, `tokens` the unpadded tokens seen and `seconds` the time that took, all three counted over
+    resumes; `metrics` holds the figures of the latest step.
 
     Raises
     ------
@@ -104,7 +105,8 @@ class BitLightningModule(LightningModule):
         self._taps = None
         if self.loss.attention > 0 and teacher is not None:
             self._taps = RelationTaps(student, teacher, self.loss.attention_layer)
-        self.step, self.tokens, self.tokens_before = 0, 0, 0
+        self.step, self.tokens, self.seconds_before = 0, 0, 0.0
+        self._since: float | None = None
         self.metrics: dict[str, float] = {}
         self.validation_metrics: dict[str, float] = {}
         self.last_checkpoint: Path | None = None
@@ -117,12 +119,18 @@ class BitLightningModule(LightningModule):
         """The frozen model."""
         return self._teacher[0]
 
+    @property
+    def seconds(self) -> float:
+        """Wall time of training, that of earlier processes up to the checkpoint that was resumed included."""
+        return self.seconds_before + (0.0 if self._since is None else time.perf_counter() - self._since)
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Build the optimiser over what trains."""
         return build_optimizer(self.student, self.optim)
 
     def on_fit_start(self) -> None:
-        """Put the teacher beside the student."""
+        """Start the clock, and put the teacher beside the student."""
+        self._since = time.perf_counter()
         self.student.train()
         self.layers = LayerWatch(self.student)
         if self.teacher is not None:

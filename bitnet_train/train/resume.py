@@ -2,7 +2,7 @@
 
 ```
 state_dict     tensors that train, and persistent buffers     (never the frozen weights: 60x smaller with LoRA)
-progress       step, tokens, max_steps, seed, metrics, validation_metrics
+progress       step, tokens, seconds, max_steps, seed, metrics, validation_metrics
 generators     states of python, numpy, torch and CUDA
 <data module>  its own state; `next_batch` is set to the number of finished steps, because a loader that draws ahead
                counts batches that no step has used
@@ -24,7 +24,7 @@ from bitnet_train.errors import TrainingError
 from bitnet_train.train.checkpoint import AtomicCheckpointIO
 from bitnet_train.train.rng import generator_states, restore_generators
 
-PROGRESS = ("step", "tokens", "max_steps", "seed", "metrics", "validation_metrics")
+PROGRESS = ("step", "tokens", "seconds", "max_steps", "seed", "metrics", "validation_metrics")
 
 
 class _Resumable(Protocol):
@@ -32,12 +32,14 @@ class _Resumable(Protocol):
 
     step: int
     tokens: int
-    tokens_before: int
+    seconds_before: float
     max_steps: int
     seed: int
     metrics: dict[str, float]
     validation_metrics: dict[str, float]
 
+    @property
+    def seconds(self) -> float: ...
     @property
     def trainer(self) -> Any: ...
     def state_dict(self) -> dict[str, Any]: ...
@@ -66,7 +68,7 @@ def load_progress(module: _Resumable, checkpoint: dict[str, Any]) -> None:
     _check_same_tensors(module, checkpoint["state_dict"])
     for name in ("step", "tokens", "metrics", "validation_metrics"):
         setattr(module, name, checkpoint["progress"][name])
-    module.tokens_before = module.tokens
+    module.seconds_before = checkpoint["progress"]["seconds"]
     _warn_of_changes(module, checkpoint["progress"])
     restore_generators(checkpoint["generators"])
 

@@ -47,13 +47,15 @@ def test_a_run_killed_at_any_step_resumes_bit_for_bit(tmp_path: Path, whole, nam
     step = random.Random().randrange(SAVE_EVERY + 1, STEPS - 1)
     done = killed(tmp_path, step, name)
     assert done.returncode == code, done.stderr[-3000:]
-    saved = [folder.name for folder in list_checkpoints(tmp_path / "checkpoints")]
+    last = list_checkpoints(tmp_path / "checkpoints")[-1]
     expected = step // SAVE_EVERY * SAVE_EVERY if name == "SIGKILL" else step + 1
-    assert saved[-1] == f"step-{expected:06d}"
+    assert last.name == f"step-{expected:06d}"
+    earlier = AtomicCheckpointIO().load_checkpoint(last)["progress"]["seconds"]
 
     module = tiny_module()
     result = run(tmp_path, module, resume="auto")
     assert result.steps == STEPS
+    assert result.seconds > module.seconds_before == earlier > 0
     for key, tensor in trained_tensors(module).items():
         assert torch.equal(tensor, whole[1][key]), f"{key} differs after {name} at step {step}"
     assert losses_by_step(tmp_path) == losses_by_step(whole[0])
