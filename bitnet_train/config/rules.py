@@ -92,6 +92,7 @@ RANGES: tuple[Range, ...] = (
             "schedule.decay_fraction",
             "schedule.soft_fraction",
             "blockwise.fp_inputs",
+            "blockwise.random_tokens",
             "blockwise.warmup_fraction",
         ),
         lambda value: 0 <= value <= 1,

@@ -134,6 +134,7 @@ class BlockwiseConfig:
         metadata=key("squared error over mean square: token by token, or of the batch", "token_mse", "mse"),
     )
     fp_inputs: float = field(default=0.0, metadata=key("share of rows a block reads from the full-precision model"))
+    random_tokens: float = field(default=0.0, metadata=key("share of tokens replaced by others of the vocabulary"))
     margin: float = field(
         default=0.1, metadata=key("how far latents are moved from where their code changes, in scales; 0 = left there")
     )

@@ -9,7 +9,8 @@
                 2402.17762); in SmolLM2 they hold the quotient at one value from block 11 to 27, whatever is learnt
 
 Inputs come from the 1-bit prefix, so a block also mends what earlier ones lost; `fp_inputs` is the share of rows that
-get the full-precision input x_b instead (BRECQ, arXiv 2102.05426; QDrop, 2203.05740 mixes inside the layer). Only one
+get the full-precision input x_b instead (BRECQ, arXiv 2102.05426; QDrop, 2203.05740 mixes inside the layer). A text of
+some hundred thousand tokens misses most of a vocabulary: others stand in for a share of it (`random_tokens`). Only one
 block of each model and the hidden states are in use at a time; with `bf16` the products of both are bfloat16. The
 latents of a finished block are moved away from their thresholds (`margin`), with the same codes. It is saved, so that
 an interrupted run goes on with the next one, to the same weights.
@@ -64,6 +65,8 @@ class BlockwiseConfig:
     loss: BlockLoss = "token_mse"
     fp_inputs: float = 0.0
     """Share of the rows that a block reads from the full-precision model."""
+    random_tokens: float = 0.0
+    """Share of the tokens that others, drawn evenly from the vocabulary, stand in for; padding stays."""
     margin: float = 0.1
     """How far, in scales, latents are moved away from where their codes change, once a block is done; scales that are
     not learnable follow the latents, so such layers are left as they are."""
@@ -123,6 +126,9 @@ class BlockTraining:
     ) -> BlockTraining:
         """Start with the embeddings of both models; `further` are the fields after `init`."""
         init = init if init is not None and init.fits_layers else None
+        embedding: Any = original.get_input_embeddings()
+        seed = further.get("seed", 0)
+        token_ids = _sprinkled(token_ids, is_real, config.random_tokens, embedding.num_embeddings, seed)
         rows = _first_rows(student, original, token_ids, is_real, folder, config)
         schedule = replace(schedule, warmup_fraction=config.warmup_fraction)
         return cls(config, schedule, rows, folder, decoder_blocks(student)[0], init, **further)
@@ -228,6 +234,14 @@ def reconstruct(
         for index in track(range(len(blocks)), "Reconstructing blocks", len(blocks))
     ]
     return training.facts(results, started)
+
+
+def _sprinkled(token_ids: Tensor, is_real: Tensor, share: float, vocabulary: int, seed: int) -> Tensor:
+    """Return int64 [R, L] in which random tokens stand in for a share of the real ones."""
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.rand(token_ids.shape, generator=generator) < share
+    others = torch.randint(vocabulary, token_ids.shape, generator=generator)
+    return torch.where(chosen & is_real, others, token_ids)
 
 
 @torch.no_grad()

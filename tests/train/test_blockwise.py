@@ -66,6 +66,27 @@ def test_every_block_and_the_whole_model_come_nearer_to_the_original(loss: str, 
     assert distance(model) < 0.6 * distance(student())
 
 
+def test_random_tokens_teach_blocks_what_the_text_does_not_hold(tmp_path: Path) -> None:
+    few = IDS % 4  # of a vocabulary that `distance` asks for all of
+    far = [
+        distance(rebuilt(tmp_path / str(share), replace(SHORT, steps=60, random_tokens=share), ids=few)[0])
+        for share in (0.0, 0.3)
+    ]
+    assert far[1] < 0.8 * far[0]
+
+
+def test_random_tokens_are_a_share_of_the_real_ones_and_the_same_each_time() -> None:
+    ids, real = torch.full((40, 100), 7), torch.ones(40, 100, dtype=torch.bool)
+    real[:, 60:] = False
+    once, again, other = (blockwise._sprinkled(ids, real, 0.25, 50, seed) for seed in (1, 1, 2))
+    assert torch.equal(once, again)
+    assert not torch.equal(once, other)
+    assert torch.equal(once[~real], ids[~real])
+    assert 490 < (once != ids).sum() < 690  # 2400 x 0.25 x 49/50 = 588 +- 21: within 4.6 deviations
+    assert (once.min(), once.max()) == (0, 49)
+    assert torch.equal(blockwise._sprinkled(ids, real, 0.0, 50, 1), ids)
+
+
 @pytest.mark.parametrize("steps", [10, 40])
 def test_the_rate_of_a_block_follows_its_weights_and_suits_few_steps(steps: int, tmp_path: Path) -> None:
     _, facts = rebuilt(tmp_path, BlockwiseConfig(enabled=True, steps=steps, batch_rows=4))
