@@ -68,7 +68,7 @@ def load_progress(module: _Resumable, checkpoint: dict[str, Any]) -> None:
     _check_same_tensors(module, checkpoint["state_dict"])
     for name in ("step", "tokens", "metrics", "validation_metrics"):
         setattr(module, name, checkpoint["progress"][name])
-    module.seconds_before = checkpoint["progress"]["seconds"]
+    module.seconds_before = checkpoint["progress"].get("seconds", 0.0)  # older ones have none
     _warn_of_changes(module, checkpoint["progress"])
     restore_generators(checkpoint["generators"])
 
