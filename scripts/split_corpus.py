@@ -4,9 +4,10 @@
 
 Writes FOLDER/train.txt, one long text, so that no row of tokens is padded, and FOLDER/heldout.jsonl, a row {"text":
 document} each. A .json or .jsonl file holds a document in each row: its field "text", or all its strings; WikiText, one
-below each title; a dump of a wiki (*.xml*.bz2), its articles; any other file, a line each. The digest of a document
-decides where it goes, and in which order: so both sides are mixtures, and the same document is never on both. Nor is
-another edition of it: of --also, what repeats a tenth of its 8-word runs from the other files is left out.
+below each title; a dump of a wiki (*.xml*.bz2), its articles; a web page (*.html) is one, if it is English; any other
+file holds a line each. The digest of a document decides where it goes, and in which order: so both sides are mixtures,
+and the same document is never on both. Nor is another edition of it: of --also, what repeats a tenth of its 8-word runs
+from the other files is left out.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import web_page
 from wikitext import articles, is_wikitext
 
 
@@ -39,6 +41,8 @@ def _of_text(suffix: str, whole: str) -> Iterable[str]:
         return [_text(row) for row in json.loads(whole)]
     if suffix == ".jsonl":
         return [_text(json.loads(line)) for line in whole.split("\n") if line.strip()]
+    if suffix == ".html":
+        return [web_page.text(whole)]
     if is_wikitext(whole):
         return articles(whole)
     return [line.strip() for line in whole.split("\n")]

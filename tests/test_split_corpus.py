@@ -92,3 +92,16 @@ def test_lines_and_jsonl_become_one_text_and_rows(tmp_path: Path) -> None:
         rows = (tmp_path / share / "heldout.jsonl").read_text(encoding="utf-8").splitlines()
         assert sorted(text.removesuffix("\n").split("\n\n")) == train
         assert sorted(json.loads(row)["text"] for row in rows) == held_out
+
+
+def test_a_web_page_is_read_as_its_readers_read_it_and_not_in_another_language(tmp_path: Path) -> None:
+    head = (
+        "<html><head><title>t</title><style>p { color: red }</style></head><body><h1>The <i>Analytical</i> Engine</h1>"
+    )
+    english = "<p>It is the\n  design of a <b>machine</b> for\tall that.</p><script>var the = 1;</script><p></p>"
+    table = "<ul><li>A mill<br/>and a store</ul><table><tr><td>cell</table>AT&amp;T"
+    (page := tmp_path / "page.html").write_text(f"{head}{english}{table}</body></html>")
+    lines = ["The Analytical Engine", "It is the design of a machine for all that.", "A mill", "and a store", "AT&T"]
+    assert list(documents(page)) == ["\n".join(lines)]
+    page.write_text("<p>Elle est la conception d'une machine pour tout cela, et de la mémoire.</p>")
+    assert list(documents(page)) == []

@@ -121,6 +121,7 @@ RANGES: tuple[Range, ...] = (
             "sensitivity.extra_share",
             "optimizer.reach",
             "blockwise.lr",
+            "blockwise.first_token_weight",
         ),
         lambda value: 0 < value < _INFINITY,
         "a finite number above 0",

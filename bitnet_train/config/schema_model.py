@@ -133,6 +133,9 @@ class BlockwiseConfig:
         default="token_mse",
         metadata=key("squared error over mean square: token by token, or of the batch", "token_mse", "mse"),
     )
+    first_token_weight: float = field(
+        default=1.0, metadata=key("how many times as much as another the first token of a row counts")
+    )
     fp_inputs: float = field(default=0.0, metadata=key("share of rows a block reads from the full-precision model"))
     random_tokens: float = field(default=0.0, metadata=key("share of tokens replaced by others of the vocabulary"))
     margin: float = field(

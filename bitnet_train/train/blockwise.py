@@ -8,6 +8,10 @@
     mse         sum |y - t|^2 / sum |t|^2 over the batch: tokens of huge norm decide. Many models have some (arXiv
                 2402.17762); in SmolLM2 they hold the quotient at one value from block 11 to 27, whatever is learnt
 
+In either, the first token of a row counts `first_token_weight` times. Every later token attends to it and it grows to
+hundreds of times their norm (attention sinks, arXiv 2309.17453), but it is one of hundreds: at equal weight it is
+learnt last, and what all others read is wrong.
+
 Inputs come from the 1-bit prefix, so a block also mends what earlier ones lost; `fp_inputs` is the share of rows that
 get the full-precision input x_b instead (BRECQ, arXiv 2102.05426; QDrop, 2203.05740 mixes inside the layer). A text of
 some hundred thousand tokens misses most of a vocabulary: others stand in for a share of it (`random_tokens`). Only one
@@ -63,6 +67,8 @@ class BlockwiseConfig:
     """Share of the steps in which the rate rises. Adam's first steps move every latent by the whole rate: without it
     few steps end above what they started from."""
     loss: BlockLoss = "token_mse"
+    first_token_weight: float = 1.0
+    """How many times as much as another the first token of a row counts in the loss."""
     fp_inputs: float = 0.0
     """Share of the rows that a block reads from the full-precision model."""
     random_tokens: float = 0.0
@@ -333,15 +339,24 @@ def _step_loss(
         x = torch.where(swapped[:, None, None], rows.original[picked], x)
     with _arithmetic(x, bf16):
         y = run_block(block, x, call)
-    return block_loss(y.float(), rows.target[picked], rows.is_real[picked], config.loss)
+    return _loss(y.float(), rows, picked, config)
 
 
-def block_loss(y: Tensor, target: Tensor, is_real: Tensor, kind: BlockLoss) -> Tensor:
+def _loss(y: Tensor, rows: _Rows, picked: Tensor, config: BlockwiseConfig) -> Tensor:
+    return block_loss(y, rows.target[picked], rows.is_real[picked], config.loss, config.first_token_weight)
+
+
+def block_loss(y: Tensor, target: Tensor, is_real: Tensor, kind: BlockLoss, first_token_weight: float = 1.0) -> Tensor:
     """Return the relative squared error of `y` against `target`, float32 [R, L, H], over the real tokens [R, L]."""
+    weight = torch.ones(is_real.shape, device=y.device)
+    weight[:, 0] = first_token_weight
+    weight = weight[is_real]
     lost = (y - target).square().sum(-1)[is_real]
     size = target.square().sum(-1)[is_real]
     tiny = torch.finfo(torch.float32).tiny
-    return lost.sum() / size.sum().clamp(min=tiny) if kind == "mse" else (lost / size.clamp(min=tiny)).mean()
+    if kind == "mse":
+        return (weight * lost).sum() / (weight * size).sum().clamp(min=tiny)
+    return (weight * (lost / size.clamp(min=tiny))).sum() / weight.sum()
 
 
 @torch.no_grad()
@@ -349,7 +364,7 @@ def _error(block: nn.Module, call: BlockCall, rows: _Rows, config: BlockwiseConf
     """The loss over some of the rows, in float32, with the quantiser as it stands."""
     few = torch.arange(min(len(rows.student), _MEASURED_ROWS))
     y = torch.cat([run_block(block, rows.student[few[part]], call) for part in _batches(len(few), config.batch_rows)])
-    return float(block_loss(y, rows.target[few], rows.is_real[few], config.loss))
+    return float(_loss(y, rows, few, config))
 
 
 def _layers(block: nn.Module) -> list[BitLayer]:
