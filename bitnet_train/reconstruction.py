@@ -19,7 +19,7 @@ from bitnet_train.model.initialise import InitConfig
 from bitnet_train.model.load import LoadedModel, load_mapped
 from bitnet_train.model.plan import Plan
 from bitnet_train.starting_point import calibration_rows, fingerprint_of
-from bitnet_train.train.blockwise import BlockwiseConfig
+from bitnet_train.train.blockwise import BlockwiseConfig, in_pieces
 from bitnet_train.train.freed_memory import keep_freed_memory
 from bitnet_train.train.schedules import ScheduleConfig
 from bitnet_train.train.streamed_blocks import reconstruct_streamed
@@ -59,7 +59,7 @@ def _into_run(config: Config, original: LoadedModel, plan: Plan, console: Consol
         draft,
         settings,
         build(ScheduleConfig, config.schedule),
-        *calibration_rows(data, settings.rows),
+        *in_pieces(*calibration_rows(data, settings.rows), settings.row_tokens),
         scratch,
         init=build(InitConfig, config.init),
         train_norms=config.adapter.train_norms,

@@ -30,7 +30,7 @@ from bitnet_train.model.initialise import InitConfig, initialise
 from bitnet_train.model.load import LoadedModel
 from bitnet_train.model.plan import Plan
 from bitnet_train.run_directory import RunDirectory
-from bitnet_train.train.blockwise import BlockwiseConfig, reconstruct
+from bitnet_train.train.blockwise import BlockwiseConfig, in_pieces, reconstruct
 from bitnet_train.train.checkpoint import list_checkpoints
 from bitnet_train.train.data import BitDataModule
 from bitnet_train.train.schedules import ScheduleConfig
@@ -136,7 +136,7 @@ def _reconstruct(
         original,
         settings,
         build(ScheduleConfig, config.schedule),
-        *calibration_rows(data, settings.rows),
+        *in_pieces(*calibration_rows(data, settings.rows), settings.row_tokens),
         scratch,
         init=init,
         train_norms=config.adapter.train_norms,

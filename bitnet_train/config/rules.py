@@ -72,6 +72,7 @@ RANGES: tuple[Range, ...] = (
             "generate.max_new_tokens",
             "generate.threads",
             "bench.prompt_tokens",
+            "blockwise.row_tokens",
             "bench.new_tokens",
             "bench.repeats",
             "debug.every_steps",
@@ -121,7 +122,6 @@ RANGES: tuple[Range, ...] = (
             "sensitivity.extra_share",
             "optimizer.reach",
             "blockwise.lr",
-            "blockwise.first_token_weight",
         ),
         lambda value: 0 < value < _INFINITY,
         "a finite number above 0",
@@ -258,6 +258,11 @@ RULES: tuple[Rule, ...] = (
         lambda c: _has_processes(c) and _makes_a_start(c),
         "or `init` makes the start of the run in one process, and this run has more. Train on one device, or choose "
         "`init=plain blockwise=off`.",
+    ),
+    (
+        "blockwise.row_tokens",
+        lambda c: c.data.context_tokens % (c.blockwise.row_tokens or 1) != 0,
+        "cuts rows of `data.context_tokens` into equal pieces, so it must divide that.",
     ),
     (
         "trainer.max_tokens",

@@ -126,15 +126,15 @@ class BlockwiseConfig:
     enabled: bool = field(default=False, metadata=key("reconstruct blocks before training end to end"))
     steps: int = field(default=100, metadata=key("optimiser steps per block"))
     rows: int = field(default=256, metadata=key("rows of training text"))
+    row_tokens: int | None = field(
+        default=None, metadata=key("tokens of the pieces these rows are cut into; null = whole rows")
+    )
     batch_rows: int = field(default=8, metadata=key("rows per optimiser step"))
     lr: float | None = field(default=None, metadata=key("peak learning rate; null = 0.06 mean|W| of each block"))
     warmup_fraction: float = field(default=0.2, metadata=key("share of the steps in which the rate rises"))
     loss: str = field(
         default="token_mse",
         metadata=key("squared error over mean square: token by token, or of the batch", "token_mse", "mse"),
-    )
-    first_token_weight: float = field(
-        default=1.0, metadata=key("how many times as much as another the first token of a row counts")
     )
     fp_inputs: float = field(default=0.0, metadata=key("share of rows a block reads from the full-precision model"))
     random_tokens: float = field(default=0.0, metadata=key("share of tokens replaced by others of the vocabulary"))

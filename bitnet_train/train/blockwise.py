@@ -8,10 +8,6 @@
     mse         sum |y - t|^2 / sum |t|^2 over the batch: tokens of huge norm decide. Many models have some (arXiv
                 2402.17762); in SmolLM2 they hold the quotient at one value from block 11 to 27, whatever is learnt
 
-In either, the first token of a row counts `first_token_weight` times. Every later token attends to it and it grows to
-hundreds of times their norm (attention sinks, arXiv 2309.17453), but it is one of hundreds: at equal weight it is
-learnt last, and what all others read is wrong.
-
 Inputs come from the 1-bit prefix, so a block also mends what earlier ones lost; `fp_inputs` is the share of rows that
 get the full-precision input x_b instead (BRECQ, arXiv 2102.05426; QDrop, 2203.05740 mixes inside the layer). A text of
 some hundred thousand tokens misses most of a vocabulary: others stand in for a share of it (`random_tokens`). Only one
@@ -60,6 +56,9 @@ class BlockwiseConfig:
     """Optimiser steps per block."""
     rows: int = 256
     """Rows of training text."""
+    row_tokens: int | None = None
+    """Tokens of the pieces into which these rows are cut; None = whole rows. Shorter ones are more steps, each of less
+    work."""
     batch_rows: int = 8
     lr: float | None = None
     """Peak learning rate; None = 0.06 mean|W|, whatever the number of steps."""
@@ -67,8 +66,6 @@ class BlockwiseConfig:
     """Share of the steps in which the rate rises. Adam's first steps move every latent by the whole rate: without it
     few steps end above what they started from."""
     loss: BlockLoss = "token_mse"
-    first_token_weight: float = 1.0
-    """How many times as much as another the first token of a row counts in the loss."""
     fp_inputs: float = 0.0
     """Share of the rows that a block reads from the full-precision model."""
     random_tokens: float = 0.0
@@ -82,8 +79,8 @@ class BlockwiseConfig:
     def __post_init__(self) -> None:
         if self.loss not in get_args(BlockLoss):
             raise ConfigError(f"`blockwise.loss={self.loss}` is unknown. Allowed: {', '.join(get_args(BlockLoss))}.")
-        for key in ("steps", "rows", "batch_rows"):
-            if getattr(self, key) < 1:
+        for key in ("steps", "rows", "batch_rows", "row_tokens"):
+            if getattr(self, key) is not None and getattr(self, key) < 1:
                 raise ConfigError(f"`blockwise.{key}={getattr(self, key)}` must be 1 or more.")
         if not 0.0 <= self.warmup_fraction <= 1.0:
             raise ConfigError(f"`blockwise.warmup_fraction={self.warmup_fraction}` must lie between 0 and 1.")
@@ -242,6 +239,15 @@ def reconstruct(
     return training.facts(results, started)
 
 
+def in_pieces(token_ids: Tensor, is_real: Tensor, row_tokens: int | None) -> tuple[Tensor, Tensor]:
+    """Return rows [R, L] cut into [R L / row_tokens, row_tokens], without those that are padding alone."""
+    if row_tokens is None:
+        return token_ids, is_real
+    token_ids, is_real = token_ids.reshape(-1, row_tokens), is_real.reshape(-1, row_tokens)
+    some = is_real.any(1)
+    return token_ids[some], is_real[some]
+
+
 def _sprinkled(token_ids: Tensor, is_real: Tensor, share: float, vocabulary: int, seed: int) -> Tensor:
     """Return int64 [R, L] in which random tokens stand in for a share of the real ones."""
     generator = torch.Generator().manual_seed(seed)
@@ -339,24 +345,15 @@ def _step_loss(
         x = torch.where(swapped[:, None, None], rows.original[picked], x)
     with _arithmetic(x, bf16):
         y = run_block(block, x, call)
-    return _loss(y.float(), rows, picked, config)
+    return block_loss(y.float(), rows.target[picked], rows.is_real[picked], config.loss)
 
 
-def _loss(y: Tensor, rows: _Rows, picked: Tensor, config: BlockwiseConfig) -> Tensor:
-    return block_loss(y, rows.target[picked], rows.is_real[picked], config.loss, config.first_token_weight)
-
-
-def block_loss(y: Tensor, target: Tensor, is_real: Tensor, kind: BlockLoss, first_token_weight: float = 1.0) -> Tensor:
+def block_loss(y: Tensor, target: Tensor, is_real: Tensor, kind: BlockLoss) -> Tensor:
     """Return the relative squared error of `y` against `target`, float32 [R, L, H], over the real tokens [R, L]."""
-    weight = torch.ones(is_real.shape, device=y.device)
-    weight[:, 0] = first_token_weight
-    weight = weight[is_real]
     lost = (y - target).square().sum(-1)[is_real]
     size = target.square().sum(-1)[is_real]
     tiny = torch.finfo(torch.float32).tiny
-    if kind == "mse":
-        return (weight * lost).sum() / (weight * size).sum().clamp(min=tiny)
-    return (weight * (lost / size.clamp(min=tiny))).sum() / weight.sum()
+    return lost.sum() / size.sum().clamp(min=tiny) if kind == "mse" else (lost / size.clamp(min=tiny)).mean()
 
 
 @torch.no_grad()
@@ -364,7 +361,7 @@ def _error(block: nn.Module, call: BlockCall, rows: _Rows, config: BlockwiseConf
     """The loss over some of the rows, in float32, with the quantiser as it stands."""
     few = torch.arange(min(len(rows.student), _MEASURED_ROWS))
     y = torch.cat([run_block(block, rows.student[few[part]], call) for part in _batches(len(few), config.batch_rows)])
-    return float(_loss(y, rows, few, config))
+    return float(block_loss(y, rows.target[few], rows.is_real[few], config.loss))
 
 
 def _layers(block: nn.Module) -> list[BitLayer]:

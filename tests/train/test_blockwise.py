@@ -259,34 +259,20 @@ def test_both_losses_are_0_for_equal_and_1_for_nothing_and_differ_for_one_huge_t
     assert float(block_loss(given, target, real, "token_mse")) == 0.75
 
 
-@pytest.mark.parametrize("kind", ["mse", "token_mse"])
-def test_the_first_token_of_each_row_counts_as_often_as_asked(kind) -> None:
-    generator = torch.Generator().manual_seed(0)
-    y, target = torch.randn(2, 3, 5, 8, generator=generator)
-    real = torch.ones(3, 5, dtype=torch.bool)
-    real[1, 3:] = False
-    once = block_loss(y, target, real, kind)
-    assert block_loss(y, target, real, kind, 1.0) == once
-    thrice = [torch.cat([x[:, :1], x[:, :1], x], 1) for x in (y, target, real)]
-    # Sums of some hundred float32 terms in another order: a relative rounding of at most 200 x 2^-24.
-    torch.testing.assert_close(
-        block_loss(y, target, real, kind, 3.0), block_loss(*thrice, kind), rtol=200 * 2**-24, atol=0.0
-    )
-
-
-def test_a_heavier_first_token_comes_nearer_to_the_original(tmp_path: Path) -> None:
-    original = llama(0.0).eval()
-    hidden = original(input_ids=IDS, output_hidden_states=True).hidden_states[1].detach()
-    lost = []
-    for weight in (1.0, 30.0):
-        model, _ = rebuilt(tmp_path / str(weight), replace(SHORT, first_token_weight=weight))
-        ours = model(input_ids=IDS, output_hidden_states=True).hidden_states[1].detach()
-        lost.append(float((ours - hidden)[:, 0].square().sum()))
-    assert lost[1] < 0.8 * lost[0]
+def test_rows_are_cut_into_pieces_and_pieces_of_padding_are_dropped() -> None:
+    ids = torch.arange(24).reshape(2, 12)
+    real = torch.ones(2, 12, dtype=torch.bool)
+    real[1, 5:] = False
+    pieces, is_real = blockwise.in_pieces(ids, real, 4)
+    assert pieces[:, 0].tolist() == [0, 4, 8, 12, 16]
+    assert is_real.sum(1).tolist() == [4, 4, 4, 4, 1]
+    assert torch.equal(pieces[is_real], ids[real])
+    assert blockwise.in_pieces(ids, real, None) == (ids, real)
 
 
 @pytest.mark.parametrize(
-    "settings", [{"loss": "l1"}, {"steps": 0}, {"rows": 0}, {"batch_rows": 0}, {"warmup_fraction": 1.5}]
+    "settings",
+    [{"loss": "l1"}, {"steps": 0}, {"rows": 0}, {"batch_rows": 0}, {"row_tokens": 0}, {"warmup_fraction": 1.5}],
 )
 def test_a_setting_out_of_bounds_is_named(settings: dict) -> None:
     (key,) = settings
