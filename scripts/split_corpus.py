@@ -4,16 +4,17 @@
 
 Writes FOLDER/train.txt, one long text, so that no row of tokens is padded, and FOLDER/heldout.jsonl, a row {"text":
 document} each. A .json or .jsonl file holds a document in each row: its field "text", or all its strings; WikiText, one
-below each title; a dump of a wiki (*.xml*.bz2), its articles; a web page (*.html) is one, if it is English; any other
-file holds a line each. The digest of a document decides where it goes, and in which order: so both sides are mixtures,
-and the same document is never on both. Nor is another edition of it: of --also, what repeats a tenth of its 8-word runs
-from the other files is left out.
+below each title; a dump of a wiki (*.xml*.bz2), its articles; a web page (*.html) is one, and so is each *.txt of a
+folder, if they are English; any other file holds a line each. The digest of a document decides where it goes, and in
+which order: so both sides are mixtures, and the same document is never on both. Nor is another edition of it: what
+--also repeats of the other files, a tenth of its 8-word runs or more, is left out.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -24,7 +25,11 @@ from wikitext import articles, is_wikitext
 
 
 def documents(path: Path) -> Iterator[str]:
-    """Yield the documents of a file that are not blank."""
+    """Yield the documents of a file, or of the files of a folder, that are not blank."""
+    if path.is_dir():
+        texts = (file.read_text(encoding="utf-8", errors="replace") for file in sorted(path.glob("*.txt")))
+        yield from filter(web_page.is_english, texts)
+        return
     is_dump = path.suffix == ".bz2" and ".xml" in path.name  # enwiki-latest-pages-articles1.xml-p1p41242.bz2
     texts = _of_dump(path) if is_dump else _of_text(path.suffix, path.read_text(encoding="utf-8"))
     yield from filter(str.strip, texts)
@@ -54,6 +59,13 @@ def split(texts: Sequence[str], held_out: float, also: Sequence[str] = ()) -> tu
     known = {run for text in texts for run in _runs(text)}
     train = ({*texts} | {text for text in also if not _repeats(text, known)}) - out
     return sorted(train, key=_digest), sorted(out, key=_digest)
+
+
+def _some(texts: Sequence[str], characters: int | None) -> list[str]:
+    """Return as many as have these many characters, the same each time."""
+    in_order = sorted(texts, key=_side)
+    ends = itertools.accumulate(map(len, in_order))
+    return [text for text, end in zip(in_order, ends, strict=True) if characters is None or end <= characters]
 
 
 def _runs(text: str) -> set[tuple[str, ...]]:
@@ -87,10 +99,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("files", type=Path, nargs="+")
     parser.add_argument("--held-out", type=float, default=0.1, help="share of the documents (0.1)")
     parser.add_argument("--also", type=Path, nargs="+", default=[], help="files of which nothing is held out")
+    parser.add_argument("--also-characters", type=int, metavar="N", help="take no more than these of --also (all)")
     given = parser.parse_args(arguments)
     given.folder.mkdir(parents=True, exist_ok=True)
     texts, also = ([text for path in paths for text in documents(path)] for paths in (given.files, given.also))
-    train, held_out = split(texts, given.held_out, also)
+    train, held_out = split(texts, given.held_out, _some(also, given.also_characters))
     (given.folder / "train.txt").write_text("\n\n".join(train) + "\n", encoding="utf-8")
     rows = "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in held_out)
     (given.folder / "heldout.jsonl").write_text(rows, encoding="utf-8")

@@ -11,16 +11,18 @@ _ENGLISH = {"the", "and", "of", "to", "a", "in", "is", "for", "that"}
 
 
 def text(page: str) -> str:
-    """Return the text, a paragraph a line; "" for a page in another language.
-
-    An eighth of the words of English prose are among nine of its commonest.
-    """
+    """Return the text, a paragraph a line; "" for a page in another language."""
     reader = _Reader()
     reader.feed(page)
     paragraphs = [" ".join(paragraph.split()) for paragraph in reader.paragraphs]
     whole = "\n".join(filter(None, paragraphs))
-    words = whole.lower().split()
-    return whole if sum(word in _ENGLISH for word in words) > len(words) / 8 else ""
+    return whole if is_english(whole) else ""
+
+
+def is_english(text: str) -> bool:
+    """Whether an eighth of the words are among nine of the commonest, as in English prose."""
+    words = text.lower().split()
+    return sum(word in _ENGLISH for word in words) > len(words) / 8
 
 
 class _Reader(HTMLParser):

@@ -33,6 +33,18 @@ def test_what_only_trains_is_never_held_out_unless_it_is_elsewhere_too() -> None
     assert set(train) == {*DOCUMENTS, "more"} - {*held_out}
 
 
+def test_no_more_is_taken_of_what_only_trains_than_is_asked_for(tmp_path: Path) -> None:
+    (first := tmp_path / "first.txt").write_text("a document of the first file\n")
+    (more := tmp_path / "more.txt").write_text("\n".join(DOCUMENTS))
+    taken = []
+    for characters in (500, 1000):
+        main([str(tmp_path), str(first), "--held-out", "0", "--also", str(more), "--also-characters", str(characters)])
+        lines = (tmp_path / "train.txt").read_text().split("\n\n")
+        taken.append({line.strip() for line in lines} - {"a document of the first file"})
+        assert characters - 12 < sum(map(len, taken[-1])) <= characters  # the longest has 12
+    assert taken[0] < taken[1] < set(DOCUMENTS)
+
+
 def test_another_edition_of_a_document_does_not_train() -> None:
     known = " ".join(f"word{number}" for number in range(100))
     edition, other = f"Foreword. {known} And more.", " ".join(f"other{number}" for number in range(100))
@@ -105,3 +117,11 @@ def test_a_web_page_is_read_as_its_readers_read_it_and_not_in_another_language(t
     assert list(documents(page)) == ["\n".join(lines)]
     page.write_text("<p>Elle est la conception d'une machine pour tout cela, et de la mémoire.</p>")
     assert list(documents(page)) == []
+
+
+def test_each_text_of_a_folder_is_a_document_if_it_is_english(tmp_path: Path) -> None:
+    english = "It is the design of a machine\n\nfor all that."
+    (tmp_path / "b.txt").write_text(english)
+    (tmp_path / "a.txt").write_text("Elle est la conception d'une machine\npour tout cela.")
+    (tmp_path / "c.md").write_text("The notes of the reader.")
+    assert list(documents(tmp_path)) == [english]

@@ -42,6 +42,15 @@ def test_the_start_is_kept_with_its_figures_and_its_scratch_is_not(finished: Pat
     assert list((finished / "cache").glob("start-*")) == []
 
 
+def test_blocks_may_read_pieces_of_the_rows_that_training_reads(finished: Path, tmp_path: Path) -> None:
+    assert train(tmp_path / "run", *START, "blockwise.row_tokens=32") == 0
+    whole, cut = (
+        json.loads((run / "facts" / "start.json").read_text())["blockwise"] for run in (finished, tmp_path / "run")
+    )
+    assert cut["tokens"] == 2 * 2 * 32
+    assert cut["text_tokens"] == whole["text_tokens"]
+
+
 def test_what_the_start_cost_is_part_of_the_budget(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
