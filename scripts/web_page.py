@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 
-_BREAK = re.compile("p|div|section|blockquote|li|d[td]|h[1-6]|br|figcaption")
+_BREAK = re.compile("p|div|section|blockquote|li|d[td]|h[1-6]|br|table|figcaption")
 _LEFT_OUT = {"head", "script", "style", "pre", "math", "svg", "table"}
 _ENGLISH = {"the", "and", "of", "to", "a", "in", "is", "for", "that"}
 
