@@ -6,7 +6,7 @@
     base: [words]               what makes the recipe plain
     best: [levers]              levers that together are the best known so far
     levers:
-      NAME: {what: one line, over: [words], needs: LEVER}
+      NAME: {what: one line, over: [words], needs: LEVER, alone: true where it cannot be had with the best}
     baselines:
       NAME: {what: one line, recipe: baselines/NAME, over: [words], times: tokens of this trial / those of the grid}
 
@@ -41,6 +41,7 @@ class Lever:
     what: str
     over: tuple[str, ...]
     needs: str | None = None
+    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,8 @@ class Grid:
             return
         yield self._trial("best", "best", ", ".join(self.best), best, tokens, against="base")
         for lever in self.levers.values():
+            if lever.alone:
+                continue
             if lever in best:
                 rest = [other for other in best if other is not lever]
                 yield self._trial(f"best - {lever.name}", "left out", lever.what, rest, tokens, lever.name, "best")
@@ -147,7 +150,7 @@ def read_grid(path: Path) -> Grid:
 
 
 def _lever(name: str, given: dict[str, Any]) -> Lever:
-    allowed = {"what", "over", "needs"}
+    allowed = {"what", "over", "needs", "alone"}
     if unknown := sorted(set(given) - allowed):
         raise SystemExit(f"lever `{name}` has unknown keys {unknown}. Allowed: {', '.join(sorted(allowed))}.")
-    return Lever(name, given["what"], tuple(given["over"]), given.get("needs"))
+    return Lever(name, given["what"], tuple(given["over"]), given.get("needs"), given.get("alone", False))

@@ -124,6 +124,14 @@ def test_every_trial_of_a_bundled_grid_composes(scripts, path: Path, capsys: pyt
     assert broken == []
 
 
+def test_a_lever_that_stands_alone_is_not_tried_with_the_best(scripts, tmp_path: Path) -> None:
+    path = tmp_path / "grid.yaml"
+    levers = {name: {"what": name, "over": ["seed=1"], "alone": name == "b"} for name in ("a", "b", "c")}
+    path.write_text(yaml.safe_dump({"recipe": "quickstart", "tokens": 8, "best": ["a"], "levers": levers}))
+    names = [trial.name for trial in scripts("ablation_grid").read_grid(path).trials()]
+    assert names == ["base", "base + a", "base + b", "base + c", "best", "best - a", "best + c"]
+
+
 def test_a_grid_keeps_a_row_a_trial_and_goes_on_where_it_stopped(scripts, grid_file: Path, tmp_path: Path) -> None:
     ablate, out, text = scripts("ablate"), tmp_path / "rows.json", tmp_path / "other.txt"
     text.write_text("The river is wide, and the boat is slow. " * 40)
