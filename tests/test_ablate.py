@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
+from bitnet_train.config.compose import compose
+
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "scripts"
 GRIDS = sorted((ROOT / "recipes" / "ablations").glob("*.yaml"))
@@ -122,6 +124,28 @@ def test_every_trial_of_a_bundled_grid_composes(scripts, path: Path, capsys: pyt
     assert scripts("ablate").runnable(trials)
     broken = [line for line in capsys.readouterr().out.splitlines() if ": the same as " not in line]
     assert broken == []
+
+
+METHOD = ("weight", "activation", "adapter", "init", "blockwise", "loss", "schedule", "optimizer", "trainer")
+LENGTH = {"trainer.max_tokens", "trainer.save_every_steps"}  # the grid's own number, and what changes no weight
+
+
+@pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
+def test_no_trial_of_a_bundled_grid_takes_its_method_from_the_body_of_the_recipe(scripts, path: Path) -> None:
+    """Groups chosen in words do not displace keys of a recipe's body, so a trial that is silent about one inherits it:
+    a later change of the recipe would change what the trial measures, under the same name. A grid without a best asks
+    about its recipe as it is."""
+    grid = scripts("ablation_grid").read_grid(path)
+    if not grid.best:
+        return
+    body = yaml.safe_load((ROOT / "recipes" / f"{grid.recipe}.yaml").read_text())
+    set_there = {f"{part}.{key}" for part in METHOD for key in body.get(part, {})} - LENGTH
+    for trial in (trial for trial in grid.trials() if trial.recipe == grid.recipe):
+        config = compose(trial.recipe, list(trial.words)).config
+        idle = {key for key in set_there if key.startswith("blockwise.") and not config.blockwise.enabled}
+        if config.init.latents == "copy":
+            idle.add("init.calibration_rows")
+        assert set_there - idle <= {word.partition("=")[0] for word in trial.words}, trial.name
 
 
 def test_a_lever_that_stands_alone_is_not_tried_with_the_best(scripts, tmp_path: Path) -> None:
