@@ -127,7 +127,7 @@ def test_every_trial_of_a_bundled_grid_composes(scripts, path: Path, capsys: pyt
 
 
 METHOD = ("weight", "activation", "adapter", "init", "blockwise", "loss", "schedule", "optimizer", "trainer")
-LENGTH = {"trainer.max_tokens", "trainer.save_every_steps"}  # the grid's own number, and what changes no weight
+LENGTH = {"trainer.max_steps", "trainer.max_tokens", "trainer.save_every_steps"}  # the grid's own, or changes no weight
 
 
 @pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
