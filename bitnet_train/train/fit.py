@@ -7,6 +7,7 @@ Nothing is written outside `run_dir`.
 
 from __future__ import annotations
 
+import gc
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -107,7 +108,7 @@ def fit(
     done = _steps_done(checkpoint, config)
     module.last_checkpoint = module.good_checkpoint = checkpoint
     module.watch = DivergenceWatch(config.divergence_nats, config.divergence_steps)
-    with SignalWatcher() as watcher, _quiet_lightning():
+    with SignalWatcher() as watcher, _quiet_lightning(), _nothing_old_searched():
         saving = Saving(run_dir / "checkpoints", config.save_every_steps, watcher)
         trainer = _trainer(config, run_dir, done, _callbacks(config, data, run_dir, saving, callbacks), loggers)
         trainer.fit(module, datamodule=data, ckpt_path=str(checkpoint) if checkpoint else None)
@@ -189,6 +190,17 @@ def _result(module: BitLightningModule, config: FitConfig) -> FitResult:
         )
     seconds, metrics = module.seconds, {**module.metrics, **module.validation_metrics}
     return FitResult(module.step, module.tokens, seconds, module.tokens / seconds, metrics, module.last_checkpoint)
+
+
+@contextmanager
+def _nothing_old_searched() -> Iterator[None]:
+    """Let the garbage collector pass over what there is now, models and libraries: it searched them every few steps."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 @contextmanager

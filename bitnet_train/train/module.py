@@ -49,6 +49,7 @@ from bitnet_train.train.optim import OptimConfig, build_optimizer
 from bitnet_train.train.resume import load_progress, save_progress
 from bitnet_train.train.rng import seed_step
 from bitnet_train.train.schedules import ScheduleConfig, hardness, lr_factor, warmup_steps
+from bitnet_train.train.teacher import keep_products_in_bfloat16
 from bitnet_train.train.teacher_cache import TeacherCache
 
 MAX_NATS = 700.0  # exp(709) is the largest that a float64 holds
@@ -129,12 +130,14 @@ class BitLightningModule(LightningModule):
         return build_optimizer(self.student, self.optim)
 
     def on_fit_start(self) -> None:
-        """Start the clock, and put the teacher beside the student."""
+        """Start the clock, and put the teacher beside the student, in the arithmetic of the products."""
         self._since = time.perf_counter()
         self.student.train()
         self.layers = LayerWatch(self.student)
         if self.teacher is not None:
             self.teacher.to(self.device).eval().requires_grad_(False)
+            if self.trainer.precision == "bf16-mixed" and self.teacher_cache is None:  # a cache knows it by its weights
+                keep_products_in_bfloat16(self.teacher)
 
     # -- one optimiser step ----------------------------------------------------------------------------------------
 

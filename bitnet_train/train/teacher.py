@@ -2,13 +2,18 @@
 
 A divergence between logits compares entry v of one model with entry v of the other. If the two vocabularies differ in a
 single token, the numbers still come out, and mean nothing: so they are compared before anything is trained.
+
+Where products are taken in bfloat16, a frozen model's weights can be rounded once instead of at every forward pass.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.pytorch_utils import Conv1D
 
 from bitnet_train.errors import ConfigError
 from bitnet_train.train.losses import LossConfig
@@ -45,6 +50,17 @@ def check_comparable(student: PreTrainedModel, teacher: PreTrainedModel, loss: L
             f"`loss.hidden={loss.hidden}` compares block by block, but the teacher's {name} is {other[name]} and the "
             f"model's {own[name]}. Set `loss.hidden=0`."
         )
+
+
+def keep_products_in_bfloat16(teacher: nn.Module) -> None:
+    """Round the weights and biases of a frozen model's linear layers to bfloat16, in place; a tied embedding stays.
+
+    Autocast rounds the same tensors in the same way in every forward pass, so all its results are equal bit for bit.
+    """
+    for layer in teacher.modules():
+        if isinstance(layer, nn.Linear | Conv1D):
+            for name, parameter in layer.named_parameters(recurse=False):
+                setattr(layer, name, nn.Parameter(parameter.detach().to(torch.bfloat16), requires_grad=False))
 
 
 def _sizes(model: Any) -> dict[str, int]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from tiny_run import llama
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -8,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from bitnet_train.errors import ConfigError
 from bitnet_train.train.losses import LossConfig
-from bitnet_train.train.teacher import check_comparable, check_same_vocabulary
+from bitnet_train.train.teacher import check_comparable, check_same_vocabulary, keep_products_in_bfloat16
 
 
 def tokenizer(*words: str) -> PreTrainedTokenizerFast:
@@ -48,3 +49,28 @@ def test_states_of_another_depth_are_refused_only_where_they_are_compared() -> N
     check_comparable(llama(), other(num_hidden_layers=3), LossConfig())
     with pytest.raises(ConfigError, match=r"num_hidden_layers is 3 and the model's 2"):
         check_comparable(llama(), other(num_hidden_layers=3), LossConfig(hidden=1.0))
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_products_kept_in_bfloat16_are_those_that_autocast_takes(tied: bool) -> None:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        attention_bias=True,
+        tie_word_embeddings=tied,
+    )
+    teacher = LlamaForCausalLM(config).eval()
+    token_ids = torch.randint(64, (3, 12))
+    embedding = teacher.get_input_embeddings().weight.clone()
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        before = teacher(token_ids, output_hidden_states=True)
+        keep_products_in_bfloat16(teacher)
+        after = teacher(token_ids, output_hidden_states=True)
+    assert torch.equal(after.logits, before.logits)
+    assert all(torch.equal(a, b) for a, b in zip(after.hidden_states, before.hidden_states, strict=True))
+    assert torch.equal(teacher.get_input_embeddings().weight, embedding)
+    assert {p.dtype for p in teacher.model.layers[0].self_attn.parameters()} == {torch.bfloat16}
