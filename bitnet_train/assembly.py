@@ -221,6 +221,7 @@ def data_module(config: Config, original: LoadedModel, directory: RunDirectory) 
         config.trainer.seed,
         directory.cache,
         original.model,
+        config.trainer.short_row_tokens,
     )
 
 

@@ -19,6 +19,7 @@ from bitnet_train.train.budget import Estimate
 from bitnet_train.train.data import BitDataModule
 from bitnet_train.train.module import BitLightningModule
 from bitnet_train.train.optim import automatic_lr
+from bitnet_train.train.row_lengths import RowLengths
 
 STAGE = "budget"
 
@@ -26,7 +27,9 @@ STAGE = "budget"
 def settle(
     config: Config, module: BitLightningModule, data: BitDataModule, directory: RunDirectory | None
 ) -> tuple[Estimate, float]:
-    """Fix steps and learning rate in `config` and `module`, and keep them in `directory`; return (estimate, peak rate).
+    """Fix steps and learning rate in `config`, `module` and `data`, and keep them in `directory`.
+
+    Returns (estimate, peak rate).
 
     Raises
     ------
@@ -39,13 +42,21 @@ def settle(
     steps = int(kept["max_steps"]) if kept is not None else _steps(config, step_s, spent)
     config.trainer.max_steps = module.max_steps = steps
     module.optim = automatic_lr(module.student, module.optim, steps)
-    row_tokens = config.data.context_tokens
-    memory = budget.memory_bytes(module, config.trainer.micro_rows * row_tokens)
-    estimate = Estimate(steps, steps * config.trainer.batch_rows * row_tokens, memory, step_s)
+    data.short_steps = row_lengths(config).short_steps(steps)
+    memory = budget.memory_bytes(module, config.trainer.micro_rows * config.data.context_tokens)
+    estimate = Estimate(steps, row_lengths(config).tokens(steps), memory, step_s)
     rate = float(module.optim.lr)
     if directory is not None and kept is None:
         directory.write_facts(STAGE, {"asked": _asked(config), "lr": rate, **asdict(estimate)})
     return estimate, rate
+
+
+def row_lengths(config: Config) -> RowLengths:
+    """Return how many tokens the steps of a run read."""
+    trainer = config.trainer
+    return RowLengths(
+        trainer.batch_rows, config.data.context_tokens, trainer.short_row_tokens, trainer.short_row_fraction
+    )
 
 
 def _kept(config: Config, directory: RunDirectory | None) -> dict[str, Any] | None:
@@ -60,24 +71,34 @@ def _asked(config: Config) -> dict[str, Any]:
     """Return what decides the steps; `max_steps` itself only where nothing stands above it."""
     trainer = config.trainer
     by_steps = trainer.max_tokens is None and trainer.max_minutes is None
+    is_short = trainer.short_row_tokens is not None  # else as in runs of before there was a choice
+    short = {"short_rows": [trainer.short_row_tokens, trainer.short_row_fraction]} if is_short else {}
     return {
         "max_steps": trainer.max_steps if by_steps else None,
         "max_tokens": trainer.max_tokens,
         "max_minutes": trainer.max_minutes,
         "step_tokens": trainer.batch_rows * config.data.context_tokens,
+        **short,
     }
 
 
 def _step_seconds(
     config: Config, module: BitLightningModule, data: BitDataModule, kept: dict[str, Any] | None
 ) -> float | None:
-    """Return the seconds of a step: as kept, or timed where minutes are asked for or the timing is cheap, else None."""
+    """Return the seconds of a step: as kept, or timed where minutes are asked for or the timing is cheap, else None.
+
+    Where the first steps read pieces it is the mean over the run.
+    """
     if kept is not None:
         return kept["step_s"]
-    by_minutes = config.trainer.max_minutes is not None
-    if by_minutes or config.dry_run or budget.is_cheap_to_time(_steps(config, None, Spent())):
-        return budget.time_step(module, data.first_batch(), config.trainer.precision, config.trainer.accelerator)
-    return None
+    trainer = config.trainer
+    if not (trainer.max_minutes or config.dry_run or budget.is_cheap_to_time(_steps(config, None, Spent()))):
+        return None
+    seconds = budget.time_step(module, data.first_batch(), trainer.precision, trainer.accelerator)
+    if trainer.short_row_tokens is None:
+        return seconds
+    batch, share = data.first_batch(short=True), trainer.short_row_fraction
+    return (1 - share) * seconds + share * budget.time_step(module, batch, trainer.precision, trainer.accelerator)
 
 
 def _steps(config: Config, step_s: float | None, spent: Spent) -> int:
@@ -88,7 +109,7 @@ def _steps(config: Config, step_s: float | None, spent: Spent) -> int:
         assert step_s is not None
         return budget.steps_of_minutes(trainer.max_minutes - spent.seconds / 60, step_s)
     if trainer.max_tokens is not None:
-        return budget.steps_of_tokens(trainer.max_tokens - spent.tokens, trainer.batch_rows, config.data.context_tokens)
+        return row_lengths(config).steps(trainer.max_tokens - spent.tokens)
     return trainer.max_steps
 
 

@@ -72,6 +72,7 @@ CONTRADICTIONS = [  # one for each row of RULES, in its order
     ("optimizer.lr", ["optimizer.lr=auto", "adapter=lora_inside"]),
     ("trainer.max_minutes", ["trainer.max_minutes=2", "trainer.devices=2"]),
     ("blockwise.enabled", ["blockwise=on", "trainer.devices=2"]),
+    ("trainer.short_row_tokens", ["data.context_tokens=512", "trainer.short_row_tokens=200"]),
     ("blockwise.row_tokens", ["blockwise=on", "data.context_tokens=512", "blockwise.row_tokens=200"]),
     ("trainer.max_tokens", ["trainer.max_tokens=1000", "trainer.max_minutes=2"]),
     ("data.path", ["data.source=hub"]),

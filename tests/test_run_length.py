@@ -7,6 +7,7 @@ import pytest
 
 from bitnet_train.__main__ import main
 from bitnet_train.train import budget
+from bitnet_train.train.row_lengths import RowLengths
 
 
 def words(run_dir: Path, *further: str) -> list[str]:
@@ -40,3 +41,27 @@ def test_minutes_are_timed_once_and_a_continued_run_keeps_its_steps(
     assert facts(run_dir, "train")["steps"] == 2
     assert main(words(run_dir, "trainer.max_minutes=0.5", "trainer.resume=auto")) == 0
     assert facts(run_dir, "train")["steps"] == 2
+
+
+def test_tokens_become_steps_of_pieces_and_of_whole_rows(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    short = ("trainer.short_row_tokens=32", "trainer.short_row_fraction=0.5")
+    assert main(words(run_dir, "data.context_tokens=64", "trainer.max_tokens=380", *short)) == 0
+    made, asked = facts(run_dir, "train"), facts(run_dir, "budget")
+    rows = made["config"]["trainer"]["batch_rows"]
+    lengths = RowLengths(rows, 64, 32, 0.5)
+    assert made["steps"] == asked["max_steps"] == lengths.steps(380)
+    assert asked["tokens"] == lengths.tokens(made["steps"])
+    assert 0 < made["tokens"] <= asked["tokens"]
+    logged = [
+        json.loads(line)["tokens"] for line in (run_dir / "metrics.jsonl").read_text().splitlines() if "loss" in line
+    ]
+    assert logged[0] <= rows * 32 < logged[-1] - logged[-2]
+
+
+def test_the_time_of_a_step_is_the_mean_of_pieces_and_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "time_step", lambda module, batch, *given: batch["input_ids"].shape[1] / 8)
+    short = ("trainer.short_row_tokens=32", "trainer.short_row_fraction=0.5")
+    assert main(words(tmp_path, "data.context_tokens=64", "trainer.max_minutes=0.4", *short)) == 0
+    assert facts(tmp_path, "budget")["step_s"] == pytest.approx(6.0)
+    assert facts(tmp_path, "train")["steps"] == 4

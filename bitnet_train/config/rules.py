@@ -95,13 +95,14 @@ RANGES: tuple[Range, ...] = (
             "blockwise.fp_inputs",
             "blockwise.random_tokens",
             "blockwise.warmup_fraction",
+            "trainer.short_row_fraction",
         ),
         lambda value: 0 <= value <= 1,
         "between 0 and 1",
     ),
     (("blockwise.margin",), lambda value: 0 <= value < 0.5, "at least 0 and below 0.5"),
     (("data.context_tokens",), lambda value: value >= 8, "8 or more"),
-    (("data.min_tokens", "evaluate.window_tokens"), lambda value: value >= 2, "2 or more"),
+    (("data.min_tokens", "evaluate.window_tokens", "trainer.short_row_tokens"), lambda value: value >= 2, "2 or more"),
     (("data.validation_fraction",), lambda value: 0 <= value < 1, "at least 0 and below 1"),
     (
         ("generate.top_p", "data.self_corpus.top_p", "init.damping", "adapter.latent_shrink"),
@@ -258,6 +259,11 @@ RULES: tuple[Rule, ...] = (
         lambda c: _has_processes(c) and _makes_a_start(c),
         "or `init` makes the start of the run in one process, and this run has more. Train on one device, or choose "
         "`init=plain blockwise=off`.",
+    ),
+    (
+        "trainer.short_row_tokens",
+        lambda c: c.data.context_tokens % (c.trainer.short_row_tokens or 1) != 0,
+        "does not cut rows of `data.context_tokens` into equal pieces. Use a half or a quarter of it, or null.",
     ),
     (
         "blockwise.row_tokens",

@@ -150,6 +150,10 @@ class TrainerConfig:
     )
     batch_rows: int = field(default=16, metadata=key("rows per optimiser step"))
     micro_rows: int = field(default=16, metadata=key("rows per forward pass"))
+    short_row_tokens: int | None = field(
+        default=None, metadata=key("the first steps read pieces of so many tokens, a part of the context; null = rows")
+    )
+    short_row_fraction: float = field(default=0.8, metadata=key("share of the steps that read pieces"))
     precision: str = field(default="fp32", metadata=key("arithmetic of training", "fp32", "bf16", "32", "bf16-mixed"))
     validate_every_steps: int = field(default=100, metadata=key("steps between validations; 0 = none"))
     save_every_steps: int = field(default=100, metadata=key("steps between checkpoints"))

@@ -1,7 +1,7 @@
 """How long a run is: steps, tokens or minutes are given, and the other two follow.
 
 ```
-steps    max_steps, or ceil(max_tokens / (batch_rows * context_tokens)), or floor(60 max_minutes / seconds a step)
+steps    max_steps, or those that read max_tokens (`row_lengths`), or floor(60 max_minutes / seconds a step)
 ```
 
 Schedules need the last step before the first, so minutes become steps at the start, by timing: two micro-batches go
@@ -55,11 +55,6 @@ class Estimate:
         if self.step_s is not None:
             length += f", about {self.minutes:.2g} minutes ({self.step_s:.2g} s a step, measured)"
         return f"{length}; {self.memory_bytes / 1e9:.2f} GB and the activations of a micro-batch"
-
-
-def steps_of_tokens(max_tokens: int, batch_rows: int, context_tokens: int) -> int:
-    """Return the steps that read `max_tokens` tokens, rounded up."""
-    return math.ceil(max_tokens / (batch_rows * context_tokens))
 
 
 def steps_of_minutes(max_minutes: float, step_s: float) -> int:

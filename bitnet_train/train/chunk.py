@@ -47,6 +47,20 @@ class TokenRows:
         """Return the rows at these positions, in this order."""
         return TokenRows(self.input_ids[indices], self.trained[indices], self.lengths[indices])
 
+    def in_pieces(self, num_tokens: int) -> tuple[TokenRows, np.ndarray]:
+        """Return the rows cut into pieces of `num_tokens`, which divides L, and how many each row gave, int64 [R].
+
+        The first token of a piece has no context, so it is not trained; pieces without a trained token are left out.
+        """
+        num_rows, row_tokens = self.input_ids.shape
+        firsts = np.arange(0, row_tokens, num_tokens)
+        trained = self.trained.reshape(-1, num_tokens).copy()
+        trained[:, 0] = False
+        lengths = (self.lengths[:, None] - firsts).clip(0, num_tokens).reshape(-1)
+        some = trained.any(axis=1)
+        pieces = TokenRows(self.input_ids.reshape(-1, num_tokens)[some], trained[some], lengths[some])
+        return pieces, some.reshape(num_rows, -1).sum(axis=1)
+
 
 def window_starts(num_tokens: int, context_tokens: int, min_tokens: int) -> list[int]:
     """Return where the windows of a document begin; windows shorter than `min_tokens` (at least 2) are left out."""

@@ -2,8 +2,9 @@
 
     read_corpus -> tokenise_examples -> TokenRows (cached) -> StepBatchSampler -> {input_ids, labels, attention_mask}
 
-One training batch holds the rows of one optimiser step. The loader is endless; the trainer stops at its `max_steps`.
-Give the trainer `use_distributed_sampler=False`: the sampler already deals each rank its share.
+One training batch holds the rows of one optimiser step, or pieces of rows in the first ones (`short_tokens`). The
+loader is endless; the trainer stops at its `max_steps`. Give the trainer `use_distributed_sampler=False`: the sampler
+already deals each rank its share.
 
 What a checkpoint keeps is one number, the next batch: the number this module started from plus the batches the
 trainer has *processed* since, so batches a loader has prefetched do not count. `state_dict` may be called from
@@ -27,7 +28,7 @@ from bitnet_train.train.chat import segments
 from bitnet_train.train.chunk import TokenRows, collate
 from bitnet_train.train.corpus import read_corpus
 from bitnet_train.train.data_config import DataConfig
-from bitnet_train.train.sampler import StepBatchSampler, order_of_pass
+from bitnet_train.train.sampler import ShortRows, StepBatchSampler, order_of_pass
 from bitnet_train.train.token_cache import CACHE_VERSION, SPLITS, digest, load_rows, save_rows, tokenizer_digest
 from bitnet_train.train.tokenise import tokenise_examples
 
@@ -40,6 +41,8 @@ class BitDataModule(LightningDataModule):
 
     tokenizer: a fast one. batch_rows: rows of one optimiser step, over all ranks. cache_dir: where token caches go.
     teacher: the full-precision model; needed by `source=self`, and used to check context length and vocabulary.
+    short_tokens: of the pieces that the first `short_steps` steps read; it divides the context. How many steps those
+    are is known, and set, once the length of the run is.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class BitDataModule(LightningDataModule):
         seed: int,
         cache_dir: str | Path,
         teacher: PreTrainedModel | None = None,
+        short_tokens: int | None = None,
     ) -> None:
         super().__init__()
         if batch_rows < 1 or seed < 0:
@@ -57,6 +61,7 @@ class BitDataModule(LightningDataModule):
         _check_context(config, tokenizer, teacher)
         self.config, self.tokenizer, self.teacher = config, tokenizer, teacher
         self.batch_rows, self.seed, self.cache_dir = batch_rows, seed, Path(cache_dir)
+        self.short_tokens, self.short_steps = short_tokens, 0
         self._rows: dict[str, TokenRows] | None = None
         self._facts: dict[str, Any] = {}
         self._start = 0  # batch the current loader began with, or the next one will
@@ -80,8 +85,10 @@ class BitDataModule(LightningDataModule):
         if self.batch_rows % world:
             raise ConfigError(f"{self.batch_rows} rows per step cannot be shared by {world} processes; use a multiple.")
         self._start, self._processed_before = self._next_batch(), self._processed()
-        sampler = StepBatchSampler(len(rows), self.batch_rows, self.seed, start=self._start, rank=rank, world=world)
-        return DataLoader(_Picks(rows, self.config.crop_padding), sampler=sampler, batch_size=None)
+        pieces, short = self._pieces(rows)
+        ranks: dict[str, Any] = {"start": self._start, "rank": rank, "world": world}
+        sampler = StepBatchSampler(len(rows), self.batch_rows, self.seed, short=short, **ranks)
+        return DataLoader(_Picks(rows, self.config.crop_padding, pieces), sampler=sampler, batch_size=None)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[Batch]:
         """Return the validation rows in order, `batch_rows` at a time; an empty list without a validation split."""
@@ -123,9 +130,12 @@ class BitDataModule(LightningDataModule):
         used = {f"{split}_rows": len(self._of(split)) for split in SPLITS}
         return {**self._facts, **used, "batch_rows": self.batch_rows, "seed": self.seed}
 
-    def first_batch(self) -> Batch:
-        """Return the rows of the first optimiser step, of all processes; the loader stays where it is."""
+    def first_batch(self, *, short: bool = False) -> Batch:
+        """Return the rows, or the `short` pieces, of a first optimiser step, of all processes; the loader stays."""
         rows = self._of("train")
+        if short:
+            assert self.short_tokens is not None
+            rows, _ = rows.in_pieces(self.short_tokens)
         picked = StepBatchSampler(len(rows), self.batch_rows, self.seed).batch(0)
         return collate(rows.select(picked), crop=self.config.crop_padding)
 
@@ -142,6 +152,13 @@ class BitDataModule(LightningDataModule):
         assert self._rows is not None
         return self._rows[split]
 
+    def _pieces(self, rows: TokenRows) -> tuple[TokenRows | None, ShortRows | None]:
+        """Return the pieces that the first steps read, and their order; None and None where all read whole rows."""
+        if self.short_tokens is None or self.short_steps == 0:
+            return None, None
+        pieces, counts = rows.in_pieces(self.short_tokens)
+        return pieces, ShortRows(counts, self.short_steps)
+
     def _processed(self) -> int:
         """Return how many training batches the trainer has finished, in this and restored runs."""
         if self.trainer is None:
@@ -155,12 +172,14 @@ class BitDataModule(LightningDataModule):
 
 
 class _Picks(Dataset[Batch]):
-    """Rows by lists of row numbers: item [i, j, ...] is the collated batch."""
+    """Rows by lists of row numbers: item [i, j, ...] is the collated batch. Numbers beyond the rows are of pieces."""
 
-    def __init__(self, rows: TokenRows, crop: bool) -> None:
-        self.rows, self.crop = rows, crop
+    def __init__(self, rows: TokenRows, crop: bool, pieces: TokenRows | None = None) -> None:
+        self.rows, self.crop, self.pieces = rows, crop, pieces
 
     def __getitem__(self, indices: list[int]) -> Batch:
+        if self.pieces is not None and indices[0] >= len(self.rows):
+            return collate(self.pieces.select([index - len(self.rows) for index in indices]), crop=self.crop)
         return collate(self.rows.select(indices), crop=self.crop)
 
 

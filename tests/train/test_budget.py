@@ -9,12 +9,6 @@ from bitnet_train.train.budget import Estimate
 from bitnet_train.train.rng import generator_states
 
 
-def test_tokens_become_steps_rounded_up() -> None:
-    assert budget.steps_of_tokens(1_000_000, 16, 256) == 245
-    assert budget.steps_of_tokens(4096, 16, 256) == 1
-    assert budget.steps_of_tokens(4097, 16, 256) == 2
-
-
 def test_minutes_become_steps_rounded_down_and_at_least_one() -> None:
     assert budget.steps_of_minutes(2.0, 1.1) == 109
     assert budget.steps_of_minutes(0.001, 5.0) == 1

@@ -100,3 +100,20 @@ def test_the_logits_of_a_padded_row_are_those_of_the_document_alone() -> None:
     padded = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False).logits[0, :20]
     alone = model(input_ids=torch.from_numpy(document)[None], use_cache=False).logits[0]
     torch.testing.assert_close(padded, alone, rtol=1e-5, atol=1e-5)
+
+
+def test_pieces_hold_the_tokens_of_their_rows_and_train_all_but_the_first() -> None:
+    rows = stack_rows([np.arange(1, 9), np.arange(11, 14)], [np.ones(8, dtype=bool), np.ones(3, dtype=bool)], 8, 0)
+    pieces, counts = rows.in_pieces(4)
+    assert pieces.input_ids.tolist() == [[1, 2, 3, 4], [5, 6, 7, 8], [11, 12, 13, 0]]
+    assert pieces.trained.tolist() == [[False, True, True, True], [False, True, True, True], [False, True, True, False]]
+    assert pieces.lengths.tolist() == [4, 4, 3]
+    assert counts.tolist() == [2, 1]
+
+
+def test_pieces_without_a_trained_token_are_left_out() -> None:
+    answer = np.array([False] * 4 + [True, False, False, False])  # trained, but the first of its piece
+    rows = stack_rows([np.arange(8), np.arange(8)], [answer, np.arange(8) > 5], 8, 0)
+    pieces, counts = rows.in_pieces(4)
+    assert counts.tolist() == [0, 1]
+    assert pieces.input_ids.tolist() == [[4, 5, 6, 7]]

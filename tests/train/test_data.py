@@ -150,6 +150,38 @@ def test_a_second_fit_of_the_same_module_goes_on_where_the_first_ended(corpus: P
     assert_same(first + fit(data, 3), take(make_data(corpus, tmp_path), 7))
 
 
+def made_short(corpus: Path, cache: Path, **values: Any) -> BitDataModule:
+    config = DataConfig(source="files", path=str(corpus), context_tokens=48, **values)
+    data = BitDataModule(config, make_tokenizer(), 5, 0, cache, short_tokens=24)
+    data.short_steps = 4
+    return data
+
+
+def test_the_first_steps_read_pieces_of_the_rows_and_the_others_go_on_behind_them(corpus: Path, tmp_path: Path) -> None:
+    whole = [
+        row.tolist() for batch in take(make_data(corpus, tmp_path, crop_padding=False), 9) for row in batch["input_ids"]
+    ]
+    batches = take(made_short(corpus, tmp_path, crop_padding=False), 6)
+    assert [tuple(batch["input_ids"].shape) for batch in batches] == [(5, 24)] * 4 + [(5, 48)] * 2
+    assert all(bool((batch["labels"] != -100).any(dim=1).all()) for batch in batches)
+    pieces = [row.tolist() for batch in batches[:4] for row in batch["input_ids"]]
+    begun = 0
+    while pieces:
+        halves = [whole[begun][:24], whole[begun][24:]]
+        pieces = pieces[2 if pieces[:2] == halves else 1 :] if pieces[0] == halves[0] else pytest.fail("another row")
+        begun += 1
+    assert [row.tolist() for row in batches[4]["input_ids"]] == whole[begun : begun + 5]
+
+
+def test_a_fit_resumed_among_or_after_short_steps_sees_what_was_left(corpus: Path, tmp_path: Path) -> None:
+    whole = fit(made_short(corpus, tmp_path), 8)
+    for saved_after in (1, 5):
+        path = tmp_path / f"{saved_after}.ckpt"
+        fit(made_short(corpus, tmp_path), 6, SaveAfter(saved_after, path))
+        resumed = fit(made_short(corpus, tmp_path), 8, ckpt_path=path, weights_only=True)
+        assert_same(resumed, whole[saved_after + 1 :])
+
+
 def test_the_validation_loader_and_rows_hold_the_same_rows_in_order(corpus: Path, tmp_path: Path) -> None:
     data = make_data(corpus, tmp_path, crop_padding=False, validation_fraction=0.3)
     batches, whole = list(data.val_dataloader()), data.validation_rows()

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 from itertools import islice
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitnet_train.train.sampler import StepBatchSampler
+from bitnet_train.train.sampler import ShortRows, StepBatchSampler, order_of_pass
 
 sizes = st.integers(1, 40)
 
@@ -65,3 +66,55 @@ def test_the_sampler_has_no_length_because_it_never_ends() -> None:
 def test_rows_that_ranks_cannot_share_equally_are_a_programming_error() -> None:
     with pytest.raises(AssertionError, match="5 rows a step cannot be shared by 2 ranks"):
         StepBatchSampler(10, 5, seed=0, world=2)
+
+
+counts = st.lists(st.integers(0, 4), min_size=1, max_size=12).filter(any)
+
+
+def made_short(pieces: list[int], batch_rows: int, num_steps: int) -> StepBatchSampler:
+    return StepBatchSampler(len(pieces), batch_rows, seed=3, short=ShortRows(np.array(pieces), num_steps))
+
+
+@given(pieces=counts, batch_rows=st.integers(1, 6))
+def test_short_steps_read_each_piece_once_a_pass_in_the_order_of_the_rows(pieces: list[int], batch_rows: int) -> None:
+    total = sum(pieces)
+    sampler = made_short(pieces, batch_rows, num_steps=2 * total)
+    numbers = [number - len(pieces) for batch in first(sampler, 2 * total) for number in batch][:total]
+    assert sorted(numbers) == list(range(total))
+    row_of = np.repeat(np.arange(len(pieces)), pieces)
+    rows = list(dict.fromkeys(row_of[numbers].tolist()))
+    order = order_of_pass(len(pieces), 3, 0).tolist()
+    assert rows == [row for row in order if pieces[row]]
+    for row in rows:
+        own = [number for number in numbers if row_of[number] == row]
+        assert own == list(range(own[0], own[0] + pieces[row]))
+
+
+@given(pieces=counts, batch_rows=st.integers(1, 6), num_steps=st.integers(0, 20))
+def test_whole_rows_begin_with_the_first_of_which_no_piece_was_read(
+    pieces: list[int], batch_rows: int, num_steps: int
+) -> None:
+    sampler, num_rows = made_short(pieces, batch_rows, num_steps), len(pieces)
+    batches = first(sampler, num_steps + 1)
+    assert all(number >= num_rows for batch in batches[:num_steps] for number in batch)
+    passes, left = divmod(num_steps * batch_rows, sum(pieces))
+    order = [row for number in range(passes, passes + 9) for row in order_of_pass(num_rows, 3, number).tolist()]
+    row_of = np.repeat(np.arange(num_rows), pieces)
+    last = batches[num_steps - 1][-1] - num_rows if left else None
+    begun = order.index(row_of[last]) + 1 if last is not None else 0
+    assert batches[num_steps] == order[begun : begun + batch_rows]
+
+
+def test_starting_among_or_after_short_steps_gives_the_same_batches() -> None:
+    short = ShortRows(np.array([2, 0, 1, 3]), 5)
+    whole = first(StepBatchSampler(4, 2, seed=1, short=short), 12)
+    for start in (2, 5, 8):
+        assert first(StepBatchSampler(4, 2, seed=1, short=short, start=start), 12 - start) == whole[start:]
+
+
+def test_ranks_share_the_pieces_of_a_step() -> None:
+    short = ShortRows(np.full(6, 2), 3)
+    whole = StepBatchSampler(6, 4, seed=1, short=short)
+    ranks = [StepBatchSampler(6, 4, seed=1, short=short, rank=rank, world=2) for rank in range(2)]
+    for index in range(5):
+        assert [row for rank in ranks for row in rank.batch(index)] == whole.batch(index)
