@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from bitnet_train.config.compose import compose
+from bitnet_train.starting_point import is_wanted
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "scripts"
@@ -145,6 +146,8 @@ def test_no_trial_of_a_bundled_grid_takes_its_method_from_the_body_of_the_recipe
         idle = {key for key in set_there if key.startswith("blockwise.") and not config.blockwise.enabled}
         if config.init.latents == "copy":
             idle.add("init.calibration_rows")
+        if config.trainer.short_row_tokens is None:
+            idle.add("trainer.short_row_fraction")
         assert set_there - idle <= {word.partition("=")[0] for word in trial.words}, trial.name
 
 
@@ -196,6 +199,12 @@ def test_a_grid_that_is_ended_ends_its_trial(grid_file: Path, tmp_path: Path) ->
     grid.terminate()
     assert grid.wait(timeout=30) == 130
     assert processes_about(work) == []
+
+
+def test_the_task_grid_starts_from_a_model_that_is_1_bit_already(scripts) -> None:
+    trials = scripts("ablation_grid").read_grid(ROOT / "recipes" / "ablations" / "task.yaml").trials()
+    for trial in trials:
+        assert not is_wanted(compose(trial.recipe, list(trial.words)).config), trial.name
 
 
 def processes_about(path: Path) -> list[str]:
