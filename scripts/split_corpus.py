@@ -8,6 +8,9 @@ below each title; a dump of a wiki (*.xml*.bz2), its articles; a web page (*.htm
 folder, if they are English; any other file holds a line each. The digest of a document decides where it goes, and in
 which order: so both sides are mixtures, and the same document is never on both. Nor is another edition of it: what
 --also repeats of the other files, a tenth of its 8-word runs or more, is left out.
+
+Held out is by default what the first files hold, whatever share of the text they are: two mixtures, and a figure on one
+says little about the other. `--also-held-out 0.1` holds out of all files alike, so that both sides are one mixture.
 """
 
 from __future__ import annotations
@@ -53,9 +56,16 @@ def _of_text(suffix: str, whole: str) -> Iterable[str]:
     return [line.strip() for line in whole.split("\n")]
 
 
-def split(texts: Sequence[str], held_out: float, also: Sequence[str] = ()) -> tuple[list[str], list[str]]:
-    """Return what to train on and what is held out, each document once, in the order of digests; `also` only trains."""
+def split(
+    texts: Sequence[str], held_out: float, also: Sequence[str] = (), also_held_out: float = 0.0
+) -> tuple[list[str], list[str]]:
+    """Return what to train on and what is held out, each document once, in the order of digests.
+
+    `also` only trains, but for the share `also_held_out` of it. A document that is on both lists counts as one of
+    `texts`, and what is held out of either is never trained on.
+    """
     out = {text for text in texts if _side(text) < held_out * 2**64}
+    out |= {text for text in {*also} - {*texts} if _side(text) < also_held_out * 2**64}
     known = {run for text in texts for run in _runs(text)}
     train = ({*texts} | {text for text in also if not _repeats(text, known)}) - out
     return sorted(train, key=_digest), sorted(out, key=_digest)
@@ -99,11 +109,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("files", type=Path, nargs="+")
     parser.add_argument("--held-out", type=float, default=0.1, help="share of the documents (0.1)")
     parser.add_argument("--also", type=Path, nargs="+", default=[], help="files of which nothing is held out")
+    parser.add_argument("--also-held-out", type=float, default=0.0, help="share of --also held out all the same (0)")
     parser.add_argument("--also-characters", type=int, metavar="N", help="take no more than these of --also (all)")
     given = parser.parse_args(arguments)
     given.folder.mkdir(parents=True, exist_ok=True)
     texts, also = ([text for path in paths for text in documents(path)] for paths in (given.files, given.also))
-    train, held_out = split(texts, given.held_out, _some(also, given.also_characters))
+    train, held_out = split(texts, given.held_out, _some(also, given.also_characters), given.also_held_out)
     (given.folder / "train.txt").write_text("\n\n".join(train) + "\n", encoding="utf-8")
     rows = "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in held_out)
     (given.folder / "heldout.jsonl").write_text(rows, encoding="utf-8")

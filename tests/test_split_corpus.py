@@ -33,6 +33,19 @@ def test_what_only_trains_is_never_held_out_unless_it_is_elsewhere_too() -> None
     assert set(train) == {*DOCUMENTS, "more"} - {*held_out}
 
 
+def test_a_share_of_what_only_trains_is_held_out_where_it_is_asked_for(tmp_path: Path) -> None:
+    more = [f"another {number}" for number in range(400)]
+    train, held_out = split(DOCUMENTS, 0.1, also=more, also_held_out=0.3)
+    assert sorted(train + held_out) == sorted([*DOCUMENTS, *more])
+    assert 85 <= len({*held_out} & {*more}) <= 155  # binomial, 120 +- 9
+    assert {*held_out} & {*DOCUMENTS} == {*split(DOCUMENTS, 0.1)[1]}
+    (first := tmp_path / "first.txt").write_text("\n".join(DOCUMENTS))
+    (second := tmp_path / "second.txt").write_text("\n".join(more))
+    main([str(tmp_path), str(first), "--also", str(second), "--also-held-out", "0.3"])
+    rows = [json.loads(line)["text"] for line in (tmp_path / "heldout.jsonl").read_text().splitlines()]
+    assert rows == held_out
+
+
 def test_no_more_is_taken_of_what_only_trains_than_is_asked_for(tmp_path: Path) -> None:
     (first := tmp_path / "first.txt").write_text("a document of the first file\n")
     (more := tmp_path / "more.txt").write_text("\n".join(DOCUMENTS))
