@@ -157,6 +157,11 @@ class BitDataModule(LightningDataModule):
         if self.short_tokens is None or self.short_steps == 0:
             return None, None
         pieces, counts = rows.in_pieces(self.short_tokens)
+        if len(pieces) == 0:
+            raise DataError(
+                f"No piece of `trainer.short_row_tokens={self.short_tokens}` tokens has a trained token behind its "
+                "first. Take longer pieces, or null."
+            )
         return pieces, ShortRows(counts, self.short_steps)
 
     def _processed(self) -> int:
