@@ -134,8 +134,7 @@ class BitDataModule(LightningDataModule):
         """Return the rows, or the `short` pieces, of a first optimiser step, of all processes; the loader stays."""
         rows = self._of("train")
         if short:
-            assert self.short_tokens is not None
-            rows, _ = rows.in_pieces(self.short_tokens)
+            rows, _ = self._cut(rows)
         picked = StepBatchSampler(len(rows), self.batch_rows, self.seed).batch(0)
         return collate(rows.select(picked), crop=self.config.crop_padding)
 
@@ -156,13 +155,18 @@ class BitDataModule(LightningDataModule):
         """Return the pieces that the first steps read, and their order; None and None where all read whole rows."""
         if self.short_tokens is None or self.short_steps == 0:
             return None, None
+        pieces, counts = self._cut(rows)
+        return pieces, ShortRows(counts, self.short_steps)
+
+    def _cut(self, rows: TokenRows) -> tuple[TokenRows, np.ndarray]:
+        assert self.short_tokens is not None
         pieces, counts = rows.in_pieces(self.short_tokens)
         if len(pieces) == 0:
             raise DataError(
                 f"No piece of `trainer.short_row_tokens={self.short_tokens}` tokens has a trained token behind its "
                 "first. Take longer pieces, or null."
             )
-        return pieces, ShortRows(counts, self.short_steps)
+        return pieces, counts
 
     def _processed(self) -> int:
         """Return how many training batches the trainer has finished, in this and restored runs."""

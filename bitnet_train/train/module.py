@@ -62,6 +62,9 @@ class BitLightningModule(LightningModule):
     finished optimiser steps, `tokens` the unpadded tokens seen and `seconds` the time that took, all three counted over
     resumes; `metrics` holds the figures of the latest step.
 
+    Training in bf16-mixed leaves the linear layers of `teacher` in bfloat16: give a copy of a model that is used
+    elsewhere, in float32.
+
     Raises
     ------
     ConfigError

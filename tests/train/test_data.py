@@ -185,8 +185,9 @@ def test_a_fit_resumed_among_or_after_short_steps_sees_what_was_left(corpus: Pat
 def test_pieces_without_a_trained_token_are_refused(corpus: Path, tmp_path: Path) -> None:
     data = made_short(corpus, tmp_path)
     data.short_tokens = 1
-    with pytest.raises(DataError, match=r"`trainer\.short_row_tokens=1` tokens has a trained token"):
-        data.train_dataloader()
+    for read in (data.train_dataloader, lambda: data.first_batch(short=True)):
+        with pytest.raises(DataError, match=r"`trainer\.short_row_tokens=1` tokens has a trained token"):
+            read()
 
 
 def test_the_validation_loader_and_rows_hold_the_same_rows_in_order(corpus: Path, tmp_path: Path) -> None:
