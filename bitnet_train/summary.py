@@ -31,6 +31,7 @@ def summarise(config: Config, facts: dict[str, Facts]) -> Facts:
             "ratio": after["perplexity"] / before["perplexity"],
             "tokens": after["tokens"],
         },
+        "texts": texts(after),
         "size": facts["export"]["sizes"],
         "train": _train(facts["train"]),
         "decode_tokens_per_s": after["decode"]["tokens_per_s"],
@@ -38,6 +39,24 @@ def summarise(config: Config, facts: dict[str, Facts]) -> Facts:
         "passed": facts["validate"]["passed"],
         "run_dir": config.run.dir,
     }
+
+
+def texts(evaluated: Facts) -> list[Facts]:
+    """Return, of the facts of `bitnet-train evaluate`, the figures of each text that a result file keeps."""
+    return [
+        {
+            "name": text["name"],
+            "held_out": text["held_out"],
+            "window_tokens": text["window_tokens"],
+            "tokens": text["student"]["tokens"],
+            "full_precision": text["teacher"]["perplexity"] if text["teacher"] else None,
+            "trained": text["student"]["perplexity"],
+            "ratio": text["perplexity_ratio"],
+            "kl": text["kl"],
+            "top1_agreement": text["top1_agreement"],
+        }
+        for text in evaluated["texts"]
+    ]
 
 
 def render(compared: Facts) -> Group:
@@ -56,6 +75,11 @@ def _figures(compared: Facts) -> Table:
         f"{scores['swapped']:,.1f}",
         f"{scores['trained']:.2f} ({scores['ratio']:.2f}x)",
     )
+    for text in compared["texts"]:
+        if not text["held_out"]:
+            original = "" if text["full_precision"] is None else f"{text['full_precision']:.2f}"
+            ratio = "" if text["ratio"] is None else f" ({text['ratio']:.2f}x)"
+            table.add_row(f"perplexity of {text['name']}", original, "", f"{text['trained']:.2f}{ratio}")
     packed = size["packed_bytes"] + size["scale_bytes"]
     table.add_row("1-bit layers, fp16 / packed", f"{size['fp16_bytes'] / 1e6:.2f} MB", "", f"{packed / 1e6:.2f} MB")
     table.add_row("whole folder", "", "", f"{size['total_bytes'] / 1e6:.2f} MB")

@@ -10,6 +10,12 @@ HEADER = (
     "| recipe | what trains | tokens | time | ppl FP | ppl swapped | ppl trained | ratio | layers fp16 | layers packed "
     "| decode | validation |\n|---|---|---|---|---|---|---|---|---|---|---|---|"
 )
+BY_TEXT = (
+    "The same by text, where a result file holds it:",
+    "",
+    "| recipe | text | tokens | ppl FP | ppl trained | ratio | KL | top-1 |",
+    "|---|---|---|---|---|---|---|---|",
+)
 
 
 def recipe_table(results: Path, link_to: str) -> list[str]:
@@ -18,7 +24,20 @@ def recipe_table(results: Path, link_to: str) -> list[str]:
     summaries = [summary for summary in found if summary.get("stage") == "run"]
     machines = sorted({f"{s['made_by']['cores']} cores, {s['made_by']['machine']}" for s in summaries})
     note = f"Measured on {'; '.join(machines)}; held-out text of each recipe's own data." if summaries else ""
-    return [HEADER, *(_row(summary, link_to) for summary in summaries), "", note]
+    return [HEADER, *(_row(summary, link_to) for summary in summaries), "", note, *_by_text(summaries)]
+
+
+def _by_text(summaries: list[dict[str, Any]]) -> list[str]:
+    """Return a row for each text that a recipe was compared with its original on."""
+    lines = [
+        f"| `{summary['recipe']}` | {text['name']} | {text['tokens']:,} in windows of {text['window_tokens']:,} "
+        f"| {text['full_precision']:.2f} | {text['trained']:.2f} | {text['ratio']:.2f} | {text['kl']:.3f} "
+        f"| {100 * text['top1_agreement']:.1f} % |"
+        for summary in summaries
+        for text in summary.get("texts", [])
+        if text["ratio"] is not None
+    ]
+    return ["", *BY_TEXT, *lines] if lines else []
 
 
 def _row(summary: dict[str, Any], link_to: str) -> str:

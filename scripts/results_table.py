@@ -1,7 +1,8 @@
 """Write the tables of README.md and recipes/README.md from the result files in `recipes/results/`.
 
 python scripts/results_table.py                # rewrite what stands between the markers of each table
-python scripts/results_table.py --keep RUN     # first keep the summary of a finished run as the recipe's result
+python scripts/results_table.py --keep RUN     # first keep the summary of a finished run as the recipe's result, with
+                                               # all texts of its last `bitnet-train evaluate RUN`
 python scripts/results_table.py --check        # exit 1 if a page is not what the result files say
 """
 
@@ -15,6 +16,8 @@ from pathlib import Path
 
 from ablation_table import grid_table, rate_table, task_table
 from recipe_table import recipe_table
+
+from bitnet_train.summary import texts
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "recipes" / "results"
@@ -52,7 +55,10 @@ def written(page: str, text: str) -> str:
 
 def keep(run: Path) -> None:
     """Keep the summary of a finished run as the result of its recipe."""
-    summary = json.loads((run / "facts" / "run.json").read_text(encoding="utf-8"))
+    summary, evaluated = (
+        json.loads((run / "facts" / f"{stage}.json").read_text(encoding="utf-8")) for stage in ("run", "evaluate")
+    )
+    summary["texts"] = texts(evaluated)  # `evaluate` may have read more of them after the run
     del summary["run_dir"]
     summary["source"] = Path(summary["source"]).name  # where the file lay on this machine is nobody's business
     path = RESULTS / f"{summary['recipe']}.json"

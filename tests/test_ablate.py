@@ -283,6 +283,19 @@ def test_the_pages_hold_what_the_result_files_say(scripts) -> None:
         assert results_table.written(page, text.replace("<!-- /r", "x<!-- /r", 1)) == text
 
 
+def test_a_recipe_is_told_by_text_where_it_was_compared_with_its_original(scripts, tmp_path: Path) -> None:
+    result = json.loads((ROOT / "recipes" / "results" / "quickstart.json").read_text())
+    text = {"tokens": 1000, "window_tokens": 64, "full_precision": 10.0, "trained": 25.0, "kl": 0.5}
+    compared = {**text, "name": "book", "ratio": 2.5, "top1_agreement": 0.5}
+    alone = {**text, "name": "other", "full_precision": None, "ratio": None, "kl": None, "top1_agreement": None}
+    (tmp_path / "r.json").write_text(json.dumps(result | {"texts": [compared, alone]}))
+    lines = scripts("recipe_table").recipe_table(tmp_path, "")
+    assert lines[-1] == "| `quickstart` | book | 1,000 in windows of 64 | 10.00 | 25.00 | 2.50 | 0.500 | 50.0 % |"
+    assert lines[-1].count("|") == lines[-2].count("|")
+    (tmp_path / "r.json").write_text(json.dumps(result | {"texts": []}))
+    assert len(scripts("recipe_table").recipe_table(tmp_path, "")) == len(lines) - 6
+
+
 def test_a_task_table_shares_out_what_the_best_full_training_gains(scripts, tmp_path: Path) -> None:
     def trained(trial: str, adapter: str, nats: float) -> dict[str, Any]:
         made = row(trial, 0, 100.0 * math.exp(-nats), "baseline", None)

@@ -54,6 +54,10 @@ def test_the_run_itself_was_evaluated_against_its_original_and_has_a_report(fini
     assert held_out["kl"] > 0
     assert facts["decode"]["tokens_per_s"] > 0
     assert "quickstart" in (finished / "report.html").read_text()
+    (told,) = summary["texts"]
+    assert told["held_out"]
+    assert (told["tokens"], told["trained"]) == (summary["perplexity"]["tokens"], summary["perplexity"]["trained"])
+    assert (told["ratio"], told["kl"]) == (held_out["perplexity_ratio"], held_out["kl"])
 
 
 def test_texts_choices_and_prompts_are_measured_for_both_models(

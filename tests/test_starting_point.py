@@ -64,18 +64,26 @@ def test_what_the_start_cost_is_part_of_the_budget(
     assert "`trainer.max_tokens=256` is used up before training" in capsys.readouterr().err
 
 
-def test_the_summary_of_a_run_counts_what_came_before_the_first_step(
+def test_the_summary_of_a_run_counts_what_came_before_the_first_step_and_names_each_text(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_dir = tmp_path / "run"
     shutil.copytree(finished, run_dir, ignore=shutil.ignore_patterns("checkpoints"))
-    assert main(["run", "quickstart", f"run.dir={run_dir}", *SMALL, *START]) == 0
+    (tmp_path / "book.txt").write_text("A text is read in windows. " * 40)
+    assert (
+        main(["run", "quickstart", f"run.dir={run_dir}", *SMALL, *START, f"evaluate.texts=[{tmp_path}/book.txt]"]) == 0
+    )
     trained = json.loads((run_dir / "facts" / "train.json").read_text())
-    cost = json.loads((run_dir / "facts" / "run.json").read_text())["train"]
+    summary = json.loads((run_dir / "facts" / "run.json").read_text())
+    cost = summary["train"]
     assert cost["before"] == trained["before"]
     assert cost["tokens"] == trained["tokens"] + 256
     assert cost["seconds"] == trained["seconds"] + trained["before"]["seconds"]
-    assert "256 of them on blocks" in " ".join(capsys.readouterr().out.replace("│", " ").split())
+    printed = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "256 of them on blocks" in printed
+    book = next(text for text in summary["texts"] if not text["held_out"])
+    assert f"perplexity of book {book['full_precision']:.2f}" in printed
+    assert f"{book['trained']:.2f} ({book['ratio']:.2f}x)" in printed
 
 
 def test_a_resumed_run_ends_with_the_weights_of_one_that_was_not_interrupted(finished: Path, tmp_path: Path) -> None:
