@@ -61,7 +61,7 @@ def texts(evaluated: Facts) -> list[Facts]:
 
 def render(compared: Facts) -> Group:
     """Return the closing tables for the terminal."""
-    return Group(_figures(compared), *_texts(compared), Text(f"Everything is in {compared['run_dir']}"))
+    return Group(_figures(compared), *_continuations(compared), Text(f"Everything is in {compared['run_dir']}"))
 
 
 def _figures(compared: Facts) -> Table:
@@ -108,7 +108,7 @@ def _cost(train: Facts) -> str:
     return f"{cost}, {blocks:,} of them on blocks" if blocks else cost
 
 
-def _texts(compared: Facts) -> list[Panel]:
+def _continuations(compared: Facts) -> list[Panel]:
     names = {"full_precision": "full precision", "packed": "1-bit, packed"}
     return [
         Panel(Text(compared["prompt"] + compared["continuations"][key]), title=name, title_align="left")

@@ -86,7 +86,6 @@ def build_model() -> LlamaForCausalLM:
             bos_token_id=0,
             eos_token_id=0,
             pad_token_id=0,
-            use_cache=False,
         )
     )
 
@@ -109,7 +108,7 @@ def validation_loss(model: LlamaForCausalLM, stream: torch.Tensor, rows: int = 6
     """Mean next-token cross-entropy in nats over the first `rows` windows of the held-out stream."""
     windows = stream[: (len(stream) // CONTEXT_TOKENS) * CONTEXT_TOKENS].view(-1, CONTEXT_TOKENS)[:rows]
     model.eval()
-    losses = [float(model(input_ids=part, labels=part).loss) for part in windows.split(16)]
+    losses = [float(model(input_ids=part, labels=part, use_cache=False).loss) for part in windows.split(16)]
     model.train()
     return sum(losses) / len(losses)
 
@@ -163,7 +162,7 @@ def train(args: argparse.Namespace) -> None:
         starts = torch.randint(len(train_stream) - CONTEXT_TOKENS, (args.batch,), generator=generator)
         batch = torch.stack([train_stream[i : i + CONTEXT_TOKENS] for i in starts.tolist()])
         with torch.autocast("cpu", torch.bfloat16):
-            loss = model(input_ids=batch, labels=batch).loss
+            loss = model(input_ids=batch, labels=batch, use_cache=False).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
@@ -199,7 +198,6 @@ def train(args: argparse.Namespace) -> None:
     row = {"step": step, "tokens": step * args.batch * CONTEXT_TOKENS, "elapsed_s": round(spent_s, 1)}
     with log_path.open("a") as log:
         log.write(json.dumps({**row, "held_out_loss": round(loss, 4)}) + "\n")
-    model.config.use_cache = True
     model.to(torch.bfloat16).save_pretrained(out)
     state_path.unlink(missing_ok=True)
     write_card(out)

@@ -107,6 +107,7 @@ def continue_ids(
             attention_mask=torch.ones_like(inputs),
             max_new_tokens=max_new_tokens,
             pad_token_id=_pad_token_id(model, tokenizer),
+            use_cache=True,
             stopping_criteria=StoppingCriteriaList([_Writing(written)]),
             **_options(sampling),
         )

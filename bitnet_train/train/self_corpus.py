@@ -149,6 +149,7 @@ def _generation_config(tokenizer: PreTrainedTokenizerBase, config: SelfCorpusCon
         max_length=config.document_tokens,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=pad_token(tokenizer),
+        use_cache=True,  # models saved in training often say False, and each token would read all before it again
     )
 
 

@@ -28,6 +28,15 @@ def test_greedy_text_is_that_of_the_trained_model(model, tokenizer, trained):
     assert packed.text == tokenizer.decode(packed.token_ids, skip_special_tokens=True)
 
 
+def test_each_token_is_read_once_whatever_the_model_was_saved_with(exported, tokenizer):
+    model = load(exported)
+    model.generation_config.use_cache = False
+    lengths = []
+    model.get_input_embeddings().register_forward_hook(lambda _, inputs, __: lengths.append(inputs[0].shape[1]))
+    generation = generate(model, tokenizer, "def f(x):", max_new_tokens=6)
+    assert lengths == [generation.num_prompt_tokens, 1, 1, 1, 1, 1]
+
+
 def test_the_pieces_of_a_stream_make_up_the_text(model, tokenizer):
     pieces = []
     generation = generate(model, tokenizer, "a b", max_new_tokens=10, stream=pieces.append)

@@ -44,6 +44,16 @@ def test_the_global_random_state_and_the_mode_of_every_module_are_left_alone(tmp
     assert [module.training for module in teacher.modules()] == modes
 
 
+def test_each_token_is_read_once_whatever_the_model_was_saved_with(tmp_path: Path) -> None:
+    teacher = make_llama()
+    teacher.generation_config.use_cache = False
+    lengths: list[int] = []
+    teacher.model.embed_tokens.register_forward_hook(lambda _, inputs, __: lengths.append(inputs[0].shape[1]))
+    self_documents(teacher, make_tokenizer(), replace(CONFIG, documents=1), tmp_path)
+    assert len(lengths) > 1
+    assert set(lengths) == {1}
+
+
 def test_documents_continue_the_prompts_in_turn(tmp_path: Path) -> None:
     documents = self_documents(make_llama(), make_tokenizer(), CONFIG, tmp_path, PROMPTS)
     assert [text.startswith("fox") for text in documents] == [False, True, False, True, False]
