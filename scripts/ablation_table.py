@@ -2,7 +2,8 @@
 
     ratio        perplexity of the trained student / full precision, held-out text; mean +- deviation over seeds
     difference   perplexity of a trial / that of the trial it is compared with, - 1, for each seed that both have; mean
-                 +- standard deviation. Equal seeds see equal rows in equal order, so this is the sharper figure.
+                 +- standard deviation. Equal seeds see equal rows in equal order, so this is the sharper figure. None
+                 between trials whose held-out texts differ, as that of text the model wrote itself does.
     verdict      helps or hurts where the difference is larger than twice its standard error, with two seeds or more
 
 Trials that failed, and levers that hurt, keep their rows.
@@ -123,9 +124,14 @@ def _differences(own: list[Row], rows: list[Row]) -> list[float]:
         base = {row["seed"]: row for row in rows if row["trial"] == name and "error" not in row}
         shared = [row for row in own if row["seed"] in base and row["trial"] != name]
         if shared:
-            pairs = [(row, base[row["seed"]]) for row in shared]
+            pairs = [(row, base[row["seed"]]) for row in shared if _same_text(row, base[row["seed"]])]
             return [row["in_domain"]["perplexity"] / other["in_domain"]["perplexity"] - 1 for row, other in pairs]
     return []
+
+
+def _same_text(row: Row, other: Row) -> bool:
+    """Whether both were measured on the same held-out text: the original's perplexity is, but for rounding."""
+    return math.isclose(*(each["in_domain"]["full_precision"] for each in (row, other)), rel_tol=1e-4)
 
 
 def _verdict(differences: list[float]) -> str:

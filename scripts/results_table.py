@@ -22,9 +22,11 @@ from bitnet_train.summary import texts
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "recipes" / "results"
 ABLATE = "python scripts/ablate.py"
-TINY, SMOLLM2, TASK, RATES = (
-    RESULTS / f"{name}.json" for name in ("ablation_tiny", "ablation_smollm2", "ablation_task", "baseline_rates")
+TINY, SMOLLM2, TASK, TASK_SMOLLM2, RATES = (
+    RESULTS / f"{name}.json"
+    for name in ("ablation_tiny", "ablation_smollm2", "ablation_task", "ablation_task_smollm2", "baseline_rates")
 )
+ON_A_TASK = f"{ABLATE} recipes/ablations/task.yaml"
 ON_SMOLLM2 = f"{ABLATE} recipes/ablations/smollm2.yaml --threads 1"
 
 # page -> name of a table in it -> its lines
@@ -37,7 +39,8 @@ PAGES: dict[str, dict[str, Callable[[], list[str]]]] = {
         "alone": lambda: grid_table(TINY, ("base", "alone"), ABLATE),
         "together": lambda: grid_table(TINY, ("best", "added", "left out"), ABLATE),
         "smollm2": lambda: grid_table(SMOLLM2, ("best", "added", "left out", "base", "alone", "baseline"), ON_SMOLLM2),
-        "task": lambda: task_table(TASK, f"{ABLATE} recipes/ablations/task.yaml"),
+        "task": lambda: task_table(TASK, ON_A_TASK),
+        "task_smollm2": lambda: task_table(TASK_SMOLLM2, f"{ON_A_TASK} --seeds 0 --tokens 60000"),
     },
 }
 

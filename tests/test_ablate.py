@@ -235,7 +235,8 @@ def test_a_failed_trial_keeps_its_reason_and_no_path_of_this_machine(
 
 
 def row(trial: str, seed: int, perplexity: float, kind: str = "alone", against: str | None = "base") -> dict[str, Any]:
-    figures = {"perplexity": perplexity, "ratio": perplexity / 10, "kl": 0.5, "top1_agreement": 0.5}
+    figures = {"perplexity": perplexity, "full_precision": 10.0, "ratio": perplexity / 10}
+    figures |= {"kl": 0.5, "top1_agreement": 0.5}
     who = {"trial": trial, "seed": seed, "kind": kind, "against": against, "what": "a lever", "recipe": "quickstart"}
     cost = {"tokens": 1000, "seconds": 2.0, "cpu_seconds": 1.0, "peak_mb": 3.0}
     made_by = {"cpu": "a CPU", "threads": 1}
@@ -259,6 +260,15 @@ def test_a_table_gives_means_spreads_and_differences_seed_by_seed(scripts, tmp_p
     assert cells["base + bad"][1:3] == ["+10.5 ± 0.7 %", "hurts"]
     assert cells["base + nothing"][1:3] == ["+0.0 ± 1.4 %", "no difference"]
     assert lines[-1] == "Tokens trained on: 1,000. a CPU, 1 threads."
+
+
+def test_trials_on_other_held_out_text_are_not_compared(scripts, tmp_path: Path) -> None:
+    rows = [row("base", seed, 20.0, "base", None) for seed in (0, 1)]
+    rows += [row("base + own text", seed, 15.0) for seed in (0, 1)]
+    for own in rows[2:]:
+        own["in_domain"] |= {"full_precision": 7.5, "ratio": 2.0}
+    (line,) = (line for line in table(scripts, tmp_path, rows, "alone") if "own text" in line)
+    assert [cell.strip() for cell in line.split("|")[2:5]] == ["2.000 ± 0.000", "", ""]
 
 
 def test_a_table_keeps_failures_and_says_how_to_measure_what_is_missing(scripts, tmp_path: Path) -> None:
