@@ -46,6 +46,10 @@ class DataConfig:
     input_field: str | None = field(default=None, metadata=key("column of an instruction's input"))
     answer_field: str | None = field(default=None, metadata=key("column of an instruction's answer"))
     system_field: str | None = field(default=None, metadata=key("column of the system prompt"))
+    lone_surrogates: str = field(
+        default="refuse",
+        metadata=key("half a UTF-16 pair in a text; replace = read U+FFFD in its place", "refuse", "replace"),
+    )
     context_tokens: int = field(default=256, metadata=key("tokens per row"))
     min_tokens: int = field(default=16, metadata=key("text: windows shorter than this many tokens are dropped"))
     validation_fraction: float = field(default=0.05, metadata=key("share of rows held out, by a hash of their content"))

@@ -48,7 +48,7 @@ def read_corpus(
 
     Raises DataError when there is nothing to train on, or a split asked for is empty.
     """
-    reader = RowReader(None if config.kind == "auto" else config.kind, config.field_names)
+    reader = _reader(None if config.kind == "auto" else config.kind, config)
     train_rows, validation_rows = _rows(config, tokenizer, cache_dir, teacher)
     train = list(_examples(reader, train_rows, config))
     if not train:
@@ -119,8 +119,12 @@ def _prompts(config: DataConfig) -> list[str]:
     if not config.path:
         return []
     rows = islice(file_rows(config.path), config.max_documents or config.self_corpus.documents)
-    examples = RowReader("text", config.field_names).examples(rows)
+    examples = _reader("text", config).examples(rows)
     return [example.text for example in examples if isinstance(example, Document)]
+
+
+def _reader(kind: Kind | None, config: DataConfig) -> RowReader:
+    return RowReader(kind, config.field_names, replace_surrogates=config.lone_surrogates == "replace")
 
 
 def _examples(reader: RowReader, rows: Iterable[Row], config: DataConfig) -> Iterator[Example]:

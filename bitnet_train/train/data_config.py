@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from bitnet_train.errors import ConfigError
 from bitnet_train.train.examples import FieldNames
@@ -11,6 +11,7 @@ from bitnet_train.train.self_corpus import SelfCorpusConfig
 
 SourceName = Literal["stdlib", "files", "hub", "self"]
 KindName = Literal["auto", "text", "chat", "instruction"]
+LoneSurrogates = Literal["refuse", "replace"]
 
 SOURCES: tuple[SourceName, ...] = ("stdlib", "files", "hub", "self")
 KINDS: tuple[KindName, ...] = ("auto", "text", "chat", "instruction")
@@ -33,6 +34,7 @@ class DataConfig:
     input_field: str | None = None
     answer_field: str | None = None
     system_field: str | None = None
+    lone_surrogates: LoneSurrogates = "refuse"  # half a UTF-16 pair in a text; replace = read U+FFFD
     context_tokens: int = 256  # tokens per row
     min_tokens: int = 16  # text: shorter windows are dropped
     validation_fraction: float = 0.05  # share of the rows held out, by a hash of their content
@@ -45,6 +47,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         _one_of("source", self.source, SOURCES)
         _one_of("kind", self.kind, KINDS)
+        _one_of("lone_surrogates", self.lone_surrogates, get_args(LoneSurrogates))
         if self.source in ("files", "hub") and not self.path:
             raise ConfigError(f"`data.source={self.source}` needs `data.path`: the files, or the data set's id.")
         _at_least("context_tokens", self.context_tokens, 8)

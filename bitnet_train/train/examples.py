@@ -25,6 +25,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from bitnet_train.errors import DataError
+from bitnet_train.train.lone_surrogates import refuse_lone_surrogates, replace_lone_surrogates
 
 Kind = Literal["text", "chat", "instruction"]
 Row = tuple[str, Mapping[str, Any]]  # where it stands ("rows.jsonl:12"), and its fields
@@ -117,9 +118,10 @@ class RowReader:
     of fields that were present but not read.
     """
 
-    def __init__(self, kind: Kind | None, names: FieldNames) -> None:
+    def __init__(self, kind: Kind | None, names: FieldNames, *, replace_surrogates: bool = False) -> None:
         self.kind: Kind | None = kind
         self.names = names
+        self.replace_surrogates = replace_surrogates
         self.unused_fields: set[str] = set()
         self._read: FieldNames | None = None
 
@@ -131,10 +133,19 @@ class RowReader:
         for where, row in rows:
             if self._read is None:
                 self.kind, self._read = _recognise(where, row, self.kind, self.names)
-            example = self._example(where, row, self._read)
+            example = self._example(where, self._unicode(where, row, self._read), self._read)
             self.unused_fields |= set(row) - {name for name in asdict(self._read).values() if name}
             if example is not None:
                 yield example
+
+    def _unicode(self, where: str, row: Mapping[str, Any], names: FieldNames) -> Mapping[str, Any]:
+        """Return the row with no half of a surrogate pair in the fields that are read."""
+        read = {name: row[name] for name in asdict(names).values() if name in row}
+        if self.replace_surrogates:
+            return {**row, **replace_lone_surrogates(read)}
+        for name, value in read.items():
+            refuse_lone_surrogates(where, name, value)
+        return row
 
     def _example(self, where: str, row: Mapping[str, Any], names: FieldNames) -> Example | None:
         if names.text:

@@ -5,7 +5,7 @@ Every source yields `(where, fields)` rows, `where` being what an error message 
     file_rows   a file, a folder (searched recursively) or a glob; one row per
                     .jsonl / .ndjson   line            .json      element of the top-level list
                     .parquet           table row       .txt .md .text .raw .py .rst    whole file, as {"text": ...}
-                all but parquet also gzipped (.gz)
+                all but parquet also gzipped (.gz); in UTF-8, or in UTF-16 with its byte order mark
     hub_rows    one split of a data set on the hub (or a local data-set folder `datasets` understands); nothing that
                 needs remote code
     text_rows   documents already in memory (standard library, self-written corpus)
@@ -13,15 +13,18 @@ Every source yields `(where, fields)` rows, `where` being what an error message 
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from bitnet_train.errors import DataError
 from bitnet_train.train.examples import Row
 
+_BYTE_ORDER_MARK = "\ufeff"  # within a file where files were joined
+_BLANK = " \t\r\n" + _BYTE_ORDER_MARK
 _PLAIN_TEXT = (".txt", ".md", ".text", ".raw", ".py", ".rst")
 
 
@@ -40,7 +43,9 @@ def file_rows(path: str) -> Iterator[Row]:
         try:
             yield from _READERS[_suffix(file)](file)
         except (OSError, EOFError, UnicodeDecodeError) as error:
-            raise DataError(f"{file}: cannot be read ({error}). Text must be UTF-8.") from error
+            raise DataError(
+                f"{file}: cannot be read ({error}). Text must be UTF-8, or UTF-16 with a byte order mark."
+            ) from error
 
 
 def find_files(path: str) -> list[Path]:
@@ -93,9 +98,11 @@ def _first_line(error: Exception) -> str:
 
 
 def _open(file: Path) -> TextIO:
-    if file.suffix.lower() == ".gz":
-        return gzip.open(file, "rt", encoding="utf-8")
-    return file.open(encoding="utf-8")
+    """Open as text, a byte order mark at its beginning read away."""
+    open_bytes = gzip.open if file.suffix.lower() == ".gz" else open
+    with open_bytes(file, "rb") as stream:
+        encoding = "utf-16" if stream.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+    return cast(TextIO, open_bytes(file, "rt", encoding=encoding))
 
 
 def _read_text(file: Path) -> Iterator[Row]:
@@ -106,8 +113,8 @@ def _read_text(file: Path) -> Iterator[Row]:
 def _read_jsonl(file: Path) -> Iterator[Row]:
     with _open(file) as stream:
         for number, line in enumerate(stream, start=1):
-            if line.strip():
-                yield _json_row(f"{file}:{number}", line)
+            if line.strip(_BLANK):
+                yield _json_row(f"{file}:{number}", line.removeprefix(_BYTE_ORDER_MARK))
 
 
 def _json_row(where: str, line: str) -> Row:

@@ -54,6 +54,22 @@ def test_a_text_file_is_one_document(suffix: str, tmp_path: Path) -> None:
     assert [row for _, row in file_rows(str(tmp_path))] == [{"text": "first\n\nsecond\n"}]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("suffix", [".txt", ".txt.gz", ".jsonl", ".jsonl.gz", ".json"])
+def test_a_byte_order_mark_is_read_away(suffix: str, encoding: str, tmp_path: Path) -> None:
+    row = {"text": "zwei ü"}
+    words = {".txt": row["text"], ".jsonl": json.dumps(row), ".json": json.dumps([row])}[suffix.removesuffix(".gz")]
+    content = words.encode(encoding)
+    (tmp_path / f"a{suffix}").write_bytes(gzip.compress(content) if suffix.endswith(".gz") else content)
+    assert [row for _, row in file_rows(str(tmp_path))] == [row]
+
+
+def test_a_byte_order_mark_between_joined_files_is_read_away(tmp_path: Path) -> None:
+    parts = [json.dumps(row).encode("utf-8-sig") for row in ROWS]
+    (tmp_path / "a.jsonl").write_bytes(b"\n".join([*parts, "".encode("utf-8-sig")]))
+    assert [row for _, row in file_rows(str(tmp_path))] == ROWS
+
+
 def test_a_row_says_where_it_stands(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "rows.jsonl", ROWS)
     assert [where for where, _ in file_rows(str(path))] == [f"{path}:1", f"{path}:2"]
