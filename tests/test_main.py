@@ -36,6 +36,11 @@ def bitnet_train(*words: str, cwd: Path, **environment: str) -> subprocess.Compl
     )
 
 
+def unfolded(text: str) -> str:
+    """Return `text` as one line with one space between words, commands without the backslashes they are folded at."""
+    return " ".join(text.replace(" \\\n", "\n").split())
+
+
 def saved_run(folder: Path) -> str:
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(to_yaml(compose("quickstart").config))
@@ -57,7 +62,7 @@ def test_every_stage_verb_has_its_function(verb: str) -> None:
 @pytest.mark.parametrize("name", VERBS)
 def test_help_of_a_verb_says_what_it_does_and_gives_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([name, "--help"]) == 0
-    text = capsys.readouterr().out
+    text = unfolded(capsys.readouterr().out)
     assert f"bitnet-train {VERBS[name].examples[0]}" in text
     assert VERBS[name].summary[1:] in text
 
@@ -71,11 +76,24 @@ def test_the_examples_of_a_verb_are_read_as_they_stand(name: str) -> None:
 
 def test_help_and_version_of_the_program(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
-    text = capsys.readouterr().out
+    text = unfolded(capsys.readouterr().out)
     assert "bitnet-train run quickstart" in text
-    assert all(verb.summary in text for verb in VERBS.values())
+    assert all(f" {verb.name} {verb.summary}" in text for verb in VERBS.values())
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"bitnet-train {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--help"], ["ls"], ["ls", "recipes"], ["show", "--keys"], ["doctor"], *([verb, "--help"] for verb in VERBS)],
+    ids=" ".join,
+)
+def test_what_helps_to_begin_fits_into_80_columns(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 0
+    text = capsys.readouterr().out
+    too_long = [line for line in text.splitlines() if len(line) > 80 and " " in line.strip()]
+    assert text.strip()
+    assert too_long == []
 
 
 def test_no_verb_at_all_prints_the_help_and_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,9 +7,11 @@ import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from bitnet_train import __version__
+from bitnet_train.cli.columns import WIDTH, fold, fold_command, fold_named
 from bitnet_train.cli.verbs import VERBS, Verb
 from bitnet_train.errors import ConfigError
 
@@ -53,15 +55,15 @@ def read_call(arguments: Sequence[str]) -> Call:
 
 def program_parser() -> argparse.ArgumentParser:
     """Return the parser behind `bitnet-train --help`."""
-    verbs = "\n".join(f"  {verb.name:<10}{verb.summary}" for verb in VERBS.values())
-    parser = argparse.ArgumentParser(
-        prog="bitnet-train",
-        usage="bitnet-train VERB [RECIPE or path] [key=value ...]",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        description="Turn a pretrained causal LM into a true 1-bit model, keep it good, and prove the packed result.",
-        epilog=f"verbs:\n{verbs}\n\nexample:\n  bitnet-train run quickstart\n\n`bitnet-train VERB --help` tells more. "
-        "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 and 143 interrupted.",
+    verbs = fold_named((verb.name, verb.summary) for verb in VERBS.values())
+    more = fold(
+        "`bitnet-train VERB --help` tells more. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 and 143 interrupted."
+    )
+    parser = _parser(
+        "bitnet-train",
+        "bitnet-train VERB [RECIPE or path] [key=value ...]",
+        "Turn a pretrained causal LM into a true 1-bit model, keep it good, and prove the packed result.",
+        f"verbs:\n{verbs}\n\nexample:\n  bitnet-train run quickstart\n\n{more}",
     )
     parser.add_argument("--version", action="version", version=f"bitnet-train {__version__}")
     return parser
@@ -69,14 +71,13 @@ def program_parser() -> argparse.ArgumentParser:
 
 def verb_parser(verb: Verb) -> argparse.ArgumentParser:
     """Return the parser behind `bitnet-train VERB --help`."""
-    examples = "\n".join(f"  bitnet-train {example}" for example in verb.examples)
-    parser = argparse.ArgumentParser(
-        prog=f"bitnet-train {verb.name}",
-        usage=f"bitnet-train {verb.name} {f'[{verb.word}] ' if verb.word else ''}[key=value ...] [flags]",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        description=f"{verb.summary[0].upper()}{verb.summary[1:]}.",
-        epilog=f"examples:\n{examples}\n\n`bitnet-train show --keys` explains keys, `bitnet-train ls` lists choices.",
+    examples = "\n".join(fold_command(f"bitnet-train {example}") for example in verb.examples)
+    word = f"[{verb.word}] " if verb.word else ""
+    parser = _parser(
+        f"bitnet-train {verb.name}",
+        f"bitnet-train {verb.name} {word}[key=value ...] [flags]",
+        f"{verb.summary[0].upper()}{verb.summary[1:]}.",
+        f"examples:\n{examples}\n\n`bitnet-train show --keys` explains keys, `bitnet-train ls` lists choices.",
     )
     parser.add_argument("words", nargs="*", metavar="WORD", help=f"{verb.word or 'nothing'}, then key=value words")
     parser.add_argument("--json", action="store_true", help="facts as one JSON document on stdout, the rest on stderr")
@@ -86,6 +87,18 @@ def verb_parser(verb: Verb) -> argparse.ArgumentParser:
     if verb.name == "show":
         parser.add_argument("--keys", action="store_true", help="explain every key: default, choices, meaning")
     return parser
+
+
+def _parser(name: str, usage: str, description: str, epilog: str) -> argparse.ArgumentParser:
+    before = len("usage: ")
+    return argparse.ArgumentParser(
+        prog=name,
+        usage=fold(usage, before).lstrip(),
+        formatter_class=partial(argparse.RawDescriptionHelpFormatter, width=WIDTH),
+        allow_abbrev=False,
+        description=fold(description),
+        epilog=epilog,
+    )
 
 
 def _is_override(word: str) -> bool:

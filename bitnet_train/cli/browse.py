@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from bitnet_train.cli.arguments import Call
+from bitnet_train.cli.columns import fold, fold_named
 from bitnet_train.config.compose import Composed, compose, to_dict
 from bitnet_train.config.layout import groups, recipes
 from bitnet_train.config.suggest import did_you_mean, known_keys
@@ -98,7 +99,9 @@ def _keys() -> str:
     for name in known_keys():
         facts = _key_facts(name)
         choices = f" [{', '.join(facts['choices'])}]" if facts["choices"] else ""
-        rows.append(f"{name}: {_one_line(facts['default'])}\n    {facts['type']}: {facts['doc']}{choices}")
+        default = fold(f"{name}: {_one_line(facts['default'])}", 4, first=0)
+        meaning = fold(f"{facts['type']}: {facts['doc']}{choices}", 4)
+        rows.append(f"{default}\n{meaning}")
     return "\n".join(rows)
 
 
@@ -131,10 +134,9 @@ def _stages_done(run: Path) -> str:
 
 def _print_rows(name: str, rows: list[dict[str, Any]], *, brief: bool) -> None:
     if brief:
-        print(f"{name:<12}{'  '.join(row['name'] for row in rows)}")
+        print(f"{name:<12}{fold('  '.join(row['name'] for row in rows), 12).lstrip()}")
         return
     print(f"{name}:" if rows else f"{name}: none yet")
-    width = max((len(row["name"]) for row in rows), default=0) + 2
-    for row in rows:
-        print(f"  {row['name']:<{width}}{row['what']}")
+    if rows:
+        print(fold_named((row["name"], row["what"]) for row in rows))
     print()

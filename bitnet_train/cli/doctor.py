@@ -15,6 +15,7 @@ from typing import Any
 
 from bitnet_train import __version__
 from bitnet_train.cli.arguments import Call
+from bitnet_train.cli.columns import fold
 from bitnet_train.config.layout import groups, house, recipes
 from bitnet_train.errors import BitnetTrainError
 
@@ -38,7 +39,7 @@ def doctor(call: Call) -> dict[str, Any]:
     checks = [check for group in CHECKS for check in _safely(group)]
     if not call.quiet:
         for check in checks:
-            print(f"{check.state:<8}{check.name:<18}{check.value}")
+            print(fold(f"{check.state:<8}{check.name:<18}{check.value}", 26, first=0))
     return {"passed": all(check.state != "broken" for check in checks), "checks": [asdict(check) for check in checks]}
 
 
