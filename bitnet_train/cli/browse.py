@@ -53,7 +53,7 @@ def cp(call: Call) -> dict[str, Any]:
     target = find_target(recipe)
     source = recipes().get(recipe, Path(target.label))
     file_name = f"{Path(target.name).name}.yaml"
-    to = Path(given[0] if given else file_name)
+    to = Path(given[0] if given else file_name).expanduser()
     if to.is_dir():
         to = to / file_name
     if to.suffix not in {".yaml", ".yml"}:

@@ -25,9 +25,11 @@ from omegaconf.errors import OmegaConfBaseException
 from bitnet_train.config.check import check_complete, check_config, check_layers, flatten, value_of
 from bitnet_train.config.layers import Layer, choices, layers
 from bitnet_train.config.layout import house
+from bitnet_train.config.paths import expand_paths
 from bitnet_train.config.schema import CALL_KEYS, Config
 from bitnet_train.config.target import Target, find_target
-from bitnet_train.config.words import COMMAND_LINE, Words, escape, read_words
+from bitnet_train.config.values import COMMAND_LINE, escape
+from bitnet_train.config.words import Words, read_words
 from bitnet_train.errors import ConfigError
 
 
@@ -55,6 +57,7 @@ def compose(word: str | None = None, overrides: Sequence[str] = ()) -> Composed:
     check_layers(stack)
     origins = {name: layer.origin for layer in stack for name in flatten(layer.values)}
     config = _merge(content, chosen, words)
+    expand_paths(config)
     check_config(config, origins)
     _place(config, target, origins)
     return Composed(config, target, chosen, origins, _notes(stack, words, origins, config))

@@ -16,7 +16,8 @@ from omegaconf import OmegaConf
 from bitnet_train.config.layout import groups, house, label
 from bitnet_train.config.suggest import did_you_mean
 from bitnet_train.config.target import read_yaml
-from bitnet_train.config.words import COMMAND_LINE, Words, checked_choice
+from bitnet_train.config.values import COMMAND_LINE
+from bitnet_train.config.words import Words, checked_choice
 from bitnet_train.errors import ConfigError
 
 _GLOBAL = "# @package _global_"

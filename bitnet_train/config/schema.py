@@ -51,9 +51,9 @@ class DebugConfig:
 class RunConfig:
     """Where a run writes; nothing outside it is written."""
 
-    root: str = field(default="runs", metadata=key("folder of all runs"))
+    root: str = field(default="runs", metadata=key("folder of all runs", path=True))
     name: str | None = field(default=None, metadata=key("folder name of the run; null = the time it starts"))
-    dir: str | None = field(default=None, metadata=key("run directory; null = root/recipe/name"))
+    dir: str | None = field(default=None, metadata=key("run directory; null = root/recipe/name", path=True))
 
 
 @dataclass
@@ -82,7 +82,9 @@ class Config:
     bench: BenchConfig = field(default_factory=BenchConfig)
     debug: DebugConfig = field(default_factory=DebugConfig)
     run: RunConfig = field(default_factory=RunConfig)
-    path: str | None = field(default=None, metadata=key("directory named on the command line: a run or an artefact"))
+    path: str | None = field(
+        default=None, metadata=key("directory named on the command line: a run or an artefact", path=True)
+    )
     quiet: bool = field(default=False, metadata=key("print nothing for people"))
     dry_run: bool = field(default=False, metadata=key("train, reconstruct: report what would happen, then stop"))
 

@@ -7,6 +7,9 @@ from typing import Any
 REQUIRED: Any = "???"  # OmegaConf's mark of a value that a file or the command line must give
 
 
-def key(doc: str, *choices: str) -> dict[str, Any]:
-    """Return the metadata of one configuration key: its one-line meaning with the unit, and its allowed values."""
-    return {"doc": doc, "choices": choices}
+def key(doc: str, *choices: str, path: bool = False) -> dict[str, Any]:
+    """Return the metadata of one configuration key: its one-line meaning with the unit, and its allowed values.
+
+    `path` marks a key that names files or folders, or may: `config.paths` expands `~` in it.
+    """
+    return {"doc": doc, "choices": choices, "path": path}

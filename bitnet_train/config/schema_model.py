@@ -12,7 +12,9 @@ from bitnet_train.config.schema_key import REQUIRED, key
 class ModelConfig:
     """Which model, and which of its layers become 1-bit."""
 
-    source: str = field(default=REQUIRED, metadata=key("`tiny` (bundled), hub id, local directory, or *.gguf file"))
+    source: str = field(
+        default=REQUIRED, metadata=key("`tiny` (bundled), hub id, local directory, or *.gguf file", path=True)
+    )
     include: list[str] = field(
         default_factory=list, metadata=key("layer name patterns to convert; empty = every layer of `model.roles`")
     )

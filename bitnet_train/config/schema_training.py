@@ -29,9 +29,9 @@ class DataConfig:
 
     source: str = field(default="stdlib", metadata=key("where rows come from", "stdlib", "files", "hub", "self"))
     path: str | None = field(
-        default=None, metadata=key("files: file, folder or glob; hub: dataset id; self: prompt texts")
+        default=None, metadata=key("files: file, folder or glob; hub: dataset id; self: prompt texts", path=True)
     )
-    validation_path: str | None = field(default=None, metadata=key("files: held-out rows of their own"))
+    validation_path: str | None = field(default=None, metadata=key("files: held-out rows of their own", path=True))
     name: str | None = field(default=None, metadata=key("hub: configuration name of the dataset"))
     split: str = field(default="train", metadata=key("hub: split to train on"))
     validation_split: str | None = field(default=None, metadata=key("hub: split to validate on"))
@@ -90,7 +90,9 @@ class TeacherConfig:
 
     source: str | None = field(
         default=None,
-        metadata=key("another model of the same vocabulary, as `model.source` names one; null = the model itself"),
+        metadata=key(
+            "another model of the same vocabulary, as `model.source` names one; null = the model itself", path=True
+        ),
     )
     cache: str = field(
         default="none",
@@ -98,7 +100,7 @@ class TeacherConfig:
     )
     top_k: int = field(default=64, metadata=key("tokens kept per position; the others share one bucket"))
     cache_dir: str | None = field(
-        default=None, metadata=key("folder of kept answers, shared by runs; null = the run's own cache")
+        default=None, metadata=key("folder of kept answers, shared by runs; null = the run's own cache", path=True)
     )
 
 
@@ -170,7 +172,7 @@ class TrainerConfig:
     seed: int = field(default=0, metadata=key("seed of data order and initial factors"))
     resume: str = field(
         default="never",
-        metadata=key("auto = from the newest whole checkpoint of the run directory; or a checkpoint's path"),
+        metadata=key("auto = from the newest whole checkpoint of the run directory; or a checkpoint's path", path=True),
     )
     accelerator: str = field(default="auto", metadata=key("device kind", "auto", "cpu", "gpu"))
     devices: int = field(default=1, metadata=key("number of devices"))
@@ -189,5 +191,6 @@ class LoggerConfig:
         default="auto", metadata=key("wandb: auto = online if a key is set, else offline", "auto", "online", "offline")
     )
     custom: dict[str, Any] = field(
-        default_factory=dict, metadata=key("kind `custom`: a Lightning logger as `_target_` and its arguments")
+        default_factory=dict,
+        metadata=key("kind `custom`: a Lightning logger as `_target_` and its arguments", path=True),
     )

@@ -26,7 +26,8 @@ class ExportConfig:
     )
     force: bool = field(default=False, metadata=key("replace an artefact that is there already"))
     out: str | None = field(
-        default=None, metadata=key("folder to write; null = exports/FORMAT in the run, or beside the packed folder")
+        default=None,
+        metadata=key("folder to write; null = exports/FORMAT in the run, or beside the packed folder", path=True),
     )
     embedding: str = field(
         default="exact",
@@ -71,8 +72,10 @@ class EvaluateConfig:
     """What the 1-bit model is worth, beside the model it was made from."""
 
     max_tokens: int = field(default=32768, metadata=key("tokens scored at most, of each text"))
-    text: str | None = field(default=None, metadata=key("text file to score instead of the held-out split"))
-    texts: list[str] = field(default_factory=list, metadata=key("further text files to score, such as [wiki.test.raw]"))
+    text: str | None = field(default=None, metadata=key("text file to score instead of the held-out split", path=True))
+    texts: list[str] = field(
+        default_factory=list, metadata=key("further text files to score, such as [wiki.test.raw]", path=True)
+    )
     window_tokens: int | None = field(
         default=None, metadata=key("tokens of a window of a text file; null = `data.context_tokens`")
     )
@@ -82,16 +85,19 @@ class EvaluateConfig:
     )
     against: str | None = field(
         default=None,
-        metadata=key("model to compare with, as `model.source` names one; null = the run's original; none = no model"),
+        metadata=key(
+            "model to compare with, as `model.source` names one; null = the run's original; none = no model", path=True
+        ),
     )
     choices: list[str] = field(
-        default_factory=list, metadata=key("multiple choice: JSON-lines files of question, choices, answer")
+        default_factory=list, metadata=key("multiple choice: JSON-lines files of question, choices, answer", path=True)
     )
     max_questions: int | None = field(
         default=None, metadata=key("questions asked at most of each file, evenly spread; null = all")
     )
     prompts: list[str] = field(
-        default_factory=list, metadata=key("prompts to write on: QMSum, HumanEval, MT-bench, or `prompt` JSON lines")
+        default_factory=list,
+        metadata=key("prompts to write on: QMSum, HumanEval, MT-bench, or `prompt` JSON lines", path=True),
     )
     num_prompts: int = field(default=4, metadata=key("prompts of each file, evenly spread"))
     prompt_new_tokens: int = field(default=128, metadata=key("tokens written at most after each prompt"))
@@ -99,7 +105,8 @@ class EvaluateConfig:
         default=None, metadata=key("tokens of a prompt at most; null = what the model's context leaves")
     )
     report: str | None = field(
-        default=None, metadata=key("folder for report.md and report.html; null = the run directory, if there is one")
+        default=None,
+        metadata=key("folder for report.md and report.html; null = the run directory, if there is one", path=True),
     )
 
 
@@ -114,7 +121,9 @@ class ValidateConfig:
     native_tokens: int = field(
         default=16, metadata=key("tokens that the native runtime and torch continue each of ten prompts by")
     )
-    against: str | None = field(default=None, metadata=key("merged model to compare with; null = the run's own"))
+    against: str | None = field(
+        default=None, metadata=key("merged model to compare with; null = the run's own", path=True)
+    )
 
 
 @dataclass
@@ -150,7 +159,8 @@ class GenerateConfig:
     )
     threads: int | None = field(default=None, metadata=key("threads of the native engine; null = every core"))
     prompt_cache: str | None = field(
-        default=None, metadata=key("file that keeps what the native engine computed of the prompt; read or written")
+        default=None,
+        metadata=key("file that keeps what the native engine computed of the prompt; read or written", path=True),
     )
 
 
@@ -168,8 +178,11 @@ class BenchConfig:
     contexts: list[int] = field(
         default_factory=list, metadata=key("also time a token after so many tokens, such as [128,1024,8192]")
     )
-    against: str | None = field(default=None, metadata=key("float model to compare with, as `model.source` names one"))
-    gguf: str | None = field(default=None, metadata=key("GGUF file that `llama-bench` runs beside ours"))
+    against: str | None = field(
+        default=None, metadata=key("float model to compare with, as `model.source` names one", path=True)
+    )
+    gguf: str | None = field(default=None, metadata=key("GGUF file that `llama-bench` runs beside ours", path=True))
     llama_bench: str | None = field(
-        default=None, metadata=key("llama.cpp's program; null = BITNET_TRAIN_LLAMA_BENCH, or `llama-bench` on the PATH")
+        default=None,
+        metadata=key("llama.cpp's program; null = BITNET_TRAIN_LLAMA_BENCH, or `llama-bench` on the PATH", path=True),
     )

@@ -1,24 +1,19 @@
 """The command line's `key=value` and `group=choice` words, checked before anything is composed.
 
-Hydra parses them; its answer to a wrong key ("append with +key") would only move the mistake, so the key is looked up
+Hydra's answer to a wrong key ("append with +key") would only move the mistake, so the key is looked up
 here first. A key may be shortened to its last part where only one key ends so: `max_steps=20`, `resume=auto`.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
-
 from bitnet_train.config.layout import groups
 from bitnet_train.config.suggest import did_you_mean, known_keys, nearest_key
+from bitnet_train.config.values import COMMAND_LINE, read_value
 from bitnet_train.errors import ConfigError
-
-COMMAND_LINE = "command line"
 
 
 @dataclass
@@ -41,8 +36,7 @@ def read_words(words: Sequence[str]) -> Words:
             read.choices[name] = checked_choice(name, text, COMMAND_LINE)
         else:
             full = full_key(name, word)
-            is_text = full in known_keys() and str(known_keys()[full].type).startswith("str")
-            read.values[full] = _text(text) if is_text else _parsed(word)
+            read.values[full] = read_value(full, word)
     return read
 
 
@@ -76,33 +70,6 @@ def full_key(name: str, word: str) -> str:
     )
 
 
-def escape(text: str) -> str:
-    """Return the text as YAML must hold it for OmegaConf to read it as it is, without interpolating `${...}`."""
-    return re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", text)
-
-
 def free_keys() -> list[str]:
     """Return the keys whose values are dictionaries with keys of their own choosing."""
     return [name for name, key in known_keys().items() if str(key.type).startswith("dict")]
-
-
-def _text(text: str) -> str | None:
-    """Take the text as it stands, so that a prompt may hold any punctuation; quotes around all of it are dropped."""
-    if len(text) >= 2 and text[0] == text[-1] and text[0] in "'\"":
-        text = text[1:-1]
-    elif text == "null":
-        return None
-    return escape(text)
-
-
-def _parsed(word: str) -> Any:
-    try:
-        override = OverridesParser.create().parse_override(word)
-    except HydraException as error:
-        raise ConfigError(
-            f"`{word}` ({COMMAND_LINE}): not a `key=value` word: {' '.join(str(error).splitlines()[0].split())}. "
-            "Lists are `[a,b]`; quote punctuation inside them."
-        ) from None
-    if override.is_sweep_override():
-        raise ConfigError(f"`{word}` ({COMMAND_LINE}): one value is needed, not a sweep. A list is `[a,b]`.")
-    return override.value()

@@ -1,0 +1,95 @@
+"""Every key that names a file or a folder knows the home folder, whatever layer it was set in."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bitnet_train.__main__ import main
+from bitnet_train.config.check import value_of
+from bitnet_train.config.compose import compose, to_yaml
+from bitnet_train.config.paths import expand_paths, path_keys
+from bitnet_train.config.schema import Config
+from bitnet_train.config.suggest import known_keys
+from bitnet_train.errors import ConfigError
+
+SPEAKS_OF_PATHS = re.compile(r"\b(files?|folders?|directory|path|program|model\.source)\b")
+NAMES_NONE = {  # their meaning speaks of files, their value is no path
+    "run.name",  # of a folder inside `run.root`
+    "logger.name",
+    "data.self_corpus.prompt_tokens",
+    "blockwise.memory_mb",
+    "export.format",
+    "export.push_to_hub",
+    "evaluate.window_tokens",
+    "evaluate.window_overlap",
+    "evaluate.max_questions",
+    "evaluate.num_prompts",
+}
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+def as_value(name: str, text: str) -> Any:
+    kind = str(known_keys()[name].type)
+    return [text] if kind.startswith("list") else {"save_dir": text} if kind.startswith("dict") else text
+
+
+def as_word(name: str, text: str) -> str:
+    value = as_value(name, text)
+    return f"{name}.save_dir={text}" if isinstance(value, dict) else f"{name}={f'[{text}]' if value != text else text}"
+
+
+@pytest.mark.parametrize("name", path_keys())
+def test_the_home_folder_is_known_in_every_path_key(name: str, home: Path) -> None:
+    config = Config()
+    section, leaf = config, name
+    while "." in leaf:
+        first, leaf = leaf.split(".", 1)
+        section = getattr(section, first)
+    for given, expected in (("~/my/x", str(home / "my/x")), ("~", str(home)), ("a~b", "a~b"), ("./~", "./~")):
+        setattr(section, leaf, as_value(name, given))
+        expand_paths(config)
+        assert value_of(config, name) == as_value(name, expected)
+
+
+@pytest.mark.parametrize("name", [name for name in path_keys() if name != "logger.custom"])
+def test_a_word_of_the_command_line_may_begin_with_the_home_folder(name: str, home: Path) -> None:
+    assert value_of(compose(None, [as_word(name, "~/x")]).config, name) == as_value(name, str(home / "x"))
+
+
+def test_a_logger_of_ones_own_knows_the_home_folder(home: Path) -> None:
+    words = ["logger.kind=custom", "logger.custom._target_=lightning.pytorch.loggers.CSVLogger"]
+    custom = compose(None, [*words, "logger.custom.save_dir=~/x"]).config.logger.custom
+    assert custom["save_dir"] == str(home / "x")
+
+
+def test_a_recipe_may_name_the_home_folder_and_a_run_saves_the_whole_path(home: Path) -> None:
+    (home / "mine.yaml").write_text("model: {source: ~/m}\nrun: {root: ~/all}\n")
+    config = compose("~/mine.yaml").config
+    assert (config.model.source, config.run.root) == (str(home / "m"), str(home / "all"))
+    assert yaml.safe_load(to_yaml(config))["run"]["root"] == str(home / "all")
+
+
+def test_a_name_that_is_no_users_is_refused_with_the_key() -> None:
+    with pytest.raises(ConfigError, match=r"`run\.dir=~surely_nobody/x`.*`\./~surely_nobody/x`"):
+        compose(None, ["run.dir=~surely_nobody/x"])
+
+
+def test_a_recipe_is_copied_into_the_home_folder(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cp", "quickstart", "~/mine.yaml"]) == 0
+    assert (home / "mine.yaml").is_file()
+    assert str(home / "mine.yaml") in capsys.readouterr().out
+
+
+def test_a_key_that_speaks_of_files_is_marked_as_a_path_or_listed_here() -> None:
+    speaking = {name for name, key in known_keys().items() if SPEAKS_OF_PATHS.search(key.metadata["doc"])}
+    assert speaking - set(path_keys()) <= NAMES_NONE

@@ -1,0 +1,73 @@
+"""Text and lists of texts on the command line are what a person meant, quotes, escapes and punctuation included."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bitnet_train.config.compose import compose, to_yaml
+from bitnet_train.config.suggest import known_keys
+from bitnet_train.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    "text", ["'a' + 'b'", '"Yes," she said, "no"', "'it''s'", '"a" and "b"', "''' '''", '"""doc"""', "'", "a'b"]
+)
+def test_quotes_that_belong_to_the_text_stay(text: str) -> None:
+    assert compose(None, [f"generate.prompt={text}"]).config.generate.prompt == text
+
+
+@pytest.mark.parametrize(("text", "prompt"), [("'two words'", "two words"), ('"it\'s"', "it's"), ("''", "")])
+def test_one_pair_of_quotes_around_all_of_a_text_is_dropped(text: str, prompt: str) -> None:
+    assert compose(None, [f"generate.prompt={text}"]).config.generate.prompt == prompt
+
+
+@pytest.mark.parametrize(
+    ("text", "items"),
+    [
+        (r'["\n"]', ["\n"]),
+        (r"[\n]", ["\n"]),  # as a shell hands on ["\n"]
+        ("[\n]", ["\n"]),
+        (r"[\n\n,END]", ["\n\n", "END"]),
+        (r"['\n']", [r"\n"]),
+        (r"[\\n]", [r"\n"]),
+        (r'["\t","\"","\u00e9"]', ["\t", '"', "\u00e9"]),
+        (r"[\d+\.x]", [r"\d+\.x"]),
+        ("[<|im_end|>, </s>]", ["<|im_end|>", "</s>"]),
+        ('["a, b",c]', ["a, b", "c"]),
+        ("[' a ',\"it's\"]", [" a ", "it's"]),
+        ("['it''s']", ["it's"]),
+        ("[don't]", ["don't"]),
+        ("[Question: what?,###,*,@,~x,1,null]", ["Question: what?", "###", "*", "@", "~x", "1", "null"]),
+        ("[${x}]", ["${x}"]),
+        ("[]", []),
+        ("[ ]", []),
+        ("[a,]", ["a"]),
+    ],
+)
+def test_stop_strings_are_read_as_they_were_meant(text: str, items: list[str], tmp_path: Path) -> None:
+    config = compose(None, [f"generate.stop={text}"]).config
+    assert config.generate.stop == items
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    assert compose(str(tmp_path)).config.generate.stop == items
+
+
+@pytest.mark.parametrize("text", ['["a]', "['a]", '["a" b]', '["]'])
+def test_a_quote_in_a_list_that_is_not_closed_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"a quote is not closed, or something follows it"):
+        compose(None, [f"generate.stop={text}"])
+
+
+def test_a_backslash_in_a_path_stays() -> None:
+    assert compose(None, [r"evaluate.texts=[C:\new.txt,'b.txt']"]).config.evaluate.texts == [r"C:\new.txt", "b.txt"]
+
+
+@pytest.mark.parametrize("name", [name for name, key in known_keys().items() if str(key.type) == "list[str]"])
+def test_every_list_of_texts_is_read_alike(name: str) -> None:
+    allowed = known_keys()[name].metadata["choices"] or ("a b", "c,d")
+    words = name + "=[" + ",".join('"' + item + '"' for item in allowed) + "]"
+    saved = yaml.safe_load(to_yaml(compose("quickstart", [words]).config))
+    section, leaf = name.split(".")
+    assert saved[section][leaf] == list(allowed)
