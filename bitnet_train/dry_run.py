@@ -17,6 +17,7 @@ from bitnet_train.config import Config
 from bitnet_train.model.bit_lora import trainable_report
 from bitnet_train.run_directory import RunDirectory
 from bitnet_train.run_length import settle
+from bitnet_train.train.data_summary import print_data
 
 
 def describe_training(config: Config, console: Console) -> dict[str, Any]:
@@ -28,6 +29,7 @@ def describe_training(config: Config, console: Console) -> dict[str, Any]:
         data = assembly.data_module(config, original, RunDirectory(Path(folder)))
         sample, facts = data.first_sample(), data.describe()
         estimate, rate = settle(config, module, data, None)
+    print_data(console, facts)
     trainable, total = trainable_report(student.model)
     console.print(student.plan.render(), highlight=False, soft_wrap=True)
     console.print(

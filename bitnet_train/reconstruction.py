@@ -20,6 +20,7 @@ from bitnet_train.model.load import LoadedModel, load_mapped
 from bitnet_train.model.plan import Plan
 from bitnet_train.starting_point import calibration_rows, fingerprint_of
 from bitnet_train.train.blockwise import BlockwiseConfig, in_pieces
+from bitnet_train.train.data_summary import print_data
 from bitnet_train.train.freed_memory import keep_freed_memory
 from bitnet_train.train.schedules import ScheduleConfig
 from bitnet_train.train.streamed_blocks import reconstruct_streamed
@@ -48,6 +49,7 @@ def reconstruct(config: Config) -> dict[str, Any]:
 def _into_run(config: Config, original: LoadedModel, plan: Plan, console: Console) -> dict[str, Any]:
     directory = assembly.open_run(config)
     data = assembly.data_module(config, original, directory)
+    print_data(console, data.describe())
     scratch = directory.cache / f"blocks-{fingerprint_of(config)[:16]}"
     draft = directory.root / ".reconstructed"
     shutil.rmtree(draft, ignore_errors=True)

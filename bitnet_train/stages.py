@@ -42,6 +42,7 @@ from bitnet_train.runtime.timing import Workload
 from bitnet_train.runtime.validate import validate as validate_packed
 from bitnet_train.runtime.validate_export import validate_export
 from bitnet_train.starting_point import spent_before
+from bitnet_train.train.data_summary import print_data
 from bitnet_train.train.fit import fit
 from bitnet_train.train.freed_memory import keep_freed_memory
 from bitnet_train.train.optim import reach
@@ -94,6 +95,7 @@ def train(config: Config) -> Facts:
     directory, console = assembly.open_run(config), _console(config)
     original = assembly.load_original(config)
     data = assembly.data_module(config, original, directory)
+    print_data(console, data.describe())
     student = assembly.prepare_student(config, original, directory, data)
     _note_scheme(config, original, console)
     module = assembly.training_module(config, student, original, directory)

@@ -214,6 +214,7 @@ def load_or_tokenise(
         "path": config.path,
         "kind": corpus.kind,
         "context_tokens": config.context_tokens,
+        "files": corpus.files,
         "unused_fields": list(corpus.unused_fields),
         "content_sha256": corpus.content_sha256,
         "cache_key": key,

@@ -11,9 +11,9 @@ Rows come in a handful of shapes, found by their field names (first match wins, 
     question + answer,  prompt + response | completion                                                instruction
     text | content                                                                                    text
 
-The shape is decided on the first row and then holds for all: a later row without the field is an error that names
-it. A chat message may carry `loss_weight` or `weight`; 0 means "context only". Fields that no rule reads are
-reported by `RowReader.unused_fields`, never dropped silently.
+The shape is decided on the first row of a file and then holds for the file: a later row without the field is an error
+that names it. All files are of one kind. A chat message may carry `loss_weight` or `weight`; 0 means "context only".
+Fields that no rule reads are reported by `RowReader.unused_fields`, never dropped silently.
 """
 
 from __future__ import annotations
@@ -112,9 +112,9 @@ class FieldNames:
 
 
 class RowReader:
-    """Turns rows of one data set into examples of one kind. Iterate `examples(rows)` once.
+    """Turns rows of one data set into examples of one kind, file by file: each may name its fields in its own way.
 
-    `kind` None is decided by the first row. After the iteration `kind` is set and `unused_fields` holds the names
+    `kind` None is decided by the first row. After an iteration `kind` is set and `unused_fields` holds the names
     of fields that were present but not read.
     """
 
@@ -130,6 +130,7 @@ class RowReader:
 
         Raises DataError on a missing field, a field of the wrong type, or a chat with no assistant turn.
         """
+        self._read = None
         for where, row in rows:
             if self._read is None:
                 self.kind, self._read = _recognise(where, row, self.kind, self.names)

@@ -5,12 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from data_examples import make_llama, make_tokenizer, write_jsonl
+from data_examples import make_llama, make_tokenizer, shared_data, write_jsonl
 
 from bitnet_train.errors import ConfigError, DataError
 from bitnet_train.train.corpus import Corpus, read_corpus, split_examples
 from bitnet_train.train.data_config import DataConfig
-from bitnet_train.train.examples import Document, Example, Instruction
+from bitnet_train.train.examples import Conversation, Document, Example, Instruction
 from bitnet_train.train.self_corpus import SelfCorpusConfig
 
 MANY: list[Example] = [Document(f"document {number}") for number in range(1000)]
@@ -85,6 +85,64 @@ def test_rows_for_validation_can_be_given(tmp_path: Path) -> None:
     corpus = read(DataConfig(source="files", path=str(train), validation_path=str(held_out)), tmp_path)
     assert corpus.train == [Document("a"), Document("b")]
     assert corpus.validation == [Document("c")]
+
+
+def test_the_splits_of_a_folder_are_respected_and_named(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("About the data.")
+    for name in ("train", "validation", "test"):
+        write_jsonl(tmp_path / f"{name}.jsonl", [{"text": name}])
+    corpus = read(DataConfig(source="files", path=str(tmp_path)), tmp_path)
+    assert (corpus.train, corpus.validation) == ([Document("train")], [Document("validation")])
+    assert corpus.files == {
+        "train": ["train.jsonl"],
+        "validation": ["validation.jsonl"],
+        "describes the folder": ["README.md"],
+        "test split": ["test.jsonl"],
+    }
+
+
+def test_a_validation_path_stands_above_the_validation_split_of_the_folder(tmp_path: Path) -> None:
+    for name in ("train", "validation"):
+        write_jsonl(tmp_path / f"{name}.jsonl", [{"text": name}])
+    (tmp_path / "own.text").write_text("own")
+    config = DataConfig(source="files", path=str(tmp_path), validation_path=str(tmp_path / "own.text"))
+    corpus = read(config, tmp_path)
+    assert corpus.validation == [Document("own")]
+    assert corpus.files["`data.validation_path` is given"] == ["validation.jsonl"]
+
+
+def test_a_folder_of_chats_leaves_whole_texts_out(tmp_path: Path) -> None:
+    (tmp_path / "about.txt").write_text("These chats are about nothing.")
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    write_jsonl(tmp_path / "chats.jsonl", [{"messages": turns}])
+    corpus = read(DataConfig(source="files", path=str(tmp_path), validation_fraction=0), tmp_path)
+    assert (corpus.kind, len(corpus.train)) == ("chat", 1)
+    assert corpus.files["text beside rows"] == ["about.txt"]
+
+
+def test_each_file_of_a_folder_may_name_its_fields_in_its_own_way(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "a.jsonl", [{"messages": [{"role": "assistant", "content": "one"}]}])
+    write_jsonl(tmp_path / "b.jsonl", [{"conversations": [{"from": "gpt", "value": "two"}]}])
+    corpus = read(DataConfig(source="files", path=str(tmp_path), validation_fraction=0), tmp_path)
+    assert [example.messages[0].content for example in corpus.train if isinstance(example, Conversation)] == [
+        "one",
+        "two",
+    ]
+
+
+@pytest.mark.parametrize("limit", [1, 3, 5, 9])
+def test_the_limit_of_documents_counts_over_all_files(limit: int, tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        write_jsonl(tmp_path / f"{name}.jsonl", [{"text": f"{name}{number}"} for number in range(3)])
+    config = DataConfig(source="files", path=str(tmp_path), validation_fraction=0, max_documents=limit)
+    texts = ["a0", "a1", "a2", "b0", "b1", "b2", "c0", "c1", "c2"]
+    assert read(config, tmp_path).train == [Document(text) for text in texts[:limit]]
+
+
+def test_real_chats_of_several_shapes_are_read_as_one_folder(tmp_path: Path) -> None:
+    corpus = read(DataConfig(source="files", path=str(shared_data("chat")), max_documents=2000), tmp_path)
+    assert corpus.kind == "chat"
+    assert corpus.files["train"] == ["dummy_conversation.json", "glaive_toolcall_en_demo.json", "v1_sft_demo.jsonl"]
 
 
 def test_a_local_data_set_folder_serves_as_hub_data(tmp_path: Path) -> None:

@@ -1,0 +1,38 @@
+"""What was read, as lines for people, from the facts of `BitDataModule.describe`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+
+_MOST_NAMES = 8
+_SPLITS = {"train": "Training on", "validation": "Held out"}
+
+
+def print_data(console: Console, facts: dict[str, Any]) -> None:
+    """Print `data_lines`; a name in brackets is no markup."""
+    for line in data_lines(facts):
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def data_lines(facts: dict[str, Any]) -> list[str]:
+    """Return a line on the files of each split, one on those left out, and one on fields that nothing reads."""
+    files = facts.get("files", {})
+    lines = []
+    for split, verb in _SPLITS.items():
+        if files.get(split):
+            lines.append(f"{verb}: {_some(files[split])}.")
+    left_out = [f"{_some(names)} ({reason})" for reason, names in files.items() if reason not in _SPLITS]
+    if left_out:
+        lines.append(f"Left out: {'; '.join(left_out)}.")
+    if facts.get("unused_fields"):
+        lines.append(f"Fields not read: {_some(facts['unused_fields'])}.")
+    return lines
+
+
+def _some(names: Sequence[str]) -> str:
+    """Return the first names, and how many follow."""
+    more = len(names) - _MOST_NAMES
+    return ", ".join(names[:_MOST_NAMES]) + (f" and {more:,} more" if more > 0 else "")

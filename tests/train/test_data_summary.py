@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from rich.console import Console
+
+from bitnet_train.train.data_summary import data_lines, print_data
+
+
+def test_files_by_split_and_what_was_left_out_are_said() -> None:
+    files = {"train": ["a.jsonl"], "validation": ["b.jsonl"], "test split": ["c.jsonl"], "no data format": ["d", "e"]}
+    assert data_lines({"files": files, "unused_fields": ["id"]}) == [
+        "Training on: a.jsonl.",
+        "Held out: b.jsonl.",
+        "Left out: c.jsonl (test split); d, e (no data format).",
+        "Fields not read: id.",
+    ]
+
+
+def test_many_files_are_counted() -> None:
+    lines = data_lines({"files": {"train": [f"{number}.txt" for number in range(1500)]}})
+    assert lines == ["Training on: 0.txt, 1.txt, 2.txt, 3.txt, 4.txt, 5.txt, 6.txt, 7.txt and 1,492 more."]
+
+
+def test_a_source_without_files_says_nothing() -> None:
+    assert data_lines({"source": "stdlib", "unused_fields": []}) == []
+
+
+def test_a_name_in_brackets_is_printed_as_it_is() -> None:
+    console = Console(record=True, width=20, quiet=False)
+    print_data(console, {"files": {"train": ["[bold]a.txt"]}})
+    assert console.export_text() == "Training on: [bold]a.txt.\n"
