@@ -44,6 +44,21 @@ def test_the_native_engine_answers_where_it_can_and_torch_agrees(artefact, capsy
     assert (by_torch["text"], by_torch["token_ids"]) == (native["text"], native["token_ids"])
 
 
+def test_both_engines_end_at_every_token_of_the_generation_settings_and_take_nothing_else_from_them(
+    artefact, make_trained, byte_tokenizer, tmp_path, capsys
+) -> None:
+    """A penalty that nobody asked for would make of the greedy text another one, in one engine of the two."""
+    whole = NativeModel.load(artefact).generate("ab", max_new_tokens=6).token_ids
+    model = make_trained()
+    model.generation_config.eos_token_id = [256, whole[3]]
+    model.generation_config.repetition_penalty = 9.0
+    model.generation_config.min_new_tokens = 6
+    export_packed(model, byte_tokenizer, tmp_path / "out", {})
+    expected = whole[: whole.index(whole[3]) + 1]
+    for engine in ("native", "hf"):
+        assert generate(capsys, tmp_path / "out", f"generate.engine={engine}")["token_ids"] == expected
+
+
 def test_torch_answers_for_other_architectures_and_says_why_once(foreign, capsys) -> None:
     assert main(["generate", str(foreign), "generate.max_new_tokens=3"]) == 0
     told = capsys.readouterr()

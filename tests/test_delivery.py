@@ -3,26 +3,111 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from bitnet_train.__main__ import main
 from bitnet_train.exporters.table import EXPORTERS
+from bitnet_train.model.gguf_file import open_gguf
+from bitnet_train.model.load import tiny_folder
+from bitnet_train.runtime.native.model import NativeModel
 
 
 def small(run_dir: Path, *further: str) -> list[str]:
     return ["model.source=tiny", "debug=tiny", "logger=none", f"run.dir={run_dir}", "trainer.num_threads=1", *further]
 
 
+SETTINGS = {  # 7 is no special token: nothing but this file says that a text ends there
+    "bos_token_id": 0,
+    "eos_token_id": [0, 2, 7],
+    "pad_token_id": 0,
+    "do_sample": True,
+    "temperature": 0.75,
+    "top_k": 20,
+    "top_p": 0.875,
+    "repetition_penalty": 1.25,
+}
+UMASK = 0o027
+
+
+@contextmanager
+def umask(mask: int) -> Iterator[None]:
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
 @pytest.fixture(scope="module")
 def merged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a run that was trained and merged: one ternary scale a tensor, which every format can hold."""
-    run_dir = tmp_path_factory.mktemp("delivery") / "run"
-    assert main(["train", "quickstart", "--quiet", "weight=ternary_tensor", *small(run_dir)]) == 0
-    assert main(["merge", str(run_dir), "--quiet"]) == 0
+    """Return a run that was trained and merged: one ternary scale a tensor, which every format can hold.
+
+    Its original has generation settings of its own, and it was written under `UMASK`.
+    """
+    folder = tmp_path_factory.mktemp("delivery")
+    source, run_dir = Path(shutil.copytree(tiny_folder(), folder / "source")), folder / "run"
+    (source / "generation_config.json").write_text(json.dumps(SETTINGS))
+    words = [*small(run_dir), f"model.source={source}"]
+    with umask(UMASK):
+        assert main(["train", "quickstart", "--quiet", "weight=ternary_tensor", *words]) == 0
+        assert main(["merge", str(run_dir), "--quiet"]) == 0
     return run_dir
+
+
+@pytest.fixture(scope="module")
+def exported(merged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run like `merged` with an export in every format."""
+    run_dir = Path(shutil.copytree(merged, tmp_path_factory.mktemp("exported") / "run"))
+    with umask(UMASK):
+        assert [name for name in EXPORTERS if main(["export", str(run_dir), f"export={name}", "--quiet"]) != 0] == []
+    return run_dir
+
+
+@pytest.mark.parametrize("name", ["merged", "artefact", "exports/hf_bitnet", "exports/plain"])
+def test_the_generation_settings_of_the_original_are_in_every_folder_of_a_model(exported: Path, name: str) -> None:
+    written = json.loads((exported / name / "generation_config.json").read_text())
+    assert {key: value for key, value in written.items() if key in SETTINGS} == SETTINGS
+
+
+def test_the_native_engine_ends_where_the_original_does(exported: Path) -> None:
+    assert NativeModel.load(exported / "artefact").stop_ids == (0, 2, 7)
+
+
+def test_a_gguf_says_every_end_of_a_text_and_how_to_sample(exported: Path) -> None:
+    keys = open_gguf(next((exported / "exports").glob("*/*.gguf"))).metadata
+    assert [keys[f"tokenizer.ggml.{name}_token_id"] for name in ("eos", "eot", "eom")] == [0, 2, 7]
+    names = ("temp", "top_k", "top_p", "penalty_repeat")
+    assert [keys[f"general.sampling.{name}"] for name in names] == [0.75, 20, 0.875, 1.25]
+
+
+def test_a_header_for_firmware_says_every_end_of_a_text(exported: Path) -> None:
+    header = (exported / "exports" / "c_array" / "model.h").read_text()
+    assert "#define BITNET_NUM_END_TOKENS 3u\n" in header
+    assert "bitnet_end_tokens[] = {0u, 2u, 7u};" in header
+
+
+def test_a_gguf_brings_the_generation_settings_back(exported: Path, tmp_path: Path) -> None:
+    assert main(["import", str(next((exported / "exports").glob("*/*.gguf"))), f"run.dir={tmp_path}", "--quiet"]) == 0
+    written = json.loads((tmp_path / "artefact" / "generation_config.json").read_text())
+    assert {key: value for key, value in written.items() if key in SETTINGS} == SETTINGS
+
+
+def test_every_file_and_folder_that_is_written_follows_the_umask(exported: Path) -> None:
+    paths = [path for part in ("merged", "artefact", "exports", "facts", "checkpoints", "cache") for path in
+             (exported / part, *(exported / part).rglob("*"))]  # fmt: skip
+    wrong = {
+        str(path.relative_to(exported)): oct(path.stat().st_mode & 0o777)
+        for path in paths
+        if path.stat().st_mode & 0o777 != (0o777 if path.is_dir() else 0o666) & ~UMASK
+    }
+    assert len(paths) > 30
+    assert wrong == {}
 
 
 @pytest.mark.parametrize("name", EXPORTERS)

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bitnet_train.errors import FormatError
@@ -35,6 +34,8 @@ from bitnet_train.exporters.reader import hash_file, read_manifest
 from bitnet_train.exporters.sizes import measure_sizes, table_sizes
 from bitnet_train.exporters.staging import staged_folder
 from bitnet_train.exporters.tables import int8_tables
+from bitnet_train.model.generation_settings import save_generation_settings
+from bitnet_train.model.saved_tensors import save_tensors
 from bitnet_train.model.training_only import require_packable
 
 QUANT_METHOD = "bitnet_train"
@@ -111,7 +112,7 @@ def _check_model(model: PreTrainedModel) -> None:
 
 def _write_weights(contents: Contents, path: Path) -> None:
     try:
-        save_file(contents.tensors, path, metadata={"format": "pt"})
+        save_tensors(contents.tensors, path, {"format": "pt"})
     except SafetensorError as error:  # the library wraps the operating system's error in its own
         raise OSError(None, str(error)) from error
 
@@ -125,8 +126,7 @@ def _write_companions(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
         "attention": str(model.config._attn_implementation or ""),
     }
     config.save_pretrained(folder)
-    if model.generation_config is not None:
-        model.generation_config.to_json_file(folder / "generation_config.json")
+    save_generation_settings(model, folder)
     if tokenizer is not None:
         in_one_file = isinstance(tokenizer.chat_template, dict)  # several templates would become a sub-folder
         tokenizer.save_pretrained(str(folder), save_jinja_files=not in_one_file)

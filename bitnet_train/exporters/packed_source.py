@@ -16,6 +16,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,13 @@ import torch
 from torch import Tensor
 
 from bitnet_train.errors import FormatError
+from bitnet_train.exporters.end_tokens import end_tokens
 from bitnet_train.exporters.manifest import LayerEntry, Manifest, TableEntry, TensorEntry
 from bitnet_train.exporters.reader import WeightsReader, open_weights, read_manifest, verify_files
 from bitnet_train.formats.planes import unpack_planes
 from bitnet_train.quant.weight import dequantize
 
+GENERATION_NAME = "generation_config.json"
 _BUFFERS = ("inv_freq", "original_inv_freq", "embed_scale")  # computed from the config by whoever reads another format
 
 
@@ -57,7 +60,7 @@ class PackedSource:
     def __init__(self, folder: Path, manifest: Manifest, weights: WeightsReader) -> None:
         self.folder, self.manifest = folder, manifest
         self._weights = weights
-        self.config: dict[str, Any] = _read_config(folder)
+        self.config: dict[str, Any] = _read_object(folder, "config.json")
         self.layers: dict[str, LayerEntry] = {layer.name: layer for layer in manifest.layers}
         self.tables: dict[str, TableEntry] = {table.name: table for table in manifest.tables}
         self.tied: dict[str, str] = manifest.tied
@@ -112,6 +115,16 @@ class PackedSource:
         tensor = self._weights.read(name)
         return tensor.float() if tensor.is_floating_point() else tensor
 
+    @cached_property
+    def generation(self) -> dict[str, Any]:
+        """The settings of `generation_config.json`; empty where the folder has none."""
+        return _read_object(self.folder, GENERATION_NAME) if GENERATION_NAME in self.manifest.files else {}
+
+    @property
+    def end_tokens(self) -> tuple[int, ...]:
+        """The ids of the tokens that end a text."""
+        return end_tokens(self.generation, self.config)
+
     def companion(self, name: str) -> Path | None:
         """Return the path of another file of the folder, such as `tokenizer.json`, or None where it has none."""
         return self.folder / name if name in self.manifest.files else None
@@ -134,12 +147,12 @@ def open_packed(folder: str | Path, *, verify: bool = True) -> Iterator[PackedSo
         yield PackedSource(Path(folder), manifest, weights)
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
+def _read_object(folder: Path, name: str) -> dict[str, Any]:
+    path = folder / name
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise FormatError(f"{path} cannot be read: {error}. Copy the folder again, or export it again.") from error
-    if not isinstance(config, dict):
-        raise FormatError(f"{path} must hold an object, not {type(config).__name__}. Export the model again.")
-    return config
+    if not isinstance(content, dict):
+        raise FormatError(f"{path} must hold an object, not {type(content).__name__}. Export the model again.")
+    return content

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from bitnet_train.errors import FormatError
 from bitnet_train.exporters.packed_source import PackedSource, open_packed
 from bitnet_train.model.converted import ConversionRecord
+from bitnet_train.model.generation_settings import restore_generation_settings
 from bitnet_train.model.one_bit_model import OneBitWeight, empty_model, fill_one_bit
 from bitnet_train.quant.scheme import ActivationScheme
 
@@ -32,11 +33,10 @@ def reopen_packed(
             config = AutoConfig.from_pretrained(source.folder, trust_remote_code=False)
             model = empty_model(config, dtype)
             has_tokenizer = source.companion("tokenizer_config.json") is not None
-            if source.companion("generation_config.json") is not None:
-                model.generation_config = GenerationConfig.from_pretrained(source.folder)
             tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False) if has_tokenizer else None
         except Exception as error:  # of any kind: transformers takes files apart without a look at them
             raise FormatError(f"transformers cannot make a model of {source.folder}: {error}.") from error
+        restore_generation_settings(model, source.folder)
         schemes = {name: replace(layer.scheme, learnable_scale=True) for name, layer in source.layers.items()}
         activations = {layer.activation for layer in source.layers.values() if layer.kind == "linear"}
         if len(activations) > 1:

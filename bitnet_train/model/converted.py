@@ -23,14 +23,15 @@ from typing import Any
 import torch
 from accelerate import init_empty_weights
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_model
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from bitnet_train.errors import ConversionError, FormatError
 from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.model.convert import replace_layers
+from bitnet_train.model.generation_settings import restore_generation_settings, save_generation_settings
 from bitnet_train.model.plan import describe_schemes
+from bitnet_train.model.saved_tensors import save_module
 from bitnet_train.model.select import Selection
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 from bitnet_train.quant.surrogate import Identity, Surrogate, surrogate_from_dict
@@ -113,7 +114,7 @@ def save_converted(
     """
     _require_savable(model, record)
     with converted_folder(directory, model, record, tokenizer) as partial:
-        save_model(model, str(partial / WEIGHTS_FILE), metadata={"format": "pt"})
+        save_module(model, partial / WEIGHTS_FILE, {"format": "pt"})
 
 
 @contextmanager
@@ -134,8 +135,7 @@ def converted_folder(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     model.config.save_pretrained(partial)
-    if model.generation_config is not None:
-        model.generation_config.save_pretrained(partial)
+    save_generation_settings(model, partial)
     if tokenizer is not None:
         tokenizer.save_pretrained(partial)
     (partial / RECORD_FILE).write_text(json.dumps(record.to_dict(), indent=2) + "\n", encoding="utf-8")
@@ -158,6 +158,7 @@ def load_converted(
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
     replace_layers(model, record.schemes, record.activation, record.surrogate)
     _fill(model, folder, mapped=False)
+    restore_generation_settings(model, folder)
     return model.eval(), _tokenizer(folder), record
 
 
@@ -175,6 +176,7 @@ def map_converted(
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
     replace_layers(model, record.schemes, record.activation, record.surrogate)
     _fill(model, folder, mapped=True)
+    restore_generation_settings(model, folder)
     return model.eval(), _tokenizer(folder), record
 
 

@@ -29,7 +29,6 @@ from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoTokenizer,
-    GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -41,6 +40,7 @@ from bitnet_train.errors import FormatError
 from bitnet_train.formats.hf_bitnet import LinearClass, from_weight_scale, unpack_strided
 from bitnet_train.model.convert import replace_layers
 from bitnet_train.model.converted import ConversionRecord, weight_files
+from bitnet_train.model.generation_settings import restore_generation_settings
 from bitnet_train.model.one_bit_model import OneBitWeight, empty_model, fill_floats, fill_one_bit, selection_of
 from bitnet_train.progress import track
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
@@ -93,8 +93,7 @@ def import_hf_bitnet(
         record = ConversionRecord(tuple(names), _LATENTS, activation, Identity(), selection)
     else:
         record = _fill(model, tensors, names, convention, activation)
-    if (folder / "generation_config.json").is_file():
-        model.generation_config = _generation_config(folder)
+    restore_generation_settings(model, folder)
     return model.eval(), tokenizer, record
 
 
@@ -223,13 +222,6 @@ def _skeleton(folder: Path, config: PreTrainedConfig, dtype: torch.dtype) -> Pre
         return empty_model(config, dtype)
     except Exception as error:  # of any kind: sizes that contradict each other fail wherever they meet
         raise _unreadable(folder, "a model", error) from error
-
-
-def _generation_config(folder: Path) -> GenerationConfig:
-    try:
-        return GenerationConfig.from_pretrained(folder)
-    except Exception as error:
-        raise _unreadable(folder, "generation_config.json", error) from error
 
 
 def _unreadable(folder: Path, what: str, error: Exception) -> FormatError:

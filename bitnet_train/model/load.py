@@ -31,6 +31,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from bitnet_train.errors import ConversionError
 from bitnet_train.model.converted import RECORD_FILE, ConversionRecord, weight_files
 from bitnet_train.model.gguf_file import open_gguf
+from bitnet_train.model.gguf_generation import restore_gguf_generation
 from bitnet_train.model.gguf_metadata import check_sizes, restore_pre_tokenizer
 from bitnet_train.model.import_gguf import import_gguf, is_one_bit
 from bitnet_train.model.import_hf_bitnet import import_hf_bitnet, is_hf_bitnet
@@ -167,10 +168,13 @@ def _from_gguf(source: str, path: Path, dtype: torch.dtype) -> LoadedModel:
             "`pip install 'bitnet-train[gguf]'`."
         )
     if is_one_bit(gguf):
-        return _one_bit(source, *import_gguf(gguf, ActivationScheme(), dtype))
+        model, tokenizer, record = import_gguf(gguf, ActivationScheme(), dtype)
+        restore_gguf_generation(model, tokenizer, gguf)
+        return _one_bit(source, model, tokenizer, record)
     check_sizes(gguf)
     loaded = _from_folder(source, path.parent, {"gguf_file": path.name}, torch.float32)
     restore_pre_tokenizer(loaded.tokenizer, gguf)
+    restore_gguf_generation(loaded.model, loaded.tokenizer, gguf)
     _round_to_bfloat16(loaded.model)
     nn.Module.to(loaded.model, dtype)
     return loaded

@@ -8,12 +8,13 @@ as the native runtime finds them, so both engines end a text alike.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.generation.stopping_criteria import StoppingCriteria, StoppingCriteriaList
 
 from bitnet_train.errors import DataError
@@ -99,7 +100,7 @@ def continue_ids(
     The text is in `written`; `finish` it. The random state of the caller is left as it was.
     """
     inputs = torch.tensor([list(prompt)], device=model.device)
-    with torch.random.fork_rng(devices=[]), torch.inference_mode():
+    with torch.random.fork_rng(devices=[]), torch.inference_mode(), _nothing_hidden(model):
         torch.manual_seed(sampling.seed)
         write: Any = model.generate
         output = write(
@@ -112,6 +113,18 @@ def continue_ids(
             **_options(sampling),
         )
     return output[0, inputs.shape[1] :].tolist()
+
+
+@contextmanager
+def _nothing_hidden(model: PreTrainedModel) -> Iterator[None]:
+    """Take only the end of a text from the model's own settings: no penalty that was not asked for, as natively."""
+    kept = model.generation_config
+    ends = {name: getattr(kept, name, None) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    model.generation_config = GenerationConfig(**ends)
+    try:
+        yield
+    finally:
+        model.generation_config = kept
 
 
 def _options(sampling: Sampling) -> dict[str, Any]:

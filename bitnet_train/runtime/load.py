@@ -22,7 +22,6 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
-    GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -31,6 +30,7 @@ from transformers import (
 from bitnet_train.errors import FormatError, KernelError
 from bitnet_train.exporters.manifest import LayerEntry, Manifest, TableEntry
 from bitnet_train.exporters.reader import WeightsReader, open_weights, read_manifest, verify_files
+from bitnet_train.model.generation_settings import GENERATION_FILE, restore_generation_settings
 from bitnet_train.model.int8_table import Int8Embedding, Int8Linear, Int8Table
 from bitnet_train.model.packed_embedding import PackedEmbedding
 from bitnet_train.model.packed_linear import PackedLinear
@@ -65,7 +65,8 @@ def load(path: str | Path, *, verify: bool = True, device: str | torch.device = 
     check_shapes(model, manifest)
     with open_weights(folder, manifest) as weights:
         fill_model(model, manifest, weights)
-    _put_generation_config(model, folder, manifest)
+    if GENERATION_FILE in manifest.files:
+        restore_generation_settings(model, folder)
     nn.Module.to(model, device)
     return model.eval()
 
@@ -242,8 +243,3 @@ def _check_complete(model: nn.Module) -> None:
     empty = sorted(name for name, tensor in named if tensor.is_meta)
     if empty:
         raise FormatError(f"The folder has no values for {empty[0]!r}. Export the model again.")
-
-
-def _put_generation_config(model: PreTrainedModel, folder: Path, manifest: Manifest) -> None:
-    if "generation_config.json" in manifest.files:
-        model.generation_config = GenerationConfig.from_pretrained(str(folder), local_files_only=True)

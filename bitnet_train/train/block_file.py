@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
 from bitnet_train.errors import TrainingError
+from bitnet_train.model.saved_tensors import save_tensors
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ def save_block(block: nn.Module, result: BlockResult, file: Path, prefix: str) -
     file.parent.mkdir(parents=True, exist_ok=True)
     draft = file.with_suffix(".partial")
     tensors = {f"{prefix}{name}": tensor.contiguous() for name, tensor in block.state_dict().items()}
-    save_file(tensors, draft, metadata={"format": "pt", "result": json.dumps(asdict(result))})
+    save_tensors(tensors, draft, {"format": "pt", "result": json.dumps(asdict(result))})
     draft.replace(file)
 
 

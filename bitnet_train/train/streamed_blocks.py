@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -28,6 +27,7 @@ from bitnet_train.model.blocks import block_calls, decoder_blocks
 from bitnet_train.model.convert import replace_layers, replace_parts
 from bitnet_train.model.converted import INDEX_FILE, ConversionRecord, converted_folder
 from bitnet_train.model.initialise import InitConfig, require_learnable
+from bitnet_train.model.saved_tensors import save_tensors
 from bitnet_train.progress import track
 from bitnet_train.quant.scheme import WeightScheme
 from bitnet_train.train.blockwise import BlockTraining, BlockwiseConfig
@@ -128,7 +128,7 @@ def _write_shards(folder: Path, student: PreTrainedModel, blocks: str, files: li
     for key, tensor in student.named_parameters():
         if not key.startswith(f"{blocks}."):
             places[key] = f"model-{key}.safetensors"
-            save_file({key: tensor.detach().float().contiguous()}, folder / places[key], metadata={"format": "pt"})
+            save_tensors({key: tensor.detach().float().contiguous()}, folder / places[key], {"format": "pt"})
     text = json.dumps({"metadata": {}, "weight_map": places}, indent=2)
     (folder / INDEX_FILE).write_text(text + "\n", encoding="utf-8")
 

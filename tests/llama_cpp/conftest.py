@@ -76,13 +76,20 @@ def make_packed(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedT
     made: dict[tuple[object, ...], Path] = {}
 
     def make(
-        weight: WeightScheme, *, tables: str = "exact", words: PreTrainedTokenizerBase = tokenizer, **sizes: int | bool
+        weight: WeightScheme,
+        *,
+        tables: str = "exact",
+        words: PreTrainedTokenizerBase = tokenizer,
+        ends: tuple[int, ...] = (),
+        **sizes: int | bool,
     ) -> Path:
-        key = (weight, tables, id(words), *sizes.items())
+        key = (weight, tables, id(words), ends, *sizes.items())
         if key not in made:
             made[key] = tmp_path_factory.mktemp("packed") / "artefact"
             model = small_llama(words, **sizes)
             convert(model, selection=Selection(roles=("attention", "mlp")), weight=weight)
+            if ends:
+                model.generation_config.eos_token_id = list(ends)
             export_packed(model.eval(), words, made[key], {"base_model": "small"}, embedding=tables, head=tables)
         return made[key]
 

@@ -126,6 +126,17 @@ def test_the_tokens_of_the_bundled_model_are_llama_cpps(export, tokenizer):
         assert model.text(ids) == TEXTS["code"]
 
 
+def test_llama_cpp_ends_a_text_at_every_token_at_which_the_original_does(make_packed, tokenizer, tmp_path):
+    ends = (tokenizer.eos_token_id, 100, 200)  # two words that llama.cpp would not take for an end
+    sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1}
+    for name, given in (("one", ()), ("three", ends)):
+        packed = make_packed(WeightScheme(granularity="row"), ends=given, **sizes)
+        export_as("gguf", packed, tmp_path / name)
+        with LlamaCpp(tmp_path / name / MODEL_NAME) as model:
+            assert [model.ends(end) for end in ends] == [True, bool(given), bool(given)]
+            assert not model.ends(101)
+
+
 @pytest.mark.skipif(not SMOLLM2.is_file(), reason="set BITNET_TEST_SMOLLM2 to a SmolLM2-135M .gguf file")
 def test_the_tokens_of_smollm2_are_llama_cpps(export):
     tokenizer = AutoTokenizer.from_pretrained(SMOLLM2.parent, gguf_file=SMOLLM2.name)

@@ -17,7 +17,8 @@
  *   y = 0;  for each group g: y = y + scale[g] * sum over j in g of weight[j] * code[j];   y = y * (1 / s);  y = y + bias
  *
  * Every other tensor (embedding, norms, rotary frequencies) lies in `bitnet_tensors` as it was stored. A name that
- * appears twice with one offset is a tensor that two modules share.
+ * appears twice with one offset is a tensor that two modules share. A text ends at each id of `bitnet_end_tokens`, which
+ * is there where BITNET_NUM_END_TOKENS is not 0.
  */
 #ifndef BITNET_MODEL_H
 #define BITNET_MODEL_H

@@ -87,7 +87,8 @@ def write(source: PackedSource, folder: Path, options: ExportOptions) -> dict[st
     binary = _Binary(folder / "model.bin")
     rows = [_add_layer(binary, source, name) for name in track(source.layers, "Writing layers", len(source.layers))]
     tensors = [*_add_tensors(binary, source)]
-    (folder / "model.h").write_text(header_text(rows, tensors, binary.num_bytes), encoding="ascii")
+    header = header_text(rows, tensors, binary.num_bytes, source.end_tokens)
+    (folder / "model.h").write_text(header, encoding="ascii")
     layer = example_layer(source)
     if layer is not None:
         (folder / "expected.h").write_text(expected_header(source, layer), encoding="ascii")

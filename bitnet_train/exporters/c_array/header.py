@@ -54,14 +54,23 @@ class TensorRow(NamedTuple):
     offset: int
 
 
-def header_text(layers: Sequence[LayerRow], tensors: Sequence[TensorRow], num_bytes: int) -> str:
-    """Return `model.h` for a binary of `num_bytes`."""
+def header_text(
+    layers: Sequence[LayerRow], tensors: Sequence[TensorRow], num_bytes: int, end_tokens: Sequence[int] = ()
+) -> str:
+    """Return `model.h` for a binary of `num_bytes`, and the ids at which a text ends."""
     return (
         f"{asset('head.h')}#define BITNET_MODEL_BYTES {num_bytes}u\n#define BITNET_NUM_LAYERS {len(layers)}u\n"
-        f"#define BITNET_NUM_TENSORS {len(tensors)}u\n\n"
+        f"#define BITNET_NUM_TENSORS {len(tensors)}u\n#define BITNET_NUM_END_TOKENS {len(end_tokens)}u\n\n"
+        f"{_c_ends(end_tokens)}"
         f"static const bitnet_layer bitnet_layers[] = {{\n{''.join(map(_c_row, layers))}}};\n\n"
         f"static const bitnet_tensor bitnet_tensors[] = {{\n{''.join(map(_c_row, tensors))}}};\n\n#endif\n"
     )
+
+
+def _c_ends(end_tokens: Sequence[int]) -> str:
+    if not end_tokens:  # C99 has no empty array
+        return ""
+    return f"static const uint32_t bitnet_end_tokens[] = {_c_value(tuple(end_tokens))};\n\n"
 
 
 def _c_row(row: LayerRow | TensorRow) -> str:

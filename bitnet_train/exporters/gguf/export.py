@@ -82,7 +82,7 @@ def _draft(source: PackedSource, options: ExportOptions) -> _Draft:
     if rope is not None:
         tensors += rope_tensors(rope, int(head_size(source.config) * rotated_share(source.config)))
     vocab_size = embedding.shape[0]
-    keys = ModelKeys(architecture, source.config, rope, vocab_size)
+    keys = ModelKeys(architecture, source.config, rope, vocab_size, source.generation)
     return _Draft(choice, tensors, keys, read_vocabulary(source, vocab_size, options))
 
 
@@ -118,6 +118,10 @@ def _facts(draft: _Draft, options: ExportOptions) -> dict[str, Any]:
         notes.append(
             f"the context length is the {window} tokens of the sliding window, within which llama.cpp is exact"
         )
+    notes += [
+        f"the model ends a text at {text!r} too, and llama.cpp cannot be told so: give it as a stop string"
+        for text in draft.vocabulary.special.lost_ends
+    ]
     return {
         "type": " + ".join(draft.choice.names),
         "layers": dict(draft.choice.counts),

@@ -7,7 +7,7 @@ context length of the file: within it, attention over everything is the same thi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bitnet_train.exporters.gguf.block_type import Choice
@@ -15,6 +15,7 @@ from bitnet_train.exporters.gguf.limits import first_of, head_size, rotated_shar
 from bitnet_train.exporters.gguf.rope import Rope, add_rope
 from bitnet_train.exporters.manifest import Manifest
 from bitnet_train.model.gguf_architecture import GgufArchitecture
+from bitnet_train.model.gguf_generation import SAMPLING_KEYS
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
@@ -32,6 +33,8 @@ class ModelKeys:
     config: Mapping[str, Any]
     rope: Rope | None
     vocab_size: int
+    generation: Mapping[str, Any] = field(default_factory=dict)
+    """`generation_config.json`."""
 
 
 def add_model(writer: GGUFWriter, keys: ModelKeys, manifest: Manifest, choice: Choice) -> None:
@@ -47,6 +50,7 @@ def add_model(writer: GGUFWriter, keys: ModelKeys, manifest: Manifest, choice: C
     if keys.rope is not None:
         writer.add_rope_dimension_count(int(head_size(keys.config) * rotated_share(keys.config)))
         add_rope(writer, keys.rope)
+    _add_sampling(writer, keys.generation)
     if keys.architecture.name in _SLIDING:
         _add_gemma(writer, keys.config)
 
@@ -87,6 +91,14 @@ def _add_norm(writer: GGUFWriter, keys: ModelKeys) -> None:
         writer.add_layer_norm_eps(float(first_of(keys.config, "layer_norm_eps", "layer_norm_epsilon")))
     else:
         writer.add_layer_norm_rms_eps(float(first_of(keys.config, "rms_norm_eps")))
+
+
+def _add_sampling(writer: GGUFWriter, generation: Mapping[str, Any]) -> None:
+    """Write the sampling that the model's authors recommend; a model that they let choose greedily recommends none."""
+    for name, key in SAMPLING_KEYS.items() if generation.get("do_sample") else ():
+        value = generation.get(name)
+        if isinstance(value, int | float):
+            (writer.add_int32 if name == "top_k" else writer.add_float32)(key, value)
 
 
 def _add_gemma(writer: GGUFWriter, config: Mapping[str, Any]) -> None:

@@ -1,20 +1,22 @@
 """Which tokens begin, end and pad a text, whether they are added by themselves, and the chat template.
 
 What is put around a text is what the post-processor of `tokenizer.json` does; ids come from `tokenizer_config.json`,
-then from `config.json`. A second id that ends a text (`generation_config.json`), such as the end of a turn, goes out as
-`tokenizer.ggml.eot_token_id`.
+then from `config.json`. Every further id that ends a text (`generation_config.json`), such as the end of a turn, goes
+out as `tokenizer.ggml.eot_token_id` and `eom_token_id`, those of the chat template first: llama.cpp ends at each of the
+three. A fourth has no key, and llama.cpp ends there only if it knows the token by its name.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bitnet_train.errors import FormatError
 from bitnet_train.exporters.gguf.pre_tokenizer import flatten
 from bitnet_train.exporters.packed_source import PackedSource
+from bitnet_train.model.gguf_generation import END_NAMES
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
@@ -25,12 +27,14 @@ _PLAIN_PROCESSORS = ("ByteLevel", "TemplateProcessing")
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """Ids by name (bos, eos, unk, pad, eot), what is added around a text, and Hugging Face's chat template."""
+    """Ids by name (bos, eos, unk, pad, eot, eom), what is added around a text, and Hugging Face's chat template."""
 
     ids: dict[str, int] = field(default_factory=dict)
     add_bos: bool = False
     add_eos: bool = False
     chat_template: str | list[dict[str, str]] | None = None
+    lost_ends: tuple[str, ...] = ()
+    """Tokens that end a text and that llama.cpp cannot be told."""
 
     def add(self, writer: GGUFWriter) -> None:
         """Write the keys."""
@@ -44,7 +48,8 @@ class SpecialTokens:
 
 def read_special_tokens(source: PackedSource, tokenizer: Mapping[str, Any]) -> SpecialTokens:
     """Read the special tokens of a packed folder. Raises FormatError for a frame that llama.cpp cannot add."""
-    settings = _read_json(source, "tokenizer_config.json")
+    path = source.companion("tokenizer_config.json")
+    settings = {} if path is None else json.loads(path.read_text(encoding="utf-8"))
     numbers = {str(added["content"]): int(added["id"]) for added in tokenizer.get("added_tokens") or []}
     numbers = {**tokenizer["model"]["vocab"], **numbers}
     ids = {name: number for name in _NAMES if (number := _id(name, settings, source.config, numbers)) is not None}
@@ -53,11 +58,10 @@ def read_special_tokens(source: PackedSource, tokenizer: Mapping[str, Any]) -> S
         ids["bos"] = numbers[before]
     if after:
         ids["eos"] = numbers[after]
-    ends = _read_json(source, "generation_config.json").get("eos_token_id")
-    others = [end for end in ends if end != ids.get("eos")] if isinstance(ends, list) else []
-    if others:
-        ids["eot"] = int(others[0])
-    return SpecialTokens(ids, bool(before), bool(after), _chat_template(source, settings))
+    template = _chat_template(source, settings)
+    texts = {number: text for text, number in numbers.items()}
+    ends, lost = _place_ends([end for end in source.end_tokens if end in texts], ids, texts, str(template))
+    return SpecialTokens({**ids, **ends}, bool(before), bool(after), template, lost)
 
 
 def _id(name: str, settings: Mapping[str, Any], config: Mapping[str, Any], numbers: Mapping[str, int]) -> int | None:
@@ -67,6 +71,16 @@ def _id(name: str, settings: Mapping[str, Any], config: Mapping[str, Any], numbe
         return numbers[text]
     number = config.get(f"{name}_token_id")
     return number if isinstance(number, int) else None
+
+
+def _place_ends(
+    ends: Sequence[int], ids: Mapping[str, int], texts: Mapping[int, str], template: str
+) -> tuple[dict[str, int], tuple[str, ...]]:
+    """Give each token that ends a text a key; return the keys, and the texts of those that llama.cpp cannot be told."""
+    others = sorted((end for end in ends if end != ids.get("eos")), key=lambda end: texts[end] not in template)
+    places = [name for name in ("eos", "eot", "eom") if name not in ids]
+    without = [texts[end] for end in others[len(places) :] if texts[end] not in END_NAMES]
+    return dict(zip(places, others, strict=False)), tuple(without)
 
 
 def _frame(tokenizer: Mapping[str, Any]) -> tuple[str, str]:
@@ -99,8 +113,3 @@ def _around(template: list[Mapping[str, Any]]) -> tuple[str, str]:
 def _chat_template(source: PackedSource, settings: Mapping[str, Any]) -> str | list[dict[str, str]] | None:
     path = source.companion("chat_template.jinja")
     return path.read_text(encoding="utf-8") if path is not None else settings.get("chat_template")
-
-
-def _read_json(source: PackedSource, name: str) -> dict[str, Any]:
-    path = source.companion(name)
-    return {} if path is None else json.loads(path.read_text(encoding="utf-8"))

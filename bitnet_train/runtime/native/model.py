@@ -27,6 +27,7 @@ from typing import Any, TypedDict, Unpack, overload
 import numpy as np
 
 from bitnet_train.errors import ConfigError, DataError
+from bitnet_train.exporters.end_tokens import end_tokens
 from bitnet_train.exporters.manifest import MANIFEST_NAME, Manifest
 from bitnet_train.exporters.reader import hash_file, read_manifest, verify_files
 from bitnet_train.runtime.generation import Generation, Sampling
@@ -362,13 +363,8 @@ class _ReaderLeft(Exception):
 
 def _stop_ids(folder: Path, manifest: Manifest) -> tuple[int, ...]:
     """Return the end-of-text tokens of the generation settings, else of the config."""
-    for name in (_GENERATION_CONFIG, CONFIG_NAME):
-        if name == CONFIG_NAME or name in manifest.files:
-            given = read_json(folder / name).get("eos_token_id")
-            found = given if isinstance(given, list) else [given]
-            if found != [None]:
-                return tuple(token_id for token_id in found if type(token_id) is int and 0 <= token_id < 1 << 31)
-    return ()
+    generation = read_json(folder / _GENERATION_CONFIG) if _GENERATION_CONFIG in manifest.files else {}
+    return end_tokens(generation, read_json(folder / CONFIG_NAME))
 
 
 def _identity(folder: Path) -> str:

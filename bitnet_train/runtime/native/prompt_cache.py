@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from bitnet_train.errors import FormatError
+from bitnet_train.model.saved_tensors import save_arrays
 from bitnet_train.runtime.native.architecture import Architecture
 from bitnet_train.runtime.native.tensor_file import TensorFile
 
@@ -57,8 +58,6 @@ def read_prompt(path: Path, model: Architecture, model_sha256: str) -> CachedPro
 
 def write_prompt(path: Path, prompt: CachedPrompt, model_sha256: str) -> None:
     """Write a cached prompt, replacing the file at `path`; FormatError when that is impossible."""
-    from safetensors.numpy import save_file
-
     tensors = {
         "keys": np.ascontiguousarray(prompt.keys, np.float32),
         "values": np.ascontiguousarray(prompt.values, np.float32),
@@ -67,7 +66,7 @@ def write_prompt(path: Path, prompt: CachedPrompt, model_sha256: str) -> None:
     beside = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, beside, metadata={_MODEL_KEY: model_sha256})
+        save_arrays(tensors, beside, {_MODEL_KEY: model_sha256})
         beside.replace(path)
     except Exception as error:  # the library wraps the operating system's error in its own
         beside.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ import pytest
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
 from bitnet_train.errors import FormatError
+from bitnet_train.exporters.end_tokens import end_tokens
 from bitnet_train.exporters.gguf.pre_tokenizer import pre_tokenizer_name
 from bitnet_train.exporters.gguf.tokenizer import read_vocabulary
 from bitnet_train.exporters.gguf.vocabulary import TokenKind
@@ -89,7 +90,8 @@ def read(tmp_path, tokenizer, vocab_size=None, config=None, files=None, **option
     def companion(name):
         return tmp_path / name if (tmp_path / name).is_file() else None
 
-    source = SimpleNamespace(companion=companion, config=config or {})
+    ends = end_tokens((files or {}).get("generation_config.json", {}), config or {})
+    source = SimpleNamespace(companion=companion, config=config or {}, end_tokens=ends)
     size = vocab_size or len(tokenizer["model"]["vocab"])
     return read_vocabulary(source, size, ExportOptions(**options))
 
@@ -226,6 +228,39 @@ def test_special_tokens_come_from_the_settings_the_frame_and_the_config(tmp_path
     assert special.ids == {"bos": 280, "eos": 281, "unk": 3, "pad": 282, "eot": 283}
     assert (special.add_bos, special.add_eos) == (True, False)
     assert special.chat_template == "{{ messages }}"
+
+
+def test_every_token_that_ends_a_text_has_a_key_those_of_the_chat_template_first(tmp_path):
+    tokenizer = byte_level()
+    tokenizer["added_tokens"] = [added(280 + i, name, special=True) for i, name in enumerate(["<0>", "<1>", "<2>"])]
+    files = {
+        "tokenizer_config.json": {"eos_token": "<0>"},
+        "generation_config.json": {"eos_token_id": [281, 280, 282]},
+        "chat_template.jinja": "{{ messages }}<2>",
+    }
+    special = read(tmp_path, tokenizer, 285, {}, files).special
+    assert special.ids == {"eos": 280, "eot": 282, "eom": 281}
+    assert special.lost_ends == ()
+
+
+def test_a_model_whose_tokenizer_names_no_end_has_that_of_its_generation_settings(tmp_path):
+    files = {"tokenizer_config.json": {}, "generation_config.json": {"eos_token_id": [5, 6]}}
+    assert read(tmp_path, byte_level(), 285, {}, files).special.ids == {"eos": 5, "eot": 6}
+    files = {"tokenizer_config.json": {}}
+    assert read(tmp_path, byte_level(), 285, {"eos_token_id": [5, 6]}, files).special.ids == {"eos": 5, "eot": 6}
+
+
+def test_an_end_that_llama_cpp_has_no_key_for_is_named_unless_it_knows_it(tmp_path):
+    tokenizer = byte_level()
+    names = ["<0>", "<1>", "<2>", "<3>", "<|im_end|>"]
+    tokenizer["added_tokens"] = [added(280 + i, name, special=True) for i, name in enumerate(names)]
+    files = {
+        "tokenizer_config.json": {"eos_token": "<0>"},
+        "generation_config.json": {"eos_token_id": [280, 281, 282, 283, 284]},
+    }
+    special = read(tmp_path, tokenizer, 285, {}, files).special
+    assert special.ids == {"eos": 280, "eot": 281, "eom": 282}
+    assert special.lost_ends == ("<3>",)
 
 
 def test_a_token_put_after_a_text_is_its_end(tmp_path):
