@@ -18,6 +18,7 @@ from bitnet_train.errors import ConfigError
 from bitnet_train.model.initialise import InitConfig
 from bitnet_train.model.load import LoadedModel, load_mapped
 from bitnet_train.model.plan import Plan
+from bitnet_train.run_machine import settle_machine
 from bitnet_train.starting_point import calibration_rows, fingerprint_of
 from bitnet_train.train.blockwise import BlockwiseConfig, in_pieces
 from bitnet_train.train.data_summary import print_data
@@ -48,6 +49,8 @@ def reconstruct(config: Config) -> dict[str, Any]:
 
 def _into_run(config: Config, original: LoadedModel, plan: Plan, console: Console) -> dict[str, Any]:
     directory = assembly.open_run(config)
+    arithmetic = settle_machine(config, directory, console)
+    console.print(f"Arithmetic: {arithmetic.describe()}.", highlight=False, soft_wrap=True)
     data = assembly.data_module(config, original, directory)
     print_data(console, data.describe())
     scratch = directory.cache / f"blocks-{fingerprint_of(config)[:16]}"
@@ -65,7 +68,7 @@ def _into_run(config: Config, original: LoadedModel, plan: Plan, console: Consol
         scratch,
         init=build(InitConfig, config.init),
         train_norms=config.adapter.train_norms,
-        bf16="bf16" in config.trainer.precision,
+        bf16=config.trainer.precision == "bf16",
         seed=config.trainer.seed,
     )
     shutil.rmtree(directory.merged, ignore_errors=True)

@@ -32,6 +32,7 @@ from bitnet_train.model.sub_norm import SUB_NORM_REFUSAL
 from bitnet_train.progress import track
 from bitnet_train.run_directory import RunDirectory, is_model, packed_folder
 from bitnet_train.run_length import settle
+from bitnet_train.run_machine import settle_machine
 from bitnet_train.runtime.bench import decode_speed
 from bitnet_train.runtime.bench_contenders import contenders, llama_contenders
 from bitnet_train.runtime.bench_table import render_rows
@@ -93,6 +94,7 @@ def train(config: Config) -> Facts:
         return describe_training(config, _console(config))
     keep_freed_memory()
     directory, console = assembly.open_run(config), _console(config)
+    arithmetic = settle_machine(config, directory, console)
     original = assembly.load_original(config)
     data = assembly.data_module(config, original, directory)
     print_data(console, data.describe())
@@ -102,7 +104,7 @@ def train(config: Config) -> Facts:
     estimate, rate = settle(config, module, data, directory)
     trainable, total = trainable_report(student.model)
     console.print(f"Training {trainable:,} of {total:,} parameters, peak learning rate {rate:.3g}.")
-    console.print(f"Budget: {estimate.describe()}.", highlight=False, soft_wrap=True)
+    console.print(f"Budget: {estimate.describe()}; {arithmetic.describe()}.", highlight=False, soft_wrap=True)
     distance = reach(student.model, module.optim, config.trainer.max_steps)
     if distance is not None and (warning := distance.warning()):
         console.print(f"note: {warning}")
@@ -112,6 +114,7 @@ def train(config: Config) -> Facts:
         {
             **asdict(result),
             "lr": rate,
+            "arithmetic": arithmetic.describe(),
             "before": asdict(spent_before(config, directory)),
             "trainable_parameters": trainable,
             "parameters": total,

@@ -140,7 +140,7 @@ def _reconstruct(
         scratch,
         init=init,
         train_norms=config.adapter.train_norms,
-        bf16="bf16" in config.trainer.precision,
+        bf16=config.trainer.precision == "bf16",
         seed=config.trainer.seed,
     )
 

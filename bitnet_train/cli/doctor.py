@@ -116,6 +116,16 @@ _ODD_GROUP = 32  # look-up kernels take whole rows and groups of a multiple of 6
 _NOT_BUILT = "not built, so the slow reference kernel runs; install a C++ compiler, then bitnet-train again"
 
 
+def _arithmetic() -> list[Check]:
+    """Say what `trainer.precision=auto` and `trainer.num_threads=null` come to here, and by how much."""
+    from bitnet_train.train.machine import arithmetic, thread_count
+
+    return [
+        Check("precision", "ok", arithmetic("auto").describe()),
+        Check("threads", "ok", f"{thread_count()} for training"),
+    ]
+
+
 def _gpu() -> list[Check]:
     import torch
 
@@ -140,4 +150,13 @@ def _disk() -> list[Check]:
     return [Check("disk", state, f"{free / 2**30:.1f} GiB free in {Path.cwd()}")]
 
 
-CHECKS: tuple[Callable[[], list[Check]], ...] = (_versions, _files, _cpu, _kernel, _gpu, _tracking, _disk)
+CHECKS: tuple[Callable[[], list[Check]], ...] = (
+    _versions,
+    _files,
+    _cpu,
+    _arithmetic,
+    _kernel,
+    _gpu,
+    _tracking,
+    _disk,
+)

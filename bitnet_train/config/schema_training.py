@@ -160,7 +160,10 @@ class TrainerConfig:
         default=None, metadata=key("the first steps read pieces of so many tokens, a part of the context; null = rows")
     )
     short_row_fraction: float = field(default=0.8, metadata=key("share of the steps that read pieces"))
-    precision: str = field(default="fp32", metadata=key("arithmetic of training", "fp32", "bf16", "32", "bf16-mixed"))
+    precision: str = field(
+        default="auto",
+        metadata=key("arithmetic of training; auto = bf16 where a timing finds it faster", "auto", "fp32", "bf16"),
+    )
     validate_every_steps: int = field(default=100, metadata=key("steps between validations; 0 = none"))
     save_every_steps: int = field(default=100, metadata=key("steps between checkpoints"))
     log_every_steps: int = field(default=1, metadata=key("steps between lines of metrics"))
@@ -177,7 +180,9 @@ class TrainerConfig:
     accelerator: str = field(default="auto", metadata=key("device kind", "auto", "cpu", "gpu"))
     devices: int = field(default=1, metadata=key("number of devices"))
     strategy: str = field(default="auto", metadata=key("Lightning strategy: auto, ddp, fsdp, ..."))
-    num_threads: int | None = field(default=None, metadata=key("CPU threads; null = what torch takes"))
+    num_threads: int | None = field(
+        default=None, metadata=key("CPU threads; null = what torch takes, or one a core if faster")
+    )
 
 
 @dataclass

@@ -90,7 +90,7 @@ def time_step(module: BitLightningModule, batch: Batch, precision: str, accelera
         module.teacher.to(device).eval()
     optimizer = build_optimizer(module.student, replace(module.optim, lr=0.0))
     try:
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision in ("bf16", "bf16-mixed")):
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             backward_s = _second_time(lambda: _backward(module, piece))
         step_s = _second_time(optimizer.step)
     finally:

@@ -26,12 +26,12 @@ from bitnet_train.train.checkpoint import AtomicCheckpointIO, find_latest, list_
 from bitnet_train.train.choice import choose
 from bitnet_train.train.diagnostics import Telemetry
 from bitnet_train.train.guard import DivergenceWatch
+from bitnet_train.train.machine import AUTO, PRECISIONS, arithmetic
 from bitnet_train.train.module import BitLightningModule
 from bitnet_train.train.progress import ProgressShown
 from bitnet_train.train.signals import SignalWatcher
 from bitnet_train.train.tracking import METRICS_FILE, JsonlLogger
 
-PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "32": "32-true", "bf16-mixed": "bf16-mixed"}
 _LIGHTNING_LOGGERS = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
 
 
@@ -40,7 +40,7 @@ class FitConfig:
     """How long, how often, on what. `resume` is `auto`, `never`, or the folder of a checkpoint."""
 
     max_steps: int
-    precision: str = "fp32"
+    precision: str = AUTO
     validate_every_steps: int = 100
     save_every_steps: int = 100
     log_every_steps: int = 1
@@ -58,7 +58,7 @@ class FitConfig:
     quiet: bool = False
 
     def __post_init__(self) -> None:
-        choose(PRECISIONS, self.precision, "trainer.precision")
+        choose(dict.fromkeys((AUTO, *PRECISIONS)), self.precision, "trainer.precision")
         positive = ("max_steps", "save_every_steps", "log_every_steps", "keep_last", "divergence_steps")
         for key, smallest in {**dict.fromkeys(positive, 1), "validate_every_steps": 0}.items():
             if getattr(self, key) < smallest:
@@ -150,7 +150,7 @@ def _trainer(
     config: FitConfig, run_dir: Path, done: int, callbacks: list[Callback], loggers: Sequence[Logger]
 ) -> Trainer:
     """Return a Trainer stripped of all that we do ourselves."""
-    precision: Any = PRECISIONS[config.precision]
+    precision: Any = PRECISIONS[arithmetic(config.precision, config.accelerator).precision]
     return Trainer(
         max_steps=max(0, config.max_steps - done),
         max_epochs=-1,

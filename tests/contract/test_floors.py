@@ -34,6 +34,7 @@ FLOORS = {
     "assembly": 6,
     "dry_run": 6,
     "run_length": 6,
+    "run_machine": 6,
     "evaluation": 6,
     "summary": 6,
     "__main__": 6,

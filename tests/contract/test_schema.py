@@ -26,8 +26,9 @@ from bitnet_train.quant.scheme import (
 from bitnet_train.quant.surrogate import SURROGATES
 from bitnet_train.train.blockwise import BlockLoss, BlockwiseConfig
 from bitnet_train.train.data_config import KINDS, SOURCES, DataConfig, LoneSurrogates
-from bitnet_train.train.fit import PRECISIONS, FitConfig
+from bitnet_train.train.fit import FitConfig
 from bitnet_train.train.losses import LossConfig
+from bitnet_train.train.machine import AUTO, PRECISIONS
 from bitnet_train.train.optim import OPTIMIZERS, OptimConfig
 from bitnet_train.train.schedules import HARDNESS_SCHEDULES, LR_SCHEDULES, ScheduleConfig
 from bitnet_train.train.self_corpus import SelfCorpusConfig
@@ -70,7 +71,7 @@ CHOICES: dict[str, set[str]] = {
     "schedule.lr": set(LR_SCHEDULES),
     "schedule.hardness": set(HARDNESS_SCHEDULES),
     "optimizer.name": set(OPTIMIZERS),
-    "trainer.precision": set(PRECISIONS),
+    "trainer.precision": {AUTO, *PRECISIONS},
     "export.embedding": set(TABLE_FORMATS),
     "export.head": set(TABLE_FORMATS),
     "logger.kind": {*TRACKERS, "custom"},

@@ -155,7 +155,7 @@ def test_a_checkpoint_of_another_adapter_is_refused_by_name(tmp_path: Path, whol
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"precision": "fp16"}, r"`trainer\.precision=fp16`.*Allowed: fp32, bf16"),
+        ({"precision": "fp16"}, r"`trainer\.precision=fp16`.*Allowed: auto, fp32, bf16"),
         ({"keep_last": 0}, r"`trainer\.keep_last=0` must be 1 or more"),
         ({"resume": "atuo"}, r"`trainer\.resume=atuo` is neither"),
     ],

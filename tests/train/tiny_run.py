@@ -131,7 +131,8 @@ def tiny_module(
 
 
 def run(run_dir: Path, module: BitLightningModule, *, data=None, callbacks=(), loggers=(), **options) -> FitResult:
-    given = {"validate_every_steps": 3, "save_every_steps": SAVE_EVERY, "accelerator": "cpu", "quiet": True} | options
+    given = {"precision": "fp32", "validate_every_steps": 3, "save_every_steps": SAVE_EVERY, "accelerator": "cpu"}
+    given |= {"quiet": True} | options
     config = FitConfig(max_steps=module.max_steps, num_threads=1, **given)
     return fit(module, data or Rows(), config, run_dir, loggers, callbacks)
 

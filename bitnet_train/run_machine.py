@@ -1,0 +1,42 @@
+"""What the machine decides, settled once a run: `trainer.precision=auto` and `trainer.num_threads=null`.
+
+Kept in `facts/machine.json`. A run that is continued takes both from there, whatever machine it is continued on: other
+arithmetic would be another run, and sums over another number of threads are rounded otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from bitnet_train.config import Config
+from bitnet_train.run_directory import RunDirectory
+from bitnet_train.train.machine import AUTO, Arithmetic, arithmetic, thread_count
+
+STAGE = "machine"
+
+
+def settle_machine(config: Config, directory: RunDirectory | None, console: Console) -> Arithmetic:
+    """Fix precision and threads in `config`, keep them in `directory`, and warn of bf16 that is only imitated."""
+    kept = _kept(config, directory)
+    trainer = config.trainer
+    threads = trainer.num_threads or (int(kept["num_threads"]) if kept is not None else thread_count())
+    torch.set_num_threads(threads)
+    trainer.num_threads = threads
+    asked = kept["precision"] if kept is not None and trainer.precision == AUTO else trainer.precision
+    found = arithmetic(asked, trainer.accelerator)
+    trainer.precision = found.precision
+    if (warning := found.warning()) is not None:
+        console.print(f"note: {warning}", highlight=False, soft_wrap=True)
+    if directory is not None and kept is None:
+        directory.write_facts(STAGE, {**asdict(found), "why": found.describe(), "num_threads": threads})
+    return found
+
+
+def _kept(config: Config, directory: RunDirectory | None) -> dict[str, Any] | None:
+    if directory is None or config.trainer.resume == "never":
+        return None
+    return directory.facts(STAGE)

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from rich.console import Console
+
+from bitnet_train.config import Config
+from bitnet_train.run_directory import RunDirectory
+from bitnet_train.run_machine import settle_machine
+from bitnet_train.train.machine import arithmetic
+
+
+def settled(directory: RunDirectory | None, **trainer: object) -> tuple[Config, str]:
+    config, text = Config(), io.StringIO()
+    for key, value in {"accelerator": "cpu", "num_threads": 1, **trainer}.items():
+        setattr(config.trainer, key, value)
+    settle_machine(config, directory, Console(file=text, width=500))
+    return config, text.getvalue()
+
+
+def test_auto_becomes_a_precision_and_the_facts_say_why(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path)
+    directory.create("")
+    config, _ = settled(directory, precision="auto")
+    facts = directory.facts("machine")
+    assert facts is not None
+    assert config.trainer.precision == facts["precision"] == arithmetic("auto", "cpu").precision
+    assert facts["num_threads"] == 1
+    assert "times as long" in facts["why"]
+
+
+def test_a_continued_run_keeps_the_arithmetic_and_threads_it_began_with(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path)
+    directory.create("")
+    other = "fp32" if arithmetic("auto", "cpu").precision == "bf16" else "bf16"
+    settled(directory, precision=other)
+    config, _ = settled(directory, precision="auto", num_threads=None, resume="auto")
+    assert (config.trainer.precision, config.trainer.num_threads) == (other, 1)
+
+
+def test_bf16_by_name_is_warned_of_only_where_it_is_slower() -> None:
+    found = arithmetic("bf16", "cpu")
+    _, printed = settled(None, precision="bf16")
+    assert ("imitates bf16" in printed) == (found.bf16_ms > found.fp32_ms)
