@@ -79,6 +79,7 @@ def _run_stage(call: Call) -> dict[str, Any]:
 def compose_call(call: Call) -> Config:
     """Compose the configuration of a call and check that its first word names what the verb works on."""
     from bitnet_train.config.compose import compose
+    from bitnet_train.config.idle import refuse_idle_keys
 
     composed = compose(call.words[0] if call.words else None, call.overrides)
     if composed.target.kind not in WORD_KINDS[call.verb.word]:
@@ -87,10 +88,11 @@ def compose_call(call: Call) -> Config:
             f"`bitnet-train {call.verb.name}` works on a {call.verb.word}; {got}. "
             f"Example: `bitnet-train {call.verb.examples[0]}`. `bitnet-train ls runs` lists runs."
         )
-    for note in [] if call.quiet else composed.notes:
-        print(f"note: {note}", file=sys.stderr)
     composed.config.quiet, composed.config.dry_run = call.quiet, call.dry_run
     composed.config.debug.enabled |= _wants_debug()
+    idle = refuse_idle_keys(composed.config, composed.origins, composed.target, call.verb.name)
+    for note in [] if call.quiet else [*composed.notes, *idle]:
+        print(f"note: {note}", file=sys.stderr)
     return composed.config
 
 

@@ -23,6 +23,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bitnet_train.config.check import check_complete, check_config, check_layers, flatten, value_of
+from bitnet_train.config.given_path import decided_by_path
+from bitnet_train.config.idle import own_recipe
 from bitnet_train.config.layers import Layer, choices, layers
 from bitnet_train.config.layout import house
 from bitnet_train.config.paths import expand_paths
@@ -55,6 +57,10 @@ def compose(word: str | None = None, overrides: Sequence[str] = ()) -> Composed:
     chosen = choices(content, target.label, words)
     stack = layers(chosen, content, target.label, words)
     check_layers(stack)
+    decided = decided_by_path(stack, words.choices, own_recipe(target))
+    if decided is not None:
+        stack.insert(-1, decided)
+        words.values = {**flatten(decided.values), **words.values}
     origins = {name: layer.origin for layer in stack for name in flatten(layer.values)}
     config = _merge(content, chosen, words)
     expand_paths(config)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bitnet_train.config.layout import groups
+from bitnet_train.config.path_words import path_values
 from bitnet_train.config.suggest import did_you_mean, known_keys, nearest_key
 from bitnet_train.config.values import COMMAND_LINE, read_value
 from bitnet_train.errors import ConfigError
@@ -32,7 +33,9 @@ def read_words(words: Sequence[str]) -> Words:
         if not equals or name.startswith(("+", "~")):
             bare = word.lstrip("+~") if equals else f"{word}=VALUE"
             raise ConfigError(f"`{word}` ({COMMAND_LINE}): every word sets a key that exists. Write `{bare}`.")
-        if name in groups():
+        if (named := path_values(name, text)) is not None:
+            read.values |= named
+        elif name in groups():
             read.choices[name] = checked_choice(name, text, COMMAND_LINE)
         else:
             full = full_key(name, word)
