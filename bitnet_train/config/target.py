@@ -18,6 +18,7 @@ from yaml import YAMLError
 from bitnet_train.config.layout import label, recipes
 from bitnet_train.config.suggest import did_you_mean
 from bitnet_train.errors import ConfigError
+from bitnet_train.model.gguf_magic import is_gguf
 
 Kind = Literal["none", "recipe", "run", "artefact", "model"]
 
@@ -58,7 +59,7 @@ def find_target(word: str | None) -> Target:
 
 
 def _is_model(path: Path) -> bool:
-    if path.suffix == ".gguf":
+    if is_gguf(path):
         return path.is_file()
     own = any((path / name).is_file() for name in ("config.yaml", "manifest.json"))
     return not own and any((path / name).is_file() for name in ("config.json", "export.json"))

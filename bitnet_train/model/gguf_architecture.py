@@ -56,6 +56,12 @@ class GgufArchitecture:
             return None
         return f"{stem if block is None else stem.format(block[0])}.{leaf}"
 
+    def to_gguf_bias(self, hf_name: str) -> str | None:
+        """Return the name that a GGUF gives a bias of a layer, whether llama.cpp loads it or not; None for no bias."""
+        module, _, leaf = hf_name.rpartition(".")
+        weight = self.to_gguf(f"{module}.weight") if leaf == "bias" else None
+        return weight and f"{weight.removesuffix('.weight')}.bias"
+
     def to_hf(self, gguf_name: str) -> str | None:
         """Return Hugging Face's name of a tensor; None for one it does not have, such as `rope_freqs.weight`."""
         stem, _, leaf = gguf_name.rpartition(".")

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from bitnet_train.errors import FormatError
+from bitnet_train.model.gguf_magic import MAGIC
 
 BLOCKS: dict[int, tuple[str, int, int]] = {
     **{0: ("F32", 1, 4), 1: ("F16", 1, 2), 28: ("F64", 1, 8), 30: ("BF16", 1, 2)},
@@ -39,6 +40,9 @@ BLOCKS: dict[int, tuple[str, int, int]] = {
     **{34: ("TQ1_0", 256, 54), 35: ("TQ2_0", 256, 66), 41: ("Q1_0", 128, 18), 42: ("Q2_0", 64, 18)},
 }
 """Of each ggml type: its name, the weights of a block, and the bytes of a block."""
+
+_EARLIER_BLOCKS = {41: (32, 6), 42: (128, 34)}  # as files of early 2026 have them, from before llama.cpp had the type
+Entry = tuple[str, tuple[int, ...], int, int]  # of the table of tensors: name, shape, type, offset
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
@@ -87,12 +91,22 @@ class GgufFile:
         data = np.frombuffer(self._bytes, np.uint8, tensor.num_bytes, tensor.start)
         return data.reshape(prod(tensor.shape[:-1]), -1)
 
+    def numbers(self, key: str) -> list[Any]:
+        """The items of an array of numbers in the metadata. Raises FormatError when it holds anything else."""
+        value = self.metadata.get(key)
+        assert isinstance(value, ArrayOf), "only arrays are left in the file"
+        start = self._places[key][0] + 8 + len(key.encode()) + 4
+        (kind,) = struct.unpack_from("<I", self._bytes, start)
+        if kind not in _SCALARS:
+            raise FormatError(f"{self.path} is damaged: `{key}` is no list of numbers. Download it again.")
+        return list(struct.unpack_from(f"<{value.count}{_SCALARS[kind]}", self._bytes, start + 12))
+
     def without_tensors(self, *, vocabulary: bool = True) -> bytes:
         """A file with this metadata and no tensor; without the vocabulary, the tokenizer is a single empty token."""
         places = self._places.items()
         kept = [self._bytes[start:end] for name, (start, end) in places if vocabulary or not _is_vocabulary(name)]
         kept += [] if vocabulary else [_NO_TOKENS]
-        return struct.pack("<4sIQQ", b"GGUF", self.version, 0, len(kept)) + b"".join(kept)
+        return struct.pack("<4sIQQ", MAGIC, self.version, 0, len(kept)) + b"".join(kept)
 
 
 @dataclass(frozen=True)
@@ -127,7 +141,7 @@ class _Walk:
         self.at, self.size, self.items = 0, len(data), 0
 
     def start(self) -> tuple[int, int, int]:
-        if self.data[:4] != b"GGUF":
+        if self.data[:4] != MAGIC:
             raise FormatError(f"{self.path} is not a GGUF file: it does not start with the letters GGUF.")
         self.skip(4)
         version = self.number("I")
@@ -152,6 +166,7 @@ class _Walk:
         if type(alignment) is not int or not 0 < alignment <= 1 << 20 or alignment & (alignment - 1):
             raise self.damaged(f"`{_ALIGNMENT_KEY}` is {alignment!r}, which is no power of two")
         data_start = -(-self.at // alignment) * alignment
+        self.require_todays_blocks(entries, data_start, alignment)
         found: dict[str, GgufTensor] = {}
         for name, shape, type_id, offset in entries:
             if name in found:
@@ -162,7 +177,25 @@ class _Walk:
         self.require_apart(found)
         return found
 
-    def entry(self) -> tuple[str, tuple[int, ...], int, int]:
+    def require_todays_blocks(self, entries: list[Entry], data_start: int, alignment: int) -> None:
+        """Refuse blocks of an earlier layout under today's number, told by the room that a tensor has."""
+        starts = sorted(offset for _, _, _, offset in entries)
+        ends = dict(pairwise([*starts, self.size - data_start]))
+        for name, shape, type_id, offset in entries:
+            if type_id not in _EARLIER_BLOCKS:
+                continue
+            type_name, *todays = BLOCKS[type_id]
+            rooms = [prod(shape) // block * num_bytes for block, num_bytes in (todays, _EARLIER_BLOCKS[type_id])]
+            todays_room, earlier_room = ((room, -(-room // alignment) * alignment) for room in rooms)
+            if ends[offset] - offset in earlier_room and ends[offset] - offset not in todays_room:
+                raise FormatError(
+                    f"{self.path}: {name} is {type_name} in an earlier layout, blocks of {_EARLIER_BLOCKS[type_id][0]} "
+                    f"weights; llama.cpp's {type_name} has blocks of {todays[0]} under the same number. Downloading it "
+                    "again changes nothing: take a newer file of this model, or make one from its float weights with a "
+                    "current llama.cpp."
+                )
+
+    def entry(self) -> Entry:
         name = self.name()
         num_dimensions = self.number("I")
         if not 1 <= num_dimensions <= _MAX_DIMENSIONS:

@@ -38,6 +38,7 @@ from transformers.quantizers.quantizers_utils import should_convert_module
 
 from bitnet_train.errors import FormatError
 from bitnet_train.formats.hf_bitnet import LinearClass, from_weight_scale, unpack_strided
+from bitnet_train.model.config_fields import drop_padding_beyond
 from bitnet_train.model.convert import replace_layers
 from bitnet_train.model.converted import ConversionRecord, weight_files
 from bitnet_train.model.generation_settings import restore_generation_settings
@@ -87,7 +88,7 @@ def import_hf_bitnet(
     model = _skeleton(folder, config, dtype)
     names = [name for name in _one_bit_names(model, convention) if f"{name}.weight" in tensors.places]
     if convention.online:
-        fill_floats(model, dict(tensors.floats(names, ())))
+        fill_floats(model, tensors.floats(names, ()))
         selection = selection_of(model, set(names))
         replace_layers(model, dict.fromkeys(names, _LATENTS), activation, Identity())
         record = ConversionRecord(tuple(names), _LATENTS, activation, Identity(), selection)
@@ -214,6 +215,7 @@ def _config_and_tokenizer(folder: Path) -> tuple[PreTrainedConfig, PreTrainedTok
     except Exception as error:  # of any kind: the files are taken apart without a look at them
         raise _unreadable(folder, "config and tokenizer", error) from error
     vars(config).pop("quantization_config", None)
+    drop_padding_beyond(config)
     return config, tokenizer
 
 

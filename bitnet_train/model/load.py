@@ -2,44 +2,43 @@
 
     tiny          the model inside this package
     DIRECTORY     a folder with config.json and safetensors
-    FILE.gguf     dequantised to dense weights; rounded to bf16 values, so that what stays float is stored in two bytes
+    FILE          a GGUF, whatever it is called: dequantised, rounded to bf16 values, so that what stays float is
+                  stored in two bytes
     OWNER/NAME    a hub id, from the local cache or the network
 
 The result is a plain causal LM in evaluation mode. A GGUF with 1-bit weights (`import_gguf`) and a folder with
 `quant_method: bitnet` (`import_hf_bitnet`) give one that is 1-bit already, and the record of its layers.
 
 No code from a repository is ever run, and weights come from safetensors only, never from pickles. The structure of a
-file is checked before a reader that trusts it opens it. transformers leaves a model from GGUF marked as quantised,
-which breaks `.float()` and saving; the marks are removed here.
+file is checked before a reader that trusts it opens it. Every tensor of a model has to come from its files, and every
+tensor of the files to have a place in the model.
 """
 
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext, redirect_stderr
 from dataclasses import dataclass
 from importlib import import_module, resources
-from io import StringIO
 from pathlib import Path
-from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from bitnet_train.errors import ConversionError
+from bitnet_train.errors import ConversionError, FormatError
 from bitnet_train.model.converted import RECORD_FILE, ConversionRecord, weight_files
-from bitnet_train.model.gguf_file import open_gguf
+from bitnet_train.model.float_folder import ALLOWED, cannot_load, read_folder
+from bitnet_train.model.gguf_by_transformers import import_other_gguf
+from bitnet_train.model.gguf_file import GgufFile, open_gguf
 from bitnet_train.model.gguf_generation import restore_gguf_generation
-from bitnet_train.model.gguf_metadata import check_sizes, restore_pre_tokenizer
-from bitnet_train.model.import_gguf import import_gguf, is_one_bit
+from bitnet_train.model.gguf_magic import is_gguf
+from bitnet_train.model.import_gguf import import_float_gguf, import_gguf, is_known, is_one_bit
 from bitnet_train.model.import_hf_bitnet import import_hf_bitnet, is_hf_bitnet
 from bitnet_train.quant.scheme import ActivationScheme
 
 TINY = "tiny"
+ADAPTER_FILE = "adapter_config.json"
 _HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
-_ALLOWED = "Allowed: `tiny`, a directory with config.json, a *.gguf file, or a hub id such as owner/name."
 
 
 @dataclass(frozen=True)
@@ -64,11 +63,13 @@ def load_pretrained(source: str, *, dtype: torch.dtype = torch.float32) -> Loade
     """
     path = Path(source).expanduser()
     if source == TINY:
-        return _from_folder(source, tiny_folder(), {}, dtype)
-    if path.suffix == ".gguf":
+        return _float(source, *read_folder(source, tiny_folder(), dtype))
+    if is_gguf(path):
         return _from_gguf(source, path, dtype)
     if path.is_dir():
         return _from_directory(source, path, dtype)
+    if path.is_file():
+        raise ConversionError(f"`model.source={source}` is a file, but no GGUF. {ALLOWED}")
     if _looks_like_path(source, path):
         raise _no_directory(source, path)
     return _from_directory(source, _snapshot(source), dtype)
@@ -82,7 +83,7 @@ def load_mapped(source: str) -> LoadedModel:
     Raises ConversionError for a GGUF file, for a model that is 1-bit already, and as `load_pretrained` does.
     """
     path = Path(source).expanduser()
-    if path.suffix == ".gguf":
+    if is_gguf(path):
         raise ConversionError(
             f"`model.source={source}`: weights of a GGUF cannot be mapped, they have to be dequantised. Give the "
             "Hugging Face folder, or, where the model fits into memory, train with `blockwise=on`."
@@ -96,7 +97,7 @@ def load_mapped(source: str) -> LoadedModel:
     if is_hf_bitnet(folder):
         raise ConversionError(f"`model.source={source}` is 1-bit already. Give the float model it was made from.")
     weight_files(folder)
-    return _from_folder(source, folder, {}, "auto")
+    return _float(source, *read_folder(source, folder, "auto"))
 
 
 def tiny_folder() -> Path:
@@ -111,7 +112,7 @@ def tiny_folder() -> Path:
 
 
 def _no_directory(source: str, path: Path) -> ConversionError:
-    return ConversionError(f"`model.source={source}`: there is no such directory ({path.absolute()}). {_ALLOWED}")
+    return ConversionError(f"`model.source={source}`: there is no such directory ({path.absolute()}). {ALLOWED}")
 
 
 def _snapshot(source: str) -> Path:
@@ -119,7 +120,7 @@ def _snapshot(source: str) -> Path:
     try:
         return Path(snapshot_download(source, allow_patterns=_HUB_FILES, ignore_patterns=["*/*"]))
     except Exception as error:  # the http library behind huggingface_hub, and its errors, differ between versions
-        raise _cannot_load(source, "as a hub id (neither from the cache nor from huggingface.co)", error) from error
+        raise cannot_load(source, "as a hub id (neither from the cache nor from huggingface.co)", error) from error
 
 
 def _from_directory(source: str, folder: Path, dtype: torch.dtype) -> LoadedModel:
@@ -127,7 +128,7 @@ def _from_directory(source: str, folder: Path, dtype: torch.dtype) -> LoadedMode
     if is_hf_bitnet(folder):
         return _one_bit(source, *import_hf_bitnet(folder, ActivationScheme(), dtype))
     weight_files(folder)  # transformers follows `../` in an index
-    return _from_folder(source, folder, {}, dtype)
+    return _float(source, *read_folder(source, folder, dtype))
 
 
 def _one_bit(
@@ -137,31 +138,11 @@ def _one_bit(
     return LoadedModel(model, tokenizer, source, description, record)
 
 
-def _from_folder(source: str, place: Path, extra: dict[str, Any], dtype: torch.dtype | str) -> LoadedModel:
-    is_gguf = "gguf_file" in extra
-    # transformers draws a bar over the tensors of a GGUF that no setting of its own switches off
-    silenced = redirect_stderr(StringIO()) if is_gguf else nullcontext()
-    try:
-        with silenced:
-            model = AutoModelForCausalLM.from_pretrained(
-                place, dtype=dtype, trust_remote_code=False, use_safetensors=None if is_gguf else True, **extra
-            )
-        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **extra)
-    except Exception as error:  # of any kind: transformers takes files apart without a look at them
-        raise _cannot_load(source, f"from {place}", error) from error
-    _require_dense(source, model, is_gguf=is_gguf)
-    return LoadedModel(model.eval(), tokenizer, source, _describe(model))
-
-
-def _cannot_load(source: str, tried: str, error: Exception) -> ConversionError:
-    reason = str(error).strip().partition("\n")[0].rstrip(".")
-    return ConversionError(f"`model.source={source}` cannot be loaded {tried}: {reason}. {_ALLOWED}")
-
-
 def _from_gguf(source: str, path: Path, dtype: torch.dtype) -> LoadedModel:
     if not path.is_file():
-        raise ConversionError(f"`model.source={source}`: there is no such file ({path.absolute()}). {_ALLOWED}")
+        raise ConversionError(f"`model.source={source}`: there is no such file ({path.absolute()}). {ALLOWED}")
     gguf = open_gguf(path)
+    _require_model(source, gguf)
     if not _has_gguf_package():
         raise ConversionError(
             f"`model.source={source}`: reading a GGUF needs the package `gguf`. Install it: "
@@ -171,13 +152,25 @@ def _from_gguf(source: str, path: Path, dtype: torch.dtype) -> LoadedModel:
         model, tokenizer, record = import_gguf(gguf, ActivationScheme(), dtype)
         restore_gguf_generation(model, tokenizer, gguf)
         return _one_bit(source, model, tokenizer, record)
-    check_sizes(gguf)
-    loaded = _from_folder(source, path.parent, {"gguf_file": path.name}, torch.float32)
-    restore_pre_tokenizer(loaded.tokenizer, gguf)
-    restore_gguf_generation(loaded.model, loaded.tokenizer, gguf)
-    _round_to_bfloat16(loaded.model)
-    nn.Module.to(loaded.model, dtype)
-    return loaded
+    model, tokenizer = (import_float_gguf if is_known(gguf) else import_other_gguf)(gguf, dtype)
+    restore_gguf_generation(model, tokenizer, gguf)
+    return _float(source, model, tokenizer)
+
+
+def _float(source: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> LoadedModel:
+    return LoadedModel(model, tokenizer, source, _describe(model))
+
+
+def _require_model(source: str, gguf: GgufFile) -> None:
+    """Refuse the GGUF files that hold something else."""
+    kind = gguf.metadata.get("general.type", "model")
+    if kind == "adapter":
+        raise ConversionError(
+            f"`model.source={source}` is a LoRA adapter, not a model. Merge it into the model it belongs to first: "
+            "`llama-export-lora -m MODEL.gguf --lora ADAPTER.gguf -o MERGED.gguf` of llama.cpp."
+        )
+    if kind != "model":
+        raise FormatError(f"`model.source={source}` holds no language model: its `general.type` is {kind!r}.")
 
 
 def _has_gguf_package() -> bool:
@@ -189,7 +182,9 @@ def _has_gguf_package() -> bool:
 
 
 def _require_model_of_others(folder: Path) -> None:
-    """Refuse the folders that this package itself writes."""
+    """Refuse the folders that this package itself writes, and adapters, which transformers would put in by itself."""
+    if (folder / ADAPTER_FILE).is_file():
+        raise ConversionError(_adapter_message(folder))
     if (folder / RECORD_FILE).is_file():
         raise ConversionError(
             f"`model.source={folder}` is a merged 1-bit model: it has no float weights to convert. Open it with "
@@ -204,7 +199,22 @@ def _require_model_of_others(folder: Path) -> None:
             "`bitnet-train run RECIPE model.source=FOLDER` does."
         )
     if not (folder / "config.json").is_file():
-        raise ConversionError(f"`model.source={folder}` has no config.json, so it holds no model. {_ALLOWED}")
+        raise ConversionError(f"`model.source={folder}` has no config.json, so it holds no model. {ALLOWED}")
+
+
+def _adapter_message(folder: Path) -> str:
+    try:
+        base = json.loads((folder / ADAPTER_FILE).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (OSError, ValueError, AttributeError):
+        base = None
+    of = f", made for {base}" if base else ""
+    return (
+        f"`model.source={folder}` is a PEFT adapter{of}, not a model. Merge it first, and give the merged folder:\n"
+        "    from peft import AutoPeftModelForCausalLM\n"
+        "    from transformers import AutoTokenizer\n"
+        f"    AutoPeftModelForCausalLM.from_pretrained({str(folder)!r}).merge_and_unload().save_pretrained('merged')\n"
+        f"    AutoTokenizer.from_pretrained({str(base or folder)!r}).save_pretrained('merged')"
+    )
 
 
 def _is_packed_manifest(path: Path) -> bool:
@@ -217,25 +227,6 @@ def _is_packed_manifest(path: Path) -> bool:
 
 def _looks_like_path(source: str, path: Path) -> bool:
     return path.is_absolute() or path.exists() or source.startswith((".", "~")) or source.count("/") > 1
-
-
-def _require_dense(source: str, model: PreTrainedModel, *, is_gguf: bool) -> None:
-    """Clear the marks that a GGUF leaves; refuse a model that is quantised in another way."""
-    marked = getattr(model.config, "quantization_config", None) is not None
-    if marked and not is_gguf:
-        raise ConversionError(
-            f"`model.source={source}` is quantised in a way that is not read here (config.quantization_config). Give "
-            "the float model, or one with `quant_method: bitnet`."
-        )
-    for owner, mark in ((model, "hf_quantizer"), (model, "is_quantized"), (model.config, "quantization_config")):
-        if mark in vars(owner):
-            delattr(owner, mark)
-
-
-def _round_to_bfloat16(model: nn.Module) -> None:
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(parameter.to(torch.bfloat16))
 
 
 def _describe(model: PreTrainedModel) -> str:

@@ -19,7 +19,7 @@ Not done here: reading files (`import_gguf`, `import_hf_bitnet`).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import gcd
 
@@ -93,15 +93,18 @@ def fill_one_bit(
     selection = selection_of(model, set(made))
     for name, layer in made.items():
         model.set_submodule(name, layer, strict=True)
-    _fill_floats(model, made, floats)
+    _fill_floats(model, made, floats.items())
     ordered = {name: schemes[name] for name in modules if name in made}
     counts = Counter(ordered.values())
     usual = max(counts, key=counts.__getitem__, default=WeightScheme(learnable_scale=True))
     return ConversionRecord.of_schemes(ordered, usual, activation=activation, surrogate=Identity(), selection=selection)
 
 
-def fill_floats(model: PreTrainedModel, floats: Mapping[str, Tensor]) -> None:
-    """Give an empty model without 1-bit layers all of its parameters. Raises FormatError as `fill_one_bit`."""
+def fill_floats(model: PreTrainedModel, floats: Iterable[tuple[str, Tensor]]) -> None:
+    """Give an empty model without 1-bit layers all of its parameters, by full name, one after the other.
+
+    Raises FormatError as `fill_one_bit`.
+    """
     _fill_floats(model, {}, floats)
 
 
@@ -200,22 +203,37 @@ def _require_scales(weight: OneBitWeight) -> None:
 
 
 @torch.no_grad()
-def _fill_floats(model: PreTrainedModel, made: Mapping[str, BitLayer], floats: Mapping[str, Tensor]) -> None:
-    left = dict(floats)
+def _fill_floats(model: PreTrainedModel, made: Mapping[str, BitLayer], floats: Iterable[tuple[str, Tensor]]) -> None:
     own = {f"{name}.{part}" for name in made for part in ("weight", "scale")}
-    for name, parameter in model.named_parameters():
-        if name in own:
+    needed = {name: parameter for name, parameter in model.named_parameters() if name not in own}
+    stored = model.state_dict(keep_vars=True)  # besides parameters: buffers, and second names of tied tensors
+    computed = dict(model.named_buffers()).keys() - stored.keys()
+    second: dict[str, Tensor] = {}
+    unknown = []
+    left = dict.fromkeys(needed)
+    for name, value in floats:
+        target = stored.get(name)
+        if name in computed:
             continue
-        if name not in left:
-            raise FormatError(f"{type(model).__name__} needs {name}, which the file does not hold.")
-        value = left.pop(name)
-        if value.shape != parameter.shape:
-            raise FormatError(f"{name} is {_text(value.shape)}; the config of its model says {_text(parameter.shape)}.")
-        parameter.copy_(value)
-    buffers = dict(model.named_buffers())
-    unknown = [name for name in left if name not in buffers and name not in model.state_dict()]
+        if target is None or name in own:
+            unknown.append(name)
+            continue
+        if value.shape != target.shape:
+            raise FormatError(f"{name} is {_text(value.shape)}; the config of its model says {_text(target.shape)}.")
+        if isinstance(target, nn.Parameter) and name not in needed:
+            second[name] = value
+        else:
+            target.copy_(value)
+            left.pop(name, None)
+    if left:
+        raise FormatError(
+            f"{type(model).__name__} needs {next(iter(left))}, which the file does not hold ({len(left)} are missing)."
+        )
     if unknown:
         raise FormatError(f"{type(model).__name__} has no place for {unknown[0]} ({len(unknown)} tensors like it).")
+    for name, value in second.items():
+        if not torch.equal(value.to(stored[name].dtype), stored[name]):
+            raise FormatError(f"{name} is tied to another tensor in {type(model).__name__}; the file has another one.")
 
 
 def _text(shape: torch.Size) -> str:

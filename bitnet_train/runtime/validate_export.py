@@ -22,6 +22,7 @@ from bitnet_train.exporters.options import ExportOptions
 from bitnet_train.exporters.packed_source import PackedSource, open_packed
 from bitnet_train.exporters.record import RECORD_NAME, ExportRecord, read_record, verify_export
 from bitnet_train.exporters.table import Exporter, exporter_of
+from bitnet_train.model.gguf_magic import is_gguf
 from bitnet_train.progress import track
 from bitnet_train.runtime.differences import difference
 from bitnet_train.runtime.validation_report import Level, ValidationReport
@@ -68,7 +69,7 @@ def format_of(path: Path) -> str:
     """Return the row of the exporter table that `path` belongs to; FormatError when none does."""
     if (path / RECORD_NAME).is_file():
         return read_record(path).format
-    if path.suffix == ".gguf" and path.is_file():
+    if is_gguf(path) and path.is_file():
         return "gguf"
     if (path / "config.json").is_file():
         return "hf_bitnet" if _quant_method(path / "config.json") == "bitnet" else "plain"

@@ -161,3 +161,28 @@ def with_scale(made, value):
     scale[3, 1] = value
     made.tensors["blk.0.ffn_up.weight"] = one_bit_tensor(codes, scale, "Q2_0")
     return made
+
+
+@torch.no_grad()
+def make_float(config, architecture="llama", kind="F32", metadata=None):
+    """Every tensor as floats, of values that bfloat16 holds. Names are the gguf package's."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    for parameter in model.parameters():
+        small = 0.1 * torch.randn_like(parameter) if parameter.ndim == 1 else 0
+        parameter.copy_((parameter + small).bfloat16())
+    number = next(value for value, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
+    names = gguf.get_tensor_name_map(number, config.num_hidden_layers)
+    keys = llama_metadata(config, architecture) if architecture != "gpt2" else gpt2_metadata(config)
+    made = Made(model, keys | (metadata or {}))
+    heads = {"attn_q": config.num_attention_heads, "attn_k": getattr(config, "num_key_value_heads", 0)}
+    for name, parameter in model.named_parameters():
+        module, _, leaf = name.rpartition(".")
+        gguf_name = f"{names.get_name(module)}.{leaf}"
+        stored = parameter + 1 if architecture.startswith("gemma") and "norm" in name else parameter
+        if architecture == "gpt2" and parameter.ndim == 2 and gguf_name.startswith("blk."):
+            stored = stored.t()
+        if architecture == "llama" and (number_of := heads.get(gguf_name.split(".")[-2])):
+            stored = rotated_rows(stored, number_of)
+        made.tensors[gguf_name] = float_tensor(stored.contiguous(), "F32" if parameter.ndim == 1 else kind)
+    return made

@@ -6,7 +6,7 @@ import pytest
 from bitnet_train.errors import FormatError
 from bitnet_train.model.gguf_file import BLOCKS, ArrayOf, open_gguf
 
-from .gguf_files import Tensor, gguf_bytes, text
+from .gguf_files import TYPES, Tensor, gguf_bytes, text
 
 
 def header(num_tensors=0, num_keys=0, version=3):
@@ -163,3 +163,16 @@ def test_the_gguf_package_reads_what_the_writer_of_these_tests_writes(tmp_path):
     assert [tensor.name for tensor in reader.tensors] == ["a", "b"]
     assert np.array_equal(reader.tensors[0].data, values)
     assert open_gguf(path).rows("a").tobytes() == values.tobytes()
+
+
+@pytest.mark.parametrize(("kind", "block", "num_bytes"), [("Q2_0", 128, 34), ("Q1_0", 32, 6)])
+@pytest.mark.parametrize("last", [False, True], ids=["between others", "last"])
+def test_blocks_of_an_earlier_layout_are_called_that_and_not_a_damaged_file(kind, block, num_bytes, last, tmp_path):
+    old = Tensor(TYPES[kind], (64, 256), bytes(64 * 256 // block * num_bytes))
+    tensors = {"norm": Tensor(0, (8,), bytes(32)), "old": old}
+    tensors |= {} if last else {"other": Tensor(0, (8,), bytes(32))}
+    path = tmp_path / "old.gguf"
+    path.write_bytes(gguf_bytes({"general.architecture": "llama"}, tensors))
+    with pytest.raises(FormatError, match=rf"old is {kind} in an earlier layout, blocks of {block} weights") as caught:
+        open_gguf(path)
+    assert "Downloading it again changes nothing" in str(caught.value)

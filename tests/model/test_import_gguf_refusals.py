@@ -102,7 +102,7 @@ DAMAGE = {
     unknown_architecture: "architecture 'mamba'",
     no_heads: "transformers cannot make|no model can be built",
     no_tokens: "transformers cannot make a config and a tokenizer",
-    long_rope: "rotary positions in a way that is not read here",
+    long_rope: "as longrope, and has no rope_factors_short.weight",
     strange_factors: "none of Llama 3's",
 }
 

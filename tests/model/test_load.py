@@ -1,18 +1,23 @@
 import json
 import os
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from transformers import LlamaConfig
 
 from bitnet_train.errors import ConversionError, FormatError
 from bitnet_train.model.convert import convert
 from bitnet_train.model.converted import ConversionRecord, save_converted
-from bitnet_train.model.load import load_pretrained
+from bitnet_train.model.load import load_mapped, load_pretrained
 
 from .families import logits, tiny_model
 from .gguf_files import gguf_bytes
+from .gguf_models import SMALL, make_float
+from .gguf_models import logits as gguf_logits
 
 SMOLLM2 = os.environ.get("BITNET_TEST_SMOLLM2", "")
 
@@ -22,6 +27,11 @@ def folder(tmp_path, byte_tokenizer):
     tiny_model().save_pretrained(tmp_path / "model")
     byte_tokenizer.save_pretrained(tmp_path / "model")
     return tmp_path / "model"
+
+
+def attach_lora(model):
+    """Wrap a model in an adapter of PEFT's that changes what it computes."""
+    return get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False)).eval()
 
 
 def test_a_directory_gives_the_model_and_tokenizer_it_holds(folder, byte_tokenizer):
@@ -120,6 +130,62 @@ def test_a_converted_folder_is_no_float_model(tmp_path):
     save_converted(model, ConversionRecord(convert(model).converted), tmp_path / "merged")
     with pytest.raises(ConversionError, match="is a merged 1-bit model"):
         load_pretrained(str(tmp_path / "merged"))
+
+
+@pytest.mark.parametrize("name", ["model.GGUF", "model.Gguf", "model", "blob-1234", "model.bin"])
+def test_a_gguf_is_known_by_its_first_letters_whatever_it_is_called(name, tmp_path):
+    made = make_float(LlamaConfig(**SMALL))
+    loaded = load_pretrained(str(made.write(tmp_path, name)))
+    assert torch.equal(gguf_logits(loaded.model), gguf_logits(made.model))
+    with pytest.raises(ConversionError, match="weights of a GGUF cannot be mapped"):
+        load_mapped(str(tmp_path / name))
+
+
+def test_another_file_is_told_that_it_is_no_gguf(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ConversionError, match=r"model\.safetensors` is a file, but no GGUF\. Allowed: `tiny`"):
+        load_pretrained(str(tmp_path / "model.safetensors"))
+
+
+@pytest.mark.parametrize("read", [load_pretrained, load_mapped])
+@pytest.mark.parametrize("with_model", [False, True], ids=["alone", "beside a model"])
+def test_a_peft_adapter_is_told_to_be_merged_first_and_how(read, with_model, folder, tmp_path):
+    adapter = attach_lora(tiny_model())
+    adapter.peft_config["default"].base_model_name_or_path = "org/base"
+    place = folder if with_model else tmp_path / "adapter"
+    adapter.save_pretrained(place)
+    with pytest.raises(ConversionError) as caught:
+        read(str(place))
+    assert f"`model.source={place}` is a PEFT adapter, made for org/base, not a model. Merge it first" in str(
+        caught.value
+    )
+    assert f"AutoPeftModelForCausalLM.from_pretrained({str(place)!r}).merge_and_unload()" in str(caught.value)
+    assert "AutoTokenizer.from_pretrained('org/base').save_pretrained('merged')" in str(caught.value)
+
+
+def test_what_the_message_about_adapters_says_to_do_gives_a_model_that_loads(folder, tmp_path, monkeypatch):
+    adapter = attach_lora(tiny_model())
+    adapter.peft_config["default"].base_model_name_or_path = str(folder)
+    adapter.save_pretrained(tmp_path / "adapter")
+    with pytest.raises(ConversionError) as caught:
+        load_pretrained(str(tmp_path / "adapter"))
+    monkeypatch.chdir(tmp_path)
+    exec(textwrap.dedent(str(caught.value).partition("\n")[2]))
+    assert torch.allclose(logits(load_pretrained("./merged").model), logits(adapter), atol=1e-5)
+
+
+def test_an_adapter_in_a_gguf_is_told_to_be_merged_first(tmp_path):
+    path = tmp_path / "lora.gguf"
+    path.write_bytes(gguf_bytes({"general.architecture": "llama", "general.type": "adapter"}, {}))
+    with pytest.raises(ConversionError, match=r"is a LoRA adapter, not a model\. Merge it .*llama-export-lora"):
+        load_pretrained(str(path))
+
+
+def test_the_vision_part_of_a_model_in_a_gguf_is_no_language_model(tmp_path):
+    path = tmp_path / "mmproj.gguf"
+    path.write_bytes(gguf_bytes({"general.architecture": "clip", "general.type": "mmproj"}, {}))
+    with pytest.raises(FormatError, match=r"holds no language model: its `general\.type` is 'mmproj'"):
+        load_pretrained(str(path))
 
 
 @pytest.mark.skipif(not SMOLLM2, reason="set BITNET_TEST_SMOLLM2 to a SmolLM2-135M .gguf file")
