@@ -16,7 +16,7 @@ from rich.console import Console
 from bitnet_train import assembly, summary
 from bitnet_train.config import Config
 from bitnet_train.config.compose import to_dict
-from bitnet_train.continuation import generate, sampling
+from bitnet_train.continuation import asked, generate, sampling
 from bitnet_train.delivery import export
 from bitnet_train.dry_run import describe_training
 from bitnet_train.errors import ConfigError
@@ -211,7 +211,7 @@ def _side_by_side(config: Config, directory: RunDirectory) -> Facts:
     original = assembly.load_original(config)
     texts, speeds = {}, {}
     for name, model in (("full_precision", original.model), ("packed", load_packed(directory.artefact))):
-        made = continue_prompt(model, original.tokenizer, config.generate.prompt, **sampling(config))
+        made = continue_prompt(model, original.tokenizer, asked(config), **sampling(config))
         texts[name] = made.text
         speeds[name] = decode_speed(model, list(original.tokenizer(config.generate.prompt)["input_ids"])).to_dict()
     return {"prompt": config.generate.prompt, "continuations": texts, "decode": speeds}
