@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from rich.console import Console
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
@@ -45,12 +46,11 @@ from bitnet_train.train.fit import FitConfig
 from bitnet_train.train.losses import LossConfig
 from bitnet_train.train.module import BitLightningModule
 from bitnet_train.train.optim import OptimConfig
-from bitnet_train.train.redaction import redact
 from bitnet_train.train.resume import load_student
 from bitnet_train.train.schedules import ScheduleConfig
 from bitnet_train.train.teacher import check_comparable, check_same_vocabulary
 from bitnet_train.train.teacher_cache import TeacherCache
-from bitnet_train.train.tracking import build_loggers
+from bitnet_train.train.tracking import build_loggers, guarded
 
 
 @dataclass(frozen=True)
@@ -300,12 +300,14 @@ def fit_config(config: Config) -> FitConfig:
 
 
 def trackers(config: Config, directory: RunDirectory) -> list[Any]:
-    """Return the chosen tracker, having shown it the redacted configuration."""
-    choice = config.logger
+    """Return the chosen tracker, having shown it the redacted configuration; it can neither end nor delay the run."""
+    choice, console = config.logger, Console(stderr=True, quiet=config.quiet)
+
+    def say(text: str) -> None:
+        console.print(f"note: {text}", markup=False, highlight=False, soft_wrap=True)
+
     if choice.kind == "custom":
-        logger = build_object(choice.custom, "logger.custom")
-        logger.log_hyperparams(redact(to_dict(config)))
-        return [logger]
+        return [guarded("custom", lambda: build_object(choice.custom, "logger.custom"), to_dict(config), say)]
     return build_loggers(
         choice.kind,
         directory.root,
@@ -313,4 +315,5 @@ def trackers(config: Config, directory: RunDirectory) -> list[Any]:
         project=choice.project,
         name=choice.name,
         mode=choice.mode,
+        say=say,
     )

@@ -136,7 +136,7 @@ def _gpu() -> list[Check]:
 
 
 def _tracking() -> list[Check]:
-    from bitnet_train.train.tracking import wandb_has_key
+    from bitnet_train.train.wandb_tracker import wandb_has_key
 
     mode = os.environ.get("WANDB_MODE") or ("online" if wandb_has_key() else "offline")
     return [Check("wandb", "ok", f"{mode} ({'a key is set' if wandb_has_key() else 'no key set'})")]

@@ -43,7 +43,7 @@ def is_allowed(spec: Any) -> bool:
 def build_object(spec: Mapping[str, Any], name: str) -> Any:
     """Build a third-party object from `_target_` and its arguments; `name` is the configuration key it stands under.
 
-    Raises `ConfigError` for a target off the allow-list and for arguments the target refuses.
+    Raises `ConfigError` for a target off the allow-list, for arguments it does not have and packages that lack.
     """
     if not is_allowed(spec):
         raise ConfigError(f"`{name}` may only build what starts with {' or '.join(ALLOWED_PREFIXES)}, got {spec}.")
@@ -53,6 +53,8 @@ def build_object(spec: Mapping[str, Any], name: str) -> Any:
     try:
         return instantiate(dict(spec))
     except HydraException as error:
+        if error.__cause__ is not None and not isinstance(error.__cause__, TypeError | ImportError):
+            raise error.__cause__ from None  # of the object itself: a server that does not answer, a full disk
         raise ConfigError(f"`{name}` could not be built: {' '.join(str(error).split())}") from error
 
 

@@ -5,33 +5,41 @@
 | none        | nothing else             |                                                                          |
 | csv         | csv/version_N/           |                                                                          |
 | tensorboard | tensorboard/             | extra `tensorboard`                                                      |
-| wandb       | wandb/                   | offline unless a key is set, `wandb login` was run, or the mode says so  |
+| wandb       | wandb/                   | offline unless there is a key and the server answers, or the mode says so |
 
-Every tracker gets a redacted configuration. wandb's caches, staging area and logs are kept inside the run directory,
-and it records neither the command line, the repository's address, nor the machine: all three have held secrets.
+Every tracker gets a redacted configuration, and none can end or delay a run (`guarded_tracker`).
 """
 
 from __future__ import annotations
 
 import json
 import math
-import netrc
-import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from bitnet_train.errors import ConfigError
 from bitnet_train.train.choice import choose
+from bitnet_train.train.guarded_tracker import GuardedTracker, Say, say_on_stderr
 from bitnet_train.train.redaction import redact
+from bitnet_train.train.wandb_tracker import WANDB_MODES, wandb_tracker
 
 METRICS_FILE = "metrics.jsonl"
-WANDB_MODES = {"auto": None, "online": False, "offline": True}  # value: offline
+
+
+@dataclass(frozen=True)
+class Tracker:
+    """One row: how it is built, the package it needs besides ours, and how that is installed."""
+
+    make: Callable[[Path, str, str, bool | None, Say], Logger]
+    package: str | None = None
+    install: str = ""
 
 
 class JsonlLogger(Logger):
@@ -72,21 +80,33 @@ def build_loggers(
     project: str = "bitnet-train",
     name: str | None = None,
     mode: str = "auto",
+    say: Say = say_on_stderr,
 ) -> list[Logger]:
     """Return the tracker called `kind` as a list of none or one, having logged the redacted `config` to it.
+
+    It is guarded: what fails from here on is said once, and the run goes on.
 
     Raises
     ------
     ConfigError
         For an unknown kind or mode, or when the tracker's package is not installed (names the extra).
     """
-    build = choose(TRACKERS, kind, "logger.kind")
+    tracker = choose(TRACKERS, kind, "logger.kind")
     offline = choose(WANDB_MODES, mode, "logger.mode")
     run_dir.mkdir(parents=True, exist_ok=True)
-    loggers = build(run_dir, project, name or run_dir.name, offline)
-    for logger in loggers:
-        logger.log_hyperparams(redact(dict(config)))
-    return loggers
+    if tracker is None:
+        return []
+    if tracker.package is not None:
+        require_package(tracker.package, kind, tracker.install)
+    return [guarded(kind, lambda: tracker.make(run_dir, project, name or run_dir.name, offline, say), config, say)]
+
+
+def guarded(kind: str, make: Callable[[], Logger], config: Mapping[str, Any], say: Say = say_on_stderr) -> Logger:
+    """Return a started, guarded tracker that was shown the redacted `config`; ConfigError if `make` raises it soon."""
+    logger = GuardedTracker(kind, make, say)
+    logger.start()
+    logger.log_hyperparams(redact(dict(config)))
+    return logger
 
 
 def require_package(package: str, kind: str, install: str) -> None:
@@ -98,56 +118,19 @@ def require_package(package: str, kind: str, install: str) -> None:
         )
 
 
-def wandb_has_key() -> bool:
-    """Tell whether wandb would find a key: in the environment, or in the netrc file that `wandb login` writes."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("://")[-1].split("/")[0]
-    try:
-        return netrc.netrc().authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
+def _csv(run_dir: Path, project: str, name: str, offline: bool | None, say: Say) -> Logger:
+    return CSVLogger(run_dir, name="csv")
 
 
-def _no_tracker(run_dir: Path, project: str, name: str, offline: bool | None) -> list[Logger]:
-    return []
+def _tensorboard(run_dir: Path, project: str, name: str, offline: bool | None, say: Say) -> Logger:
+    return TensorBoardLogger(run_dir, name="tensorboard", version="")
 
 
-def _csv(run_dir: Path, project: str, name: str, offline: bool | None) -> list[Logger]:
-    return [CSVLogger(run_dir, name="csv")]
-
-
-def _tensorboard(run_dir: Path, project: str, name: str, offline: bool | None) -> list[Logger]:
-    require_package("tensorboard", "tensorboard", "pip install 'bitnet-train[tensorboard]'")
-    return [TensorBoardLogger(run_dir, name="tensorboard", version="")]
-
-
-def _wandb(run_dir: Path, project: str, name: str, offline: bool | None) -> list[Logger]:
-    require_package("wandb", "wandb", "pip install wandb")
-    import wandb
-
-    _keep_wandb_inside(run_dir / "wandb")
-    offline = offline if offline is not None else os.environ.get("WANDB_MODE") == "offline" or not wandb_has_key()
-    settings = wandb.Settings(
-        mode="offline" if offline else "online",
-        console="off",
-        silent=True,
-        disable_code=True,
-        disable_git=True,
-        disable_job_creation=True,
-        x_disable_machine_info=True,
-        x_disable_meta=True,
-    )
-    return [WandbLogger(save_dir=run_dir, name=name, project=project, offline=offline, settings=settings)]
-
-
-def _keep_wandb_inside(folder: Path) -> None:
-    """Point every folder that wandb would make in the user's home into `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for variable in ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR", "WANDB_ARTIFACT_DIR"):
-        os.environ[variable] = str(folder.absolute())
-
-
-TRACKERS: Mapping[str, Callable[[Path, str, str, bool | None], list[Logger]]] = MappingProxyType(
-    {"none": _no_tracker, "csv": _csv, "tensorboard": _tensorboard, "wandb": _wandb}
+TRACKERS: Mapping[str, Tracker | None] = MappingProxyType(
+    {
+        "none": None,
+        "csv": Tracker(_csv),
+        "tensorboard": Tracker(_tensorboard, "tensorboard", "pip install 'bitnet-train[tensorboard]'"),
+        "wandb": Tracker(wandb_tracker, "wandb", "pip install wandb"),
+    }
 )

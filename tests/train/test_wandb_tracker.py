@@ -1,0 +1,147 @@
+"""Weights & Biases for real, in processes of their own: offline, and online where no server answers."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from bitnet_train.train.wandb_tracker import is_reachable, wandb_has_key
+
+SECRET = "hf_plantedSecret0123456789abcdef"
+PASSWORD = "planted-password"
+KEY = "ab" * 20
+
+WANDB = """
+import sys
+from pathlib import Path
+from bitnet_train.train.tracking import build_loggers
+run_dir, secret, password = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+config = {"hf_token": secret, "url": f"https://me:{password}@example.org", "deep": [{"password": password}],
+          "overrides": [f"logger.api_key={password}", secret], "lr": 0.125}
+(logger,) = build_loggers("wandb", run_dir, config, project="planted", name="a run")
+logger.log_metrics({"loss": 0.5}, 1)
+logger.finalize("success")
+"""
+
+
+def test_a_real_offline_wandb_run_stays_in_its_folder_and_has_no_secret(tmp_path: Path) -> None:
+    home, run_dir, work = tmp_path / "home", tmp_path / "run", tmp_path / "work"
+    home.mkdir()
+    work.mkdir()
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
+    environment = kept | {"HOME": str(home), "TMPDIR": str(tmp_path)}
+    environment["NETRC"] = str(home / "none")
+    command = [sys.executable, "-c", WANDB, str(run_dir), SECRET, PASSWORD]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment, cwd=work)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (recording,) = run_dir.rglob("*.wandb")
+    content = b"".join(path.read_bytes() for path in run_dir.rglob("*") if path.is_file())
+    assert b"planted" in recording.read_bytes(), "the project's name is there, so the file is readable text"
+    assert b"[redacted]" in content
+    assert SECRET.encode() not in content
+    assert PASSWORD.encode() not in content
+    assert [path for path in (*home.rglob("*"), *work.rglob("*")) if path.is_file()] == []
+
+
+def test_a_key_in_the_environment_means_online(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    assert not wandb_has_key()
+    (tmp_path / ".netrc").write_text("machine api.wandb.ai login user password x\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    assert wandb_has_key()
+    (tmp_path / ".netrc").unlink()
+    monkeypatch.setenv("WANDB_API_KEY", "x")
+    assert wandb_has_key()
+
+
+@pytest.fixture
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+
+
+class _Unwell(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_error(500)
+
+    do_POST = do_GET
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def server(kind: str) -> Iterator[str]:
+    """Yield the address of a server that `refuses`, is `silent` after accepting, or `errs` at every request."""
+    if kind == "errs":
+        with ThreadingHTTPServer(("127.0.0.1", 0), _Unwell) as unwell:
+            Thread(target=unwell.serve_forever, daemon=True).start()
+            yield f"http://127.0.0.1:{unwell.server_port}"
+            unwell.shutdown()
+        return
+    with closing(socket.socket()) as bound:
+        bound.bind(("127.0.0.1", 0))
+        if kind == "silent":
+            bound.listen(50)
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
+
+
+@pytest.mark.parametrize(("kind", "reachable"), [("refuses", False), ("silent", False), ("errs", True)])
+def test_a_server_is_asked_for_a_few_seconds(kind: str, reachable: bool, no_proxy: None) -> None:
+    start = time.monotonic()
+    with server(kind) as url:
+        assert is_reachable(url, 0.5) == reachable
+    assert time.monotonic() - start < 10, "half a second, on a busy machine"
+
+
+WITHOUT_NETWORK = """
+import sys
+from pathlib import Path
+from bitnet_train.train import wandb_tracker
+from bitnet_train.train.tracking import build_loggers
+wandb_tracker._TIMEOUTS["init_timeout"] = 2.0
+run_dir, mode = Path(sys.argv[1]), sys.argv[2]
+(logger,) = build_loggers("wandb", run_dir, {"lr": 0.125}, project="planted", name="a run", mode=mode)
+logger.log_metrics({"loss": 0.5}, 1)
+logger.finalize("success")
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "key"),
+    [
+        ("refuses", "auto", KEY),
+        ("silent", "auto", KEY),
+        ("errs", "auto", KEY),
+        ("errs", "auto", "too short"),
+        ("refuses", "online", KEY),
+        ("refuses", "online", ""),
+    ],
+)
+def test_a_run_that_cannot_start_online_is_recorded_offline_with_one_note(
+    tmp_path: Path, no_proxy: None, kind: str, mode: str, key: str
+) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
+    environment |= {"HOME": str(tmp_path), "NETRC": str(tmp_path / "none")} | ({"WANDB_API_KEY": key} if key else {})
+    with server(kind) as url:
+        command = [sys.executable, "-c", WITHOUT_NETWORK, str(tmp_path / "run"), mode]
+        environment["WANDB_BASE_URL"] = url
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (note,) = done.stderr.splitlines()
+    assert note.startswith("note: wandb records offline: ")
+    assert "`wandb sync " in note
+    assert done.stdout == ""
+    (recording,) = (tmp_path / "run" / "wandb").rglob("*.wandb")
+    assert b"loss" in recording.read_bytes()
