@@ -42,7 +42,9 @@ from bitnet_train.starting_point import is_wanted, starting_point
 from bitnet_train.train.checkpoint import find_latest
 from bitnet_train.train.data import BitDataModule
 from bitnet_train.train.data_config import DataConfig
+from bitnet_train.train.devices import check_devices
 from bitnet_train.train.fit import FitConfig
+from bitnet_train.train.launch import cluster_environment
 from bitnet_train.train.losses import LossConfig
 from bitnet_train.train.module import BitLightningModule
 from bitnet_train.train.optim import OptimConfig
@@ -96,6 +98,12 @@ def prepare_process(config: Config) -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     if config.trainer.num_threads is not None:
         torch.set_num_threads(config.trainer.num_threads)
+
+
+def check_machine(config: Config) -> None:
+    """Raise ConfigError for devices that this machine lacks, and for processes that do not fit them."""
+    check_devices(config.trainer.accelerator, config.trainer.devices, config.trainer.strategy)
+    cluster_environment(config.trainer.devices)
 
 
 def load_original(config: Config) -> LoadedModel:

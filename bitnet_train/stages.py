@@ -90,6 +90,7 @@ def convert(config: Config) -> Facts:
 def train(config: Config) -> Facts:
     """Train through the quantiser up to `trainer.max_steps`, or go on where an interrupted run stopped."""
     assembly.prepare_process(config)
+    assembly.check_machine(config)
     if config.dry_run:
         return describe_training(config, _console(config))
     keep_freed_memory()
@@ -193,6 +194,7 @@ def run(config: Config) -> Facts:
     for key, refusal in (("input_scale", INPUT_SCALE_REFUSAL), ("sub_norm", SUB_NORM_REFUSAL)):
         if getattr(config.weight, key):
             raise ConfigError(f"`weight.{key}=true` cannot go the whole way. {refusal}")
+    assembly.check_machine(config)
     directory, console = assembly.open_run(config), _console(config)
     config.path, config.export.force = str(directory.root), True
     facts: dict[str, Facts] = {}

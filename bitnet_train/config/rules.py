@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +15,7 @@ _INFINITY = float("inf")
 
 
 def _has_processes(config: Config) -> bool:
-    return config.trainer.devices > 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return config.trainer.devices > 1
 
 
 def _makes_a_start(config: Config) -> bool:

@@ -26,6 +26,7 @@ from bitnet_train.train.checkpoint import AtomicCheckpointIO, find_latest, list_
 from bitnet_train.train.choice import choose
 from bitnet_train.train.diagnostics import Telemetry
 from bitnet_train.train.guard import DivergenceWatch
+from bitnet_train.train.launch import cluster_environment
 from bitnet_train.train.machine import AUTO, PRECISIONS, arithmetic
 from bitnet_train.train.module import BitLightningModule
 from bitnet_train.train.progress import ProgressShown
@@ -160,7 +161,7 @@ def _trainer(
         strategy=config.strategy,
         logger=[JsonlLogger(run_dir / METRICS_FILE), *loggers],
         callbacks=callbacks,
-        plugins=[AtomicCheckpointIO(config.keep_last)],
+        plugins=[AtomicCheckpointIO(config.keep_last), cluster_environment(config.devices)],
         default_root_dir=run_dir,
         limit_val_batches=0,
         num_sanity_val_steps=0,
