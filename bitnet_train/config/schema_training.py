@@ -36,7 +36,11 @@ class DataConfig:
     split: str = field(default="train", metadata=key("hub: split to train on"))
     validation_split: str | None = field(default=None, metadata=key("hub: split to validate on"))
     kind: str = field(
-        default="auto", metadata=key("shape of a row; auto = by its fields", "auto", "text", "chat", "instruction")
+        default="auto",
+        metadata=key(
+            "shape of a row; auto = by its fields; completion = prompt and answer as they stand, without a template",
+            *("auto", "text", "chat", "instruction", "completion"),
+        ),
     )
     text_field: str | None = field(
         default=None, metadata=key("column of the text; null = found by its usual names, as all columns below")
@@ -46,6 +50,10 @@ class DataConfig:
     input_field: str | None = field(default=None, metadata=key("column of an instruction's input"))
     answer_field: str | None = field(default=None, metadata=key("column of an instruction's answer"))
     system_field: str | None = field(default=None, metadata=key("column of the system prompt"))
+    chat_template_variables: dict[str, Any] = field(
+        default_factory=dict,
+        metadata=key("variables the chat template is given, such as {enable_thinking: false}"),
+    )
     lone_surrogates: str = field(
         default="refuse",
         metadata=key("half a UTF-16 pair in a text; replace = read U+FFFD in its place", "refuse", "replace"),

@@ -1,35 +1,32 @@
 r"""Render chats and instructions, and find the characters a model is trained to write.
 
-For the assistant's turn i of a conversation, with `render` the tokenizer's chat template,
-
-    asked    = render(messages[:i], add_generation_prompt=True)      what the model sees
-    answered = render(messages[:i+1])                                the same, with its answer
-    trained  = answered[len(asked):], cut after the turn's end token
-
-which holds only if `asked` is a prefix of `answered`; it is checked. The whole conversation is rendered and tokenised
-once, and tokens are marked by their character offsets, so tokens are never glued from separately tokenised pieces.
-A system prompt that the template injects is part of `asked` and so never trained. Templates' own `{% generation %}`
+Every trained turn of a conversation is found as `chat_turn` says. The whole conversation is rendered and tokenised
+once, and tokens are marked by their character offsets, so tokens are never glued from separately tokenised pieces. A
+system prompt that the template injects is part of the prompt and so never trained. Templates' own `{% generation %}`
 masks are not used: most templates lack them and then return all zeros with only a warning.
 
-Some templates rewrite earlier turns once later ones exist (they drop the reasoning, for instance). Then `answered`
-is no prefix of the whole, and the conversation becomes one sample per trained turn, each ending with it, which is
-exactly what the model sees when it is used.
+Some templates rewrite earlier turns once later ones exist (they drop the reasoning, for instance), or prompt for a turn
+otherwise than they write it. Then a turn is no prefix of the whole, and the conversation becomes one sample per
+trained turn, each ending with it, which is exactly what the model sees when it is used.
 
 Without a chat template an instruction becomes
 
     ### Instruction:\n...\n\n### Input:\n...\n\n### Response:\n  <answer><eos>
+
+and a completion, with or without a template, is  <prompt><answer><eos>.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from bitnet_train.errors import DataError
-from bitnet_train.train.examples import Conversation, Instruction, Message
+from bitnet_train.train.chat_template import ChatTemplate
+from bitnet_train.train.chat_turn import answer, note_left_out
+from bitnet_train.train.examples import Answered, Completion, Conversation, Instruction
 from bitnet_train.train.special_tokens import bos_token
 
 
@@ -51,16 +48,18 @@ class Tokens:
     trained: np.ndarray
 
 
-def render(example: Conversation | Instruction, tokenizer: PreTrainedTokenizerBase) -> list[Rendered]:
+def render(example: Answered, template: ChatTemplate) -> list[Rendered]:
     """Return the samples of one example; nearly always one.
 
     Raises DataError when the tokenizer has no chat template for a conversation, or its template cannot be followed.
     """
-    if tokenizer.chat_template:
+    if isinstance(example, Completion):
+        return [render_completion(example, template.tokenizer)]
+    if template.exists:
         conversation = example if isinstance(example, Conversation) else example.as_conversation()
-        return render_conversation(conversation, tokenizer)
+        return render_conversation(conversation, template)
     if isinstance(example, Instruction):
-        return [render_instruction(example, tokenizer)]
+        return [render_instruction(example, template.tokenizer)]
     raise DataError(
         f"{example.where}: chat rows need a tokenizer with a chat template, and this one has none.\n"
         "Use an instruct model's tokenizer, or give prompt and answer fields (`data.kind=instruction`)."
@@ -78,19 +77,25 @@ def render_instruction(example: Instruction, tokenizer: PreTrainedTokenizerBase)
     return Rendered(text, ((len(asked), len(text)),), leading_bos=True, where=example.where)
 
 
-def render_conversation(example: Conversation, tokenizer: PreTrainedTokenizerBase) -> list[Rendered]:
+def render_completion(example: Completion, tokenizer: PreTrainedTokenizerBase) -> Rendered:
+    """Render prompt and answer as they stand; the answer and the end-of-text token after it are trained."""
+    eos = str(tokenizer.eos_token or "")
+    end = "" if eos and example.answer.endswith(eos) else eos
+    text = example.prompt + example.answer + end
+    return Rendered(text, ((len(example.prompt), len(text)),), leading_bos=True, where=example.where)
+
+
+def render_conversation(example: Conversation, template: ChatTemplate) -> list[Rendered]:
     """Render a chat; the assistant's turns are trained, each up to and including its end token."""
-    messages = example.messages
-    whole = _render(messages, tokenizer, example.where)
-    spans, stable = [], True
-    for i, message in enumerate(messages):
-        if message.trained:
-            answered, span = _answer(messages[: i + 1], tokenizer, example.where)
-            stable = stable and whole.startswith(answered)
-            spans.append((answered, span))
-    if stable:
-        return [Rendered(whole, tuple(span for _, span in spans), where=example.where)]
-    return [Rendered(answered, (span,), where=example.where) for answered, span in spans]
+    template.note_unread(example.messages, example.tools)
+    whole = template.text(example.messages, example.tools, example.where)
+    turns = [answer(example, i, whole, template) for i, message in enumerate(example.messages) if message.trained]
+    longest = max(whole, turns[-1].text, key=len)
+    samples = [Rendered(turn.text, (turn.trained,), where=example.where) for turn in turns]
+    if all(longest.startswith(turn.text) for turn in turns):
+        samples = [Rendered(longest, tuple(turn.trained for turn in turns), where=example.where)]
+    note_left_out(example, "\n".join(sample.text for sample in samples), template)
+    return samples
 
 
 def tokenise(rendered: Rendered, tokenizer: PreTrainedTokenizerBase) -> Tokens:
@@ -121,35 +126,3 @@ def segments(ids: np.ndarray, trained: np.ndarray, tokenizer: PreTrainedTokenize
     edges = np.flatnonzero(np.diff(trained.astype(np.int8))) + 1
     runs = zip(np.split(ids, edges), np.split(trained, edges), strict=True)
     return [(str(tokenizer.decode(part.tolist())), bool(flags[0])) for part, flags in runs]
-
-
-def _render(messages: tuple[Message, ...], tokenizer: PreTrainedTokenizerBase, where: str, *, ask: bool = False) -> str:
-    turns: list[dict[str, Any]] = [{"role": message.role, "content": message.content} for message in messages]
-    try:
-        return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=ask))
-    except Exception as error:  # templates raise whatever Jinja and their authors like
-        roles = ", ".join(message.role for message in messages) or "none"
-        raise DataError(f"{where}: the chat template refused the turns ({roles}): {error}") from error
-
-
-def _answer(
-    messages: tuple[Message, ...], tokenizer: PreTrainedTokenizerBase, where: str
-) -> tuple[str, tuple[int, int]]:
-    """Return the text up to and including the last turn, and the range of it that is the answer."""
-    asked = _render(messages[:-1], tokenizer, where, ask=True)
-    answered = _render(messages, tokenizer, where)
-    if not answered.startswith(asked):
-        raise DataError(
-            f"{where}: the chat template does not render turn {len(messages)} as a continuation of its generation"
-            f" prompt ({asked[-60:]!r}), so its answer cannot be told from its prompt.\nA chat must not begin with the"
-            " assistant; otherwise use another template (`tokenizer.chat_template`)."
-        )
-    return answered, (len(asked), _end_of_turn(answered, len(asked), tokenizer))
-
-
-def _end_of_turn(text: str, start: int, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Return where the answer ends: after its last special token if only white space follows, else at the end."""
-    special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
-    stripped = text.rstrip()
-    ends_special = len(stripped) > start and any(stripped.endswith(token) for token in special)
-    return len(stripped) if ends_special else len(text)

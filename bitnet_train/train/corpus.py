@@ -23,9 +23,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from bitnet_train.errors import ConfigError, DataError
 from bitnet_train.progress import track
 from bitnet_train.train.data_config import DataConfig
-from bitnet_train.train.examples import Document, Example, Kind, Row, RowReader, content_digest
+from bitnet_train.train.examples import Document, Example, Row, RowReader, content_digest
 from bitnet_train.train.file_formats import is_text, read_file
 from bitnet_train.train.files import BESIDE, find_files, held_out_files
+from bitnet_train.train.row_shape import Kind
 from bitnet_train.train.self_corpus import self_documents
 from bitnet_train.train.sources import file_rows, hub_rows, text_rows
 from bitnet_train.train.stdlib_corpus import stdlib_documents
@@ -39,12 +40,14 @@ class Corpus:
     """Examples of both splits, all of one kind; `content_sha256` covers both, in order.
 
     files: names by split ("train", "validation"), and by the reason those that were left out.
+    `unused_fields`: rows by the name of a field that was not read; `notes`: what was left out of chats, in words.
     """
 
     train: list[Example]
     validation: list[Example]
     kind: Kind
-    unused_fields: tuple[str, ...]
+    unused_fields: dict[str, int]
+    notes: dict[str, int]
     content_sha256: str
     files: dict[str, list[str]] = field(default_factory=dict)
 
@@ -84,8 +87,8 @@ def read_corpus(
             "The validation split is empty. Give it rows, or set `data.validation_fraction=0` to go without."
         )
     assert reader.kind is not None
-    unused, sha256 = tuple(sorted(reader.unused_fields)), _content_sha256(train, validation)
-    return Corpus(train, validation, reader.kind, unused, sha256, rows.files)
+    unused, sha256 = dict(sorted(reader.unused_fields.items())), _content_sha256(train, validation)
+    return Corpus(train, validation, reader.kind, unused, dict(reader.notes), sha256, rows.files)
 
 
 def split_examples(examples: list[Example], fraction: float) -> tuple[list[Example], list[Example]]:

@@ -31,6 +31,7 @@ from bitnet_train.train.data_config import DataConfig
 from bitnet_train.train.sampler import ShortRows, StepBatchSampler, order_of_pass
 from bitnet_train.train.token_cache import CACHE_VERSION, SPLITS, digest, load_rows, save_rows, tokenizer_digest
 from bitnet_train.train.tokenise import tokenise_examples
+from bitnet_train.train.unread import count_left_out, report_unread
 
 _NO_LIMIT = 10**9  # transformers writes 10**30 for "unknown"
 Batch = dict[str, Tensor]
@@ -197,25 +198,30 @@ def load_or_tokenise(
 ) -> tuple[dict[str, TokenRows], dict[str, Any]]:
     """Return (rows by split, facts), from the cache when the same content was tokenised before."""
     corpus = read_corpus(config, tokenizer, cache_dir, teacher)
-    settings = [CACHE_VERSION, corpus.kind, config.context_tokens, config.min_tokens]
+    variables = config.chat_template_variables
+    settings = [CACHE_VERSION, corpus.kind, config.context_tokens, config.min_tokens, variables]
     key = digest(corpus.content_sha256, tokenizer_digest(tokenizer), settings)
     found = load_rows(cache_dir, key)
     if found is None:
         rows, counts = {}, {}
         for split, examples in (("train", corpus.train), ("validation", corpus.validation)):
-            made = tokenise_examples(examples, tokenizer, config.context_tokens, config.min_tokens, split)
+            limits = config.context_tokens, config.min_tokens
+            made = tokenise_examples(examples, tokenizer, *limits, split, variables)
             rows[split], counts[split] = made[0], asdict(made[1])
         save_rows(cache_dir, key, rows, counts)
         found = rows, counts
     rows, counts = found
     _check_vocabulary(rows, teacher)
+    left_out = count_left_out(corpus, counts)
+    report_unread(corpus.unused_fields, left_out)
     facts = {
         "source": config.source,
         "path": config.path,
         "kind": corpus.kind,
         "context_tokens": config.context_tokens,
         "files": corpus.files,
-        "unused_fields": list(corpus.unused_fields),
+        "unused_fields": corpus.unused_fields,
+        "left_out": left_out,
         "content_sha256": corpus.content_sha256,
         "cache_key": key,
         **counts,

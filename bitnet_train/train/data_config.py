@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from bitnet_train.errors import ConfigError
-from bitnet_train.train.examples import FieldNames
+from bitnet_train.train.row_shape import FieldNames
 from bitnet_train.train.self_corpus import SelfCorpusConfig
 
 SourceName = Literal["stdlib", "files", "hub", "self"]
-KindName = Literal["auto", "text", "chat", "instruction"]
+KindName = Literal["auto", "text", "chat", "instruction", "completion"]
 LoneSurrogates = Literal["refuse", "replace"]
 
 SOURCES: tuple[SourceName, ...] = ("stdlib", "files", "hub", "self")
-KINDS: tuple[KindName, ...] = ("auto", "text", "chat", "instruction")
+KINDS: tuple[KindName, ...] = ("auto", "text", "chat", "instruction", "completion")
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,14 @@ class DataConfig:
     name: str | None = None  # hub: configuration of the data set
     split: str = "train"  # hub
     validation_split: str | None = None  # hub: instead of `validation_fraction`
-    kind: KindName = "auto"  # auto: by the fields of the first row
+    kind: KindName = "auto"  # auto: by the fields of the first row; completion: prompt and answer without a template
     text_field: str | None = None  # fields, None = found by their usual names
     messages_field: str | None = None
     prompt_field: str | None = None
     input_field: str | None = None
     answer_field: str | None = None
     system_field: str | None = None
+    chat_template_variables: dict[str, Any] = field(default_factory=dict)  # given to the chat template
     lone_surrogates: LoneSurrogates = "refuse"  # half a UTF-16 pair in a text; replace = read U+FFFD
     context_tokens: int = 256  # tokens per row
     min_tokens: int = 16  # text: shorter windows are dropped

@@ -3,57 +3,29 @@
     Document      plain text; every token is trained
     Conversation  turns of a chat; only the assistant's turns are trained
     Instruction   one question and its answer; only the answer is trained
+    Completion    the same without any template: the answer stands right behind the prompt
 
-Rows come in a handful of shapes, found by their field names (first match wins, in this order):
-
-    messages | conversations               [{"role", "content"}] or ShareGPT's [{"from", "value"}]    chat
-    instruction [+ input] + output         Alpaca                                                     instruction
-    question + answer,  prompt + response | completion                                                instruction
-    text | content                                                                                    text
-
-The shape is decided on the first row of a file and then holds for the file: a later row without the field is an error
-that names it. All files are of one kind. A chat message may carry `loss_weight` or `weight`; 0 means "context only".
-Fields that no rule reads are reported by `RowReader.unused_fields`, never dropped silently.
+How a row is recognised, see `row_shape`; how a message is read, see `messages`. Fields that no rule reads are counted
+by `RowReader.unused_fields`, never dropped silently.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from bitnet_train.errors import DataError
 from bitnet_train.train.lone_surrogates import refuse_lone_surrogates, replace_lone_surrogates
+from bitnet_train.train.messages import Message, read_messages
+from bitnet_train.train.row_shape import FieldNames, Kind, listing, recognise
+from bitnet_train.train.tool_calls import read_tools
 
-Kind = Literal["text", "chat", "instruction"]
+Tools = tuple[Mapping[str, Any], ...]
 Row = tuple[str, Mapping[str, Any]]  # where it stands ("rows.jsonl:12"), and its fields
-
-_MESSAGES = ("messages", "conversations")
-_PAIRS = (
-    ("instruction", "output"),
-    ("question", "answer"),
-    ("prompt", "response"),
-    ("prompt", "completion"),
-)
-_TEXTS = ("text", "content")
-_ROLES = {  # ShareGPT's names; a function call is written by the model, so it is trained
-    "human": "user",
-    "gpt": "assistant",
-    "model": "assistant",
-    "function_call": "assistant",
-    "observation": "tool",
-}
-
-
-@dataclass(frozen=True)
-class Message:
-    """One turn of a chat. `trained` is True for the assistant's turns unless their weight is 0."""
-
-    role: str
-    content: str
-    trained: bool
 
 
 @dataclass(frozen=True)
@@ -65,10 +37,11 @@ class Document:
 
 @dataclass(frozen=True)
 class Conversation:
-    """A chat with at least one trained turn. `where` names the row for error messages."""
+    """A chat with at least one trained turn, and the tools it may call. `where` names the row for error messages."""
 
     messages: tuple[Message, ...]
     where: str = field(default="", compare=False)
+    tools: Tools = ()
 
 
 @dataclass(frozen=True)
@@ -89,40 +62,46 @@ class Instruction:
         return Conversation(system + turns, self.where)
 
 
-Example = Document | Conversation | Instruction
+@dataclass(frozen=True)
+class Completion:
+    """A prompt and the text that goes on from it, both as they stand."""
+
+    prompt: str
+    answer: str
+    where: str = field(default="", compare=False)
+
+
+Answered = Conversation | Instruction | Completion
+Example = Document | Answered
 
 
 def content_digest(example: Example) -> bytes:
     """SHA-256 of what the example says; where it was read from does not count."""
     content = {name: value for name, value in asdict(example).items() if name != "where"}
-    record = json.dumps([type(example).__name__, content], sort_keys=True, ensure_ascii=False)
+    if isinstance(example, Conversation):  # without what it does not have, as it was before chats could have it
+        content["messages"] = [_without(asdict(message), "fields") for message in example.messages]
+        content = _without(content, "tools")
+    record = json.dumps([type(example).__name__, content], sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(record.encode("utf-8", errors="surrogatepass")).digest()
 
 
-@dataclass(frozen=True)
-class FieldNames:
-    """Names of the fields to read; None = found by the table above."""
-
-    text: str | None = None
-    messages: str | None = None
-    prompt: str | None = None
-    input: str | None = None
-    answer: str | None = None
-    system: str | None = None
+def _without(content: dict[str, Any], empty: str) -> dict[str, Any]:
+    return {name: value for name, value in content.items() if value or name != empty}
 
 
 class RowReader:
     """Turns rows of one data set into examples of one kind, file by file: each may name its fields in its own way.
 
-    `kind` None is decided by the first row. After an iteration `kind` is set and `unused_fields` holds the names
-    of fields that were present but not read.
+    `kind` None is decided by the first row. After an iteration `kind` is set, `unused_fields` counts the rows that
+    had a field which was not read, by its name, and `notes` what was left out of chats, in words.
     """
 
     def __init__(self, kind: Kind | None, names: FieldNames, *, replace_surrogates: bool = False) -> None:
         self.kind: Kind | None = kind
         self.names = names
         self.replace_surrogates = replace_surrogates
-        self.unused_fields: set[str] = set()
+        self.unused_fields: Counter[str] = Counter()
+        self.notes: Counter[str] = Counter()
         self._read: FieldNames | None = None
 
     def examples(self, rows: Iterable[Row]) -> Iterator[Example]:
@@ -133,9 +112,9 @@ class RowReader:
         self._read = None
         for where, row in rows:
             if self._read is None:
-                self.kind, self._read = _recognise(where, row, self.kind, self.names)
+                self.kind, self._read = recognise(where, row, self.kind, self.names)
             example = self._example(where, self._unicode(where, row, self._read), self._read)
-            self.unused_fields |= set(row) - {name for name in asdict(self._read).values() if name}
+            self.unused_fields.update(set(row) - set(asdict(self._read).values()))
             if example is not None:
                 yield example
 
@@ -154,59 +133,40 @@ class RowReader:
             return Document(text) if text.strip() else None
         system = _optional_string(where, row, names.system)
         if names.messages:
-            return Conversation(_messages(where, row, names.messages, system), where)
+            return self._chat(where, row, names, _value(where, row, names.messages, list), system)
         assert names.prompt
         assert names.answer
+        if self.kind == "chat":
+            asked, answered = _turns(where, row, names.prompt, "user"), _turns(where, row, names.answer, "assistant")
+            return self._chat(where, row, names, [*asked, *answered], system)
         answer = _string(where, row, names.answer)
         if not answer.strip():
             raise DataError(f"{where}: `{names.answer}` is empty, so there is nothing to learn. Drop the row.")
+        if self.kind == "completion":
+            return Completion(_string(where, row, names.prompt), answer, where)
         extra = _optional_string(where, row, names.input)
         return Instruction(_string(where, row, names.prompt), answer, extra, system, where)
 
-
-def _recognise(where: str, row: Mapping[str, Any], kind: Kind | None, names: FieldNames) -> tuple[Kind, FieldNames]:
-    """Return the kind of the data set and the fields to read, from its first row."""
-    system = names.system or ("system" if "system" in row else None)
-    if kind in (None, "chat"):
-        messages = names.messages or _first(row, _MESSAGES)
-        if messages and not (kind is None and (names.text or names.prompt)):
-            return "chat", FieldNames(messages=messages, system=system)
-    if kind in (None, "instruction") and not (kind is None and names.text):
-        pair = _pair(row, names)
-        if pair:
-            extra = names.input or ("input" if "input" in row else None)
-            return "instruction", FieldNames(prompt=pair[0], answer=pair[1], input=extra, system=system)
-    if kind in (None, "text"):
-        text = names.text or _first(row, _TEXTS)
-        if text:
-            return "text", FieldNames(text=text)
-    raise DataError(
-        f"{where}: no field to read as {kind or 'text, chat or instruction'}. The row has: {_listing(row)}.\n"
-        "Known are messages | conversations, instruction + output, question + answer, prompt + response | completion,"
-        " text | content. Name yours with `data.text_field`, `data.messages_field`, or `data.prompt_field` and"
-        " `data.answer_field`."
-    )
+    def _chat(
+        self, where: str, row: Mapping[str, Any], names: FieldNames, turns: list[Any], system: str
+    ) -> Conversation:
+        messages = read_messages(where, turns, system, self.notes)
+        tools = read_tools(f"{where}: field `{names.tools}`", row.get(names.tools)) if names.tools else ()
+        return Conversation(messages, where, tools)
 
 
-def _pair(row: Mapping[str, Any], names: FieldNames) -> tuple[str, str] | None:
-    for prompt, answer in _PAIRS:
-        prompt, answer = names.prompt or prompt, names.answer or answer
-        if prompt in row and answer in row:
-            return prompt, answer
-    return None
-
-
-def _first(row: Mapping[str, Any], candidates: Sequence[str]) -> str | None:
-    return next((name for name in candidates if name in row), None)
-
-
-def _listing(row: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} ({type(value).__name__})" for name, value in row.items()) or "no fields"
+def _turns(where: str, row: Mapping[str, Any], name: str, role: str) -> list[Any]:
+    """Return a field's turns: those of a list, the asked ones context only; a text is one turn of that role."""
+    value = row.get(name)
+    if not isinstance(value, list):
+        return [{"role": role, "content": _string(where, row, name)}]
+    asked = role == "user"
+    return [{**turn, "weight": 0} if asked and isinstance(turn, Mapping) else turn for turn in value]
 
 
 def _value(where: str, row: Mapping[str, Any], name: str, kind: type) -> Any:
     if name not in row:
-        raise DataError(f"{where}: field `{name}` is missing. The row has: {_listing(row)}.")
+        raise DataError(f"{where}: field `{name}` is missing. The row has: {listing(row)}.")
     value = row[name]
     if not isinstance(value, kind):
         raise DataError(f"{where}: field `{name}` must be a {kind.__name__}, not {type(value).__name__}.")
@@ -221,38 +181,3 @@ def _optional_string(where: str, row: Mapping[str, Any], name: str | None) -> st
     if name is None or row.get(name) is None:
         return ""
     return _string(where, row, name)
-
-
-def _messages(where: str, row: Mapping[str, Any], name: str, system: str) -> tuple[Message, ...]:
-    turns = [_message(f"{where} message {i + 1}", turn) for i, turn in enumerate(_value(where, row, name, list))]
-    if system and not (turns and turns[0].role == "system"):
-        turns.insert(0, Message("system", system, False))
-    if not any(turn.trained for turn in turns):
-        roles = ", ".join(turn.role for turn in turns) or "none"
-        raise DataError(f"{where}: no assistant turn to learn from (turns: {roles}). Drop the row or check its roles.")
-    return tuple(turns)
-
-
-def _message(where: str, turn: Any) -> Message:
-    if not isinstance(turn, Mapping):
-        raise DataError(f"{where}: a message must be an object with role and content, not {type(turn).__name__}.")
-    shape = next(
-        (pair for pair in (("role", "content"), ("from", "value")) if pair[0] in turn and pair[1] in turn), None
-    )
-    if shape is None:
-        raise DataError(f"{where}: a message needs role and content, or from and value; it has: {_listing(turn)}.")
-    given = _string(where, turn, shape[0])
-    role = _ROLES.get(given, given)
-    weight = turn.get("loss_weight", turn.get("weight"))
-    return Message(role, _text_of(where, turn[shape[1]]), role == "assistant" and weight != 0)
-
-
-def _text_of(where: str, content: Any) -> str:
-    """Return a message's text: a string, or a list of text parts, which are joined."""
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list):
-        parts = [part.get("text", part.get("value")) for part in content if isinstance(part, Mapping)]
-        if len(parts) == len(content) and all(isinstance(part, str) for part in parts):
-            return "".join(str(part) for part in parts)
-    raise DataError(f"{where}: content must be text or a list of text parts; images and the like are not supported.")

@@ -26,6 +26,7 @@ from typing import Any, TextIO
 
 from bitnet_train.errors import DataError
 from bitnet_train.train.examples import Row
+from bitnet_train.train.table_nulls import without_nulls
 
 DOCUMENTATION = (".md", ".rst", ".py")  # text that more often stands beside data than is data
 TEXTS = (".txt", ".text", ".raw", *DOCUMENTATION)
@@ -169,7 +170,7 @@ def _table_rows(file: Path, batches: Any) -> Iterator[Row]:
     number = 0
     for batch in batches:
         for row in batch.to_pylist():
-            yield f"{file} row {number}", row
+            yield f"{file} row {number}", without_nulls(row)
             number += 1
 
 

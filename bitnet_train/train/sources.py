@@ -16,6 +16,7 @@ from bitnet_train.errors import DataError
 from bitnet_train.train.examples import Row
 from bitnet_train.train.file_formats import read_file
 from bitnet_train.train.files import find_files
+from bitnet_train.train.table_nulls import without_nulls
 
 
 def text_rows(documents: Iterable[str], origin: str) -> Iterator[Row]:
@@ -49,7 +50,7 @@ def hub_rows(path: str, name: str | None, split: str, *, streaming: bool = False
             "Check the name and the network, or download it once and use `data.source=files` with its folder."
         ) from error
     for number, row in enumerate(table):
-        yield f"{path}[{split}] row {number}", dict(row)
+        yield f"{path}[{split}] row {number}", without_nulls(row)
 
 
 def _first_line(error: Exception) -> str:

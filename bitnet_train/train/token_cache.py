@@ -30,7 +30,7 @@ from transformers import PreTrainedTokenizerBase
 from bitnet_train.errors import DataError
 from bitnet_train.train.chunk import TokenRows
 
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 SPLITS = ("train", "validation")
 
 log = logging.getLogger(__name__)

@@ -7,8 +7,10 @@ all of them is an error.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -16,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from bitnet_train.errors import DataError
 from bitnet_train.progress import track
 from bitnet_train.train.chat import Tokens, render, tokenise
+from bitnet_train.train.chat_template import ChatTemplate
 from bitnet_train.train.chunk import TokenRows, stack_rows, windows
 from bitnet_train.train.examples import Document, Example
 from bitnet_train.train.special_tokens import lead_token, pad_token
@@ -34,18 +37,26 @@ class Counts:
     dropped_tokens: int  # in windows shorter than `min_tokens`
     dropped_rows: int  # chats longer than the context
     padding_share: float  # of rows * context_tokens
+    notes: dict[str, int]  # what the chat template was given and did not read, in words
 
 
 def tokenise_examples(
-    examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, context_tokens: int, min_tokens: int, split: str
+    examples: Sequence[Example],
+    tokenizer: PreTrainedTokenizerBase,
+    context_tokens: int,
+    min_tokens: int,
+    split: str,
+    variables: Mapping[str, Any] | None = None,
 ) -> tuple[TokenRows, Counts]:
-    """Return the rows of one split, and its figures.
+    """Return the rows of one split, and its figures. `variables` are given to the chat template.
 
     Raises DataError when rows existed but none is left.
     """
     ids, trained, dropped_tokens, dropped_rows = [], [], 0, 0
     of_text = bool(examples) and isinstance(examples[0], Document)
-    for tokens in _token_sequences(examples, tokenizer, split, _of_texts if of_text else _of_answers):
+    template = ChatTemplate(tokenizer, variables)
+    sequences = partial(_of_texts, tokenizer=tokenizer) if of_text else partial(_of_answers, template=template)
+    for tokens in _token_sequences(examples, split, sequences):
         if of_text:
             parts = windows(tokens.ids, context_tokens, min_tokens)
             dropped_tokens += _tokens_without_row(len(tokens.ids), len(parts), context_tokens)
@@ -63,18 +74,15 @@ def tokenise_examples(
             " Raise the first or lower the second."
         )
     rows = stack_rows(ids, trained, context_tokens, pad_token(tokenizer))
-    return rows, _count(rows, len(examples), dropped_tokens, dropped_rows)
+    return rows, _count(rows, len(examples), dropped_tokens, dropped_rows, dict(template.notes))
 
 
 def _token_sequences(
-    examples: Sequence[Example],
-    tokenizer: PreTrainedTokenizerBase,
-    split: str,
-    to_tokens: Callable[..., Iterator[Tokens]],
+    examples: Sequence[Example], split: str, to_tokens: Callable[[Sequence[Example]], Iterator[Tokens]]
 ) -> Iterator[Tokens]:
     groups = [examples[i : i + _TEXTS_AT_ONCE] for i in range(0, len(examples), _TEXTS_AT_ONCE)]
     for group in track(groups, f"tokenising {split}", total=len(groups)):
-        yield from to_tokens(group, tokenizer)
+        yield from to_tokens(group)
 
 
 def _of_texts(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> Iterator[Tokens]:
@@ -86,11 +94,11 @@ def _of_texts(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -
         yield Tokens(ids, np.ones(len(ids), dtype=bool))
 
 
-def _of_answers(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> Iterator[Tokens]:
+def _of_answers(examples: Sequence[Example], template: ChatTemplate) -> Iterator[Tokens]:
     for example in examples:
         assert not isinstance(example, Document)
-        for rendered in render(example, tokenizer):
-            yield tokenise(rendered, tokenizer)
+        for rendered in render(example, template):
+            yield tokenise(rendered, template.tokenizer)
 
 
 def _tokens_without_row(num_tokens: int, num_rows: int, context_tokens: int) -> int:
@@ -99,7 +107,7 @@ def _tokens_without_row(num_tokens: int, num_rows: int, context_tokens: int) -> 
     return num_tokens - covered
 
 
-def _count(rows: TokenRows, documents: int, dropped_tokens: int, dropped_rows: int) -> Counts:
+def _count(rows: TokenRows, documents: int, dropped_tokens: int, dropped_rows: int, notes: dict[str, int]) -> Counts:
     tokens = int(rows.lengths.sum())
     return Counts(
         documents=documents,
@@ -109,4 +117,5 @@ def _count(rows: TokenRows, documents: int, dropped_tokens: int, dropped_rows: i
         dropped_tokens=dropped_tokens,
         dropped_rows=dropped_rows,
         padding_share=round(1 - tokens / rows.input_ids.size, 6) if len(rows) else 0.0,
+        notes=notes,
     )

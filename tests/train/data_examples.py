@@ -32,6 +32,19 @@ UNMARKED = (  # no special token ends a turn; the answer follows a space
     "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
 )
 TEMPLATES = {"chatml": CHATML, "injecting": INJECTING, "forgetting": FORGETTING, "unmarked": UNMARKED}
+_WITH_CALLS = (
+    "{% if tools %}{{ '<tools>' + tools | tojson + '</tools>' }}{% endif %}"
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}{% if CONDITION %}{% for c in m['tool_calls'] %}"
+    "{{ '<call>' + c['function']['name'] + ' ' + ARGUMENTS + '</call>' }}{% endfor %}"
+    "{% else %}{{ m['content'] }}{% endif %}{{ '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+_OBJECT, _TEXT = "c['function']['arguments'] | tojson", "c['function']['arguments']"
+CALLING = {  # templates that want the arguments of a call as an object or as text, beside an empty content or none
+    f"{arguments}, {condition}": _WITH_CALLS.replace("CONDITION", condition).replace("ARGUMENTS", arguments)
+    for arguments in (_OBJECT, _TEXT)
+    for condition in ("m['tool_calls']", "m['content'] is not string", "m['content'] == '' and m['tool_calls']")
+}
 
 DOCUMENTS = [
     "def add(a, b):\n    return a + b\n" * 6,

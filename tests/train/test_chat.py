@@ -5,14 +5,23 @@ import json
 import numpy as np
 import pytest
 from data_examples import CHATML, TEMPLATES, make_tokenizer, shared_data
+from transformers import PreTrainedTokenizerBase
 
 from bitnet_train.errors import DataError
-from bitnet_train.train.chat import Rendered, render, render_instruction, segments, tokenise
-from bitnet_train.train.examples import Conversation, FieldNames, Instruction, Message, RowReader
+from bitnet_train.train.chat import Rendered, render_instruction, segments, tokenise
+from bitnet_train.train.chat import render as render_with
+from bitnet_train.train.chat_template import ChatTemplate
+from bitnet_train.train.examples import Answered, Completion, Conversation, Instruction, RowReader
+from bitnet_train.train.messages import Message
+from bitnet_train.train.row_shape import FieldNames
 from bitnet_train.train.sources import file_rows
 
 QUESTIONS = ["hi", "and now?"]
 ANSWERS = ["  def add(a, b):\n    return a + b", "naïve 🙂 漢字\n\nyes "]
+
+
+def render(example: Answered, tokenizer: PreTrainedTokenizerBase) -> list[Rendered]:
+    return render_with(example, ChatTemplate(tokenizer))
 
 
 def conversation(num_turns: int = 2, system: str = "") -> Conversation:
@@ -91,6 +100,21 @@ def test_an_instruction_without_a_template_gets_a_plain_prompt_bos_and_a_trained
     assert segments(tokens.ids, tokens.trained, tokenizer)[1:] == [("a<|endoftext|>", True)]
 
 
+@pytest.mark.parametrize("template", [CHATML, None])
+def test_a_completion_stands_right_behind_its_prompt_with_or_without_a_template(template: str | None) -> None:
+    tokenizer = make_tokenizer(template)
+    (rendered,) = render(Completion("def add(a, b):", "\n    return a + b"), tokenizer)
+    assert rendered.text == "def add(a, b):\n    return a + b<|endoftext|>"
+    tokens = tokenise(rendered, tokenizer)
+    assert tokens.ids[0] == tokenizer.bos_token_id
+    assert segments(tokens.ids, tokens.trained, tokenizer)[-1] == ("\n    return a + b<|endoftext|>", True)
+
+
+def test_a_completion_that_ends_with_the_end_of_text_does_not_get_another() -> None:
+    (rendered,) = render(Completion("q", "a<|endoftext|>"), make_tokenizer())
+    assert rendered.text == "qa<|endoftext|>"
+
+
 def test_an_instruction_without_bos_begins_with_its_text() -> None:
     tokenizer = make_tokenizer(None, bos=False)
     tokens = tokenise(render_instruction(Instruction("q", "a"), tokenizer), tokenizer)
@@ -114,7 +138,7 @@ def test_an_answer_that_renders_to_nothing_is_an_error() -> None:
 
 def test_a_template_whose_prompt_is_no_prefix_of_the_answer_is_refused() -> None:
     other = CHATML.replace("<|im_start|>assistant\n' }}{% endif %}", "<|im_start|>bot\n' }}{% endif %}")
-    with pytest.raises(DataError, match=r"rows\.jsonl:7: .* turn 2 as a continuation of its generation prompt"):
+    with pytest.raises(DataError, match=r"rows\.jsonl:7: .* prompt ends in 'bot.n', but turn 2 is not written so"):
         render(conversation(), make_tokenizer(other))
 
 

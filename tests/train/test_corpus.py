@@ -150,7 +150,7 @@ def test_a_local_data_set_folder_serves_as_hub_data(tmp_path: Path) -> None:
     config = DataConfig(source="hub", path=str(tmp_path), max_documents=7, validation_fraction=0.3)
     corpus = read(config, tmp_path)
     assert (corpus.kind, len(corpus.train) + len(corpus.validation)) == ("instruction", 7)
-    assert corpus.unused_fields == ("note",)
+    assert corpus.unused_fields == {"note": 7}
 
 
 def test_the_content_hash_follows_the_content(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from bitnet_train.errors import ConfigError, DataError
-from bitnet_train.train.data import BitDataModule
+from bitnet_train.train.data import BitDataModule, load_or_tokenise
 from bitnet_train.train.data_config import DataConfig
 
 Batch = dict[str, Tensor]
@@ -336,3 +337,34 @@ def test_real_text_becomes_rows_with_little_padding(tmp_path: Path) -> None:
     facts = BitDataModule(config, make_tokenizer(), 8, 0, tmp_path).describe()
     assert facts["train"]["padding_share"] < 0.01
     assert 0.03 < facts["validation"]["tokens"] / facts["train"]["tokens"] < 0.08
+
+
+def test_what_is_not_read_is_said_once_with_its_count_also_from_the_cache(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    turns = [{"role": "user", "content": "q", "name": "Bo"}, {"role": "assistant", "content": "a"}]
+    rows = [{"messages": [*turns, {"role": "user", "content": str(i)}, turns[1]], "id": i} for i in range(20)]
+    path = write_jsonl(tmp_path / "chats.jsonl", rows)
+    for _ in range(2):
+        caplog.clear()
+        facts = make_data(path, tmp_path, validation_fraction=0.3).describe()
+        assert facts["unused_fields"] == {"id": 20}
+        assert facts["left_out"] == {"messages: their `name` is not read by the chat template": 20}
+        assert [record.getMessage() for record in caplog.records] == [
+            "Fields of the data that nothing reads: `id` (20 rows).",
+            "Of the data, 20 messages: their `name` is not read by the chat template.",
+        ]
+
+
+def test_a_variable_of_the_chat_template_is_another_key_and_decides_the_text(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "chats.jsonl", [{"question": str(i), "answer": "a"} for i in range(20)])
+    loud = "{{ 'LOUD ' if loud }}" + CHATML
+    config = DataConfig(source="files", path=str(path), validation_fraction=0.3)
+    seen = []
+    for variables in ({}, {"loud": True}):
+        chosen = replace(config, chat_template_variables=variables)
+        rows, facts = load_or_tokenise(chosen, make_tokenizer(loud), tmp_path / "cache", None)
+        text = make_tokenizer().decode(rows["train"].input_ids[0])
+        seen.append((facts["cache_key"], str(text).startswith("LOUD ")))
+    assert [is_loud for _, is_loud in seen] == [False, True]
+    assert seen[0][0] != seen[1][0]

@@ -6,7 +6,7 @@ import pytest
 
 from bitnet_train.errors import ConfigError
 from bitnet_train.train.data_config import DataConfig
-from bitnet_train.train.examples import FieldNames
+from bitnet_train.train.row_shape import FieldNames
 
 
 @pytest.mark.parametrize(

@@ -6,16 +6,16 @@ import pytest
 
 from bitnet_train.errors import DataError
 from bitnet_train.train.examples import (
+    Completion,
     Conversation,
     Document,
     Example,
-    FieldNames,
     Instruction,
-    Kind,
-    Message,
     RowReader,
     content_digest,
 )
+from bitnet_train.train.messages import Message
+from bitnet_train.train.row_shape import FieldNames, Kind
 
 NO_NAMES = FieldNames()
 CHAT = Conversation((Message("user", "hi", False), Message("assistant", "yo", True)))
@@ -30,6 +30,8 @@ SHAPES: dict[str, tuple[dict[str, Any], Kind, Example]] = {
     "response": ({"prompt": "q", "response": "a"}, "instruction", Instruction("q", "a")),
     "completion": ({"prompt": "q", "completion": "a"}, "instruction", Instruction("q", "a")),
     "system": ({"question": "q", "answer": "a", "system": "s"}, "instruction", Instruction("q", "a", system="s")),
+    "TRL": ({"prompt": TURNS[:1], "completion": TURNS[1:]}, "chat", CHAT),
+    "TRL's answer as text": ({"prompt": TURNS[:1], "completion": "yo"}, "chat", CHAT),
     "text": ({"text": "t"}, "text", Document("t")),
     "content": ({"content": "t"}, "text", Document("t")),
     "messages before prompt": ({"prompt": "q", "completion": "a", "messages": TURNS}, "chat", CHAT),
@@ -54,6 +56,7 @@ def test_a_kind_that_is_given_wins_over_the_order() -> None:
     row = {"text": "t", "instruction": "q", "output": "a", "messages": TURNS}
     assert read(row, "text") == Document("t")
     assert read(row, "instruction") == Instruction("q", "a")
+    assert read(row, "completion") == Completion("q", "a")
 
 
 def test_fields_that_are_given_win_over_the_usual_names() -> None:
@@ -139,14 +142,51 @@ def test_a_system_field_leads_the_chat_unless_the_chat_has_one() -> None:
     assert [m.content for m in with_both.messages] == ["own", "hi", "yo"]
 
 
-def test_fields_that_are_not_read_are_reported() -> None:
+def test_only_the_completion_of_a_prompt_of_turns_is_trained() -> None:
+    example = read({"prompt": [*TURNS, TURNS[0]], "completion": [TURNS[1], TURNS[0], TURNS[1]]})
+    assert isinstance(example, Conversation)
+    assert [m.trained for m in example.messages] == [False, False, False, True, False, True]
+
+
+def test_a_pair_of_texts_is_no_chat() -> None:
+    with pytest.raises(DataError, match=r"row: no field to read as chat\. The row has: prompt \(str\)"):
+        read({"prompt": "q", "completion": "a"}, "chat")
+
+
+def test_a_prompt_of_turns_is_no_completion() -> None:
+    with pytest.raises(DataError, match=r"row: field `prompt` must be a str, not list"):
+        read({"prompt": TURNS[:1], "completion": "a"}, "completion")
+
+
+def test_a_system_text_and_tools_are_read_where_a_row_has_them_not_only_in_the_first() -> None:
+    tool = {"type": "function", "function": {"name": "f"}}
+    rows = [("1", {"messages": TURNS}), ("2", {"messages": TURNS, "system": "be brief", "tools": [tool]})]
+    reader = RowReader(None, NO_NAMES)
+    _, second = reader.examples(rows)
+    assert isinstance(second, Conversation)
+    assert second.messages[0] == Message("system", "be brief", False)
+    assert second.tools == (tool,)
+    assert not reader.unused_fields
+
+
+def test_turns_that_say_nothing_are_noted() -> None:
+    reader = RowReader(None, NO_NAMES)
+    empty = {"role": "assistant", "content": ""}
+    list(reader.examples([("1", {"messages": [TURNS[0], empty, *TURNS]})]))
+    assert reader.notes == {"assistant turns that say nothing: read as context, not learned": 1}
+
+
+def test_fields_that_are_not_read_are_counted() -> None:
     reader = RowReader(None, NO_NAMES)
     list(
         reader.examples(
-            [("1", {"conversations": SHAREGPT, "tools": "[]"}), ("2", {"conversations": SHAREGPT, "id": 1})]
+            [
+                ("1", {"conversations": SHAREGPT, "tools": "[]", "source": "s"}),
+                ("2", {"conversations": SHAREGPT, "id": 1, "source": "s"}),
+            ]
         )
     )
-    assert reader.unused_fields == {"tools", "id"}
+    assert reader.unused_fields == {"id": 1, "source": 2}
 
 
 def test_an_instruction_becomes_a_chat_with_its_input_below_it() -> None:
@@ -166,3 +206,10 @@ def test_the_content_digest_sees_every_field_but_the_place() -> None:
 
 def test_the_content_digest_is_the_same_on_every_machine() -> None:
     assert content_digest(Document("naïve")).hex()[:16] == "ae0b5780425cca4c"
+    assert content_digest(CHAT).hex()[:16] == "1803f8badded2454"
+
+
+def test_the_content_digest_sees_the_fields_of_messages_and_the_tools() -> None:
+    said = Message("assistant", "yo", True, {"reasoning_content": "hm"})
+    different = [CHAT, Conversation((CHAT.messages[0], said)), Conversation(CHAT.messages, tools=({"name": "f"},))]
+    assert len({content_digest(example) for example in different}) == len(different)

@@ -4,7 +4,8 @@ import pytest
 from data_examples import DOCUMENTS, make_tokenizer
 
 from bitnet_train.errors import DataError
-from bitnet_train.train.examples import Conversation, Document, Example, Instruction, Message
+from bitnet_train.train.examples import Conversation, Document, Example, Instruction
+from bitnet_train.train.messages import Message
 from bitnet_train.train.tokenise import tokenise_examples
 
 TEXTS: list[Example] = [Document(text) for text in DOCUMENTS]
