@@ -30,6 +30,7 @@ from bitnet_train.model.input_scale import add_input_scales
 from bitnet_train.model.load import LoadedModel, load_pretrained
 from bitnet_train.model.overrides import read_overrides
 from bitnet_train.model.plan import describe_schemes
+from bitnet_train.model.rounded_table import round_floats, table_names
 from bitnet_train.model.select import Selection
 from bitnet_train.model.sub_norm import add_sub_norms, calibrate
 from bitnet_train.model.training_only import train_own_parameters
@@ -146,7 +147,7 @@ def convert_model(config: Config, model: PreTrainedModel, given: ConversionRecor
             if getattr(config.weight, key):
                 raise ConfigError(f"`weight.{key}=true` changes float weights, and these are 1-bit already. Drop it.")
         set_training(model, activation, surrogate)
-        return replace(given, activation=activation, surrogate=surrogate)
+        return _rounded(config, model, replace(given, activation=activation, surrogate=surrogate))
     overrides = read_overrides(config.weight.overrides, weight)
     plan = convert(
         model, selection=selection, weight=weight, activation=activation, surrogate=surrogate, overrides=overrides
@@ -155,17 +156,28 @@ def convert_model(config: Config, model: PreTrainedModel, given: ConversionRecor
         add_input_scales(model)
     if config.weight.sub_norm:
         add_sub_norms(model, plan)
-    return record_of(config, plan)
+    return _rounded(config, model, record_of(config, plan, None))
 
 
-def record_of(config: Config, plan: Plan) -> ConversionRecord:
-    """Return the record of a conversion that goes as planned."""
+def _rounded(config: Config, model: PreTrainedModel, record: ConversionRecord) -> ConversionRecord:
+    """Round what is not 1-bit, where the configuration says so; what a source had rounded stays."""
+    return record if config.weight.tables == "exact" else replace(record, tables=round_floats(model))
+
+
+def tables_of(config: Config, original: LoadedModel) -> tuple[str, ...] | None:
+    """Return the names of the tables that `round_floats` would make; None where nothing is rounded."""
+    return None if config.weight.tables == "exact" else table_names(original.model)
+
+
+def record_of(config: Config, plan: Plan, tables: tuple[str, ...] | None) -> ConversionRecord:
+    """Return the record of a conversion that goes as planned; `tables` of those that are int8."""
     return ConversionRecord.of_schemes(
         plan.schemes,
         build(WeightScheme, config.weight),
         activation=build(ActivationScheme, config.activation),
         surrogate=build(SURROGATES[config.weight.estimator], config.weight),
         selection=build(Selection, config.model),
+        tables=tables,
     )
 
 
@@ -293,6 +305,7 @@ def training_module(
         schedule=build(ScheduleConfig, config.schedule),
         seed=config.trainer.seed,
         teacher_cache=cache,
+        rounded=student.record.is_rounded,
     )
 
 

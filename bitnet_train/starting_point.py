@@ -23,6 +23,7 @@ from transformers import PreTrainedModel
 
 from bitnet_train.config import Config, build
 from bitnet_train.config.compose import to_dict
+from bitnet_train.config.older import without_older
 from bitnet_train.errors import ConfigError, TrainingError
 from bitnet_train.model.converted import ConversionRecord, load_converted, save_converted
 from bitnet_train.model.equalise import equalise
@@ -141,6 +142,7 @@ def _reconstruct(
         init=init,
         train_norms=config.adapter.train_norms,
         bf16=config.trainer.precision == "bf16",
+        rounded=config.weight.tables != "exact",
         seed=config.trainer.seed,
     )
 
@@ -153,7 +155,7 @@ def calibration_rows(data: BitDataModule, num_rows: int) -> tuple[Tensor, Tensor
 
 def fingerprint_of(config: Config) -> str:
     """Return a digest of every setting that decides a start; what is kept in the cache is found by it."""
-    settings = to_dict(config)
+    settings = without_older(to_dict(config))
     decided: dict[str, Any] = {name: settings[name] for name in _DECIDING}
     decided |= {
         "norms": config.adapter.train_norms,

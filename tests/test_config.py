@@ -215,6 +215,20 @@ def test_a_saved_run_brings_its_configuration_and_is_continued(tmp_path: Path) -
     assert compose(str(tmp_path), ["resume=never"]).config.trainer.resume == "never"
 
 
+def test_a_run_older_than_a_key_goes_on_as_it_ran_and_a_recipe_does_not(tmp_path: Path) -> None:
+    saved = to_yaml(compose("quickstart").config)
+    assert "  tables: int8\n" in saved
+    write(tmp_path, saved.replace("  tables: int8\n", ""), "config.yaml")
+    assert compose(str(tmp_path)).config.weight.tables == OLDER["weight.tables"] == "exact"
+    assert compose("quickstart").config.weight.tables == "int8"
+
+
+def test_settings_that_say_what_an_older_run_did_anyway_are_those_of_the_older_run() -> None:
+    settings = {"weight": {"clip": 1.0, "tables": "exact"}, "seed": 3}
+    assert without_older(settings) == {"weight": {"clip": 1.0}, "seed": 3}
+    assert without_older({"weight": {"tables": "int8"}}) == {"weight": {"tables": "int8"}}
+
+
 def test_a_group_chosen_for_a_saved_run_replaces_the_whole_group(tmp_path: Path) -> None:
     write(tmp_path, to_yaml(compose("quickstart", ["logger.project=mine"]).config), "config.yaml")
     config = compose(str(tmp_path), ["logger=csv"]).config

@@ -49,6 +49,15 @@ class WeightConfig:
             "pattern or a role, then keys above, or `keep` = stays float; of entries that fit, the last decides"
         ),
     )
+    tables: str = field(
+        default="int8",
+        metadata=key(
+            "what is not 1-bit, in training too: int8 = embedding and head in 8 bits with a scale a row, norms and "
+            "biases bfloat16; exact = float32",
+            "int8",
+            "exact",
+        ),
+    )
     input_scale: bool = field(
         default=False,
         metadata=key("train a scale per input too, as OneBit: to measure with, it cannot be merged or packed"),

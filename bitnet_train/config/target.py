@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from bitnet_train.config.layout import label, recipes
+from bitnet_train.config.older import as_it_ran
 from bitnet_train.config.suggest import did_you_mean
 from bitnet_train.errors import ConfigError
 from bitnet_train.model.gguf_magic import is_gguf
@@ -93,6 +94,6 @@ def _directory(path: Path) -> Target:
             "nor a model (it has no `config.json`). `bitnet-train ls` lists the runs."
         )
     saved = run_dir / "config.yaml"
-    content = read_yaml(saved)
+    content = as_it_ran(read_yaml(saved))
     name = str(content.get("recipe", run_dir.name))
     return Target("artefact" if is_artefact else "run", name, str(saved), content, path, run_dir)

@@ -1,8 +1,8 @@
 """What a model puts into `weights.safetensors`: packed layers, and everything else once and exactly.
 
 Packed:     every 1-bit layer, linear or embedding, as `<layer>.planes` (bits), `<layer>.scale` (the scheme's
-            `scale_dtype`) and `<layer>.bias` (float32).
-Int8:       the token embedding and the head where asked for (`tables.py`), as `<name>.codes`, `<name>.scale` (float16)
+            `scale_dtype`) and `<layer>.bias` (the narrowest type that holds it).
+Int8:       the token embedding and the head that are (`tables.py`), as `<name>.codes`, `<name>.scale` (float16)
             and `<name>.bias` (float32); of a tied pair once, the head's names in `tied`.
 Not packed: every other parameter and persistent buffer in the narrowest type that holds it (`narrow.py`); tensors that
             share memory (tied embeddings) once, with their other names in `tied`; and floating-point buffers that a
@@ -25,6 +25,7 @@ from bitnet_train.exporters.tables import table_kind
 from bitnet_train.formats.planes import pack_planes
 from bitnet_train.model.bit_layer import BitLayer
 from bitnet_train.model.bit_linear import bit_layers
+from bitnet_train.model.rounded_table import ROUNDED
 from bitnet_train.progress import track
 from bitnet_train.quant.table import quantize_table
 
@@ -86,7 +87,7 @@ def _add_layer(contents: Contents, name: str, layer: BitLayer) -> None:
     contents.tensors[f"{name}.planes"] = pack_planes(codes, scheme.name)
     contents.tensors[f"{name}.scale"] = stored_scale
     if layer.bias is not None:
-        contents.tensors[f"{name}.bias"] = layer.bias.detach().cpu().to(torch.float32).contiguous()
+        contents.tensors[f"{name}.bias"] = narrowest(layer.bias.float())
     num_outputs, num_inputs = codes.shape
     contents.layers.append(
         LayerEntry(
@@ -110,6 +111,8 @@ def _add_table(contents: Contents, name: str, module: nn.Module) -> None:
         codes, scale = (part.cpu().contiguous() for part in quantize_table(weight))
     except ConversionError as error:
         raise FormatError(f"{name}: {error}") from error
+    if isinstance(module, ROUNDED) and not _holds(codes, scale, weight):
+        raise FormatError(f"{name}: its weights are not the int8 values it trained with; they would change on disk.")
     entry = TableEntry(
         name=name,
         kind=table_kind(module),
@@ -128,6 +131,10 @@ def _add_table(contents: Contents, name: str, module: nn.Module) -> None:
     if bias is not None:
         contents.tensors[f"{name}.bias"] = bias.detach().cpu().to(torch.float32).contiguous()
     contents.tables.append(entry)
+
+
+def _holds(codes: Tensor, scale: Tensor, weight: Tensor) -> bool:
+    return torch.equal(codes.float().mul_(scale.float().unsqueeze(1)), weight.detach().cpu())
 
 
 def _is_same_table(a: TableEntry, b: TableEntry) -> bool:

@@ -1,8 +1,9 @@
-"""Which float tables of a model are written in 8 bits: `export.embedding` and `export.head`.
+"""Which tables of a model are written in 8 bits: those that trained so, and what `export.embedding` and `head` say.
 
-Only a table that is not 1-bit can be int8. The embedding and the head of a tied pair are one table: both keys must then
-say the same. What is rounded here is not what was trained, so the choice is the user's and `exact` the default;
-`validate` holds the folder against the trained model with the same rounding.
+A table that trained rounded to int8 (`model.rounded_table`) is written as int8, which is exact. Of others `exact`, the
+default, keeps floats, and `int8` rounds here what trained otherwise; `validate` holds such a folder against the trained
+model with the same rounding. A 1-bit table is neither. The embedding and the head of a tied pair are one table: both
+keys must then say the same.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from transformers import PreTrainedModel
 from bitnet_train.errors import ConfigError
 from bitnet_train.model.bit_layer import BitLayer
 from bitnet_train.model.convert import is_tied
+from bitnet_train.model.rounded_table import ROUNDED
 from bitnet_train.quant.scheme import LayerKind
 
 TABLE_FORMATS = ("exact", "int8")
@@ -38,13 +40,14 @@ def int8_tables(model: PreTrainedModel, *, embedding: str, head: str) -> dict[st
     for kind, value in asked.items():
         if value not in TABLE_FORMATS:
             raise ConfigError(f"`{_KEYS[kind]}={value}` is not a known choice. Allowed: {', '.join(TABLE_FORMATS)}.")
-    if embedding != head and is_tied(model):
+    trained = {kind for kind, module in modules.items() if isinstance(module, ROUNDED)}
+    if embedding != head and is_tied(model) and not trained:
         raise ConfigError(
             f"`export.embedding={embedding}` and `export.head={head}` ask for two tables, but this model ties them: it "
             "has one. Set both keys to int8, or both to exact."
         )
     for kind, value in asked.items():
-        if value == "int8":
+        if value == "int8" or kind in trained:
             name = _name_of(model, modules[kind])
             _require_float_table(kind, name, modules[kind])
             found[name] = modules[kind]
@@ -68,7 +71,7 @@ def _require_float_table(kind: LayerKind, name: str, module: nn.Module | None) -
             f"`{_KEYS[kind]}` at exact: it keeps every layer as it was trained."
         )
     plain = nn.Embedding if kind == "embedding" else nn.Linear
-    if type(module) is not plain or not name:
+    if type(module) not in (plain, *ROUNDED) or not name:
         raise ConfigError(
             f"{key}, but the {'token embedding' if kind == 'embedding' else 'head'} of this model is "
             f"{type(module).__name__}: only a plain nn.{plain.__name__} can be an int8 table, as another class may do "

@@ -125,7 +125,7 @@ class BitLinear(BitLayer):
     @torch.no_grad()
     def linear_from_codes(self, x: Tensor, codes: Tensor, scale: Tensor) -> Tensor:
         """The evaluation forward for given codes int8 [N, K] and scale; float32 inside, returned in the dtype of x."""
-        if _on_kernels.get() and x.device.type == "cpu":
+        if uses_kernels(x):
             watched = (codes, scale) if self.bias is None else (codes, scale, self.bias)
             return self._packed_cache.get(watched, lambda: self._packed(codes, scale))(x)
         with torch.autocast(x.device.type, enabled=False):
@@ -169,6 +169,11 @@ def on_kernels() -> Iterator[None]:
         yield
     finally:
         _on_kernels.reset(token)
+
+
+def uses_kernels(x: Tensor) -> bool:
+    """Whether a layer in evaluation mode is to compute `x` with the compiled kernels."""
+    return _on_kernels.get() and x.device.type == "cpu"
 
 
 def linear_parameters(linear: nn.Module) -> tuple[Tensor, Tensor | None]:

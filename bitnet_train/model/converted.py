@@ -31,13 +31,14 @@ from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.model.convert import replace_layers
 from bitnet_train.model.generation_settings import restore_generation_settings, save_generation_settings
 from bitnet_train.model.plan import describe_schemes
+from bitnet_train.model.rounded_table import put_tables
 from bitnet_train.model.saved_tensors import save_module
 from bitnet_train.model.select import Selection
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 from bitnet_train.quant.surrogate import Identity, Surrogate, surrogate_from_dict
 
 RECORD_FILE = "conversion.json"
-_SCHEMAS = (1, 2)
+_SCHEMAS = (1, 2, 3)
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
@@ -55,6 +56,14 @@ class ConversionRecord:
     selection: Selection = field(default_factory=Selection)
     mixed: Mapping[str, WeightScheme] = field(default_factory=dict)
     """Layers with a scheme of their own."""
+    tables: tuple[str, ...] | None = None
+    """Embedding and head that are int8 tables, everything else outside the layers bfloat16 (`model.rounded_table`);
+    None: nothing outside the layers is rounded."""
+
+    @property
+    def is_rounded(self) -> bool:
+        """Whether what is not 1-bit is rounded too, in training as on disk."""
+        return self.tables is not None
 
     @classmethod
     def of_schemes(cls, schemes: Mapping[str, WeightScheme], weight: WeightScheme, **parts: Any) -> ConversionRecord:
@@ -78,6 +87,8 @@ class ConversionRecord:
         whole = {"schema": 1, **parts, "layers": list(self.layers)}
         if self.mixed:  # schema 2 only where it is needed: an earlier version would give every layer one scheme
             whole |= {"schema": 2, "mixed": {name: scheme.to_dict() for name, scheme in self.mixed.items()}}
+        if self.tables is not None:  # and schema 3: an earlier version would compute the head in floats
+            whole |= {"schema": 3, "tables": list(self.tables)}
         return whole
 
     @classmethod
@@ -85,8 +96,8 @@ class ConversionRecord:
         """Inverse of `to_dict`. Raises FormatError when the record is of a newer schema or lacks a part."""
         if data.get("schema") not in _SCHEMAS:
             raise FormatError(
-                f"{RECORD_FILE} has schema {data.get('schema')}; this version reads schema "
-                f"{' and '.join(map(str, _SCHEMAS))}. Update bitnet_train."
+                f"{RECORD_FILE} has schema {data.get('schema')}; this version reads schemas "
+                f"{', '.join(map(str, _SCHEMAS))}. Update bitnet_train."
             )
         try:
             return cls(
@@ -96,6 +107,7 @@ class ConversionRecord:
                 surrogate=surrogate_from_dict(data["surrogate"]),
                 selection=Selection.from_dict(data["selection"]),
                 mixed={name: WeightScheme.from_dict(scheme) for name, scheme in data.get("mixed", {}).items()},
+                tables=tuple(data["tables"]) if "tables" in data else None,
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise FormatError(f"{RECORD_FILE} is damaged: {error}. Convert the model again.") from error
@@ -156,7 +168,7 @@ def load_converted(
     record = read_record(folder)
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
-    replace_layers(model, record.schemes, record.activation, record.surrogate)
+    _replace(model, record)
     _fill(model, folder, mapped=False)
     restore_generation_settings(model, folder)
     return model.eval(), _tokenizer(folder), record
@@ -174,10 +186,15 @@ def map_converted(
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     with init_empty_weights(include_buffers=False):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
-    replace_layers(model, record.schemes, record.activation, record.surrogate)
+    _replace(model, record)
     _fill(model, folder, mapped=True)
     restore_generation_settings(model, folder)
     return model.eval(), _tokenizer(folder), record
+
+
+def _replace(model: PreTrainedModel, record: ConversionRecord) -> None:
+    replace_layers(model, record.schemes, record.activation, record.surrogate)
+    put_tables(model, record.tables or ())
 
 
 def _fill(model: PreTrainedModel, folder: Path, *, mapped: bool) -> None:

@@ -4,7 +4,10 @@
 
 The law is the package's own, `w ~ scale * codes`. Rounding is half to even, in float32; 2^-24 is the smallest number
 that float16 has, so that a row of zeros has a scale too. The error of a weight is at most half a scale, or slightly
-more where the float16 scale was rounded down: 0.4 % of the row's largest magnitude. Training knows nothing of it.
+more where the float16 scale was rounded down: 0.4 % of the row's largest magnitude. Rounding twice is rounding once:
+the largest weight of a row comes back as the 127th multiple of its scale, or, where float16 is so coarse (scales below
+2^-17) that it would not, the scale is lowered until it does. So a table that was trained rounded (`quant.stored`) is
+packed as the very codes it was trained with.
 
 Inputs of a product with such a table are taken to 16 bits, one scale a token (`quantize_int16`), so that the 8 bits of
 the table are what limits the precision:
@@ -34,7 +37,7 @@ def quantize_table(weight: Tensor) -> tuple[Tensor, Tensor]:
     Raises ConversionError when a weight is not finite, or a row's scale is beyond float16.
     """
     weight = weight.detach().float()
-    largest = weight.abs().amax(dim=1)
+    largest = torch.linalg.vector_norm(weight, float("inf"), dim=1)
     scale = (largest / _LARGEST_CODE).to(torch.float16)
     bad = ~torch.isfinite(scale)
     if bad.any():
@@ -42,11 +45,27 @@ def quantize_table(weight: Tensor) -> tuple[Tensor, Tensor]:
         raise ConversionError(
             f"Row {row} of a {weight.shape[0]} x {weight.shape[1]} table has a weight of magnitude "
             f"{float(largest[row]):g}; an int8 table holds finite weights up to {_LARGEST_CODE * 65504}. "
-            "Leave `export.embedding` and `export.head` at exact."
+            "Leave `export.embedding` and `export.head` at exact, and set `weight.tables=exact`."
         )
-    scale = scale.clamp(min=_SMALLEST_SCALE)
-    codes = torch.round(weight / scale.float().unsqueeze(1)).clamp_(-_LARGEST_CODE, _LARGEST_CODE)
+    scale = _settled(scale.clamp(min=_SMALLEST_SCALE), largest)
+    codes = (weight / scale.float().unsqueeze(1)).round_().clamp_(-_LARGEST_CODE, _LARGEST_CODE)
     return codes.to(torch.int8), scale
+
+
+def _settled(scale: Tensor, largest: Tensor) -> Tensor:
+    """The float16 scales that rounding the rounded rows would find again; each is lowered at most down to 2^-24."""
+    while True:
+        top = torch.round(largest / scale.float()).clamp_(max=_LARGEST_CODE) * scale.float()
+        again = (top / _LARGEST_CODE).to(torch.float16).clamp(min=_SMALLEST_SCALE)
+        if torch.equal(again, scale):
+            return scale
+        scale = again
+
+
+def rounded_table(weight: Tensor) -> Tensor:
+    """The float table [V, K] that the int8 one of `weight` stands for: scale * codes, float32. Raises as it does."""
+    codes, scale = quantize_table(weight)
+    return codes.float().mul_(scale.float().unsqueeze(1))
 
 
 def quantize_int16(x: Tensor) -> tuple[Tensor, Tensor]:

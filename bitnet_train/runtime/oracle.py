@@ -1,7 +1,8 @@
 """Stand-ins that compute by the reference: for packed layers, where the trained model is not at hand, and int8 tables.
 
-Of an int8 table the trained model has the float weights. To be compared, it is given stand-ins for a while whose codes
-are made from those weights, not read from the folder: the same rounding, by other means.
+Of an int8 table that was rounded on the way out the trained model has the float weights. To be compared, it is given
+stand-ins for a while whose codes are made from those weights, not read from the folder: the same rounding, by other
+means. A table that trained rounded computes as the folder does by itself (`model.rounded_table`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from bitnet_train.errors import ConversionError, FormatError
 from bitnet_train.exporters.manifest import LayerEntry, Manifest, TableEntry
 from bitnet_train.kernels import reference, reference_int8
+from bitnet_train.model.rounded_table import ROUNDED
 from bitnet_train.quant.activation import quantize_activation
 from bitnet_train.quant.table import quantize_table
 from bitnet_train.quant.weight import dequantize
@@ -92,12 +94,19 @@ def rounded_tables(model: nn.Module, manifest: Manifest) -> Iterator[None]:
 
     Raises FormatError when the model has no such table, or it cannot be rounded.
     """
-    originals = {entry.name: _float_table(model, entry) for entry in manifest.tables}
-    replace_by_oracle(model, {entry.name: _rounded(entry, originals[entry.name]) for entry in manifest.tables})
+    entries = tables_rounded_on_the_way_out(model, manifest)
+    originals = {entry.name: _float_table(model, entry) for entry in entries}
+    replace_by_oracle(model, {entry.name: _rounded(entry, originals[entry.name]) for entry in entries})
     try:
         yield
     finally:
         replace_by_oracle(model, originals)
+
+
+def tables_rounded_on_the_way_out(model: nn.Module, manifest: Manifest) -> list[TableEntry]:
+    """Return the int8 tables of a folder that the trained model has in floats."""
+    modules = dict(model.named_modules())
+    return [entry for entry in manifest.tables if not isinstance(modules.get(entry.name), ROUNDED)]
 
 
 def _float_table(model: nn.Module, entry: TableEntry) -> nn.Module:

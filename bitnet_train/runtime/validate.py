@@ -18,9 +18,10 @@ Same tokens: each prompt is continued greedily by the packed model, and then bot
 after every prefix of that text. If all agree, greedy decoding of both is the same text, by induction over the tokens.
 The first batch of prompts is also decoded by both models on their own.
 
-Where the folder holds the token embedding or the head in int8, what was trained was rounded on purpose. The trained
-model is then given the same rounding for as long as it is compared (`oracle.rounded_tables`): its own float table, made
-into codes and computed by the reference. So the tolerance stays 0, and what the rounding costs shows in the perplexity.
+Where the folder holds the token embedding or the head in int8, the trained model trained it so, and computes it as the
+folder does. One that was rounded only on the way out (`export.head=int8`) was rounded on purpose: the trained model is
+then given the same rounding for as long as it is compared (`oracle.rounded_tables`), its own float table, made into
+codes and computed by the reference. So the tolerance stays 0, and what the rounding costs shows in the perplexity.
 
 Without a trained model the folder is compared with itself computed by the reference: that proves the bytes and the
 kernel, not the training, and the report says so.
@@ -47,7 +48,13 @@ from bitnet_train.runtime.check_model import Subject, check_layers, check_logits
 from bitnet_train.runtime.check_tables import add_table_products
 from bitnet_train.runtime.load import load, load_tokenizer
 from bitnet_train.runtime.native.check import check_native
-from bitnet_train.runtime.oracle import oracle, replace_by_oracle, rounded_tables, table_oracle
+from bitnet_train.runtime.oracle import (
+    oracle,
+    replace_by_oracle,
+    rounded_tables,
+    table_oracle,
+    tables_rounded_on_the_way_out,
+)
 from bitnet_train.runtime.prompts import Texts, validation_texts
 from bitnet_train.runtime.validation_report import LEVEL_NAMES, Level, ValidationReport
 
@@ -143,13 +150,15 @@ def _subject(folder: Path, trained: PreTrainedModel | None, name: str, until_don
         return Subject(manifest, packed, _by_the_reference(folder, manifest), name)
     # a choice of the process, not of the folder: both must sum in the same order
     packed.set_attn_implementation(trained.config._attn_implementation or "eager")
+    said = _rounding(trained, manifest)
     until_done.enter_context(rounded_tables(trained, manifest))
-    return Subject(manifest, packed, trained, name + _rounding(manifest))
+    return Subject(manifest, packed, trained, name + said)
 
 
-def _rounding(manifest: Manifest) -> str:
+def _rounding(trained: PreTrainedModel, manifest: Manifest) -> str:
     """Say which tables of the trained model are compared rounded."""
-    names = " and ".join({"embedding": "token embedding", "linear": "head"}[table.kind] for table in manifest.tables)
+    tables = tables_rounded_on_the_way_out(trained, manifest)
+    names = " and ".join({"embedding": "token embedding", "linear": "head"}[table.kind] for table in tables)
     return f", its {names} rounded to int8 alike" if names else ""
 
 
@@ -161,7 +170,7 @@ def _by_the_reference(folder: Path, manifest: Manifest) -> PreTrainedModel:
                 layer,
                 unpack_planes(weights.read(f"{layer.name}.planes"), layer.num_inputs, layer.scheme.name),
                 weights.read(f"{layer.name}.scale").float(),
-                weights.read(f"{layer.name}.bias") if layer.has_bias else None,
+                weights.read(f"{layer.name}.bias").float() if layer.has_bias else None,
             )
             for layer in manifest.layers
         }

@@ -109,6 +109,8 @@ class BlockTraining:
     init: InitConfig | None = None
     train_norms: bool = True
     bf16: bool = False
+    rounded: bool = False
+    """Norms and biases hold the values that will be stored, after every step (`quant.stored`)."""
     seed: int = 0
     found: list[BlockResult] = field(default_factory=list)
     """Those that an earlier process had finished."""
@@ -178,7 +180,7 @@ class BlockTraining:
     def _train(self, block: nn.Module, call: BlockCall, generator: torch.Generator, index: int) -> BlockResult:
         rows, config = self.rows, self.config
         before = _error(block, call, rows, config)
-        optimizer = _optimizer(block, config, self.train_norms)
+        optimizer = _optimizer(block, config, self.train_norms, self.rounded)
         order = torch.empty(0, dtype=torch.int64)
         for step in range(config.steps):
             if len(order) < config.batch_rows:
@@ -213,12 +215,14 @@ def reconstruct(
     init: InitConfig | None = None,
     train_norms: bool = True,
     bf16: bool = False,
+    rounded: bool = False,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Train every block of `student` in turn, in place; return facts: errors by block, tokens, seconds.
 
     token_ids int64 [R, L], right-padded, is_real bool [R, L]. `folder` keeps finished blocks and hidden states. With
-    `init`, each block is fitted (see `model.initialise`) just before it is trained.
+    `init`, each block is fitted (see `model.initialise`) just before it is trained. Of a `rounded` student what is not
+    1-bit stays so.
 
     Raises
     ------
@@ -228,7 +232,9 @@ def reconstruct(
     started = time.perf_counter()
     if init is not None:
         require_learnable({name: layer.weight_scheme for name, layer in bit_layers(student).items()}, init)
-    further: dict[str, Any] = {"init": init, "train_norms": train_norms, "bf16": bf16, "seed": seed}
+    further: dict[str, Any] = {
+        "init": init, "train_norms": train_norms, "bf16": bf16, "rounded": rounded, "seed": seed,
+    }  # fmt: skip
     training = BlockTraining.begin(student, original, token_ids, is_real, config, schedule, folder, **further)
     blocks, originals = decoder_blocks(student)[1], decoder_blocks(original)[1]
     calls = block_calls(original, token_ids.shape[1])
@@ -305,14 +311,18 @@ def _settle(layer: BitLayer, margin: float) -> None:
         layer.weight.copy_(away_from_thresholds(layer.weight, layer.rounded_scale(), layer.weight_scheme, margin))
 
 
-def _optimizer(block: nn.Module, config: BlockwiseConfig, train_norms: bool) -> torch.optim.Optimizer:
+def _optimizer(block: nn.Module, config: BlockwiseConfig, train_norms: bool, rounded: bool) -> torch.optim.Optimizer:
     block.requires_grad_(False)
-    trained = [p for layer in _layers(block) for p in (layer.weight, layer.scale, layer.bias) if p is not None]
+    layers, rate = _layers(block), config.lr or _rate(block)
+    packed = [p for layer in layers for p in (layer.weight, layer.scale) if p is not None]
     norms = [p for module in block.modules() if is_norm(module) for p in module.parameters(recurse=False)]
-    for parameter in (trained := trained + (norms if train_norms else [])):
+    others = [layer.bias for layer in layers if layer.bias is not None] + (norms if train_norms else [])
+    for parameter in (*packed, *others):
         parameter.requires_grad_(True)
-    rate = config.lr or _rate(block)
-    return OnePassAdamW([{"params": trained, "peak_lr": rate}], lr=rate, betas=(0.9, 0.95), weight_decay=0.0)
+    groups: list[dict[str, Any]] = [{"params": packed}, {"params": others, "stored": "bfloat16" if rounded else None}]
+    return OnePassAdamW(
+        [group | {"peak_lr": rate} for group in groups if group["params"]], lr=rate, betas=(0.9, 0.95), weight_decay=0.0
+    )
 
 
 def _rate(block: nn.Module) -> float:

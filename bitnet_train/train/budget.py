@@ -9,9 +9,9 @@ forward and backward and the optimiser steps twice at a learning rate of 0, the 
 random numbers are as before; the cost is at most that of two steps. Minutes are those of training steps: validations
 and checkpoints come on top. A machine that is busier later takes longer; the steps stay.
 
-The memory counts what is certain: float32 weights of student and teacher, gradients and two moments of what trains, and
-for one micro-batch the student's logits, their gradient and the teacher's logits in float32. Activations inside the
-blocks come on top; they depend on the attention kernel.
+The memory counts what is certain: float32 weights of student and teacher, gradients and two moments of what trains, the
+values behind what trains rounded, and for one micro-batch the student's logits, their gradient and the teacher's logits
+in float32. Activations inside the blocks come on top; they depend on the attention kernel.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bitnet_train.model.rounded_table import stored_parameters
 from bitnet_train.train.distil import micro_batches
 from bitnet_train.train.module import BitLightningModule
 from bitnet_train.train.optim import build_optimizer
@@ -71,11 +72,12 @@ def memory_bytes(module: BitLightningModule, micro_tokens: int) -> int:
     """Return the bytes of the second paragraph of the module docstring."""
     trainable = sum(p.numel() for p in module.student.parameters() if p.requires_grad)
     student = sum(p.numel() for p in module.student.parameters())
+    masters = sum(p.numel() for p, _ in stored_parameters(module.student) if p.requires_grad) if module.rounded else 0
     teacher = sum(p.numel() for p in module.teacher.parameters()) if module.teacher is not None else 0
     embeddings: Any = module.student
     vocabulary = int(embeddings.get_output_embeddings().weight.shape[0])
     copies = 3 if module.teacher is not None else 2
-    return FLOAT32_BYTES * (student + teacher + 3 * trainable + copies * micro_tokens * vocabulary)
+    return FLOAT32_BYTES * (student + teacher + 3 * trainable + masters + copies * micro_tokens * vocabulary)
 
 
 def time_step(module: BitLightningModule, batch: Batch, precision: str, accelerator: str) -> float:
@@ -88,7 +90,7 @@ def time_step(module: BitLightningModule, batch: Batch, precision: str, accelera
     module.student.train()
     if module.teacher is not None:
         module.teacher.to(device).eval()
-    optimizer = build_optimizer(module.student, replace(module.optim, lr=0.0))
+    optimizer = build_optimizer(module.student, replace(module.optim, lr=0.0), rounded=module.rounded)
     try:
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             backward_s = _second_time(lambda: _backward(module, piece))

@@ -62,6 +62,8 @@ class BitLightningModule(LightningModule):
     finished optimiser steps, `tokens` the unpadded tokens seen and `seconds` the time that took, all three counted over
     resumes; `metrics` holds the figures of the latest step.
 
+    `rounded`: what is not 1-bit holds rounded values, and the optimiser keeps it so (`optim`).
+
     Training in bf16-mixed leaves the linear layers of `teacher` in bfloat16: give a copy of a model that is used
     elsewhere, in float32.
 
@@ -90,6 +92,7 @@ class BitLightningModule(LightningModule):
         schedule: ScheduleConfig | None = None,
         seed: int = 0,
         teacher_cache: TeacherCache | None = None,
+        rounded: bool = False,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -102,7 +105,7 @@ class BitLightningModule(LightningModule):
             raise ConfigError(
                 "`loss.kl` and `loss.hidden` compare with a frozen model, but none was given. Use `loss.ce`."
             )
-        self.student, self.teacher_cache = student, teacher_cache
+        self.student, self.teacher_cache, self.rounded = student, teacher_cache, rounded
         self._teacher = (teacher,)  # a tuple hides it from nn.Module's registration
         self.register_buffer("hidden_balance", torch.ones(()))
         self.register_buffer("attention_balance", torch.ones(()), persistent=self.loss.attention > 0)
@@ -130,7 +133,7 @@ class BitLightningModule(LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Build the optimiser over what trains."""
-        return build_optimizer(self.student, self.optim)
+        return build_optimizer(self.student, self.optim, rounded=self.rounded)
 
     def on_fit_start(self) -> None:
         """Start the clock, and put the teacher beside the student, in the arithmetic of the products."""

@@ -7,6 +7,10 @@
 | adapters   | LoRA factors                                      | yes          | `lr`                  |
 | norms_bias | vectors: norms and biases                         | 0            | `lr`                  |
 | dense      | other matrices that train, such as the embedding  | yes          | `lr * dense_lr_factor`|
+| tables     | those of them that are stored as int8             | yes          | `lr * dense_lr_factor`|
+
+What is stored rounded (norms and biases, dense, tables: `quant.stored`) is rounded after every step, so that the next
+forward computes with it; the float32 values that train are kept beside Adam's moments, as `master`.
 
 Latents and scales never decay: a shrinking latent says nothing about the sign that the model computes with.
 
@@ -18,7 +22,9 @@ c = `OptimConfig.reach`, lr = 2 c mean|W| / steps (`automatic_lr`).
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -27,6 +33,8 @@ from torch.autograd.graph import increment_version
 
 from bitnet_train.errors import ConfigError, TrainingError
 from bitnet_train.model.bit_linear import bit_layers
+from bitnet_train.model.rounded_table import stored_parameters
+from bitnet_train.quant.stored import Stored, round_in_place
 from bitnet_train.train.choice import choose
 
 
@@ -34,7 +42,8 @@ class OnePassAdamW(torch.optim.AdamW):
     """torch's fused AdamW, which goes over its memory once instead of once an operation.
 
     torch's own raises no version of the tensors that it writes, so whatever is remembered about a weight while it
-    does not change (`version_cache`) would be kept for ever. Here they are raised.
+    does not change (`version_cache`) would be kept for ever. Here they are raised. A group with the key `stored` holds
+    parameters that are rounded after each step (`quant.stored`); what they would be lies in the state, as `master`.
     """
 
     def __init__(self, params: Any, **settings: Any) -> None:
@@ -42,16 +51,40 @@ class OnePassAdamW(torch.optim.AdamW):
 
     def step(self, closure: Any = None) -> Any:
         """Make a step, and say that the parameters have changed."""
+        self._take_masters()
         loss = super().step(closure)
         for group in self.param_groups:
             increment_version([parameter for parameter in group["params"] if parameter.grad is not None])
+        self._round()
         return loss
+
+    @torch.no_grad()
+    def _take_masters(self) -> None:
+        for parameter, _ in self._stored():
+            master = self.state[parameter].get("master") if parameter in self.state else None
+            if master is not None:
+                parameter.copy_(master)
+
+    @torch.no_grad()
+    def _round(self) -> None:
+        for parameter, stored in self._stored():
+            state = self.state[parameter]
+            state.setdefault("master", torch.empty_like(parameter)).copy_(parameter)
+            round_in_place(parameter, stored)
+
+    def _stored(self) -> Iterator[tuple[Tensor, Stored]]:
+        """The parameters that this step moves and that are stored rounded, and to what."""
+        for group in self.param_groups:
+            for parameter in group["params"] if group.get("stored") is not None else ():
+                if parameter.grad is not None:
+                    yield parameter, group["stored"]
 
 
 OPTIMIZERS = {"adamw": OnePassAdamW}
-DECAYED = ("adapters", "dense")
+DECAYED = ("adapters", "dense", "tables")
 AUTO = "auto"
-GROUPS = ("latents", "scales", "adapters", "norms_bias", "dense")
+STORED: Mapping[str, Stored] = MappingProxyType({"norms_bias": "bfloat16", "dense": "bfloat16", "tables": "int8"})
+GROUPS = ("latents", "scales", "adapters", "norms_bias", "dense", "tables")
 
 
 @dataclass(frozen=True)
@@ -95,6 +128,7 @@ def parameter_groups(student: nn.Module) -> dict[str, list[Tensor]]:
         When nothing trains.
     """
     kinds = {id(p): kind for p, kind in _bit_parameters(student)}
+    kinds |= {id(p): "tables" for p, stored in stored_parameters(student) if stored == "int8"}
     groups: dict[str, list[Tensor]] = {name: [] for name in GROUPS}
     for name, parameter in student.named_parameters():
         if parameter.requires_grad:
@@ -104,15 +138,20 @@ def parameter_groups(student: nn.Module) -> dict[str, list[Tensor]]:
     return groups
 
 
-def build_optimizer(student: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """Return the optimiser over `parameter_groups`; each group carries its peak rate as `peak_lr`."""
+def build_optimizer(student: nn.Module, config: OptimConfig, *, rounded: bool = False) -> torch.optim.Optimizer:
+    """Return the optimiser over `parameter_groups`; each group carries its peak rate as `peak_lr`.
+
+    Where the model is `rounded`, so is what is not 1-bit, after every step.
+    """
     groups, peak = [], _number(config.lr)
-    factors = {"scales": config.scale_lr_factor, "dense": config.dense_lr_factor}
+    dense = config.dense_lr_factor
+    factors = {"scales": config.scale_lr_factor, "dense": dense, "tables": dense}
     for name, parameters in parameter_groups(student).items():
         rate = peak * factors.get(name, 1.0)
         decay = config.weight_decay if name in DECAYED else 0.0
+        group = {"params": parameters, "lr": rate, "peak_lr": rate, "weight_decay": decay, "name": name}
         if parameters:
-            groups.append({"params": parameters, "lr": rate, "peak_lr": rate, "weight_decay": decay, "name": name})
+            groups.append(group | ({"stored": STORED[name]} if rounded and name in STORED else {}))
     return choose(OPTIMIZERS, config.name, "optimizer.name")(groups, lr=peak, betas=(config.betas[0], config.betas[1]))
 
 

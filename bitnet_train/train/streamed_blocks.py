@@ -27,9 +27,11 @@ from bitnet_train.model.blocks import block_calls, decoder_blocks
 from bitnet_train.model.convert import replace_layers, replace_parts
 from bitnet_train.model.converted import INDEX_FILE, ConversionRecord, converted_folder
 from bitnet_train.model.initialise import InitConfig, require_learnable
+from bitnet_train.model.rounded_table import put_tables, round_parameters, stored_parameters
 from bitnet_train.model.saved_tensors import save_tensors
 from bitnet_train.progress import track
 from bitnet_train.quant.scheme import WeightScheme
+from bitnet_train.quant.stored import ROUNDINGS
 from bitnet_train.train.blockwise import BlockTraining, BlockwiseConfig
 from bitnet_train.train.schedules import ScheduleConfig
 
@@ -68,9 +70,13 @@ def reconstruct_streamed(
     of_block = [_within(record.schemes, f"{name}.{index}.") for index in range(len(blocks))]
     student = _sharing(original, record, name)
     _widen_ends(original, name)
+    if record.is_rounded:
+        _round_outside(student, name)
     blocks[0] = _in_float32(blocks[0])  # it is run to learn how blocks are called
     calls = block_calls(original, token_ids.shape[1])
-    further: dict[str, Any] = {"init": init, "train_norms": train_norms, "bf16": bf16, "seed": seed}
+    further: dict[str, Any] = {
+        "init": init, "train_norms": train_norms, "bf16": bf16, "rounded": record.is_rounded, "seed": seed,
+    }  # fmt: skip
     training = BlockTraining.begin(student, original, token_ids, is_real, config, schedule, scratch, **further)
     results = []
     for index in track(range(len(blocks)), "Reconstructing blocks", len(blocks)):
@@ -78,11 +84,14 @@ def reconstruct_streamed(
 
         def convert(index: int, block: nn.Module = plain) -> nn.Module:
             replace_parts(block, of_block[index], record.activation, record.surrogate)
+            if record.is_rounded:
+                round_parameters(block)
             return block
 
         results.append(training.one(index, plain, calls[index], convert))
     with converted_folder(out, student, record, tokenizer) as folder:
-        _write_shards(folder, student, name, [training.file(index) for index in range(len(blocks))])
+        files = [training.file(index) for index in range(len(blocks))]
+        _write_shards(folder, student, name, files, rounded=record.is_rounded)
     return training.facts(results, started)
 
 
@@ -96,17 +105,36 @@ def _sharing(original: PreTrainedModel, record: ConversionRecord, blocks: str) -
     student: PreTrainedModel = deepcopy(original, shared)
     outside = {key: scheme for key, scheme in record.schemes.items() if not key.startswith(f"{blocks}.")}
     replace_layers(student, outside, record.activation, record.surrogate)
+    put_tables(student, record.tables or ())
     return student
 
 
 def _widen_ends(model: PreTrainedModel, blocks: str) -> None:
     """Make float32 of what is computed with outside the blocks; a head of its own is not."""
-    head = model.get_output_embeddings()
-    unused = {id(parameter) for parameter in head.parameters()} if head is not None else set()
-    unused -= {id(parameter) for parameter in model.get_input_embeddings().parameters()}
+    unused = _unused(model)
     for key, parameter in model.named_parameters():
         if not key.startswith(f"{blocks}.") and id(parameter) not in unused:
             parameter.data = parameter.data.float()
+
+
+def _round_outside(student: PreTrainedModel, blocks: str) -> None:
+    """Give the student rounded tensors of its own for what is computed with outside the blocks."""
+    unused = _unused(student)
+    own = {
+        id(parameter): nn.Parameter(ROUNDINGS[kind](parameter), requires_grad=False)
+        for parameter, kind in stored_parameters(student, outside=blocks)
+        if id(parameter) not in unused
+    }
+    for module in student.modules():
+        for leaf, parameter in module.named_parameters(recurse=False):
+            setattr(module, leaf, own.get(id(parameter), parameter))
+
+
+def _unused(model: PreTrainedModel) -> set[int]:
+    """Return by id the parameters of a head of its own, which no block needs."""
+    head = model.get_output_embeddings()
+    unused = {id(parameter) for parameter in head.parameters()} if head is not None else set()
+    return unused - {id(parameter) for parameter in model.get_input_embeddings().parameters()}
 
 
 def _in_float32(block: nn.Module) -> nn.Module:
@@ -117,7 +145,7 @@ def _in_float32(block: nn.Module) -> nn.Module:
     return copy
 
 
-def _write_shards(folder: Path, student: PreTrainedModel, blocks: str, files: list[Path]) -> None:
+def _write_shards(folder: Path, student: PreTrainedModel, blocks: str, files: list[Path], *, rounded: bool) -> None:
     """Put the files of the blocks and one for every tensor outside them there, and the index of what lies where."""
     places: dict[str, str] = {}
     for file in files:
@@ -125,10 +153,12 @@ def _write_shards(folder: Path, student: PreTrainedModel, blocks: str, files: li
         _link(file, folder / name)
         with safe_open(file, framework="pt") as saved:
             places.update(dict.fromkeys(saved.keys(), name))
+    stored = {id(parameter): kind for parameter, kind in stored_parameters(student)} if rounded else {}
     for key, tensor in student.named_parameters():
         if not key.startswith(f"{blocks}."):
             places[key] = f"model-{key}.safetensors"
-            save_tensors({key: tensor.detach().float().contiguous()}, folder / places[key], {"format": "pt"})
+            values = ROUNDINGS[stored[id(tensor)]](tensor) if id(tensor) in stored else tensor.detach().float()
+            save_tensors({key: values.contiguous()}, folder / places[key], {"format": "pt"})
     text = json.dumps({"metadata": {}, "weight_map": places}, indent=2)
     (folder / INDEX_FILE).write_text(text + "\n", encoding="utf-8")
 

@@ -37,7 +37,7 @@ from bitnet_train.train.tracking import TRACKERS, WANDB_MODES
 # section, the dataclass it feeds, keys of the section that something else reads, fields that a stage fills itself
 PAIRS: list[tuple[str, type[Any], set[str], set[str]]] = [
     ("model", Selection, {"source"}, set()),
-    ("weight", WeightScheme, {"estimator", "clip", "input_scale", "sub_norm", "overrides"}, set()),
+    ("weight", WeightScheme, {"estimator", "clip", "tables", "input_scale", "sub_norm", "overrides"}, set()),
     ("activation", ActivationScheme, set(), set()),
     ("adapter", AdapterConfig, set(), set()),
     ("init", InitConfig, set(), set()),

@@ -108,7 +108,7 @@ def damage(folder, how):
     elif how == "truncated record":
         record.write_text(record.read_text()[:40])
     elif how == "newer schema":
-        record.write_text(json.dumps({**content, "schema": 3}))
+        record.write_text(json.dumps({**content, "schema": 4}))
     elif how == "no layers":
         record.write_text(json.dumps({key: value for key, value in content.items() if key != "layers"}))
     elif how == "other scheme":
@@ -124,7 +124,7 @@ def damage(folder, how):
     [
         ("missing record", "is not a converted model"),
         ("truncated record", "is not a converted model"),
-        ("newer schema", "schema 3; this version reads schema 1 and 2"),
+        ("newer schema", "schema 4; this version reads schemas 1, 2, 3"),
         ("no layers", "is damaged: 'layers'"),
         ("other scheme", "does not fit the model"),
         ("fewer layers", "which the model described beside it has not"),

@@ -10,8 +10,10 @@ from bitnet_train.errors import ConfigError, TrainingError
 from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.model.bit_lora import AdapterConfig, attach
 from bitnet_train.model.convert import convert
+from bitnet_train.model.rounded_table import round_floats, stored_parameters
 from bitnet_train.model.select import Selection
 from bitnet_train.quant.scheme import WeightScheme
+from bitnet_train.quant.stored import ROUNDINGS
 from bitnet_train.train.optim import GROUPS, OptimConfig, automatic_lr, build_optimizer, parameter_groups, reach
 
 
@@ -30,10 +32,10 @@ def test_every_trainable_parameter_lands_in_exactly_one_group() -> None:
 def test_groups_go_by_kind() -> None:
     full, lora = parameter_groups(full_student()), parameter_groups(tiny_module().student)
     assert {name: len(group) for name, group in full.items()} == {
-        "latents": 14, "scales": 14, "adapters": 0, "norms_bias": 5, "dense": 2,
+        "latents": 14, "scales": 14, "adapters": 0, "norms_bias": 5, "dense": 2, "tables": 0,
     }  # fmt: skip
     assert {name: len(group) for name, group in lora.items()} == {
-        "latents": 0, "scales": 14, "adapters": 28, "norms_bias": 5, "dense": 0,
+        "latents": 0, "scales": 14, "adapters": 28, "norms_bias": 5, "dense": 0, "tables": 0,
     }  # fmt: skip
 
 
@@ -114,3 +116,63 @@ def test_an_automatic_rate_lets_latents_travel_the_reach_that_was_asked_for() ->
     distance = reach(student, found, 400)
     assert distance.moved == pytest.approx(2.5 * distance.mean_weight)
     assert automatic_lr(student, OptimConfig(lr=1e-3), 400).lr == 1e-3
+
+
+def rounded_student() -> torch.nn.Module:
+    student = full_student()
+    round_floats(student)
+    return student.train()
+
+
+def one_step(student: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    ids = torch.arange(8)[None]
+    student(ids, labels=ids).loss.backward()
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def test_what_is_stored_rounded_is_rounded_after_every_step_and_nothing_else() -> None:
+    student = rounded_student()
+    optimizer = build_optimizer(student, OptimConfig(lr=0.003), rounded=True)
+    before = {name: parameter.clone() for name, parameter in student.named_parameters()}
+    one_step(student, optimizer)
+    kinds = {id(parameter): stored for parameter, stored in stored_parameters(student)}
+    changed = 0
+    for name, parameter in student.named_parameters():
+        if id(parameter) in kinds:
+            assert torch.equal(parameter, ROUNDINGS[kinds[id(parameter)]](parameter)), name
+            assert not torch.equal(optimizer.state[parameter]["master"], parameter), name
+            changed += int((parameter != before[name]).any())
+        else:
+            assert not torch.equal(parameter, parameter.bfloat16().float()), name
+    assert {group["name"]: group.get("stored") for group in optimizer.param_groups} == {
+        "latents": None, "scales": None, "norms_bias": "bfloat16", "tables": "int8",
+    }  # fmt: skip
+    assert changed, "some weight reached the next value that is stored"
+
+
+def test_steps_too_small_for_one_rounded_value_add_up() -> None:
+    student = rounded_student()
+    optimizer = build_optimizer(student, OptimConfig(lr=1e-4), rounded=True)
+    norm = student.model.norm.weight
+    start = norm.clone()
+    one_step(student, optimizer)
+    assert torch.equal(norm, start), "bfloat16 has no value so close to 1"
+    for _ in range(60):
+        one_step(student, optimizer)
+    assert not torch.equal(norm, start)
+
+
+def test_the_float_values_behind_are_part_of_a_checkpoint() -> None:
+    whole = rounded_student()
+    optimizer = build_optimizer(whole, OptimConfig(lr=0.003), rounded=True)
+    one_step(whole, optimizer)
+    resumed = rounded_student()
+    resumed.load_state_dict(deepcopy(whole.state_dict()))
+    again = build_optimizer(resumed, OptimConfig(lr=0.003), rounded=True)
+    again.load_state_dict(deepcopy(optimizer.state_dict()))
+    for student, its in ((whole, optimizer), (resumed, again)):
+        torch.manual_seed(0)
+        one_step(student, its)
+    for (name, expected), found in zip(whole.named_parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(found, expected), name

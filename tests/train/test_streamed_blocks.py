@@ -12,9 +12,11 @@ from bitnet_train.errors import ConversionError
 from bitnet_train.model.convert import convert, plan_conversion
 from bitnet_train.model.converted import ConversionRecord, load_converted, map_converted
 from bitnet_train.model.initialise import InitConfig
+from bitnet_train.model.rounded_table import round_floats, stored_parameters, table_names
 from bitnet_train.model.select import Selection
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 from bitnet_train.quant.surrogate import Clipped
+from bitnet_train.quant.stored import ROUNDINGS
 from bitnet_train.train.blockwise import BlockTraining, BlockwiseConfig, reconstruct
 from bitnet_train.train.schedules import ScheduleConfig
 from bitnet_train.train.streamed_blocks import reconstruct_streamed
@@ -43,9 +45,13 @@ def streamed(
     selection: Selection | None = None,
     init: InitConfig = PLAIN,
     weight: WeightScheme = GROUPS,
+    rounded: bool = False,
 ):
     plan = plan_conversion(original, selection or Selection(), weight)
-    record = ConversionRecord.of_schemes(plan.schemes, weight, **PARTS, selection=selection or Selection())
+    tables = table_names(original) if rounded else None
+    record = ConversionRecord.of_schemes(
+        plan.schemes, weight, **PARTS, selection=selection or Selection(), tables=tables
+    )
     schedule, scratch = ScheduleConfig(), work / "scratch"
     facts = reconstruct_streamed(
         original, record, None, work / "out", SHORT, schedule, IDS, REAL, scratch, init=init, seed=3
@@ -53,10 +59,16 @@ def streamed(
     return facts, load_converted(work / "out")[0]
 
 
-def in_memory(folder: Path, work: Path, *, selection: Selection | None = None, init: InitConfig = PLAIN):
+def in_memory(
+    folder: Path, work: Path, *, selection: Selection | None = None, init: InitConfig = PLAIN, rounded: bool = False
+):
     original, student = (AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval() for _ in range(2))
     convert(student, selection=selection, weight=GROUPS, **PARTS)
-    facts = reconstruct(student, original, SHORT, ScheduleConfig(), IDS, REAL, work / "whole", init=init, seed=3)
+    if rounded:
+        round_floats(student)
+    facts = reconstruct(
+        student, original, SHORT, ScheduleConfig(), IDS, REAL, work / "whole", init=init, rounded=rounded, seed=3
+    )
     return facts, student
 
 
@@ -75,6 +87,19 @@ def test_the_same_bits_as_with_both_models_in_memory(
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.state_dict().items())
     with torch.no_grad():
         assert torch.equal(made(IDS).logits, expected.eval()(IDS).logits)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_not_one_bit_is_rounded_alike_with_the_model_in_memory_and_not(
+    dtype: torch.dtype, tmp_path: Path
+) -> None:
+    ours, made = streamed(on_disk(tmp_path / "in", dtype), tmp_path, rounded=True)
+    facts, expected = in_memory(tmp_path / "in", tmp_path, rounded=True)
+    assert ours["blocks"] == facts["blocks"]
+    found = made.state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.state_dict().items())
+    for parameter, stored in stored_parameters(made):
+        assert torch.equal(parameter, ROUNDINGS[stored](parameter))
 
 
 def test_the_original_stays_where_it_lies(tmp_path: Path) -> None:

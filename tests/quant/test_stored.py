@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bitnet_train.quant.stored import ROUNDINGS, round_in_place
+from bitnet_train.quant.table import quantize_table, rounded_table
+
+SMALLEST = 2.0**-24  # of float16
+
+
+@pytest.mark.parametrize("stored", ROUNDINGS)
+def test_rounding_twice_is_rounding_once(stored):
+    weight = torch.randn(50, 40, generator=torch.Generator().manual_seed(1))
+    once = ROUNDINGS[stored](weight)
+    assert not torch.equal(once, weight)
+    assert torch.equal(ROUNDINGS[stored](once), once)
+
+
+def test_rows_so_small_that_float16_is_coarse_are_rounded_once_too():
+    largest = torch.linspace(0, 127 * 200 * SMALLEST, 40_001)
+    weight = torch.stack([largest, -largest / 3, largest * 0.77], dim=1)
+    codes, scale = quantize_table(weight)
+    again, scale_again = quantize_table(rounded_table(weight))
+    assert torch.equal(again, codes)
+    assert torch.equal(scale_again, scale)
+
+
+def test_a_rounded_table_is_its_codes_times_its_scales():
+    weight = torch.randn(9, 16, generator=torch.Generator().manual_seed(2))
+    codes, scale = quantize_table(weight)
+    assert torch.equal(rounded_table(weight), scale.float().unsqueeze(1) * codes.float())
+
+
+def test_a_tensor_is_rounded_in_place_and_says_so():
+    weight = torch.nn.Parameter(torch.tensor([1.003, -2.0]))
+    version = weight._version
+    round_in_place(weight, "bfloat16")
+    assert weight.tolist() == [1.0, -2.0]
+    assert weight._version > version
