@@ -128,10 +128,21 @@ def load_original(config: Config) -> LoadedModel:
 def plan_of(config: Config, original: LoadedModel) -> Plan:
     """Say what conversion would do; a model that is 1-bit already stays as it is."""
     if original.record is not None:
-        return plan_of_converted(original.model)
+        return _with_tables(config, original, plan_of_converted(original.model))
     weight = build(WeightScheme, config.weight)
     overrides = read_overrides(config.weight.overrides, weight)
-    return plan_conversion(original.model, build(Selection, config.model), weight, overrides)
+    plan = plan_conversion(original.model, build(Selection, config.model), weight, overrides)
+    return _with_tables(config, original, plan)
+
+
+def _with_tables(config: Config, original: LoadedModel, plan: Plan) -> Plan:
+    """Add to a plan what happens to the rest."""
+    tables = tables_of(config, original, plan)
+    if tables is None:
+        return plan
+    named = f"{' and '.join(tables)} int8 per row, " if tables else ""
+    note = f"The rest is rounded, in training too: {named}all else bfloat16. `weight.tables=exact` keeps floats."
+    return replace(plan, notes=(*plan.notes, note))
 
 
 def convert_model(config: Config, model: PreTrainedModel, given: ConversionRecord | None) -> ConversionRecord:
@@ -164,9 +175,11 @@ def _rounded(config: Config, model: PreTrainedModel, record: ConversionRecord) -
     return record if config.weight.tables == "exact" else replace(record, tables=round_floats(model))
 
 
-def tables_of(config: Config, original: LoadedModel) -> tuple[str, ...] | None:
+def tables_of(config: Config, original: LoadedModel, plan: Plan) -> tuple[str, ...] | None:
     """Return the names of the tables that `round_floats` would make; None where nothing is rounded."""
-    return None if config.weight.tables == "exact" else table_names(original.model)
+    if config.weight.tables == "exact":
+        return None
+    return tuple(name for name in table_names(original.model) if name not in plan.converted)
 
 
 def record_of(config: Config, plan: Plan, tables: tuple[str, ...] | None) -> ConversionRecord:

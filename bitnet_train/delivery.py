@@ -27,6 +27,7 @@ from bitnet_train.exporters.packed import export_packed
 from bitnet_train.exporters.reader import read_manifest
 from bitnet_train.exporters.sizes import render_sizes
 from bitnet_train.exporters.table import export_as
+from bitnet_train.folder_size import folder_sizes, spoken, warning
 from bitnet_train.model.converted import map_converted
 from bitnet_train.model.load import load_pretrained
 from bitnet_train.run_directory import RunDirectory
@@ -43,7 +44,8 @@ def export(config: Config) -> Facts:
     assembly.prepare_process(config)
     _check_asked(config)
     packed, directory = _packed_folder(config)
-    facts: Facts = {"artefact": str(packed), "sizes": asdict(read_manifest(packed).sizes)}
+    sizes: Facts = asdict(read_manifest(packed).sizes) | (folder_sizes(config, packed) if directory else {})
+    facts: Facts = {"artefact": str(packed), "sizes": sizes}
     folder = packed
     if config.export.format == ADAPTER:
         assert directory is not None, "checked above"
@@ -129,7 +131,10 @@ def _pack(config: Config, directory: RunDirectory, *, force: bool) -> Manifest:
     console = _console(config)
     if len(manifest.layers) <= 32:
         console.print(render_sizes(manifest))
-    console.print(f"Packed into {directory.artefact}")
+    sizes = asdict(manifest.sizes) | folder_sizes(config, directory.artefact)
+    console.print(f"Packed into {directory.artefact}: {spoken(sizes)}", soft_wrap=True, highlight=False)
+    if larger := warning(sizes):
+        console.print(f"warning: {larger}", style="yellow", soft_wrap=True, highlight=False)
     return manifest
 
 

@@ -59,7 +59,7 @@ def _into_run(config: Config, original: LoadedModel, plan: Plan, console: Consol
     settings = build(BlockwiseConfig, config.blockwise)
     facts = reconstruct_streamed(
         original.model,
-        assembly.record_of(config, plan, assembly.tables_of(config, original)),
+        assembly.record_of(config, plan, assembly.tables_of(config, original, plan)),
         original.tokenizer,
         draft,
         settings,

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bitnet_train.config import Config
+from bitnet_train.folder_size import megabytes, warning
 
 Facts = dict[str, Any]
 
@@ -61,7 +62,10 @@ def texts(evaluated: Facts) -> list[Facts]:
 
 def render(compared: Facts) -> Group:
     """Return the closing tables for the terminal."""
-    return Group(_figures(compared), *_continuations(compared), Text(f"Everything is in {compared['run_dir']}"))
+    larger = warning(compared["size"])
+    notes = [Text(f"warning: {larger}", style="yellow")] if larger else []
+    place = Text(f"Everything is in {compared['run_dir']}")
+    return Group(_figures(compared), *notes, *_continuations(compared), place)
 
 
 def _figures(compared: Facts) -> Table:
@@ -82,12 +86,18 @@ def _figures(compared: Facts) -> Table:
             table.add_row(f"perplexity of {text['name']}", original, "", f"{text['trained']:.2f}{ratio}")
     packed = size["packed_bytes"] + size["scale_bytes"]
     table.add_row("1-bit layers, fp16 / packed", f"{size['fp16_bytes'] / 1e6:.2f} MB", "", f"{packed / 1e6:.2f} MB")
-    table.add_row("whole folder", "", "", f"{size['total_bytes'] / 1e6:.2f} MB")
+    table.add_row("whole folder", *_folder(size))
     speeds = [f"{decode[name]['tokens_per_s']:.0f} tok/s" for name in ("full_precision", "packed")]
     table.add_row("greedy decoding", speeds[0], "", speeds[1])
     table.add_row("training", "", "", _cost(compared["train"]))
     table.add_row("validation", "", "", compared["validation"])
     return table
+
+
+def _folder(size: Facts) -> tuple[str, str, str]:
+    """Return the original's size as it was given, and the folder's; older result files have no original."""
+    original = size.get("original_bytes")
+    return (megabytes(original) if original else "", "", megabytes(size.get("folder_bytes", size["total_bytes"])))
 
 
 def _train(facts: Facts) -> Facts:

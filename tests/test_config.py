@@ -14,6 +14,7 @@ import bitnet_train
 from bitnet_train.config import build_object
 from bitnet_train.config.compose import compose, to_dict, to_yaml
 from bitnet_train.config.layout import house, recipes
+from bitnet_train.config.older import OLDER, without_older
 from bitnet_train.config.rules import RULES, Rule
 from bitnet_train.errors import ConfigError
 

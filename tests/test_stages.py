@@ -12,12 +12,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file
 
 from bitnet_train.__main__ import main
 from bitnet_train.config.compose import compose
 from bitnet_train.config.layout import recipes
 from bitnet_train.kernels.isa import available_isas
+from bitnet_train.model.load import tiny_folder
+from bitnet_train.summary import render
 
 NOT_PACKABLE = {"baselines/onebit"}  # it trains a scale per input; tests/test_ablate.py trains and measures it
 CHATS = [
@@ -63,6 +66,29 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = tmp_path_factory.mktemp("finished") / "run"
     assert main(["run", "quickstart", "--quiet", *small(run_dir)]) == 0
     return run_dir
+
+
+def test_a_run_says_how_large_its_folder_is_beside_the_original(finished: Path) -> None:
+    result = facts(finished, "run")
+    size = result["size"]
+    assert size["folder_bytes"] == sum(path.stat().st_size for path in (finished / "artefact").iterdir())
+    assert size["original_bytes"] == (tiny_folder() / "model.safetensors").stat().st_size > size["folder_bytes"]
+    console = Console(record=True, width=120)
+    console.print(render(result))
+    row = next(line for line in console.export_text().splitlines() if "whole folder" in line)
+    assert f"{size['original_bytes'] / 1e6:.2f} MB" in row
+    assert f"{size['folder_bytes'] / 1e6:.2f} MB" in row
+    larger = {**result, "size": {**size, "original_bytes": size["folder_bytes"]}}
+    console.print(render(larger))
+    assert "is not smaller than the original" in console.export_text()
+
+
+def test_a_result_of_an_older_version_is_still_shown(finished: Path) -> None:
+    result = facts(finished, "run")
+    size = {name: result["size"][name] for name in ("packed_bytes", "scale_bytes", "fp16_bytes", "total_bytes")}
+    console = Console(record=True, width=120)
+    console.print(render({**result, "size": size}))
+    assert f"{size['total_bytes'] / 1e6:.2f} MB" in console.export_text()
 
 
 def test_nothing_is_written_outside_the_run_directory(tmp_path: Path) -> None:

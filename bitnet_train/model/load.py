@@ -100,6 +100,22 @@ def load_mapped(source: str) -> LoadedModel:
     return _float(source, *read_folder(source, folder, "auto"))
 
 
+def source_bytes(source: str) -> int | None:
+    """Bytes of a model as it was given: a GGUF file, the weights of a folder; None where they are not at hand.
+
+    Any folder of weights counts, a packed or a merged one too; a hub id is looked up in the local cache alone.
+    """
+    path = tiny_folder() if source == TINY else Path(source).expanduser()
+    if path.is_file():
+        return path.stat().st_size
+    try:
+        folder = path if path.is_dir() else Path(snapshot_download(source, local_files_only=True))
+    except Exception:  # of any kind, see `_snapshot`; a size is not worth a run
+        return None
+    files = [file for file in folder.glob("*.safetensors") if file.is_file()]
+    return sum(file.stat().st_size for file in files) or None
+
+
 def tiny_folder() -> Path:
     """The folder of the bundled model. Raises ConversionError when this installation lacks it."""
     folder = Path(str(resources.files("bitnet_train") / "assets" / TINY))

@@ -28,6 +28,7 @@ FLOORS = {
     "starting_point": 6,
     "continuation": 6,
     "delivery": 6,
+    "folder_size": 6,
     "sensitivity": 6,
     "reconstruction": 6,
     "run_directory": 6,

@@ -15,8 +15,8 @@ from bitnet_train.model.initialise import InitConfig
 from bitnet_train.model.rounded_table import round_floats, stored_parameters, table_names
 from bitnet_train.model.select import Selection
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
-from bitnet_train.quant.surrogate import Clipped
 from bitnet_train.quant.stored import ROUNDINGS
+from bitnet_train.quant.surrogate import Clipped
 from bitnet_train.train.blockwise import BlockTraining, BlockwiseConfig, reconstruct
 from bitnet_train.train.schedules import ScheduleConfig
 from bitnet_train.train.streamed_blocks import reconstruct_streamed
