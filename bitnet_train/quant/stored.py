@@ -17,22 +17,29 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bitnet_train.quant.table import rounded_table
+from bitnet_train.quant.table import round_table
 
 Stored = Literal["int8", "bfloat16"]
 
 
-def _bfloat16(weight: Tensor) -> Tensor:
-    return weight.detach().to(torch.bfloat16).float()
+def _round_to_bfloat16(weight: Tensor) -> None:
+    weight.copy_(weight.to(torch.bfloat16))
 
 
-ROUNDINGS: Mapping[Stored, Callable[[Tensor], Tensor]] = MappingProxyType(
-    {"int8": rounded_table, "bfloat16": _bfloat16}
+_IN_PLACE: Mapping[Stored, Callable[[Tensor], None]] = MappingProxyType(
+    {"int8": round_table, "bfloat16": _round_to_bfloat16}
 )
-"""From a float tensor to the float32 one that is stored; ConversionError for a table that is not finite."""
+STORED: tuple[Stored, ...] = tuple(_IN_PLACE)
 
 
 @torch.no_grad()
 def round_in_place(weight: Tensor, stored: Stored) -> None:
-    """Give a float32 tensor the values that will be stored."""
-    weight.copy_(ROUNDINGS[stored](weight))
+    """Give a float32 tensor the values that will be stored; ConversionError for a table that is not finite."""
+    _IN_PLACE[stored](weight)
+
+
+def rounded(weight: Tensor, stored: Stored) -> Tensor:
+    """A float32 copy of a float tensor with the values that will be stored. Raises as `round_in_place`."""
+    copy = weight.detach().to(torch.float32, copy=True)
+    round_in_place(copy, stored)
+    return copy

@@ -27,6 +27,7 @@ from bitnet_train.errors import ConversionError
 _LARGEST_CODE = 127
 _SMALLEST_SCALE = 2.0**-24
 _LARGEST_INPUT_CODE = 32767.0
+_CHUNK_ROWS = 1024
 _SMALLEST_MAXIMUM = 1e-5  # as for int8 activations: keeps s finite for a token of zeros
 
 
@@ -37,7 +38,26 @@ def quantize_table(weight: Tensor) -> tuple[Tensor, Tensor]:
     Raises ConversionError when a weight is not finite, or a row's scale is beyond float16.
     """
     weight = weight.detach().float()
-    largest = torch.linalg.vector_norm(weight, float("inf"), dim=1)
+    scale = _scale(weight)
+    codes = (weight / scale.float().unsqueeze(1)).round_().clamp_(-_LARGEST_CODE, _LARGEST_CODE)
+    return codes.to(torch.int8), scale
+
+
+@torch.no_grad()
+def round_table(weight: Tensor) -> None:
+    """Turn a float32 table [V, K] into the one that its int8 one stands for, scale * codes, in place.
+
+    Some rows at a time, which stay in the processor's cache: a third of the time. Raises as `quantize_table` does, with
+    nothing changed.
+    """
+    scales = _scale(weight).float().unsqueeze(1)
+    for rows, scale in zip(weight.split(_CHUNK_ROWS), scales.split(_CHUNK_ROWS), strict=True):
+        rows.div_(scale).round_().clamp_(-_LARGEST_CODE, _LARGEST_CODE).mul_(scale).add_(0.0)  # and no -0
+
+
+def _scale(weight: Tensor) -> Tensor:
+    """The scales float16 [V] of a float32 table."""
+    largest = torch.maximum(weight.amax(dim=1), -weight.amin(dim=1))
     scale = (largest / _LARGEST_CODE).to(torch.float16)
     bad = ~torch.isfinite(scale)
     if bad.any():
@@ -47,9 +67,7 @@ def quantize_table(weight: Tensor) -> tuple[Tensor, Tensor]:
             f"{float(largest[row]):g}; an int8 table holds finite weights up to {_LARGEST_CODE * 65504}. "
             "Leave `export.embedding` and `export.head` at exact, and set `weight.tables=exact`."
         )
-    scale = _settled(scale.clamp(min=_SMALLEST_SCALE), largest)
-    codes = (weight / scale.float().unsqueeze(1)).round_().clamp_(-_LARGEST_CODE, _LARGEST_CODE)
-    return codes.to(torch.int8), scale
+    return _settled(scale.clamp(min=_SMALLEST_SCALE), largest)
 
 
 def _settled(scale: Tensor, largest: Tensor) -> Tensor:
@@ -60,12 +78,6 @@ def _settled(scale: Tensor, largest: Tensor) -> Tensor:
         if torch.equal(again, scale):
             return scale
         scale = again
-
-
-def rounded_table(weight: Tensor) -> Tensor:
-    """The float table [V, K] that the int8 one of `weight` stands for: scale * codes, float32. Raises as it does."""
-    codes, scale = quantize_table(weight)
-    return codes.float().mul_(scale.float().unsqueeze(1))
 
 
 def quantize_int16(x: Tensor) -> tuple[Tensor, Tensor]:

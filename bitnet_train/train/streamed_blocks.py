@@ -31,7 +31,7 @@ from bitnet_train.model.rounded_table import put_tables, round_parameters, store
 from bitnet_train.model.saved_tensors import save_tensors
 from bitnet_train.progress import track
 from bitnet_train.quant.scheme import WeightScheme
-from bitnet_train.quant.stored import ROUNDINGS
+from bitnet_train.quant.stored import rounded as round_to
 from bitnet_train.train.blockwise import BlockTraining, BlockwiseConfig
 from bitnet_train.train.schedules import ScheduleConfig
 
@@ -121,7 +121,7 @@ def _round_outside(student: PreTrainedModel, blocks: str) -> None:
     """Give the student rounded tensors of its own for what is computed with outside the blocks."""
     unused = _unused(student)
     own = {
-        id(parameter): nn.Parameter(ROUNDINGS[kind](parameter), requires_grad=False)
+        id(parameter): nn.Parameter(round_to(parameter, kind), requires_grad=False)
         for parameter, kind in stored_parameters(student, outside=blocks)
         if id(parameter) not in unused
     }
@@ -157,7 +157,7 @@ def _write_shards(folder: Path, student: PreTrainedModel, blocks: str, files: li
     for key, tensor in student.named_parameters():
         if not key.startswith(f"{blocks}."):
             places[key] = f"model-{key}.safetensors"
-            values = ROUNDINGS[stored[id(tensor)]](tensor) if id(tensor) in stored else tensor.detach().float()
+            values = round_to(tensor, stored[id(tensor)]) if id(tensor) in stored else tensor.detach().float()
             save_tensors({key: values.contiguous()}, folder / places[key], {"format": "pt"})
     text = json.dumps({"metadata": {}, "weight_map": places}, indent=2)
     (folder / INDEX_FILE).write_text(text + "\n", encoding="utf-8")

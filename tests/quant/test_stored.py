@@ -3,33 +3,37 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bitnet_train.quant.stored import ROUNDINGS, round_in_place
-from bitnet_train.quant.table import quantize_table, rounded_table
+from bitnet_train.errors import ConversionError
+from bitnet_train.quant.stored import STORED, round_in_place, rounded
+from bitnet_train.quant.table import quantize_table
 
 SMALLEST = 2.0**-24  # of float16
 
 
-@pytest.mark.parametrize("stored", ROUNDINGS)
+@pytest.mark.parametrize("stored", STORED)
 def test_rounding_twice_is_rounding_once(stored):
     weight = torch.randn(50, 40, generator=torch.Generator().manual_seed(1))
-    once = ROUNDINGS[stored](weight)
+    once = rounded(weight, stored)
     assert not torch.equal(once, weight)
-    assert torch.equal(ROUNDINGS[stored](once), once)
+    assert torch.equal(rounded(once, stored), once)
 
 
 def test_rows_so_small_that_float16_is_coarse_are_rounded_once_too():
     largest = torch.linspace(0, 127 * 200 * SMALLEST, 40_001)
     weight = torch.stack([largest, -largest / 3, largest * 0.77], dim=1)
     codes, scale = quantize_table(weight)
-    again, scale_again = quantize_table(rounded_table(weight))
+    again, scale_again = quantize_table(rounded(weight, "int8"))
     assert torch.equal(again, codes)
     assert torch.equal(scale_again, scale)
 
 
 def test_a_rounded_table_is_its_codes_times_its_scales():
-    weight = torch.randn(9, 16, generator=torch.Generator().manual_seed(2))
+    weight = torch.randn(2000, 16, generator=torch.Generator().manual_seed(2))
+    weight[0, 0] = -1e-9
     codes, scale = quantize_table(weight)
-    assert torch.equal(rounded_table(weight), scale.float().unsqueeze(1) * codes.float())
+    found = rounded(weight, "int8")
+    assert not torch.signbit(found[0, 0]), "a code has no -0"
+    assert torch.equal(found, scale.float().unsqueeze(1) * codes.float())
 
 
 def test_a_tensor_is_rounded_in_place_and_says_so():
@@ -38,3 +42,12 @@ def test_a_tensor_is_rounded_in_place_and_says_so():
     round_in_place(weight, "bfloat16")
     assert weight.tolist() == [1.0, -2.0]
     assert weight._version > version
+
+
+def test_a_table_that_is_not_finite_is_refused_whole():
+    weight = torch.ones(3000, 4)
+    weight[2500, 1] = float("inf")
+    before = weight.clone()
+    with pytest.raises(ConversionError, match=r"Row 2500 of a 3000 x 4 table"):
+        round_in_place(weight, "int8")
+    assert torch.equal(weight, before)

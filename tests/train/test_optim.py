@@ -13,7 +13,7 @@ from bitnet_train.model.convert import convert
 from bitnet_train.model.rounded_table import round_floats, stored_parameters
 from bitnet_train.model.select import Selection
 from bitnet_train.quant.scheme import WeightScheme
-from bitnet_train.quant.stored import ROUNDINGS
+from bitnet_train.quant.stored import rounded
 from bitnet_train.train.optim import GROUPS, OptimConfig, automatic_lr, build_optimizer, parameter_groups, reach
 
 
@@ -140,7 +140,7 @@ def test_what_is_stored_rounded_is_rounded_after_every_step_and_nothing_else() -
     changed = 0
     for name, parameter in student.named_parameters():
         if id(parameter) in kinds:
-            assert torch.equal(parameter, ROUNDINGS[kinds[id(parameter)]](parameter)), name
+            assert torch.equal(parameter, rounded(parameter, kinds[id(parameter)])), name
             assert not torch.equal(optimizer.state[parameter]["master"], parameter), name
             changed += int((parameter != before[name]).any())
         else:

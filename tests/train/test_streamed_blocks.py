@@ -15,7 +15,7 @@ from bitnet_train.model.initialise import InitConfig
 from bitnet_train.model.rounded_table import round_floats, stored_parameters, table_names
 from bitnet_train.model.select import Selection
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
-from bitnet_train.quant.stored import ROUNDINGS
+from bitnet_train.quant.stored import rounded as rounded_values
 from bitnet_train.quant.surrogate import Clipped
 from bitnet_train.train.blockwise import BlockTraining, BlockwiseConfig, reconstruct
 from bitnet_train.train.schedules import ScheduleConfig
@@ -99,7 +99,7 @@ def test_what_is_not_one_bit_is_rounded_alike_with_the_model_in_memory_and_not(
     found = made.state_dict()
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.state_dict().items())
     for parameter, stored in stored_parameters(made):
-        assert torch.equal(parameter, ROUNDINGS[stored](parameter))
+        assert torch.equal(parameter, rounded_values(parameter, stored))
 
 
 def test_the_original_stays_where_it_lies(tmp_path: Path) -> None:
