@@ -54,9 +54,11 @@ def test_a_recipe_goes_the_whole_way_and_proves_it(name: str, tmp_path: Path, ch
     assert result["train"]["steps"] == 2
     manifest = json.loads((run_dir / "artefact" / "manifest.json").read_text())
     assert len(manifest["layers"]) == 28, "four blocks of seven linears"
-    assert [table["name"] for table in manifest["tables"]] == ["model.embed_tokens", "lm_head"]
+    rounded = not name.startswith("baselines/")  # those are as others train them
+    tables = [table["name"] for table in manifest.get("tables", [])]
+    assert tables == (["model.embed_tokens", "lm_head"] if rounded else [])
     wide = {name for name, tensor in manifest["tensors"].items() if tensor["dtype"] == "float32"}
-    assert wide <= {"model.rotary_emb.inv_freq", "model.rotary_emb.original_inv_freq"}, "all else is narrow"
+    assert not rounded or all(name.endswith("inv_freq") for name in wide), "all else is narrow"
     ratio = result["size"]["fp16_bytes"] / result["size"]["packed_bytes"]
     assert ratio == (8 if compose(name, further).config.weight.name == "ternary" else 16)
 
