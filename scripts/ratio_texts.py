@@ -1,0 +1,94 @@
+"""Show what a perplexity ratio reads like: the bundled model trained for ever longer, and what each writes.
+
+    python scripts/ratio_texts.py              # train, measure, keep the result file, write docs/quality.md's table
+    python scripts/ratio_texts.py --tables     # only write the table
+    python scripts/ratio_texts.py --check      # exit 1 if the table is not what the result file says
+
+Every row is `bitnet-train run quickstart` with fewer steps: the same model, text, learning rate and prompt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from machine_facts import describe_run
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULT = ROOT / "scripts" / "results" / "ratio_texts.json"
+PAGE = ROOT / "docs" / "quality.md"
+BEGIN, END = "<!-- texts: written by scripts/ratio_texts.py -->", "<!-- /texts -->"
+STEPS = (600, 60, 20, 8, 1)
+WORDS = ("generate.prompt=import os\nimport sys\n\n\ndef read_lines(path):\n", "generate.temperature=0")
+Facts = dict[str, Any]
+
+
+def trained_for(steps: int) -> Facts:
+    """Return ratio, divergence, agreement and the text of a quickstart of so many steps."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = ["run", "quickstart", f"run.dir={folder}/run", "logger=none", f"trainer.max_steps={steps}", *WORDS]
+        subprocess.run([sys.executable, "-m", "bitnet_train", *words], check=True, capture_output=True, cwd=folder)
+        facts = json.loads((Path(folder) / "run" / "facts" / "run.json").read_text(encoding="utf-8"))
+    held_out = facts["texts"][0]
+    return {
+        "steps": steps,
+        "tokens": facts["train"]["tokens"],
+        **{name: held_out[name] for name in ("ratio", "kl", "top1_agreement")},
+        "prompt": facts["prompt"],
+        "continuations": facts["continuations"],
+    }
+
+
+def table() -> list[str]:
+    """Return the lines between the markers."""
+    facts = json.loads(RESULT.read_text(encoding="utf-8"))
+    first = facts["rows"][0]
+    lines = ["The prompt:", "", *_block(first["prompt"]), "", "The original goes on:", ""]
+    lines += _block(first["continuations"]["full_precision"])
+    for row in facts["rows"]:
+        lines += [
+            "",
+            f"**Ratio {row['ratio']:.2f}**, KL {row['kl']:.2f} nats, the same token in {row['top1_agreement']:.0%} "
+            f"({row['steps']:,} steps):",
+            "",
+            *_block(row["continuations"]["packed"]),
+        ]
+    return [*lines, "", f"{facts['cpu'].split(' (')[0]}, {facts['date']}; held-out text of the quickstart."]
+
+
+def _block(text: str) -> list[str]:
+    return ["```python", *(line.rstrip() for line in text.rstrip().splitlines()), "```"]
+
+
+def written(text: str) -> str:
+    """Return the page with the texts made anew between its markers."""
+    head, rest = text.split(BEGIN)
+    return "\n".join([head + BEGIN, *table(), END]) + rest.split(END)[1]
+
+
+def main() -> int:
+    """Measure, or write, or check."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tables", action="store_true", help="write the table and train nothing")
+    parser.add_argument("--check", action="store_true", help="compare the table and train nothing")
+    options = parser.parse_args()
+    if not (options.tables or options.check):
+        facts = {**describe_run(options), "rows": [trained_for(steps) for steps in STEPS]}
+        RESULT.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    before = PAGE.read_text(encoding="utf-8")
+    after = written(before)
+    if options.check and before != after:
+        print("docs/quality.md is stale: run `python scripts/ratio_texts.py --tables`", file=sys.stderr)
+        return 1
+    if not options.check:
+        PAGE.write_text(after, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
