@@ -30,6 +30,7 @@ from bitnet_train.exporters.table import export_as
 from bitnet_train.folder_size import folder_sizes, spoken, warning
 from bitnet_train.model.converted import map_converted
 from bitnet_train.model.load import load_pretrained
+from bitnet_train.progress import open_console
 from bitnet_train.run_directory import RunDirectory
 
 __all__ = ["export", "import_model"]
@@ -129,12 +130,11 @@ def _pack(config: Config, directory: RunDirectory, *, force: bool) -> Manifest:
         head=settings.head,
     )
     console = _console(config)
-    if len(manifest.layers) <= 32:
-        console.print(render_sizes(manifest))
+    console.print(render_sizes(manifest))
     sizes = asdict(manifest.sizes) | folder_sizes(config, directory.artefact)
-    console.print(f"Packed into {directory.artefact}: {spoken(sizes)}", soft_wrap=True, highlight=False)
+    console.print(f"Packed into {directory.artefact}: {spoken(sizes)}", soft_wrap=True)
     if larger := warning(sizes):
-        console.print(f"warning: {larger}", style="yellow", soft_wrap=True, highlight=False)
+        console.print(f"warning: {larger}", style="yellow", soft_wrap=True)
     return manifest
 
 
@@ -176,4 +176,4 @@ def _target(config: Config, packed: Path, directory: RunDirectory | None) -> Pat
 
 
 def _console(config: Config) -> Console:
-    return Console(quiet=config.quiet)
+    return open_console(config.quiet)

@@ -6,6 +6,7 @@ Steps, tokens, minutes and memory are those of `train/budget`, the time of a ste
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +23,27 @@ from bitnet_train.train.data_summary import print_data
 
 
 def describe_training(config: Config, console: Console) -> dict[str, Any]:
-    """Return trainable share, tokens, memory estimate and the first row with its mask; nothing is left on disk."""
+    """Return trainable share, tokens, memory estimate and the first row with its mask; nothing is left on disk.
+
+    What needs no weights is printed first; timing a step of a large model takes minutes.
+    """
     arithmetic = settle_machine(config, None, console)
+    console.print(f"Opening {config.model.source} ...", markup=False)
     original = assembly.load_original(config)
-    student = assembly.prepare_student(config, original)
-    module = assembly.training_module(config, student, original)
     with tempfile.TemporaryDirectory() as folder:
         data = assembly.data_module(config, original, RunDirectory(Path(folder)))
         sample, facts = data.first_sample(), data.describe()
+        print_data(console, facts)
+        _print_row(console, sample)
+        console.print(assembly.plan_of(config, original).render(), markup=False, soft_wrap=True)
+        student = assembly.prepare_student(config, original)
+        trainable, total = trainable_report(student.model)
+        console.print(f"{trainable:,} of {total:,} parameters train ({trainable / total:.1%}).")
+        console.print("Timing a step ...")
+        module = assembly.training_module(config, student, original)
         estimate, rate = settle(config, module, data, None)
-    print_data(console, facts)
-    trainable, total = trainable_report(student.model)
-    console.print(student.plan.render(), highlight=False, soft_wrap=True)
-    console.print(
-        f"{trainable:,} of {total:,} parameters train ({trainable / total:.1%}), peak learning rate {rate:.3g}."
-    )
-    console.print(f"Budget: {estimate.describe()}; {arithmetic.describe()}.", highlight=False, soft_wrap=True)
-    console.print(f"The data holds {facts['train']['tokens']:,} tokens.")
-    console.print("First row (trained tokens in [bold green]green[/]):")
-    console.print(Text.assemble(*((text, "green" if trained else "dim") for text, trained in sample)))
+    console.print(f"Peak learning rate {rate:.3g}.")
+    console.print(f"Budget: {estimate.describe()}; {arithmetic.describe()}.", soft_wrap=True)
     return {
         "trainable_parameters": trainable,
         "parameters": total,
@@ -53,3 +56,14 @@ def describe_training(config: Config, console: Console) -> dict[str, Any]:
         "data": facts,
         "first_row": [{"text": text, "trained": trained} for text, trained in sample],
     }
+
+
+def _print_row(console: Console, sample: Sequence[tuple[str, bool]]) -> None:
+    """Show what of a row is trained: in green, or between double brackets where there is no colour."""
+    if console.color_system is None:
+        console.print("First row, trained tokens in [[double brackets]]:", markup=False)
+        marked = "".join(f"[[{text}]]" if trained else text for text, trained in sample)
+        console.print(marked, markup=False, soft_wrap=True)
+        return
+    console.print("First row, trained tokens in [bold green]green[/]:")
+    console.print(Text.assemble(*((text, "green" if trained else "dim") for text, trained in sample)))

@@ -18,6 +18,7 @@ from bitnet_train import assembly
 from bitnet_train.config import Config
 from bitnet_train.errors import BitnetTrainError, ConfigError
 from bitnet_train.model.load import LoadedModel, load_pretrained
+from bitnet_train.progress import open_console
 from bitnet_train.report.evaluation import spoken
 from bitnet_train.report.write import write_report
 from bitnet_train.run_directory import RunDirectory, packed_folder
@@ -72,7 +73,7 @@ def evaluate(config: Config) -> Facts:
     """Measure the packed model and its original: texts, multiple choice, prompts; write facts and a report."""
     assembly.prepare_process(config)
     folder, directory = packed_folder(config)
-    console, inputs = Console(quiet=config.quiet), read_inputs(config)
+    console, inputs = open_console(config.quiet), read_inputs(config)
     if directory is None and config.evaluate.text is None and not _has_any(inputs):
         raise ConfigError(
             "An artefact alone has no held-out text. Name some: `evaluate.text=FILE`, `evaluate.texts=[FILE]`, "
@@ -81,12 +82,12 @@ def evaluate(config: Config) -> Facts:
     models, rows = _load(config, folder, directory)
     _check_limits(config, models)
     if models.not_compared is not None:
-        console.print(f"note: not compared with another model: {models.not_compared}", highlight=False, soft_wrap=True)
+        console.print(f"note: not compared with another model: {models.not_compared}", soft_wrap=True)
     facts: Facts = {"texts": [], "choices": [], "prompts": []}
     _score_held_out(config, models, rows, facts, console)
     speed = decode_speed(models.student, list(models.tokenizer(config.generate.prompt)["input_ids"]))
     facts["decode"] = speed.to_dict()
-    console.print(f"Greedy decoding: {speed.tokens_per_s:.1f} tokens/s", highlight=False)
+    console.print(f"Greedy decoding: {speed.tokens_per_s:.1f} tokens/s")
     for path, text in inputs.texts.items():
         score = _score(models, assembly.score_windows(config, models.tokenizer, text), path.stem)
         _keep(facts, "texts", {**score, **_windows(config)}, console)
@@ -229,7 +230,7 @@ def _described(models: Models) -> Facts | None:
 
 def _keep(facts: Facts, group: str, result: Facts, console: Console) -> None:
     facts[group].append(result)
-    console.print(spoken(group, result), highlight=False, markup=False, soft_wrap=True)
+    console.print(spoken(group, result), markup=False, soft_wrap=True)
 
 
 def _finish(config: Config, directory: RunDirectory | None, folder: Path, facts: Facts, console: Console) -> Facts:
@@ -237,7 +238,7 @@ def _finish(config: Config, directory: RunDirectory | None, folder: Path, facts:
     target = Path(config.evaluate.report) if config.evaluate.report else directory.root if directory else None
     if target is not None:
         facts["report"] = write_report({**facts, "subject": _subject(config, folder)}, target)
-        console.print(f"Report: {facts['report']['html']}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"Report: {facts['report']['html']}", markup=False, soft_wrap=True)
     return directory.write_facts("evaluate", facts) if directory is not None else facts
 
 

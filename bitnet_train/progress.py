@@ -23,15 +23,20 @@ def be_quiet(quiet: bool) -> None:
     _is_quiet = quiet
 
 
+def open_console(quiet: bool = False, *, stderr: bool = False) -> Console:
+    """Return where text for people goes: no number is coloured apart from its unit or its word."""
+    from rich.console import Console
+
+    return Console(quiet=quiet, stderr=stderr, highlight=False)
+
+
 def track(items: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
     """Yield `items`; once two seconds have passed, show a bar on stderr, or a line every half minute in a log.
 
     The bar disappears at the end, also when the consumer stops early. `total` None means unknown: a pulse.
     """
-    from rich.console import Console
-
-    console = Console(stderr=True, quiet=_is_quiet)
-    return (_with_bar if console.is_terminal else _with_lines)(items, description, total, console)
+    shown_on = open_console(_is_quiet, stderr=True)
+    return (_with_bar if shown_on.is_terminal else _with_lines)(items, description, total, shown_on)
 
 
 def _with_bar(items: Iterable[Item], description: str, total: int | None, console: Console) -> Iterator[Item]:
@@ -61,7 +66,7 @@ def _with_lines(items: Iterable[Item], description: str, total: int | None, cons
             continue
         last = now
         left = "" if total is None else f" of {total}, {_clock((now - started) / count * (total - count))} left"
-        console.print(f"{description}: {count}{left}", highlight=False)
+        console.print(f"{description}: {count}{left}")
 
 
 def _clock(seconds: float) -> str:

@@ -18,6 +18,7 @@ from bitnet_train.errors import ConfigError
 from bitnet_train.model.initialise import InitConfig
 from bitnet_train.model.load import LoadedModel, load_mapped
 from bitnet_train.model.plan import Plan
+from bitnet_train.progress import open_console
 from bitnet_train.run_machine import settle_machine
 from bitnet_train.starting_point import calibration_rows, fingerprint_of
 from bitnet_train.train.blockwise import BlockwiseConfig, in_pieces
@@ -36,12 +37,12 @@ def reconstruct(config: Config) -> dict[str, Any]:
     assembly.prepare_process(config)
     _require_blocks_alone(config)
     keep_freed_memory()
-    console = Console(quiet=config.quiet)
+    console = open_console(config.quiet)
     original = load_mapped(config.model.source)
     plan = assembly.plan_of(config, original)
     console.print(f"Model: {original.description}")
-    console.print(plan.render(), highlight=False, soft_wrap=True)
-    console.print(_budget(config), highlight=False, soft_wrap=True)
+    console.print(plan.render(), soft_wrap=True)
+    console.print(_budget(config), soft_wrap=True)
     if config.dry_run:
         return {"layers": len(plan.converted), "weights": plan.num_weights}
     return _into_run(config, original, plan, console)
@@ -50,7 +51,7 @@ def reconstruct(config: Config) -> dict[str, Any]:
 def _into_run(config: Config, original: LoadedModel, plan: Plan, console: Console) -> dict[str, Any]:
     directory = assembly.open_run(config)
     arithmetic = settle_machine(config, directory, console)
-    console.print(f"Arithmetic: {arithmetic.describe()}.", highlight=False, soft_wrap=True)
+    console.print(f"Arithmetic: {arithmetic.describe()}.", soft_wrap=True)
     data = assembly.data_module(config, original, directory)
     print_data(console, data.describe())
     scratch = directory.cache / f"blocks-{fingerprint_of(config)[:16]}"

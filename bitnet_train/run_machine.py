@@ -30,7 +30,7 @@ def settle_machine(config: Config, directory: RunDirectory | None, console: Cons
     found = arithmetic(asked, trainer.accelerator)
     trainer.precision = found.precision
     if (warning := found.warning()) is not None:
-        console.print(f"note: {warning}", highlight=False, soft_wrap=True)
+        console.print(f"note: {warning}", soft_wrap=True)
     if directory is not None and kept is None:
         directory.write_facts(STAGE, {**asdict(found), "why": found.describe(), "num_threads": threads})
     return found

@@ -9,12 +9,11 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import Any
 
-from rich.console import Console
-
 from bitnet_train import assembly
 from bitnet_train.config import Config, build
 from bitnet_train.errors import ConfigError
 from bitnet_train.model.load import LoadedModel
+from bitnet_train.progress import open_console
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 from bitnet_train.run_directory import RunDirectory
 from bitnet_train.runtime.sensitivity.reference import Fidelity
@@ -28,7 +27,7 @@ Facts = dict[str, Any]
 def sensitivity(config: Config) -> Facts:
     """Measure every family and block alone quantised and alone spared; suggest `weight.overrides` for a budget."""
     assembly.prepare_process(config)
-    directory, console = assembly.open_run(config), Console(quiet=config.quiet)
+    directory, console = assembly.open_run(config), open_console(config.quiet)
     original = assembly.load_original(config)
     scanner = _scanner(config, original, directory)
     console.print(f"Model: {original.description}")
@@ -41,9 +40,9 @@ def sensitivity(config: Config) -> Facts:
     chosen = suggest(scan.results, extra)
     mixed, entries = _measured(config, original, scanner, chosen)
     word = override_word(entries)
-    console.print(_advice(chosen, extra, mixed), highlight=False)
+    console.print(_advice(chosen, extra, mixed))
     if chosen:
-        console.print(word, highlight=False, markup=False, soft_wrap=True)
+        console.print(word, markup=False, soft_wrap=True)
     return directory.write_facts(
         "sensitivity",
         {

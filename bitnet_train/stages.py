@@ -16,7 +16,7 @@ from rich.console import Console
 from bitnet_train import assembly, summary
 from bitnet_train.config import Config
 from bitnet_train.config.compose import to_dict
-from bitnet_train.continuation import asked, generate, sampling
+from bitnet_train.continuation import generate, sampling
 from bitnet_train.delivery import export
 from bitnet_train.dry_run import describe_training
 from bitnet_train.errors import ConfigError
@@ -29,7 +29,7 @@ from bitnet_train.model.load import LoadedModel
 from bitnet_train.model.lora_layers import OUTSIDE_MERGE_REFUSAL
 from bitnet_train.model.merge import merge as merge_model
 from bitnet_train.model.sub_norm import SUB_NORM_REFUSAL
-from bitnet_train.progress import track
+from bitnet_train.progress import open_console, track
 from bitnet_train.run_directory import RunDirectory, is_model, packed_folder
 from bitnet_train.run_length import settle
 from bitnet_train.run_machine import settle_machine
@@ -61,7 +61,7 @@ def convert(config: Config) -> Facts:
     original = assembly.load_original(config)
     console.print(f"Model: {original.description}")
     plan = assembly.plan_of(config, original)
-    console.print(plan.render(), highlight=False, soft_wrap=True)
+    console.print(plan.render(), soft_wrap=True)
     _note_scheme(config, original, console)
     data = assembly.data_module(config, original, directory)
     rows = assembly.held_out_rows(config, original.tokenizer, data)
@@ -105,7 +105,7 @@ def train(config: Config) -> Facts:
     estimate, rate = settle(config, module, data, directory)
     trainable, total = trainable_report(student.model)
     console.print(f"Training {trainable:,} of {total:,} parameters, peak learning rate {rate:.3g}.")
-    console.print(f"Budget: {estimate.describe()}; {arithmetic.describe()}.", highlight=False, soft_wrap=True)
+    console.print(f"Budget: {estimate.describe()}; {arithmetic.describe()}.", soft_wrap=True)
     distance = reach(student.model, module.optim, config.trainer.max_steps)
     if distance is not None and (warning := distance.warning()):
         console.print(f"note: {warning}")
@@ -213,7 +213,7 @@ def _side_by_side(config: Config, directory: RunDirectory) -> Facts:
     original = assembly.load_original(config)
     texts, speeds = {}, {}
     for name, model in (("full_precision", original.model), ("packed", load_packed(directory.artefact))):
-        made = continue_prompt(model, original.tokenizer, asked(config), **sampling(config))
+        made = continue_prompt(model, original.tokenizer, config.generate.prompt, **sampling(config))
         texts[name] = made.text
         speeds[name] = decode_speed(model, list(original.tokenizer(config.generate.prompt)["input_ids"])).to_dict()
     return {"prompt": config.generate.prompt, "continuations": texts, "decode": speeds}
@@ -230,4 +230,4 @@ def _write(directory: RunDirectory | None, stage: str, facts: Facts) -> Facts:
 
 
 def _console(config: Config) -> Console:
-    return Console(quiet=config.quiet)
+    return open_console(config.quiet)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -155,6 +156,17 @@ def test_ls_lists_recipes_choices_and_runs(tmp_path: Path, capsys: pytest.Captur
     assert [name for name in (*recipes(), *groups(), str(run), "binary_row") if name not in text] == []
     assert main(["ls", "runs", f"run.root={tmp_path}", "--json", "--quiet"]) == 0
     assert json.loads(capsys.readouterr().out) == {"runs": [{"name": str(run), "what": "train"}]}
+
+
+def test_ls_shows_what_a_finished_run_came_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = Path(saved_run(tmp_path / "quickstart" / "a"))
+    (run / "facts").mkdir()
+    shutil.copy(recipes()["quickstart"].parent / "results" / "quickstart.json", run / "facts" / "run.json")
+    kept = json.loads((run / "facts" / "run.json").read_text())
+    assert main(["ls", "runs", f"run.root={tmp_path}"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"{kept['perplexity']['ratio']:.2f}x perplexity" in text
+    assert f"validation {kept['validation']}" in text
 
 
 def test_show_prints_yaml_that_parses_to_the_configuration(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -166,6 +167,24 @@ def test_dry_run_shows_the_mask_and_leaves_nothing_behind(
     assert trained.startswith("It is ")
     assert "+ 1?" not in trained
     assert not (tmp_path / "run").exists()
+
+
+def test_dry_run_in_a_pipe_puts_trained_text_in_brackets_and_says_rows_trained_tokens_and_padding(
+    tmp_path: Path, chats: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "lora_sft_chat", "--dry-run", *small(tmp_path / "run", f"data.path={chats}")]) == 0
+    printed = capsys.readouterr().out
+    first_row = printed.split("[[double brackets]]:")[1]
+    assert "[[It is " in first_row
+    assert "user" in first_row.split("[[It is ")[0]
+    told = re.search(
+        r"Rows: (\d+) with ([\d,]+) tokens, (\d+)% of them trained on; (\d+)% of the rows is padding", printed
+    )
+    assert told is not None
+    assert int(told[1]) <= len(CHATS)
+    assert 0 < int(told[3]) < 100
+    assert 0 < int(told[4]) < 100
+    assert printed.index("Rows:") < printed.index("Timing a step"), "what needs no weights comes first"
 
 
 def test_an_outside_adapter_is_refused_before_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

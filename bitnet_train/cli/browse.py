@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import MISSING
 from pathlib import Path
@@ -17,6 +18,8 @@ from bitnet_train.config.suggest import did_you_mean, known_keys
 from bitnet_train.config.target import find_target
 from bitnet_train.errors import ConfigError
 from bitnet_train.train.redaction import redact
+
+_NO_VERBS = ("machine", "budget", "start")  # facts that are kept on the way to those of a verb
 
 
 def ls(call: Call) -> dict[str, Any]:
@@ -124,12 +127,26 @@ def _first_comment(path: Path) -> str:
 
 def _runs(root: Path) -> list[dict[str, Any]]:
     saved = sorted({path for depth in ("*", "*/*", "*/*/*") for path in root.glob(f"{depth}/config.yaml")})
-    return [{"name": str(path.parent), "what": _stages_done(path.parent)} for path in saved]
+    return [{"name": str(path.parent), "what": _figures(path.parent) or _stages_done(path.parent)} for path in saved]
+
+
+def _figures(run: Path) -> str | None:
+    """Return what a run that went the whole way came to, in a few words."""
+    try:
+        told = json.loads((run / "facts" / "run.json").read_text(encoding="utf-8"))
+        perplexity, train, size = told["perplexity"], told["train"], told["size"]
+    except (OSError, ValueError, KeyError):
+        return None
+    return (
+        f"{perplexity['ratio']:.2f}x perplexity ({perplexity['trained']:.2f} of {perplexity['full_precision']:.2f}), "
+        f"{train['tokens']:,} tokens, {size['total_bytes'] / 1e6:.1f} MB, validation {told['validation']}"
+    )
 
 
 def _stages_done(run: Path) -> str:
+    """Return the verbs that a run has finished, first to last; `machine` and `budget` are no verbs."""
     done = sorted((run / "facts").glob("*.json"), key=lambda path: path.stat().st_mtime)
-    return ", ".join(path.stem for path in done) or "nothing finished yet"
+    return ", ".join(path.stem for path in done if path.stem not in _NO_VERBS) or "nothing finished yet"
 
 
 def _print_rows(name: str, rows: list[dict[str, Any]], *, brief: bool) -> None:

@@ -15,6 +15,7 @@ import torch
 from rich.table import Table
 
 from bitnet_train.exporters.manifest import LayerEntry, Manifest, Sizes, TableEntry, TensorEntry
+from bitnet_train.model.patterns import star_numbers
 
 FP16_BYTES = 2
 
@@ -81,26 +82,29 @@ def size_report(manifest: Manifest) -> list[LayerSize]:
 
 
 def render_sizes(manifest: Manifest) -> Table:
-    """Return the size report as a table for the terminal, one line a layer, sums at the end."""
-    table = Table(title="Packed layers, bytes")
-    for column in ("layer", "shape", "fp16", "packed", "scales", "fp16 / (packed + scales)"):
-        table.add_column(column, justify="left" if column in ("layer", "shape") else "right")
-    for size in size_report(manifest):
-        _add_row(table, size.name, size)
-    total = manifest.sizes
-    table.add_section()
-    table.add_row("all", "", *_columns(total.fp16_bytes, total.packed_bytes, total.scale_bytes))
+    """Return the size report as a table of 80 columns, one line a family of equal layers, sums at the end."""
+    table = Table(title="Packed layers, bytes with their scales", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("layer", "layers", "fp16", "packed", "smaller"):
+        table.add_column(column, justify="left" if column == "layer" else "right", no_wrap=column != "layer")
+    for name, sizes in _families(size_report(manifest)):
+        _add_row(table, name, sizes)
+    if manifest.layers:
+        _add_row(table, "all", size_report(manifest))
     for size in table_sizes(manifest.tables, manifest.tied):
-        table.add_section()
-        _add_row(table, f"{size.name}, int8", size)
-    table.caption = f"Whole folder: {total.total_bytes:,} bytes"
+        _add_row(table, f"{size.name}, int8", [size])
+    table.caption = f"Whole folder: {manifest.sizes.total_bytes:,} bytes"
     return table
 
 
-def _add_row(table: Table, name: str, size: LayerSize) -> None:
-    shape = f"{size.shape[0]} x {size.shape[1]}"
-    table.add_row(name, shape, *_columns(size.fp16_bytes, size.packed_bytes, size.scale_bytes))
+def _families(sizes: Sequence[LayerSize]) -> list[tuple[str, list[LayerSize]]]:
+    """Group layers by name without block numbers, and apart where their sizes differ."""
+    families: dict[tuple[str, tuple[int, int], int], list[LayerSize]] = {}
+    for size in sizes:
+        families.setdefault((star_numbers(size.name), size.shape, size.packed_bytes), []).append(size)
+    return [(each[0].name if len(each) == 1 else family, each) for (family, *_), each in families.items()]
 
 
-def _columns(fp16: int, packed: int, scales: int) -> list[str]:
-    return [f"{fp16:,}", f"{packed:,}", f"{scales:,}", f"{fp16 / (packed + scales):.2f}x"]
+def _add_row(table: Table, name: str, sizes: Sequence[LayerSize]) -> None:
+    fp16 = sum(size.fp16_bytes for size in sizes)
+    packed = sum(size.packed_bytes + size.scale_bytes for size in sizes)
+    table.add_row(name, str(len(sizes)), f"{fp16:,}", f"{packed:,}", f"{fp16 / packed:.2f}x")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ from typing import Literal
 from bitnet_train.model.patterns import star_numbers
 from bitnet_train.quant.scheme import WeightScheme
 
-_COLUMNS = ("layer", "role", "N x K", "action", "scheme", "why", "layers")
+_COLUMNS = ("layer", "N x K", "becomes", "layers")
+_WIDTH = 80
 
 
 @dataclass(frozen=True)
@@ -49,13 +51,24 @@ class Plan:
         return sum(row.shape[0] * row.shape[1] for row in self.rows if row.action == "convert")
 
     def render(self) -> str:
-        """A table with one line per family of equal layers, then totals and notes."""
+        """A table with one line per family of equal layers, then why some stay float, totals and notes; 80 columns.
+
+        Only names of more than about 40 characters make it wider.
+        """
         families = Counter(_cells(row) for row in self.rows)
         lines = [_COLUMNS, *((*cells, str(count)) for cells, count in families.items())]
         widths = [max(len(line[column]) for line in lines) for column in range(len(_COLUMNS))]
         table = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
         total = f"{len(self.converted)} of {len(self.rows)} layers become 1-bit, {self.num_weights:,} weights."
-        return "\n".join([*(line.rstrip() for line in table), total, *self.notes])
+        return "\n".join([*(line.rstrip() for line in table), *self._kept(), total, *map(_folded, self.notes)])
+
+    def _kept(self) -> list[str]:
+        """Return a line for each reason to keep layers float, with the families that it keeps."""
+        families: dict[str, dict[str, None]] = {}
+        for row in self.rows:
+            if row.action == "keep":
+                families.setdefault(row.reason, {})[star_numbers(row.name)] = None
+        return [_folded(f"Float: {', '.join(names)}: {reason}.") for reason, names in families.items()]
 
 
 def describe_schemes(schemes: Iterable[WeightScheme]) -> str:
@@ -68,4 +81,8 @@ def describe_schemes(schemes: Iterable[WeightScheme]) -> str:
 
 def _cells(row: PlanRow) -> tuple[str, ...]:
     scheme = row.scheme.describe() if row.scheme is not None else "float"
-    return (star_numbers(row.name), row.role, f"{row.shape[0]} x {row.shape[1]}", row.action, scheme, row.reason)
+    return (star_numbers(row.name), f"{row.shape[0]} x {row.shape[1]}", scheme)
+
+
+def _folded(line: str) -> str:
+    return textwrap.fill(line, _WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)

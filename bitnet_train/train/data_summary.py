@@ -14,11 +14,11 @@ _SPLITS = {"train": "Training on", "validation": "Held out"}
 def print_data(console: Console, facts: dict[str, Any]) -> None:
     """Print `data_lines`; a name in brackets is no markup."""
     for line in data_lines(facts):
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        console.print(line, soft_wrap=True, markup=False)
 
 
 def data_lines(facts: dict[str, Any]) -> list[str]:
-    """Return a line on the files of each split, one on those left out, and one on fields that nothing reads."""
+    """Return a line on the files of each split, those left out, the rows trained on, and fields that nothing reads."""
     files = facts.get("files", {})
     lines = []
     for split, verb in _SPLITS.items():
@@ -27,9 +27,19 @@ def data_lines(facts: dict[str, Any]) -> list[str]:
     left_out = [f"{_some(names)} ({reason})" for reason, names in files.items() if reason not in _SPLITS]
     if left_out:
         lines.append(f"Left out: {'; '.join(left_out)}.")
+    if "train" in facts:
+        lines.append(_rows(facts["train"]))
     if facts.get("unused_fields"):
         lines.append(f"Fields not read: {_some(facts['unused_fields'])}.")
     return lines
+
+
+def _rows(train: dict[str, Any]) -> str:
+    share = train["trained_tokens"] / max(1, train["tokens"])
+    return (
+        f"Rows: {train['rows']:,} with {train['tokens']:,} tokens, {share:.0%} of them trained on; "
+        f"{train['padding_share']:.0%} of the rows is padding."
+    )
 
 
 def _some(names: Sequence[str]) -> str:

@@ -31,6 +31,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from bitnet_train.model.bit_linear import BitLinear, clean_name
+from bitnet_train.progress import open_console
 from bitnet_train.quant.activation import quantize_activation
 from bitnet_train.quant.weight import expand_scale
 from bitnet_train.train.layer_watch import quantised_layers
@@ -78,7 +79,7 @@ class Telemetry(Callback):
 
     def __init__(self, run_dir: Path, every_steps: int = 50, console: Console | None = None) -> None:
         self.path, self.every_steps = run_dir / DEBUG_FILE, every_steps
-        self.console = console or Console(stderr=True)
+        self.console = console or open_console(stderr=True)
         self.console.width = max(self.console.width, TABLE_COLUMNS)  # a wrapped line is better than figures cut short
         self._initial: dict[str, Tensor] = {}
         self._latest: dict[str, Tensor] = {}

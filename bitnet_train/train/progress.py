@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from bitnet_train.progress import open_console
 from bitnet_train.train.module import BitLightningModule
 
 LINE_EVERY_S = 10.0
@@ -22,7 +23,7 @@ class ProgressShown(Callback):
 
     def __init__(self, quiet: bool = False, console: Console | None = None) -> None:
         self.quiet = quiet
-        self.console = console or Console(stderr=True)
+        self.console = console or open_console(stderr=True)
         self._bar: Progress | None = None
         self._task: Any = None
         self._last_line_s = float("-inf")
@@ -49,7 +50,7 @@ class ProgressShown(Callback):
             self._bar.update(self._task, completed=pl_module.step, figures=self._figures(pl_module))
         elif not self.quiet and self._line_is_due(pl_module):
             self._last_line_s = time.monotonic()
-            self.console.print(f"{self._figures(pl_module)}  {self._time_left(pl_module)} left", highlight=False)
+            self.console.print(f"{self._figures(pl_module)}  {self._time_left(pl_module)} left")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the bar as it stands."""
@@ -71,7 +72,9 @@ class ProgressShown(Callback):
         start_s, _, start_tokens = self._start
         speed = (module.tokens - start_tokens) / max(time.monotonic() - start_s, 1e-9)
         loss = module.metrics.get("loss", float("nan"))
-        return f"step {module.step}/{module.max_steps}  loss {loss:.4f}  {speed:,.0f} tokens/s"
+        held_out = module.validation_metrics.get("val_perplexity")
+        shown = f"step {module.step}/{module.max_steps}  loss {loss:.4f}  {speed:,.0f} tokens/s"
+        return shown if held_out is None else f"{shown}  held-out perplexity {held_out:.2f}"
 
     def _time_left(self, module: BitLightningModule) -> str:
         start_s, start_step, _ = self._start

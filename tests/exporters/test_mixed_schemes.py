@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 
 import pytest
 import torch
+from rich.console import Console
 
 from bitnet_train.errors import FormatError
 from bitnet_train.exporters import export_packed
 from bitnet_train.exporters.options import ExportOptions
 from bitnet_train.exporters.packed_source import open_packed
 from bitnet_train.exporters.reopened import reopen_packed
+from bitnet_train.exporters.sizes import render_sizes
 from bitnet_train.exporters.table import EXPORTERS, export_as
 from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.model.convert import convert
@@ -50,6 +53,17 @@ def packed(trained, tmp_path_factory):
 @torch.no_grad()
 def logits(model):
     return model(input_ids=torch.arange(3, 24).reshape(1, -1)).logits
+
+
+def test_layers_of_one_family_with_unequal_schemes_have_rows_of_their_own_in_the_table_of_sizes(tmp_path):
+    mixed = mixed_model(WeightScheme(), {"pattern": "layers.1.mlp.down_proj", "name": "ternary"}, roles=("mlp",))
+    table = render_sizes(export_packed(mixed, None, tmp_path / "packed"))
+    console = Console(record=True, width=80, file=io.StringIO())
+    console.print(table)
+    rows = {line.split()[0]: line.split()[1] for line in console.export_text().splitlines() if "proj" in line}
+    assert rows["model.layers.1.mlp.down_proj"] == "1"
+    assert rows["model.layers.*.mlp.down_proj"] == "3"
+    assert rows["model.layers.*.mlp.up_proj"] == "4"
 
 
 def test_the_manifest_and_a_reopened_folder_have_the_scheme_of_each_layer(trained, packed):

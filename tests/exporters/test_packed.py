@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
@@ -83,7 +86,20 @@ def test_a_binary_layer_with_row_scales_is_a_sixteenth_of_fp16_plus_its_scales(m
     assert manifest.sizes.fp16_bytes == 16 * manifest.sizes.packed_bytes
     on_disk = sum(path.stat().st_size for path in (tmp_path / "out").iterdir() if path.name != "manifest.json")
     assert manifest.sizes.total_bytes == on_disk
-    assert render_sizes(manifest).row_count == len(manifest.layers) + 1
+
+
+def test_the_table_of_sizes_has_a_row_a_family_and_fits_eighty_columns(make_trained, tmp_path):
+    manifest = export_packed(make_trained(), None, tmp_path / "out", {})
+    families = {re.sub(r"\d+", "*", layer.name) for layer in manifest.layers}
+    assert len(families) * 2 == len(manifest.layers), "two blocks of equal layers"
+    console = Console(record=True, width=80, file=io.StringIO())
+    console.print(render_sizes(manifest))
+    text = console.export_text()
+    assert render_sizes(manifest).row_count == len(families) + 1
+    assert all(name in text for name in families), "no name is cut"
+    total = manifest.sizes
+    assert f"{total.fp16_bytes:,}" in text
+    assert f"{total.packed_bytes + total.scale_bytes:,}" in text
 
 
 def test_a_ternary_layer_is_an_eighth_of_fp16(make_trained, tmp_path):

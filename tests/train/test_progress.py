@@ -22,6 +22,14 @@ def test_without_a_terminal_the_first_and_the_last_step_are_plain_lines(tmp_path
     assert [re.fullmatch(pattern, line)[1] for line in lines] == ["1", "4"]
 
 
+def test_the_newest_held_out_perplexity_stands_beside_the_loss(tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), width=100)
+    run(tmp_path, tiny_module(steps=4), callbacks=[ProgressShown(False, console)], validate_every_steps=2)
+    first, last = console.file.getvalue().splitlines()
+    assert "held-out" not in first
+    assert re.search(r"step 4/4 .* held-out perplexity \d+\.\d\d", last)
+
+
 def test_a_terminal_gets_a_bar_with_loss_speed_and_time(tmp_path: Path) -> None:
     text = shown(tmp_path, Console(file=io.StringIO(), width=100, force_terminal=True))
     assert re.search(r"step 4/4  loss \d+\.\d{4}  [\d,]+ tokens/s", text)
