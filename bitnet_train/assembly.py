@@ -234,14 +234,16 @@ def prepare_student(
     return Student(attached, plan, record, original.tokenizer)
 
 
-def trained_student(config: Config, directory: RunDirectory, say: Callable[[str], object]) -> Trained:
+def trained_student(
+    config: Config, original: LoadedModel, directory: RunDirectory, say: Callable[[str], object]
+) -> Trained:
     """Return the student of a run as its newest whole checkpoint left it; TrainingError when there is none."""
     checkpoint = find_latest(directory.checkpoints, say=say)
     if checkpoint is None:
         raise TrainingError(
             f"{directory.checkpoints} has no checkpoint. Run `bitnet-train train {directory.root}` first."
         )
-    student = prepare_student(config, load_original(config), directory)
+    student = prepare_student(config, original, directory)
     return Trained(student, checkpoint, load_student(student.model, checkpoint)["step"])
 
 

@@ -148,7 +148,8 @@ def _finished_model(config: Config, directory: RunDirectory) -> tuple[PreTrained
 
 
 def _write_adapter(config: Config, directory: RunDirectory) -> tuple[Path, Facts]:
-    trained = assembly.trained_student(config, directory, _console(config).print)
+    original = assembly.load_original(config)
+    trained = assembly.trained_student(config, original, directory, _console(config).print)
     assert isinstance(trained.student.model, PeftModel)
     out = _target(config, directory.artefact, directory)
     facts = write_adapter(trained.student.model, out, force=config.export.force)

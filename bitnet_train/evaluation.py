@@ -19,18 +19,18 @@ from bitnet_train.config import Config
 from bitnet_train.errors import BitnetTrainError, ConfigError
 from bitnet_train.model.load import LoadedModel, load_pretrained
 from bitnet_train.progress import open_console
-from bitnet_train.report.evaluation import spoken
+from bitnet_train.report.evaluation import describe_speeds, spoken
 from bitnet_train.report.write import write_report
 from bitnet_train.run_directory import RunDirectory, packed_folder
-from bitnet_train.runtime.bench import decode_speed
+from bitnet_train.runtime.decode_speed import original_speed, packed_speed
 from bitnet_train.runtime.evaluation.comparison import compare
 from bitnet_train.runtime.evaluation.jsonl import spread
 from bitnet_train.runtime.evaluation.multiple_choice import Question, answer, read_questions, report
 from bitnet_train.runtime.evaluation.prompt_files import Prompt, read_prompts
 from bitnet_train.runtime.evaluation.side_by_side import Limits, reason_to_skip, side_by_side
 from bitnet_train.runtime.evaluation.writers import packed_writer, torch_writer
-from bitnet_train.runtime.load import load as load_packed
 from bitnet_train.runtime.load import load_tokenizer
+from bitnet_train.session import Session
 
 __all__ = ["evaluate"]
 
@@ -69,7 +69,7 @@ class Models:
         return min(int(model.config.get_text_config().max_position_embeddings) for model in models)
 
 
-def evaluate(config: Config) -> Facts:
+def evaluate(config: Config, session: Session | None = None) -> Facts:
     """Measure the packed model and its original: texts, multiple choice, prompts; write facts and a report."""
     assembly.prepare_process(config)
     folder, directory = packed_folder(config)
@@ -79,15 +79,14 @@ def evaluate(config: Config) -> Facts:
             "An artefact alone has no held-out text. Name some: `evaluate.text=FILE`, `evaluate.texts=[FILE]`, "
             "`evaluate.choices=[FILE]` or `evaluate.prompts=[FILE]`."
         )
-    models, rows = _load(config, folder, directory)
+    models, rows = _load(config, folder, directory, session or Session(config))
     _check_limits(config, models)
     if models.not_compared is not None:
         console.print(f"note: not compared with another model: {models.not_compared}", soft_wrap=True)
     facts: Facts = {"texts": [], "choices": [], "prompts": []}
     _score_held_out(config, models, rows, facts, console)
-    speed = decode_speed(models.student, list(models.tokenizer(config.generate.prompt)["input_ids"]))
-    facts["decode"] = speed.to_dict()
-    console.print(f"Greedy decoding: {speed.tokens_per_s:.1f} tokens/s")
+    facts |= _speeds(config, models)
+    console.print(f"Greedy decoding: {describe_speeds(facts)}.", markup=False, soft_wrap=True)
     for path, text in inputs.texts.items():
         score = _score(models, assembly.score_windows(config, models.tokenizer, text), path.stem)
         _keep(facts, "texts", {**score, **_windows(config)}, console)
@@ -121,22 +120,21 @@ def _has_any(inputs: Inputs) -> bool:
     return bool(inputs.texts or inputs.questions or inputs.prompts)
 
 
-def _load(config: Config, folder: Path, directory: RunDirectory | None) -> tuple[Models, dict[str, Tensor] | None]:
+def _load(
+    config: Config, folder: Path, directory: RunDirectory | None, session: Session
+) -> tuple[Models, dict[str, Tensor] | None]:
     """Return the models, and the held-out rows where the run or `evaluate.text` has some."""
     tokenizer, settings = load_tokenizer(folder), config.evaluate
-    needs_original = directory is not None and settings.text is None
-    original, reason = (assembly.load_original(config), None) if needs_original else (None, None)
-    data = assembly.data_module(config, original, directory) if original is not None and directory else None
-    if settings.against is not None or original is None:
-        original, reason = _named_original(config, directory, tokenizer)
-    student = load_packed(folder)
+    data = session.data(directory) if directory is not None and settings.text is None else None
+    original, reason = _original(config, directory, tokenizer, session)
+    student = session.packed(folder)
     has_rows = data is not None or settings.text is not None
     rows = assembly.held_out_rows(config, tokenizer, data) if has_rows else None
     return Models(folder, student, tokenizer, original, reason), rows
 
 
-def _named_original(
-    config: Config, directory: RunDirectory | None, tokenizer: PreTrainedTokenizerBase
+def _original(
+    config: Config, directory: RunDirectory | None, tokenizer: PreTrainedTokenizerBase, session: Session
 ) -> tuple[LoadedModel | None, str | None]:
     """Return the model to compare with, or why there is none."""
     against = config.evaluate.against
@@ -147,9 +145,16 @@ def _named_original(
     if directory is None:
         return None, "an artefact alone does not have its original. Name it: `evaluate.against=MODEL`."
     try:
-        return assembly.load_original(config), None
+        return session.original(), None
     except BitnetTrainError as error:
         return None, str(error)
+
+
+def _speeds(config: Config, models: Models) -> Facts:
+    """Time greedy decoding of the packed model and, where it is there, of the one it is compared with."""
+    prompt = models.tokenizer(config.generate.prompt)["input_ids"]
+    original = None if models.teacher is None else original_speed(models.teacher, prompt)
+    return {"decode": packed_speed(models.folder, models.student, prompt), "decode_original": original}
 
 
 def _with_same_tokens(original: LoadedModel, tokenizer: PreTrainedTokenizerBase) -> LoadedModel:

@@ -1,12 +1,16 @@
 """The table of contents of the program: one function per verb, in pipeline order.
 
 Each stage reads what earlier stages left in the run directory, does one thing, writes its facts there as JSON and
-returns them. `run` is all of them in a row. Text for people goes through `console` and is silent with `--quiet`.
+returns them. `run` is all of them in a row, in one `Session`, so that what two of them need is loaded once. Text for
+people goes through `console` and is silent with `--quiet`.
 """
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,7 +23,7 @@ from bitnet_train.config.compose import to_dict
 from bitnet_train.continuation import generate, sampling
 from bitnet_train.delivery import export
 from bitnet_train.dry_run import describe_training
-from bitnet_train.errors import ConfigError
+from bitnet_train.errors import ConfigError, DataError
 from bitnet_train.evaluation import evaluate
 from bitnet_train.model.bit_linear import on_kernels
 from bitnet_train.model.bit_lora import trainable_report
@@ -33,15 +37,16 @@ from bitnet_train.progress import open_console, track
 from bitnet_train.run_directory import RunDirectory, is_model, packed_folder
 from bitnet_train.run_length import settle
 from bitnet_train.run_machine import settle_machine
-from bitnet_train.runtime.bench import decode_speed
 from bitnet_train.runtime.bench_contenders import contenders, llama_contenders
 from bitnet_train.runtime.bench_table import render_rows
+from bitnet_train.runtime.decode_speed import original_speed
 from bitnet_train.runtime.evaluation.perplexity import perplexity
 from bitnet_train.runtime.generate import generate as continue_prompt
-from bitnet_train.runtime.load import load as load_packed
+from bitnet_train.runtime.load import load_tokenizer
 from bitnet_train.runtime.timing import Workload
 from bitnet_train.runtime.validate import validate as validate_packed
 from bitnet_train.runtime.validate_export import validate_export
+from bitnet_train.session import Session
 from bitnet_train.starting_point import spent_before
 from bitnet_train.train.data_summary import print_data
 from bitnet_train.train.fit import fit
@@ -54,24 +59,28 @@ __all__ = ["bench", "convert", "evaluate", "export", "generate", "merge", "run",
 Facts = dict[str, Any]
 
 
-def convert(config: Config) -> Facts:
-    """Show which layers become 1-bit, and what swapping them without training costs."""
+def convert(config: Config, session: Session | None = None, *, is_compared_later: bool = False) -> Facts:
+    """Show which layers become 1-bit, and what swapping them without training costs.
+
+    `is_compared_later`: `evaluate` will measure the original on the same rows, so it is not measured here.
+    """
     assembly.prepare_process(config)
-    directory, console = assembly.open_run(config), _console(config)
-    original = assembly.load_original(config)
+    directory, console, is_alone = assembly.open_run(config), _console(config), session is None
+    session = session or Session(config)
+    original = session.original()
     console.print(f"Model: {original.description}")
     plan = assembly.plan_of(config, original)
     console.print(plan.render(), soft_wrap=True)
     _note_scheme(config, original, console)
-    data = assembly.data_module(config, original, directory)
+    data = session.data(directory)
     rows = assembly.held_out_rows(config, original.tokenizer, data)
-    before = perplexity(original.model, rows)
-    record = assembly.convert_model(config, original.model, original.record)
+    before = None if is_compared_later else perplexity(original.model, rows)
+    model = original.model if is_alone else deepcopy(original.model)
+    record = assembly.convert_model(config, model, original.record)
     with on_kernels():
-        swapped = perplexity(original.model, rows)
-    console.print(
-        f"Held-out perplexity {before.perplexity:.2f}; {swapped.perplexity:.1f} with the layers just swapped."
-    )
+        swapped = perplexity(model, rows)
+    known = "" if before is None else f" {before.perplexity:.2f};"
+    console.print(f"Held-out perplexity{known} {swapped.perplexity:,.1f} with the layers just swapped.")
     return directory.write_facts(
         "convert",
         {
@@ -81,23 +90,22 @@ def convert(config: Config) -> Facts:
             "weights": plan.num_weights,
             "record": record.to_dict(),
             "data": data.describe(),
-            "full_precision": asdict(before),
+            "full_precision": None if before is None else asdict(before),
             "swapped": asdict(swapped),
         },
     )
 
 
-def train(config: Config) -> Facts:
+def train(config: Config, session: Session | None = None) -> Facts:
     """Train through the quantiser up to `trainer.max_steps`, or go on where an interrupted run stopped."""
     assembly.prepare_process(config)
     assembly.check_machine(config)
     if config.dry_run:
         return describe_training(config, _console(config))
     keep_freed_memory()
-    directory, console = assembly.open_run(config), _console(config)
+    directory, console, session = assembly.open_run(config), _console(config), session or Session(config)
     arithmetic = settle_machine(config, directory, console)
-    original = assembly.load_original(config)
-    data = assembly.data_module(config, original, directory)
+    original, data = session.original(), session.data(directory)
     print_data(console, data.describe())
     student = assembly.prepare_student(config, original, directory, data)
     _note_scheme(config, original, console)
@@ -125,11 +133,12 @@ def train(config: Config) -> Facts:
     )
 
 
-def merge(config: Config) -> Facts:
+def merge(config: Config, session: Session | None = None) -> Facts:
     """Fold what was trained into the latent weights, checked bit for bit, and save the model in float32."""
     assembly.prepare_process(config)
     directory, console = assembly.finished_run(config), _console(config)
-    trained = assembly.trained_student(config, directory, console.print)
+    original = (session or Session(config)).original()
+    trained = assembly.trained_student(config, original, directory, console.print)
     student = trained.student
     merged = merge_model(student.model).eval()
     shutil.rmtree(directory.merged, ignore_errors=True)
@@ -197,26 +206,47 @@ def run(config: Config) -> Facts:
     assembly.check_machine(config)
     directory, console = assembly.open_run(config), _console(config)
     config.path, config.export.force = str(directory.root), True
-    facts: dict[str, Facts] = {}
-    for stage in (convert, train, merge, export, validate, evaluate):
-        console.rule(stage.__name__)
-        facts[stage.__name__] = stage(config)
-    compared = directory.write_facts("run", {**summary.summarise(config, facts), **_side_by_side(config, directory)})
+    session, facts = Session(config), {}
+    stages: dict[str, Callable[[], Facts]] = {
+        "convert": lambda: convert(config, session, is_compared_later=config.evaluate.against is None),
+        "train": lambda: train(config, session),
+        "merge": lambda: merge(config, session),
+        "export": lambda: export(config),
+        "validate": lambda: validate(config),
+        "evaluate": lambda: evaluate(config, session),
+    }
+    for name, stage in stages.items():
+        console.rule(name)
+        facts[name] = stage()
+    compared = {**summary.summarise(config, facts), **_side_by_side(config, directory, session, facts["evaluate"])}
+    compared = directory.write_facts("run", compared)
     if not config.quiet:
         console.rule("result")
         console.print(summary.render(compared))
     return compared
 
 
-def _side_by_side(config: Config, directory: RunDirectory) -> Facts:
-    """Continue one prompt with the original and the packed model, alike, and time both."""
-    original = assembly.load_original(config)
-    texts, speeds = {}, {}
-    for name, model in (("full_precision", original.model), ("packed", load_packed(directory.artefact))):
-        made = continue_prompt(model, original.tokenizer, config.generate.prompt, **sampling(config))
-        texts[name] = made.text
-        speeds[name] = decode_speed(model, list(original.tokenizer(config.generate.prompt)["input_ids"])).to_dict()
-    return {"prompt": config.generate.prompt, "continuations": texts, "decode": speeds}
+def _side_by_side(config: Config, directory: RunDirectory, session: Session, evaluated: Facts) -> Facts:
+    """Continue one prompt with the original and the packed model, alike, and tell how fast both are."""
+    original, prompt = session.original(), config.generate.prompt
+    by_original = continue_prompt(original.model, original.tokenizer, config.generate.prompt, **sampling(config))
+    speed = evaluated["decode_original"] or original_speed(original.model, original.tokenizer(prompt)["input_ids"])
+    return {
+        "prompt": prompt,
+        "continuations": {"full_precision": by_original.text, "packed": _packed_text(config, directory, session)},
+        "decode": {"full_precision": speed, "packed": evaluated["decode"]},
+    }
+
+
+def _packed_text(config: Config, directory: RunDirectory, session: Session) -> str:
+    """Continue the prompt as `generate` will: natively, where the architecture and the length allow it."""
+    folder, native = directory.artefact, session.native(directory.artefact)
+    if native is not None:
+        with suppress(DataError):  # longer than the context
+            return native.generate(config.generate.prompt, **sampling(config)).text
+    return continue_prompt(
+        session.packed(folder), load_tokenizer(folder), config.generate.prompt, **sampling(config)
+    ).text
 
 
 def _note_scheme(config: Config, original: LoadedModel, console: Console) -> None:

@@ -17,7 +17,8 @@ Facts = dict[str, Any]
 
 def summarise(config: Config, facts: dict[str, Facts]) -> Facts:
     """Return the figures that a result file keeps: quality, size, speed, verdict, and where things are."""
-    before, after = facts["convert"]["full_precision"], facts["evaluate"]
+    after = facts["evaluate"]
+    before = facts["convert"]["full_precision"] or _held_out(after)["teacher"]
     return {
         "recipe": config.recipe,
         "source": config.model.source,
@@ -40,6 +41,11 @@ def summarise(config: Config, facts: dict[str, Facts]) -> Facts:
         "passed": facts["validate"]["passed"],
         "run_dir": config.run.dir,
     }
+
+
+def _held_out(evaluated: Facts) -> Facts:
+    """Return the text that both models of a run are first compared on."""
+    return evaluated["texts"][0]
 
 
 def texts(evaluated: Facts) -> list[Facts]:
@@ -87,8 +93,7 @@ def _figures(compared: Facts) -> Table:
     packed = size["packed_bytes"] + size["scale_bytes"]
     table.add_row("1-bit layers, fp16 / packed", f"{size['fp16_bytes'] / 1e6:.2f} MB", "", f"{packed / 1e6:.2f} MB")
     table.add_row("whole folder", *_folder(size))
-    speeds = [f"{decode[name]['tokens_per_s']:.0f} tok/s" for name in ("full_precision", "packed")]
-    table.add_row("greedy decoding", speeds[0], "", speeds[1])
+    table.add_row("greedy decoding", _speed(decode["full_precision"]), "", _speed(decode["packed"]))
     table.add_row("training", "", "", _cost(compared["train"]))
     table.add_row("validation", "", "", compared["validation"])
     return table
@@ -116,6 +121,11 @@ def _cost(train: Facts) -> str:
     cost = f"{train['tokens']:,} tokens in {train['seconds']:.0f} s"
     blocks = train["before"]["tokens"]
     return f"{cost}, {blocks:,} of them on blocks" if blocks else cost
+
+
+def _speed(decode: Facts) -> str:
+    """Return tokens per second, and what decoded; results of before there was a choice were made by torch."""
+    return f"{decode['tokens_per_s']:.0f} tok/s, {decode.get('engine', 'torch')}"
 
 
 def _continuations(compared: Facts) -> list[Panel]:

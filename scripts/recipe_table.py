@@ -10,6 +10,10 @@ HEADER = (
     "| recipe | what trains | tokens | time | ppl FP | ppl swapped | ppl trained | ratio | layers fp16 | layers packed "
     "| decode | validation |\n|---|---|---|---|---|---|---|---|---|---|---|---|"
 )
+DECODE_NOTE = (
+    "Decoding is greedy, on every core: the packed model in the native runtime, the original through transformers in "
+    "float32. Where no engine is named, transformers ran the packed model too."
+)
 BY_TEXT = (
     "The same by text, where a result file holds it:",
     "",
@@ -24,6 +28,8 @@ def recipe_table(results: Path, link_to: str) -> list[str]:
     summaries = [summary for summary in found if summary.get("stage") == "run"]
     machines = sorted({f"{s['made_by']['cores']} cores, {s['made_by']['machine']}" for s in summaries})
     note = f"Measured on {'; '.join(machines)}; held-out text of each recipe's own data." if summaries else ""
+    if any(_names_engine(summary) for summary in summaries):
+        note += f" {DECODE_NOTE}"
     return [HEADER, *(_row(summary, link_to) for summary in summaries), "", note, *_by_text(summaries)]
 
 
@@ -53,10 +59,23 @@ def _row(summary: dict[str, Any], link_to: str) -> str:
         f"{perplexity['ratio']:.2f}",
         _megabytes(size["fp16_bytes"]),
         _megabytes(size["packed_bytes"] + size["scale_bytes"]),
-        f"{summary['decode_tokens_per_s']:.0f} tok/s",
+        _decode(summary),
         summary["validation"],
     ]
     return "| " + " | ".join(cells) + " |"
+
+
+def _decode(summary: dict[str, Any]) -> str:
+    """Return tokens per second of the packed model, and by what where the file says so, with the original's beside."""
+    speed = f"{summary['decode_tokens_per_s']:.0f} tok/s"
+    if not _names_engine(summary):
+        return speed
+    original = summary["decode"]["full_precision"]
+    return f"{speed} {summary['decode']['packed']['engine']}, original {original['tokens_per_s']:.0f}"
+
+
+def _names_engine(summary: dict[str, Any]) -> bool:
+    return "engine" in summary.get("decode", {}).get("packed", {})
 
 
 def _megabytes(num_bytes: float) -> str:

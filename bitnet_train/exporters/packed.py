@@ -135,7 +135,8 @@ def _write_companions(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 def _describe(model: PreTrainedModel, contents: Contents, facts: dict[str, Any], folder: Path) -> Manifest:
     base_model = str(facts.get("base_model") or model.config.name_or_path or "unknown")
     recipe = str(facts.get("recipe") or "")
-    sizes = measure_sizes(contents.layers, contents.entries(), total_bytes=0)
+    tensors = contents.entries()  # which hashes every one of them
+    sizes = measure_sizes(contents.layers, tensors, total_bytes=0)
     card = model_card(base_model, recipe, contents.layers, sizes, facts, table_sizes(contents.tables, contents.tied))
     (folder / "README.md").write_text(card, encoding="utf-8")
     files = {path.name: FileEntry(path.stat().st_size, hash_file(path)) for path in sorted(folder.iterdir())}
@@ -146,10 +147,10 @@ def _describe(model: PreTrainedModel, contents: Contents, facts: dict[str, Any],
         model_class=type(model).__name__,
         attention=str(model.config._attn_implementation or ""),
         layers=tuple(contents.layers),
-        tensors=contents.entries(),
+        tensors=tensors,
         tied=contents.tied,
         files=files,
-        sizes=measure_sizes(contents.layers, contents.entries(), sum(entry.num_bytes for entry in files.values())),
+        sizes=measure_sizes(contents.layers, tensors, sum(entry.num_bytes for entry in files.values())),
         facts=facts,
         tables=tuple(contents.tables),
     )

@@ -68,6 +68,22 @@ def _prompts_line(result: Facts) -> str:
 _LINES: dict[str, Callable[[Facts], str]] = {"texts": _text_line, "choices": _choices_line, "prompts": _prompts_line}
 
 
+def describe_speeds(facts: Facts) -> str:
+    """Say how fast the packed model decodes, by what, and beside it how fast the one it is compared with does."""
+    speed, original = facts["decode"], facts.get("decode_original")
+    line = f"{speed['tokens_per_s']:,.1f} tokens/s, {engine(speed)}"
+    reason = f", for the native runtime does not take it: {speed['not_native']}" if speed.get("not_native") else ""
+    beside = f"; the original {original['tokens_per_s']:,.1f}, {engine(original)}" if original is not None else ""
+    return line + reason + beside
+
+
+def engine(speed: Facts) -> str:
+    """Return what computed: `native`, or `torch` as in files of before there was a choice, and its threads."""
+    threads = speed.get("num_threads")
+    name = speed.get("engine", "torch")
+    return name if threads is None else f"{name}, {threads} thread{'s' * (threads > 1)}"
+
+
 def _tiles(facts: Facts) -> tuple[Tile, ...]:
     """Return up to six figures, the first of each group first."""
     tiles = []
@@ -82,7 +98,8 @@ def _tiles(facts: Facts) -> tuple[Tile, ...]:
         value = percent(kept) if kept is not None else percent(result["student"]["acc"])
         tiles.append(Tile(result["name"], value, "accuracy kept" if kept is not None else "accuracy"))
     if "decode" in facts:
-        tiles.append(Tile("decoding", f"{facts['decode']['tokens_per_s']:.0f} tok/s", "greedy, torch, packed weights"))
+        speed = facts["decode"]
+        tiles.append(Tile("decoding", f"{speed['tokens_per_s']:.0f} tok/s", f"greedy, packed, {engine(speed)}"))
     return tuple(tiles)
 
 

@@ -12,7 +12,7 @@ class NativeRunner:
 
     def __init__(self, model: NativeModel) -> None:
         self._model = model
-        self.vocab_size = model.architecture.vocab
+        self.vocab_size, self.max_tokens = model.architecture.vocab, model.max_tokens
 
     def run(self, prompt_ids: Sequence[int], new_tokens: int, on_token: Callable[[int], object]) -> None:
         """See `timing.Runner`."""
@@ -20,6 +20,6 @@ class NativeRunner:
         self._model.generate_ids(prompt_ids, new_tokens, stop_ids=(), on_token=on_token)
 
 
-def load_native(source: str, num_threads: int) -> NativeRunner:
+def load_native(source: str, num_threads: int, *, verify: bool = True) -> NativeRunner:
     """Load a packed folder, its hashes checked, as a user does."""
-    return NativeRunner(NativeModel.load(source, num_threads=num_threads))
+    return NativeRunner(NativeModel.load(source, num_threads=num_threads, verify=verify))

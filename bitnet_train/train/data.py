@@ -78,6 +78,7 @@ class BitDataModule(LightningDataModule):
             rows, self._facts = load_or_tokenise(self.config, self.tokenizer, self.cache_dir, self.teacher)
             limits = {"train": self.config.max_train_rows, "validation": self.config.max_validation_rows}
             self._rows = {split: _subset(rows[split], limits[split]) for split in SPLITS}
+            self.teacher = None  # it has written or checked what it had to
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return an endless loader of training batches that begins at the saved position."""
@@ -119,8 +120,12 @@ class BitDataModule(LightningDataModule):
         self._start, self._processed_before = int(state_dict["next_batch"]), None
 
     def teardown(self, stage: str) -> None:
-        """Keep the position when the trainer lets go, so that a later fit continues there."""
+        """Keep the position when the trainer lets go, so that a later fit continues there; let go of the trainer.
+
+        It holds the model and its moments, and whoever reads text after training would keep them all.
+        """
         self._start, self._processed_before = self._next_batch(), None
+        self.trainer = None
 
     def describe(self) -> dict[str, Any]:
         """Return facts as plain JSON: source, kind, unused fields, content and cache hashes, and figures per split.

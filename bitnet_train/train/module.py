@@ -109,9 +109,7 @@ class BitLightningModule(LightningModule):
         self._teacher = (teacher,)  # a tuple hides it from nn.Module's registration
         self.register_buffer("hidden_balance", torch.ones(()))
         self.register_buffer("attention_balance", torch.ones(()), persistent=self.loss.attention > 0)
-        self._taps = None
-        if self.loss.attention > 0 and teacher is not None:
-            self._taps = RelationTaps(student, teacher, self.loss.attention_layer)
+        self._taps = self._listen()
         self.step, self.tokens, self.seconds_before = 0, 0, 0.0
         self._since: float | None = None
         self.metrics: dict[str, float] = {}
@@ -135,15 +133,27 @@ class BitLightningModule(LightningModule):
         """Build the optimiser over what trains."""
         return build_optimizer(self.student, self.optim, rounded=self.rounded)
 
+    def _listen(self) -> RelationTaps | None:
+        if self.teacher is None or self.loss.attention == 0:
+            return None
+        return RelationTaps(self.student, self.teacher, self.loss.attention_layer)
+
     def on_fit_start(self) -> None:
         """Start the clock, and put the teacher beside the student, in the arithmetic of the products."""
         self._since = time.perf_counter()
+        self._taps = self._taps or self._listen()
         self.student.train()
         self.layers = LayerWatch(self.student)
         if self.teacher is not None:
             self.teacher.to(self.device).eval().requires_grad_(False)
             if self.trainer.precision == "bf16-mixed" and self.teacher_cache is None:  # a cache knows it by its weights
                 keep_products_in_bfloat16(self.teacher)
+
+    def teardown(self, stage: str) -> None:
+        """Stop listening to the models, which others may use."""
+        if self._taps is not None:
+            self._taps.close()
+        self._taps = None
 
     # -- one optimiser step ----------------------------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ FLOORS = {
     "reconstruction": 6,
     "run_directory": 6,
     "assembly": 6,
+    "session": 6,
     "dry_run": 6,
     "run_length": 6,
     "run_machine": 6,

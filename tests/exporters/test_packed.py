@@ -20,7 +20,8 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from bitnet_train.errors import FormatError
-from bitnet_train.exporters import export_packed, read_manifest, size_report, verify_files
+from bitnet_train.exporters import contents, export_packed, read_manifest, size_report, verify_files
+from bitnet_train.exporters.contents import describe_tensor
 from bitnet_train.exporters.packed import plain_facts
 from bitnet_train.exporters.sizes import render_sizes
 from bitnet_train.formats.planes import unpack_planes
@@ -141,6 +142,18 @@ def test_two_exports_of_one_model_have_equal_bytes(make_trained, tmp_path):
     export_packed(make_trained(), None, tmp_path / "b", {})
     for path in sorted((tmp_path / "a").iterdir()):
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
+
+
+def test_an_export_hashes_every_stored_tensor_once(make_trained, tmp_path, monkeypatch):
+    described = []
+
+    def seen(tensor):
+        described.append(tensor)
+        return describe_tensor(tensor)
+
+    monkeypatch.setattr(contents, "describe_tensor", seen)
+    manifest = export_packed(make_trained(), None, tmp_path / "out", {})
+    assert len(described) == len(manifest.tensors)
 
 
 def test_an_export_leaves_the_model_as_it_was(make_trained, tmp_path):

@@ -1,0 +1,86 @@
+"""How fast a model writes: the packed one as users run it, the original in its usual form.
+
+The packed model is timed in the native runtime. Where that does not know the architecture, the same folder is timed
+through transformers, and the figures say why. The original is timed through transformers, in float32. Both decode
+greedily on as many threads as torch has: no sampling, no stopping, no text; medians after one warm-up.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import PreTrainedModel
+
+from bitnet_train.runtime.bench import ModuleRunner
+from bitnet_train.runtime.bench_native import load_native
+from bitnet_train.runtime.native.support import reason_against
+from bitnet_train.runtime.timing import WARM_UP_TOKENS, Runner, timed
+
+NEW_TOKENS, REPEATS = 64, 3
+
+
+@dataclass(frozen=True)
+class DecodeSpeed:
+    """Medians over `repeats` runs: new tokens per second, milliseconds per new token, prompt tokens per second.
+
+    `not_native` says why torch computed a packed model.
+    """
+
+    tokens_per_s: float
+    ms_per_token: float
+    prompt_tokens_per_s: float
+    num_prompt_tokens: int
+    num_new_tokens: int
+    repeats: int
+    num_threads: int
+    engine: Literal["native", "torch"]
+    not_native: str | None = None
+
+
+def packed_speed(folder: Path, model: PreTrainedModel, prompt_ids: Sequence[int]) -> dict[str, Any]:
+    """Return `decode_speed` of the packed `folder`, which `model` has been loaded and verified from."""
+    reason = reason_against(folder)
+    if reason is not None:
+        return asdict(decode_speed(ModuleRunner(model), prompt_ids, "torch", not_native=reason))
+    runner = load_native(str(folder), torch.get_num_threads(), verify=False)
+    room = max(1, runner.max_tokens - NEW_TOKENS - 1)
+    return asdict(decode_speed(runner, prompt_ids[-room:], "native", new_tokens=min(NEW_TOKENS, runner.max_tokens - 2)))
+
+
+def original_speed(model: PreTrainedModel, prompt_ids: Sequence[int]) -> dict[str, Any]:
+    """Return `decode_speed` of a float model through transformers."""
+    return asdict(decode_speed(ModuleRunner(model), prompt_ids, "torch"))
+
+
+def decode_speed(
+    runner: Runner,
+    prompt_ids: Sequence[int],
+    engine: Literal["native", "torch"],
+    *,
+    new_tokens: int = NEW_TOKENS,
+    repeats: int = REPEATS,
+    not_native: str | None = None,
+) -> DecodeSpeed:
+    """Measure greedy decoding of `new_tokens` tokens after the prompt."""
+    assert new_tokens >= 1, "at least one new token"
+    assert repeats >= 1, "at least one repeat"
+    timed(runner, prompt_ids, WARM_UP_TOKENS)
+    runs = [timed(runner, prompt_ids, new_tokens + 1) for _ in range(repeats)]
+    prompt_s = statistics.median(run[0] for run in runs)
+    decode_s = statistics.median(run[1] for run in runs)
+    return DecodeSpeed(
+        tokens_per_s=new_tokens / decode_s,
+        ms_per_token=1000 * decode_s / new_tokens,
+        prompt_tokens_per_s=len(prompt_ids) / prompt_s,
+        num_prompt_tokens=len(prompt_ids),
+        num_new_tokens=new_tokens,
+        repeats=repeats,
+        num_threads=torch.get_num_threads(),
+        engine=engine,
+        not_native=not_native,
+    )

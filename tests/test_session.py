@@ -1,0 +1,105 @@
+"""Nothing is done twice in one process: counted while a whole run goes by, on the real parts."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bitnet_train import assembly, session, stages
+from bitnet_train.__main__ import main
+from bitnet_train.config.compose import compose
+from bitnet_train.model.load import load_pretrained
+from bitnet_train.runtime import decode_speed
+from bitnet_train.session import Session
+from bitnet_train.train import data as train_data
+
+
+def words(run_dir: Path, *further: str) -> list[str]:
+    small = ["model.source=tiny", "debug=tiny", "logger=none", f"run.dir={run_dir}", "trainer.num_threads=1"]
+    return [*small, "trainer.precision=fp32", *further]
+
+
+def count_calls(monkeypatch: pytest.MonkeyPatch, *places: tuple[Any, str]) -> Counter[str]:
+    """Count the calls of functions, which still do what they do."""
+    counts: Counter[str] = Counter()
+
+    def counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any, **named: Any) -> Any:
+            counts[name] += 1
+            return function(*given, **named)
+
+        return call
+
+    for module, name in places:
+        monkeypatch.setattr(module, name, counted(name, getattr(module, name)))
+    return counts
+
+
+def test_a_run_loads_the_original_reads_the_text_and_times_each_model_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = count_calls(
+        monkeypatch,
+        (assembly, "load_pretrained"),
+        (train_data, "read_corpus"),
+        (session, "load_packed"),
+        (stages, "perplexity"),
+        (decode_speed, "decode_speed"),
+    )
+    assert main(["run", "quickstart", "--quiet", *words(tmp_path / "run")]) == 0
+    assert counts == {"load_pretrained": 1, "read_corpus": 1, "load_packed": 1, "perplexity": 1, "decode_speed": 2}
+    result = json.loads((tmp_path / "run" / "facts" / "run.json").read_text())
+    assert result["perplexity"]["full_precision"] < result["perplexity"]["swapped"]
+    assert result["decode"]["packed"]["engine"] == "native"
+    assert result["decode"]["full_precision"]["engine"] == "torch"
+    assert result["decode_tokens_per_s"] == result["decode"]["packed"]["tokens_per_s"]
+
+
+def test_a_run_writes_what_its_stages_write_one_by_one(tmp_path: Path) -> None:
+    assert main(["run", "quickstart", "--quiet", *words(tmp_path / "whole")]) == 0
+    assert main(["train", "quickstart", "--quiet", *words(tmp_path / "apart")]) == 0
+    for verb in ("merge", "export", "evaluate"):
+        assert main([verb, str(tmp_path / "apart"), "--quiet"]) == 0
+    runs = tmp_path / "whole", tmp_path / "apart"
+    hashes = [json.loads((run / "artefact" / "manifest.json").read_text())["files"] for run in runs]
+    assert hashes[0] == hashes[1]
+    held_out = [json.loads((run / "facts" / "evaluate.json").read_text())["texts"] for run in runs]
+    assert held_out[0] == held_out[1]
+
+
+def test_a_run_compared_with_another_model_still_measures_its_original(tmp_path: Path) -> None:
+    assert main(["run", "quickstart", "--quiet", *words(tmp_path / "run", "evaluate.against=none")]) == 0
+    result = json.loads((tmp_path / "run" / "facts" / "run.json").read_text())
+    assert 1.0 < result["perplexity"]["full_precision"] < result["perplexity"]["swapped"]
+    assert result["decode"]["full_precision"]["tokens_per_s"] > 0
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_original_is_as_in_its_file_after_training(precision: str, tmp_path: Path) -> None:
+    config = compose("quickstart", words(tmp_path / "run", f"trainer.precision={precision}")).config
+    config.quiet = True
+    shared = Session(config)
+    before = shared.original()
+    stages.train(config, shared)
+    after = shared.original()
+    assert (after is before) == (precision == "fp32")
+    kept, fresh = after.model.state_dict(), load_pretrained("tiny").model.state_dict()
+    assert kept.keys() == fresh.keys()
+    assert [name for name in fresh if not torch.equal(kept[name], fresh[name])] == []
+
+
+def test_text_does_not_keep_what_trained_on_it(tmp_path: Path) -> None:
+    config = compose("quickstart", words(tmp_path / "run")).config
+    config.quiet = True
+    shared = Session(config)
+    stages.train(config, shared)
+    data = shared.data(assembly.open_run(config))
+    assert data.trainer is None
+    assert data.teacher is None
+    assert len(data.validation_rows()["input_ids"]) > 0
