@@ -26,6 +26,7 @@ from bitnet_train.errors import BitnetTrainError, ConfigError
 if TYPE_CHECKING:
     from bitnet_train.config import Config
 
+QUICK_NOTE = "`--quick`: little training on little text, so the figures say what comes, not what the recipe reaches."
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 128 + signal.SIGINT
 
 
@@ -81,7 +82,7 @@ def compose_call(call: Call) -> Config:
     from bitnet_train.config.compose import compose
     from bitnet_train.config.idle import refuse_idle_keys
 
-    composed = compose(call.words[0] if call.words else None, call.overrides)
+    composed = compose(call.words[0] if call.words else None, overrides_of(call))
     if composed.target.kind not in WORD_KINDS[call.verb.word]:
         got = f"`{call.words[0]}` names a {composed.target.kind} instead" if call.words else "none is given"
         raise ConfigError(
@@ -91,9 +92,26 @@ def compose_call(call: Call) -> Config:
     composed.config.quiet, composed.config.dry_run = call.quiet, call.dry_run
     composed.config.debug.enabled |= _wants_debug()
     idle = refuse_idle_keys(composed.config, composed.origins, composed.target, call.verb.name)
-    for note in [] if call.quiet else [*composed.notes, *idle]:
+    quick = [QUICK_NOTE] if call.quick else []
+    for note in [] if call.quiet else [*quick, *composed.notes, *idle]:
         print(f"note: {note}", file=sys.stderr)
     return composed.config
+
+
+def overrides_of(call: Call) -> tuple[str, ...]:
+    """Return the `key=value` words of a call, `--quick` spelled out: a length that is given takes that of `--quick`.
+
+    Raises ConfigError when a choice of `debug` is given too.
+    """
+    if not call.quick:
+        return call.overrides
+    given = {word.partition("=")[0].removeprefix("trainer.") for word in call.overrides}
+    if "debug" in given:
+        raise ConfigError(
+            "`--quick` chooses `debug=quick`, and another choice of `debug` is given. Leave one of them out."
+        )
+    own_length = ("trainer.max_minutes=null",) if given & {"max_steps", "max_tokens"} else ()
+    return ("debug=quick", *own_length, *call.overrides)
 
 
 def _failed(error: BaseException, as_json: bool) -> int:

@@ -28,6 +28,7 @@ class Call:
     json: bool = False
     quiet: bool = False
     dry_run: bool = False
+    quick: bool = False
     keys: bool = False
 
 
@@ -84,6 +85,8 @@ def verb_parser(verb: Verb) -> argparse.ArgumentParser:
     parser.add_argument("--quiet", action="store_true", help="print nothing for people")
     if verb.dry_run:
         parser.add_argument("--dry-run", action="store_true", help=verb.dry_run)
+    if verb.quick:
+        parser.add_argument("--quick", action="store_true", help=verb.quick)
     if verb.name == "show":
         parser.add_argument("--keys", action="store_true", help="explain every key: default, choices, meaning")
     return parser

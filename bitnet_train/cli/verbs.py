@@ -35,6 +35,7 @@ class Verb:
     home: str = "bitnet_train.stages"  # which brings in torch; a verb that can do without has a home of its own
     function: str = ""  # of the home, where its name is not that of the verb
     dry_run: str = ""  # what `--dry-run` shows; "" for a verb without it
+    quick: str = ""  # what `--quick` leaves out; "" for a verb without it
 
 
 VERBS: Mapping[str, Verb] = MappingProxyType(
@@ -45,7 +46,12 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
                 "run",
                 "the whole way: convert, train, merge, export, validate, compare",
                 RECIPE,
-                ("run quickstart", "run my_recipe.yaml weight=ternary_row trainer.max_steps=1000"),
+                (
+                    "run quickstart",
+                    "run quickstart --quick",
+                    "run my_recipe.yaml weight=ternary_row trainer.max_steps=1000",
+                ),
+                quick="half a minute of training, less text, a smaller proof: see what comes (`debug=quick`)",
             ),
             Verb(
                 "train",
