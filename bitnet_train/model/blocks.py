@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 
 from bitnet_train.errors import ConversionError
 from bitnet_train.model.bit_layer import BitLayer
+from bitnet_train.model.select import language_and_towers
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,16 @@ class _Reached(Exception):
 
 
 def decoder_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
-    """Return the name of the list of decoder blocks (`model.layers`) and the list.
+    """Return the name of the list of decoder blocks (`model.layers`) and the list, of the language model alone.
 
     Raises ConversionError for a model without one.
     """
-    lists = {name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList) and module}
+    language, towers = language_and_towers(model)
+    lists = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and module and name.startswith(language) and not name.startswith(towers)
+    }
     if not lists:
         raise ConversionError(
             f"{type(model).__name__} has no list of decoder blocks, so nothing can be done block by block. Set "

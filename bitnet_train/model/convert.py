@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 from transformers import PreTrainedModel
 
 from bitnet_train.errors import ConversionError
@@ -22,8 +23,9 @@ from bitnet_train.model.bit_embedding import BitEmbedding, embedding_weight
 from bitnet_train.model.bit_layer import BitLayer
 from bitnet_train.model.bit_linear import BitLinear, bit_layers, linear_parameters
 from bitnet_train.model.overrides import Override, check_overrides, last_fitting
+from bitnet_train.model.patterns import OTHER, star_numbers
 from bitnet_train.model.plan import Plan, PlanRow
-from bitnet_train.model.select import Selection, candidates, check_patterns, is_selected, layer_role
+from bitnet_train.model.select import Selection, candidates, check_patterns, is_selected, layer_roles
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 from bitnet_train.quant.surrogate import Identity, Surrogate
 from bitnet_train.quant.weight import absmean_scale
@@ -42,13 +44,14 @@ def plan_conversion(
     if bit_layers(model):
         raise ConversionError(f"{name} holds 1-bit layers already. Convert a freshly loaded model.")
     layers = candidates(model)
-    roles = {key: layer_role(model, key, module) for key, module in layers.items()}
+    roles = layer_roles(model, layers)
     selectable = {key: role for key, role in roles.items() if not _is_other_table(layers[key], role)}
     check_patterns(selection, selectable, name)
     rows = tuple(_plan_row(key, roles[key], module, selection, weight_scheme) for key, module in layers.items())
     check_overrides(overrides, selectable, {row.name for row in rows if row.action == "convert"}, name)
     rows = tuple(_overridden(row, overrides) for row in rows)
-    plan = Plan((*rows, *_unreachable_rows(model)), _notes(model, rows))
+    stacked = _stacked_rows(model)
+    plan = Plan((*rows, *stacked), (*_notes(model, rows), *_stacked_notes(model, stacked)))
     if not plan.converted:
         raise ConversionError(
             f"nothing to convert in {name}: no layer passes `model`={selection.to_dict()}. "
@@ -63,8 +66,10 @@ def plan_conversion(
 def plan_of_converted(model: PreTrainedModel) -> Plan:
     """The plan of a model whose layers are 1-bit already, as a file brought them."""
     layers: dict[str, Any] = {**bit_layers(model), **candidates(model)}
-    rows = tuple(_given_row(name, layer_role(model, name, layer), layer) for name, layer in layers.items())
-    return Plan((*rows, *_unreachable_rows(model)))
+    roles = layer_roles(model, layers)
+    rows = tuple(_given_row(name, roles[name], layer) for name, layer in layers.items())
+    stacked = _stacked_rows(model)
+    return Plan((*rows, *stacked), _stacked_notes(model, stacked))
 
 
 def _given_row(name: str, role: str, layer: Any) -> PlanRow:
@@ -160,15 +165,23 @@ def _plan_row(name: str, role: str, module: nn.Module, selection: Selection, wei
     return PlanRow(name, role, shape, "convert", reason, weight_scheme)
 
 
-def _unreachable_rows(model: nn.Module) -> tuple[PlanRow, ...]:
+def _stacked_rows(model: nn.Module) -> tuple[PlanRow, ...]:
     """Stacked expert tensors: matrices that no Linear holds, named so that nobody thinks they were converted."""
+    kernels = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, _ConvNd)}
     return tuple(
-        PlanRow(
-            name, "other", (parameter.shape[0] * parameter.shape[1], parameter.shape[2]), "keep", "a stacked tensor"
-        )
+        PlanRow(name, OTHER, (parameter.shape[0] * parameter.shape[1], parameter.shape[2]), "keep", "a stacked tensor")
         for name, parameter in model.named_parameters()
-        if parameter.ndim == 3
+        if parameter.ndim == 3 and parameter.shape[0] > 1 and name not in kernels
     )
+
+
+def _stacked_notes(model: nn.Module, rows: Sequence[PlanRow]) -> tuple[str, ...]:
+    """Name the stacked tensors with their share of all weights: in a mixture of experts they are most of the model."""
+    if not rows:
+        return ()
+    families = ", ".join(dict.fromkeys(star_numbers(row.name) for row in rows))
+    share = sum(row.shape[0] * row.shape[1] for row in rows) / sum(part.numel() for part in model.parameters())
+    return (f"{len(rows)} stacked tensors stay float, {share:.0%} of all weights: {families}.",)
 
 
 def _notes(model: PreTrainedModel, rows: Iterable[PlanRow]) -> tuple[str, ...]:

@@ -34,7 +34,8 @@ from bitnet_train.model.bit_layer import BitLayer
 from bitnet_train.model.bit_linear import BitLinear, linear_parameters
 from bitnet_train.model.convert import untie
 from bitnet_train.model.converted import ConversionRecord
-from bitnet_train.model.select import OTHER, ROLES, Selection, candidates, layer_role
+from bitnet_train.model.patterns import BY_NAME_ONLY
+from bitnet_train.model.select import ROLES, Selection, candidates, layer_roles
 from bitnet_train.quant.scheme import ActivationScheme, Granularity, WeightScheme
 from bitnet_train.quant.surrogate import Identity
 from bitnet_train.quant.weight import SMALLEST_SCALE, dequantize, divisor
@@ -242,8 +243,10 @@ def _text(shape: torch.Size) -> str:
 
 def selection_of(model: PreTrainedModel, names: set[str]) -> Selection:
     """A selection that chooses exactly these layers of the model."""
-    roles = {name: layer_role(model, name, module) for name, module in candidates(model).items()}
+    roles = layer_roles(model, candidates(model))
     chosen = {roles[name] for name in names}
-    include = tuple(name for name in roles if name in names) if OTHER in chosen else ()
-    exclude = tuple(name for name, role in roles.items() if role in chosen and role != OTHER and name not in names)
+    include = tuple(name for name in roles if name in names) if chosen & BY_NAME_ONLY.keys() else ()
+    exclude = tuple(
+        name for name, role in roles.items() if role in chosen and role not in BY_NAME_ONLY and name not in names
+    )
     return Selection(include, exclude, tuple(role for role in ROLES if role in chosen) or Selection.roles)

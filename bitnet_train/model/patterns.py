@@ -13,7 +13,9 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
 ROLES = ("attention", "mlp", "head", "embedding")
-OTHER = "other"
+OTHER, TOWER, ROUTER = "other", "tower", "router"
+BY_NAME_ONLY = {OTHER: "not part of a known role", TOWER: "not of the language model", ROUTER: "a gate or a router"}
+"""Roles that no `model.roles` chooses, only an `include` pattern that names the layer -> why they stay float."""
 
 
 def matches(name: str, pattern: str) -> bool:

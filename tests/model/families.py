@@ -4,13 +4,16 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
+    Gemma3Config,
     GemmaConfig,
     GPT2Config,
     LlamaConfig,
     MistralConfig,
+    MixtralConfig,
     Phi3Config,
     PhiConfig,
     Qwen2Config,
+    Qwen2MoeConfig,
     Qwen3Config,
 )
 
@@ -81,3 +84,40 @@ def token_ids(rows=2, tokens=12, seed=0):
 def logits(model):
     """Evaluation logits for the same ids every time."""
     return model.eval()(input_ids=token_ids()).logits
+
+
+VISION = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+}
+MIXTURES = {
+    "qwen2_moe": lambda: Qwen2MoeConfig(
+        **DECODER,
+        num_experts=4,
+        num_experts_per_tok=2,
+        moe_intermediate_size=32,
+        shared_expert_intermediate_size=48,
+    ),
+    "mixtral": lambda: MixtralConfig(**DECODER, num_local_experts=4),
+}
+
+
+def vision_model(vision_width=32):
+    """A random Gemma 3 that sees pictures."""
+    torch.manual_seed(0)
+    config = Gemma3Config(
+        text_config={**DECODER, "head_dim": 16},
+        vision_config={**VISION, "hidden_size": vision_width},
+        mm_tokens_per_image=4,
+    )
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+
+
+def mixture_model(family):
+    """A random mixture of experts."""
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(MIXTURES[family](), dtype=torch.float32).eval()

@@ -14,7 +14,7 @@ from bitnet_train.model.blocks import (
     shared_inputs,
     training_forward,
 )
-from tests.model.families import CONFIGS, LEAVES, converted_model, tiny_model, token_ids
+from tests.model.families import CONFIGS, LEAVES, converted_model, tiny_model, token_ids, vision_model
 
 
 @torch.no_grad()
@@ -34,6 +34,11 @@ def test_blocks_by_hand_give_the_hidden_states_of_the_model(family: str) -> None
         whole = model(input_ids=ids, output_hidden_states=True, use_cache=False).hidden_states
     last = len(decoder_blocks(model)[1]) - 1
     assert torch.equal(by_blocks(model, ids), whole[last])
+
+
+def test_the_blocks_are_those_of_the_language_model_however_large_the_tower_beside_it_is() -> None:
+    model = vision_model(vision_width=512)
+    assert decoder_blocks(model)[0] == "model.language_model.layers"
 
 
 @pytest.mark.parametrize("family", CONFIGS)

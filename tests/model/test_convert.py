@@ -4,11 +4,11 @@ import torch
 from bitnet_train.errors import ConversionError
 from bitnet_train.model.bit_embedding import BitEmbedding
 from bitnet_train.model.bit_linear import BitLinear, bit_layers
-from bitnet_train.model.convert import convert, plan_conversion
+from bitnet_train.model.convert import convert, plan_conversion, plan_of_converted
 from bitnet_train.model.select import Selection
 from bitnet_train.quant.scheme import WeightScheme
 
-from .families import CONFIGS, LEAVES, logits, tiny_model, token_ids
+from .families import CONFIGS, LEAVES, MIXTURES, logits, mixture_model, tiny_model, token_ids, vision_model
 
 WITH_HEAD = Selection(roles=("attention", "mlp", "head"))
 WITH_EMBEDDING = Selection(roles=("attention", "mlp", "embedding"))
@@ -237,3 +237,29 @@ def test_a_given_plan_is_carried_out():
     assert convert(model, plan=plan) is plan
     assert tuple(bit_layers(model)) == plan.converted
     assert len(plan.converted) == 2
+
+
+def test_the_plan_of_a_model_with_pictures_leaves_everything_else_than_text_as_it_is():
+    model = vision_model()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items() if "vision" in name}
+    plan = convert(model)
+    assert len(plan.converted) == 14
+    assert all(name.startswith("model.language_model.layers.") for name in plan.converted)
+    assert "not of the language model" in plan.render()
+    assert before
+    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
+
+
+@pytest.mark.parametrize("family", MIXTURES)
+def test_experts_that_stay_float_are_named_with_their_share_of_the_weights(family):
+    model = mixture_model(family)
+    experts = sum(parameter.numel() for name, parameter in model.named_parameters() if ".experts." in name)
+    share = experts / sum(parameter.numel() for parameter in model.parameters())
+    plan = convert(model)
+    assert plan.notes == (
+        f"4 stacked tensors stay float, {share:.0%} of all weights: model.layers.*.mlp.experts.gate_up_proj, "
+        "model.layers.*.mlp.experts.down_proj.",
+    )
+    assert plan.notes[0] in plan.render()
+    assert not any("gate" in name.split(".")[-1] and "proj" not in name for name in plan.converted)
+    assert plan_of_converted(model).notes == plan.notes

@@ -1,13 +1,14 @@
 import pytest
+import torch
 
 from bitnet_train.errors import ConfigError, ConversionError
-from bitnet_train.model.select import ROLES, Selection, candidates, check_patterns, is_selected, layer_role, matches
+from bitnet_train.model.select import ROLES, Selection, candidates, check_patterns, is_selected, layer_roles, matches
 
-from .families import CONFIGS, LEAVES, tiny_model
+from .families import CONFIGS, LEAVES, mixture_model, tiny_model, vision_model
 
 
 def roles_of(model):
-    return {name: layer_role(model, name, module) for name, module in candidates(model).items()}
+    return layer_roles(model, candidates(model))
 
 
 @pytest.mark.parametrize("family", CONFIGS)
@@ -25,6 +26,51 @@ def test_the_head_and_the_token_embedding_are_found(family):
     assert [name for name, role in roles.items() if role == "embedding"] in (
         ["model.embed_tokens"],
         ["transformer.wte"],
+    )
+
+
+def test_only_the_language_model_of_a_model_with_pictures_has_roles():
+    roles = roles_of(vision_model())
+    towers = {name for name, role in roles.items() if role == "tower"}
+    assert towers == {
+        name for name in roles if name.startswith(("model.vision_tower.", "model.multi_modal_projector."))
+    }
+    assert len(towers) > 12
+    blocks = [name for name in roles if name.startswith("model.language_model.layers.")]
+    assert {roles[name] for name in blocks} == {"attention", "mlp"}
+    assert roles["lm_head"] == "head"
+    assert roles["model.language_model.embed_tokens"] == "embedding"
+
+
+@pytest.mark.parametrize(
+    ("name", "role"),
+    [
+        ("model.layers.0.mlp.shared_expert_gate", "router"),
+        ("model.layers.0.mlp.gate", "router"),
+        ("model.layers.0.mlp.gate.wg", "router"),
+        ("model.layers.0.block_sparse_moe.router.layer", "router"),
+        ("model.layers.0.ffn.router_gate", "router"),
+        ("model.layers.0.mlp.gate_proj", "mlp"),
+        ("model.layers.0.mlp.experts.3.gate_proj", "mlp"),
+        ("model.layers.0.mlp.gate_up_proj", "mlp"),
+        ("model.layers.0.self_attn.q_proj", "attention"),
+    ],
+)
+def test_gates_and_routers_have_a_role_of_their_own(name, role):
+    assert layer_roles(tiny_model(), {name: torch.nn.Linear(4, 4)}) == {name: role}
+
+
+def test_the_gate_of_a_shared_expert_is_no_part_of_its_mlp():
+    roles = roles_of(mixture_model("qwen2_moe"))
+    assert {name.rpartition(".")[2] for name, role in roles.items() if role == "router"} == {"shared_expert_gate"}
+
+
+@pytest.mark.parametrize("role", ["tower", "router"])
+def test_towers_and_routers_become_1_bit_only_where_a_pattern_names_them(role):
+    assert is_selected("model.layers.0.mlp.gate", role, Selection(roles=ROLES))[0] is False
+    assert is_selected("model.layers.0.mlp.gate", role, Selection(include=("mlp.gate",))) == (
+        True,
+        "included by 'mlp.gate'",
     )
 
 
