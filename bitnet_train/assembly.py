@@ -19,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from bitnet_train.config import Config, build, build_object
 from bitnet_train.config.compose import to_dict, to_yaml
+from bitnet_train.config.continued import told
 from bitnet_train.errors import ConfigError, TrainingError
 from bitnet_train.exporters.manifest import MANIFEST_NAME
 from bitnet_train.exporters.reopened import reopen_packed
@@ -54,6 +55,7 @@ from bitnet_train.train.schedules import ScheduleConfig
 from bitnet_train.train.teacher import check_comparable, check_same_vocabulary
 from bitnet_train.train.teacher_cache import TeacherCache
 from bitnet_train.train.tracking import build_loggers, guarded
+from bitnet_train.trained_settings import check_continued, check_finished, record, step_reached
 
 
 @dataclass(frozen=True)
@@ -82,13 +84,28 @@ def open_run(config: Config) -> RunDirectory:
         config.run.dir = str(Path(config.run.root) / config.recipe / name)
     directory = RunDirectory(Path(config.run.dir))
     directory.create(to_yaml(config))
+    check_continued(config)
     return directory
+
+
+def record_run(config: Config, asked: str, directory: RunDirectory, say: Callable[[str], object]) -> None:
+    """Write what training uses from here on into the run's config.yaml, and say what differs from before, key by key.
+
+    `asked` is the configuration as YAML, as it was asked for: what the run has settled since is no change.
+    """
+    step, changed = step_reached(config), record(asked, directory.root)
+    if not changed:
+        return
+    say(f"note: {directory.config} was written under other settings. From step {step} on, and in it:\n{told(changed)}")
+    earlier = (directory.facts("continued") or {"changes": []})["changes"]
+    directory.write_facts("continued", {"changes": [*earlier, {"step": step, "changed": changed}]})
 
 
 def finished_run(config: Config) -> RunDirectory:
     """Return the run directory that the command line named; it is there."""
     if config.run.dir is None:
         raise ConfigError("No run directory is given. Name one: `bitnet-train merge runs/RECIPE/TIME`.")
+    check_finished(config, Path(config.run.dir))
     return RunDirectory(Path(config.run.dir))
 
 

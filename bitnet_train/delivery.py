@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bitnet_train import assembly
 from bitnet_train.config import Config, build
+from bitnet_train.config.compose import to_yaml
 from bitnet_train.errors import ConfigError
 from bitnet_train.exporters.gguf_adapter import write_adapter
 from bitnet_train.exporters.hub import check_hub_name, push_folder
@@ -80,6 +81,7 @@ def import_model(config: Config) -> Facts:
         embedding=config.export.embedding,
         head=config.export.head,
     )
+    assembly.record_run(config, to_yaml(config), directory, console.print)
     console.print(loaded.description)
     console.print(f"Packed into {directory.artefact}. Train on from it with `model.source={source}`.")
     return directory.write_facts("import", {"artefact": str(directory.artefact), "sizes": asdict(manifest.sizes)})
@@ -103,7 +105,7 @@ def _packed_folder(config: Config) -> tuple[Path, RunDirectory | None]:
             raise ConfigError(
                 f"{named} is packed already. Choose another format: `export=gguf`, `export=hf_bitnet` ..."
             )
-        return named, RunDirectory(Path(config.run.dir)) if config.run.dir else None
+        return named, assembly.finished_run(config) if config.run.dir else None
     directory = assembly.finished_run(config)
     is_old = directory.artefact_is_old()
     if config.export.format == PACKED or config.export.force or is_old is not False:

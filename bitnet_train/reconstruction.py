@@ -14,6 +14,7 @@ from rich.console import Console
 
 from bitnet_train import assembly
 from bitnet_train.config import Config, build
+from bitnet_train.config.compose import to_yaml
 from bitnet_train.errors import ConfigError
 from bitnet_train.model.initialise import InitConfig
 from bitnet_train.model.load import LoadedModel, load_mapped
@@ -49,7 +50,7 @@ def reconstruct(config: Config) -> dict[str, Any]:
 
 
 def _into_run(config: Config, original: LoadedModel, plan: Plan, console: Console) -> dict[str, Any]:
-    directory = assembly.open_run(config)
+    directory, asked = assembly.open_run(config), to_yaml(config)
     arithmetic = settle_machine(config, directory, console)
     console.print(f"Arithmetic: {arithmetic.describe()}.", soft_wrap=True)
     data = assembly.data_module(config, original, directory)
@@ -72,6 +73,7 @@ def _into_run(config: Config, original: LoadedModel, plan: Plan, console: Consol
         bf16=config.trainer.precision == "bf16",
         seed=config.trainer.seed,
     )
+    assembly.record_run(config, asked, directory, console.print)
     shutil.rmtree(directory.merged, ignore_errors=True)
     draft.rename(directory.merged)
     shutil.rmtree(scratch, ignore_errors=True)

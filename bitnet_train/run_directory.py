@@ -25,6 +25,7 @@ from typing import Any
 
 from bitnet_train.config.schema import Config
 from bitnet_train.errors import ConfigError, FormatError
+from bitnet_train.trained_settings import check_finished
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,8 @@ class RunDirectory:
 def packed_folder(config: Config) -> tuple[Path, RunDirectory | None]:
     """Return the packed folder that the command line named, and its run directory if it lies in one."""
     directory = RunDirectory(Path(config.run.dir)) if config.run.dir else None
+    if directory is not None:
+        check_finished(config, directory.root)
     named = Path(config.path) if config.path else None
     if named is not None and (named / "manifest.json").is_file():
         return named, directory

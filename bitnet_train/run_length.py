@@ -46,7 +46,7 @@ def settle(
     memory = budget.memory_bytes(module, config.trainer.micro_rows * config.data.context_tokens)
     estimate = Estimate(steps, row_lengths(config).tokens(steps), memory, step_s)
     rate = float(module.optim.lr)
-    if directory is not None and kept is None:
+    if directory is not None and (kept is None or kept.get("lr") != rate):
         directory.write_facts(STAGE, {"asked": _asked(config), "lr": rate, **asdict(estimate)})
     return estimate, rate
 

@@ -31,8 +31,11 @@ def settle_machine(config: Config, directory: RunDirectory | None, console: Cons
     trainer.precision = found.precision
     if (warning := found.warning()) is not None:
         console.print(f"note: {warning}", soft_wrap=True)
-    if directory is not None and kept is None:
-        directory.write_facts(STAGE, {**asdict(found), "why": found.describe(), "num_threads": threads})
+    facts = {**asdict(found), "why": found.describe(), "num_threads": threads}
+    if directory is not None and (
+        kept is None or any(kept[name] != facts[name] for name in ("precision", "num_threads"))
+    ):
+        directory.write_facts(STAGE, facts)
     return found
 
 

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from bitnet_train import assembly, summary
 from bitnet_train.config import Config
-from bitnet_train.config.compose import to_dict
+from bitnet_train.config.compose import to_dict, to_yaml
 from bitnet_train.continuation import generate, sampling
 from bitnet_train.delivery import export
 from bitnet_train.dry_run import describe_training
@@ -53,6 +53,7 @@ from bitnet_train.train.fit import fit
 from bitnet_train.train.freed_memory import keep_freed_memory
 from bitnet_train.train.optim import reach
 from bitnet_train.train.redaction import redact
+from bitnet_train.trained_settings import check_continued, settings_of
 
 __all__ = ["bench", "convert", "evaluate", "export", "generate", "merge", "run", "train", "validate"]
 
@@ -100,10 +101,13 @@ def train(config: Config, session: Session | None = None) -> Facts:
     """Train through the quantiser up to `trainer.max_steps`, or go on where an interrupted run stopped."""
     assembly.prepare_process(config)
     assembly.check_machine(config)
+    check_continued(config)
     if config.dry_run:
         return describe_training(config, _console(config))
     keep_freed_memory()
-    directory, console, session = assembly.open_run(config), _console(config), session or Session(config)
+    directory, console, given = assembly.open_run(config), _console(config), to_yaml(config)
+    config = deepcopy(config)  # what is settled here is no setting that later stages are asked for
+    session = session or Session(config)
     arithmetic = settle_machine(config, directory, console)
     original, data = session.original(), session.data(directory)
     print_data(console, data.describe())
@@ -117,7 +121,15 @@ def train(config: Config, session: Session | None = None) -> Facts:
     distance = reach(student.model, module.optim, config.trainer.max_steps)
     if distance is not None and (warning := distance.warning()):
         console.print(f"note: {warning}")
-    result = fit(module, data, assembly.fit_config(config), directory.root, assembly.trackers(config, directory))
+    assembly.record_run(config, given, directory, console.print)
+    result = fit(
+        module,
+        data,
+        assembly.fit_config(config),
+        directory.root,
+        assembly.trackers(config, directory),
+        settings=settings_of(given) | {"trainer.precision": config.trainer.precision},
+    )
     return directory.write_facts(
         "train",
         {

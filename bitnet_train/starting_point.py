@@ -4,7 +4,8 @@
 
 A resumed or merged run loads `start/` and puts its checkpoint over it, so both levels hold: checkpoints for training,
 finished blocks (in the cache) for what comes before. `facts/start.json` keeps the figures and a fingerprint of every
-setting that decided them; under other settings the start is made anew, unless checkpoints came from the old one.
+setting that decided them; under other settings the start is made anew, unless checkpoints came from the old one: those
+go on from it, having been held against the settings already (`trained_settings`).
 """
 
 from __future__ import annotations
@@ -71,8 +72,8 @@ def starting_point(
     """Return the converted model that training starts from, loaded from `start/` or made with the rows of `data`.
 
     `plan` is what `convert`, which converts a float model in place, will do. Raises TrainingError when there is no
-    start and no data to make it with, ConfigError when the source is 1-bit already, or checkpoints were trained from a
-    start under other settings.
+    start and no data to make it with, ConfigError when the source is 1-bit already, or checkpoints are there and the
+    start that they were trained from is not.
     """
     if original.record is not None:
         raise ConfigError(
@@ -81,15 +82,16 @@ def starting_point(
         )
     fingerprint = fingerprint_of(config)
     found = (directory.facts("start") or {}).get("fingerprint") if directory.start.is_dir() else None
-    if found is not None and (found == fingerprint or data is None):
+    has_checkpoints = bool(list_checkpoints(directory.checkpoints))
+    if found is not None and (found == fingerprint or data is None or has_checkpoints):
         model, _, record = load_converted(directory.start)
         return model, record
     if data is None:
         raise TrainingError(f"{directory.start} is not there. Run `bitnet-train train {directory.root}` first.")
-    if list_checkpoints(directory.checkpoints):
+    if has_checkpoints:
         raise ConfigError(
-            f"the checkpoints of {directory.root} were trained from another start: `init`, `blockwise` or what they "
-            "depend on has changed since. Use the run's own configuration, or another `run.dir`."
+            f"the checkpoints of {directory.root} were trained from a start that is not there any more: "
+            f"{directory.start}. Bring it back, or train anew in another `run.dir`."
         )
     return _make(config, original, plan, directory, data, convert, fingerprint)
 

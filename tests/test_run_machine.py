@@ -43,3 +43,12 @@ def test_bf16_by_name_is_warned_of_only_where_it_is_slower() -> None:
     found = arithmetic("bf16", "cpu")
     _, printed = settled(None, precision="bf16")
     assert ("imitates bf16" in printed) == (found.bf16_ms > found.fp32_ms)
+
+
+def test_arithmetic_asked_for_by_name_later_is_kept_from_there_on(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path)
+    directory.create("")
+    settled(directory, precision="fp32")
+    settled(directory, precision="bf16", resume="auto")
+    config, _ = settled(directory, precision="auto", resume="auto")
+    assert config.trainer.precision == "bf16"

@@ -115,7 +115,24 @@ def test_a_start_under_other_settings_is_made_anew(finished: Path, tmp_path: Pat
 
 def test_checkpoints_from_another_start_are_refused(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", str(finished), "blockwise.steps=1"]) == 2
-    assert "trained from another start" in capsys.readouterr().err
+    assert "blockwise.steps: 2 -> 1\n" in capsys.readouterr().err
+
+
+def test_checkpoints_whose_start_is_gone_are_refused(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = shutil.copytree(finished, tmp_path / "gone")
+    shutil.rmtree(gone / "start")
+    assert main(["train", str(gone)]) == 2
+    assert "a start that is not there any more" in capsys.readouterr().err
+
+
+def test_a_run_with_a_start_goes_on_under_another_schedule(finished: Path, tmp_path: Path) -> None:
+    on = shutil.copytree(finished, tmp_path / "on")
+    before = (on / "start" / "model.safetensors").stat().st_mtime_ns
+    with pytest.warns(UserWarning, match="max_steps"):
+        assert main(["train", str(on), "--quiet", "schedule.lr=constant", "trainer.max_steps=3"]) == 0
+    assert (on / "start" / "model.safetensors").stat().st_mtime_ns == before
 
 
 def test_the_low_rank_kind_rebuilds_frozen_latents_from_the_start(tmp_path: Path) -> None:

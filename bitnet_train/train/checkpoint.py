@@ -2,7 +2,7 @@
 
 ```
 checkpoints/step-000120/state.pt        torch.save of plain numbers, lists, dicts and tensors
-                        manifest.json   schema, step, versions, and per file: size in bytes, SHA-256
+                        manifest.json   schema, step, versions, settings, and per file: size in bytes, SHA-256
 checkpoints/.tmp-step-000120-<pid>/     being written; renamed when flushed to the disk
 ```
 
@@ -38,11 +38,12 @@ _CHUNK_BYTES = 1 << 20
 class AtomicCheckpointIO(CheckpointIO):
     """Lightning's way to disk; `path` is the folder of one checkpoint. `keep_last` earlier-or-equal steps stay.
 
-    `protected` is a further one that stays: the last good one while a run seems to diverge.
+    `protected` is a further one that stays: the last good one while a run seems to diverge. `settings` are what was
+    trained under, plain JSON, for whoever asks the manifest.
     """
 
-    def __init__(self, keep_last: int = 2) -> None:
-        self.keep_last = keep_last
+    def __init__(self, keep_last: int = 2, settings: Mapping[str, Any] | None = None) -> None:
+        self.keep_last, self.settings = keep_last, settings
         self.protected: Path | None = None
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
@@ -57,7 +58,7 @@ class AtomicCheckpointIO(CheckpointIO):
         _check_tensors_finite(checkpoint["state_dict"], folder)
         staging = folder.parent / f".tmp-{folder.name}-{os.getpid()}"
         try:
-            _write(checkpoint, staging)
+            _write(checkpoint, staging, self.settings)
             _swap_in(staging, folder)
         except (OSError, RuntimeError) as error:  # torch wraps a failed write in a RuntimeError
             shutil.rmtree(staging, ignore_errors=True)
@@ -166,7 +167,7 @@ def _damaged(path: Path, why: str) -> TrainingError:
     return TrainingError(f"{path} is damaged: {why}. Use an earlier checkpoint (`trainer.resume=PATH`) or start anew.")
 
 
-def _write(checkpoint: dict[str, Any], staging: Path) -> None:
+def _write(checkpoint: dict[str, Any], staging: Path, settings: Mapping[str, Any] | None) -> None:
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     with (staging / STATE).open("wb") as file:
@@ -176,6 +177,7 @@ def _write(checkpoint: dict[str, Any], staging: Path) -> None:
         "schema": SCHEMA,
         "step": checkpoint["progress"]["step"],
         "versions": {name: _version(name) for name in ("bitnet-train", "torch", "lightning", "transformers")},
+        "settings": settings,
         "files": {STATE: facts},
     }
     (staging / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")

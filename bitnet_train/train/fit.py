@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,10 +87,12 @@ def fit(
     run_dir: Path,
     loggers: Sequence[Logger] = (),
     callbacks: Sequence[Callback] = (),
+    settings: Mapping[str, Any] | None = None,
 ) -> FitResult:
     """Train `module` up to `config.max_steps` and leave a checkpoint in `run_dir/checkpoints`.
 
-    `loggers` are written to besides `run_dir/metrics.jsonl`; further `callbacks` run last.
+    `loggers` are written to besides `run_dir/metrics.jsonl`; further `callbacks` run last. Every checkpoint says that
+    it was trained under `settings` (plain JSON).
 
     Raises
     ------
@@ -111,7 +113,9 @@ def fit(
     module.watch = DivergenceWatch(config.divergence_nats, config.divergence_steps)
     with SignalWatcher() as watcher, _quiet_lightning(), _nothing_old_searched():
         saving = Saving(run_dir / "checkpoints", config.save_every_steps, watcher)
-        trainer = _trainer(config, run_dir, done, _callbacks(config, data, run_dir, saving, callbacks), loggers)
+        trainer = _trainer(
+            config, run_dir, done, settings, _callbacks(config, data, run_dir, saving, callbacks), loggers
+        )
         trainer.fit(module, datamodule=data, ckpt_path=str(checkpoint) if checkpoint else None)
     return _result(module, config)
 
@@ -148,7 +152,12 @@ def _callbacks(
 
 
 def _trainer(
-    config: FitConfig, run_dir: Path, done: int, callbacks: list[Callback], loggers: Sequence[Logger]
+    config: FitConfig,
+    run_dir: Path,
+    done: int,
+    settings: Mapping[str, Any] | None,
+    callbacks: list[Callback],
+    loggers: Sequence[Logger],
 ) -> Trainer:
     """Return a Trainer stripped of all that we do ourselves."""
     precision: Any = PRECISIONS[arithmetic(config.precision, config.accelerator).precision]
@@ -161,7 +170,7 @@ def _trainer(
         strategy=config.strategy,
         logger=[JsonlLogger(run_dir / METRICS_FILE), *loggers],
         callbacks=callbacks,
-        plugins=[AtomicCheckpointIO(config.keep_last), cluster_environment(config.devices)],
+        plugins=[AtomicCheckpointIO(config.keep_last, settings), cluster_environment(config.devices)],
         default_root_dir=run_dir,
         limit_val_batches=0,
         num_sanity_val_steps=0,

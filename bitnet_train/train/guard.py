@@ -18,8 +18,8 @@ from bitnet_train.errors import TrainingError
 from bitnet_train.train.logit_loss import LOGIT_TERMS
 
 REMEDY = (
-    "Lower `optimizer.lr`, raise `schedule.warmup_fraction`, or use `trainer.precision=fp32`; "
-    "then run again, with `trainer.resume=auto` to go on from that checkpoint."
+    "Lower `optimizer.lr`, raise `schedule.warmup_fraction`, or use `trainer.precision=fp32`: "
+    "`bitnet-train train RUN optimizer.lr=...` goes on from that checkpoint."
 )
 
 

@@ -45,7 +45,7 @@ from bitnet_train.train.distil import (
 from bitnet_train.train.guard import DivergenceWatch, check_finite, is_finite
 from bitnet_train.train.layer_watch import LayerWatch, first_non_finite
 from bitnet_train.train.losses import LossConfig, ce, count_trained, kl
-from bitnet_train.train.optim import OptimConfig, build_optimizer
+from bitnet_train.train.optim import OptimConfig, build_optimizer, take_settings
 from bitnet_train.train.resume import load_progress, save_progress
 from bitnet_train.train.rng import seed_step
 from bitnet_train.train.schedules import ScheduleConfig, hardness, lr_factor, warmup_steps
@@ -148,6 +148,10 @@ class BitLightningModule(LightningModule):
             self.teacher.to(self.device).eval().requires_grad_(False)
             if self.trainer.precision == "bf16-mixed" and self.teacher_cache is None:  # a cache knows it by its weights
                 keep_products_in_bfloat16(self.teacher)
+
+    def on_train_start(self) -> None:
+        """Let the optimiser go by this run's settings: a checkpoint has brought those of before."""
+        take_settings(self._optimizer(), self.student, self.optim)
 
     def teardown(self, stage: str) -> None:
         """Stop listening to the models, which others may use."""

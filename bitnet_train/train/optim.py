@@ -155,6 +155,16 @@ def build_optimizer(student: nn.Module, config: OptimConfig, *, rounded: bool = 
     return choose(OPTIMIZERS, config.name, "optimizer.name")(groups, lr=peak, betas=(config.betas[0], config.betas[1]))
 
 
+def take_settings(optimizer: torch.optim.Optimizer, student: nn.Module, config: OptimConfig) -> None:
+    """Give an optimiser the rates, decays and betas of `config`; its moments stay.
+
+    A checkpoint brings its own settings along with the moments, and a run that is continued may have others.
+    """
+    wanted = {group["name"]: group for group in build_optimizer(student, config).param_groups}
+    for group in optimizer.param_groups:
+        group.update({key: wanted[group["name"]][key] for key in ("peak_lr", "weight_decay", "betas")})
+
+
 @dataclass(frozen=True)
 class Reach:
     """How far a latent can travel, `moved = lr * steps / 2`, against how far zero is, `mean_weight = mean|W|`."""

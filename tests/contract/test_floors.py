@@ -39,6 +39,7 @@ FLOORS = {
     "run_machine": 6,
     "evaluation": 6,
     "summary": 6,
+    "trained_settings": 6,
     "__main__": 6,
 }
 DOOR = "__init__"  # the package's own __init__: public names, imported on first use, and the version

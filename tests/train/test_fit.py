@@ -181,6 +181,17 @@ def test_nothing_is_written_outside_the_run_directory_and_little_is_said(
     ] * 2
 
 
+def test_a_continued_run_goes_by_its_own_rates_and_keeps_the_moments(tmp_path: Path, whole) -> None:
+    at_8 = whole[0] / "checkpoints" / "step-000008"
+    module = tiny_module(lr=0.0)
+    run(tmp_path, module, resume=str(at_8))
+    saved = AtomicCheckpointIO().load_checkpoint(at_8)
+    assert all(torch.equal(t, saved["state_dict"][name]) for name, t in trained_tensors(module).items())
+    moments = AtomicCheckpointIO().load_checkpoint(tmp_path / "checkpoints" / f"step-{STEPS:06d}")["optimizer_states"]
+    assert {float(state["step"]) for state in moments[0]["state"].values()} == {float(STEPS)}
+    assert {group["peak_lr"] for group in moments[0]["param_groups"]} == {0.0}
+
+
 def test_another_length_is_continued_with_a_warning_and_a_shorter_one_refused(tmp_path: Path, whole) -> None:
     last = str(whole[0] / "checkpoints" / f"step-{STEPS:06d}")
     with pytest.warns(UserWarning, match=f"`trainer.max_steps` was {STEPS} and is {STEPS + 1} now"):

@@ -1,0 +1,142 @@
+"""What a run was trained under, kept with what was trained, and held against what is asked of it later.
+
+    config.yaml                             what the run was last told: every stage reads it
+    checkpoints/step-000120/manifest.json   `settings`: what these weights were trained under; a later edit of
+                                            config.yaml cannot change that
+    facts/continued.json                    one entry a change: the step from which on, and each key, old and new
+
+`config/continued.py` says which keys may change. Checkpoints of before there were `settings` are held against
+config.yaml alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bitnet_train.config.check import flatten
+from bitnet_train.config.compose import to_yaml
+from bitnet_train.config.continued import CALL, Change, changes, has_moved, names_of, told
+from bitnet_train.config.schema import Config
+from bitnet_train.config.target import read_yaml
+from bitnet_train.errors import ConfigError
+
+CONFIG, CHECKPOINTS, MANIFEST = "config.yaml", "checkpoints", "manifest.json"
+_STEP = re.compile(r"step-(\d+)")
+Settings = dict[str, Any]
+
+
+def settings_of(config_yaml: str) -> Settings:
+    """Return what a checkpoint keeps of a configuration: the value of every key that training reads, by dotted key."""
+    values = flatten(yaml.safe_load(config_yaml))
+    return {name: values[name] for name in names_of("fixed", "trained")}
+
+
+def step_reached(config: Config) -> int:
+    """Return the step that training goes on from; 0 for a new run."""
+    checkpoint = _continued(config)
+    found = _STEP.fullmatch(checkpoint.name) if checkpoint is not None else None
+    return int(found[1]) if found else 0
+
+
+def check_continued(config: Config) -> None:
+    """Raise ConfigError, key by key, where training would go on under settings that its checkpoints exclude.
+
+    A run without checkpoints, or one that starts anew, is bound to nothing.
+    """
+    checkpoint = _continued(config)
+    if checkpoint is None:
+        return
+    refused = _refused(_trained_under(checkpoint), config, "fixed")
+    if refused:
+        raise ConfigError(
+            f"{checkpoint} was trained under other settings than are asked for now, and a run keeps them:\n"
+            f"{told(refused)}\nLeave them out to go on (where {CONFIG} was edited, set them back), or train anew in "
+            "another `run.dir`; `model.source=RUN/merged` starts from what is trained here (`bitnet-train merge RUN`)."
+        )
+
+
+def check_finished(config: Config, root: Path) -> None:
+    """Raise ConfigError, key by key, where a verb that trains nothing is given settings that the run contradicts."""
+    recorded = _recorded(root)
+    refused = _refused(recorded, config, "fixed", "trained") if recorded else {}
+    newest = _newest(root)
+    if newest is not None:
+        refused |= _refused(_kept_settings(newest), config, "fixed")
+    if refused:
+        raise ConfigError(
+            f"{root} was trained under other settings than are asked for now:\n{told(refused)}\n"
+            f"This verb trains nothing, so they cannot be changed here. Leave them out (where {CONFIG} was edited, set "
+            "them back), or train under them in another `run.dir`."
+        )
+
+
+def record(config_yaml: str, root: Path) -> dict[str, Change]:
+    """Write what a run is told now into its config.yaml and return what differs from before, by dotted key.
+
+    `config_yaml` is the configuration as it was asked for. Where the run lies and how it was called stay as recorded.
+    """
+    path, asked = root / CONFIG, yaml.safe_load(config_yaml)
+    before = read_yaml(path)
+    changed = changes(flatten(before), flatten(asked), "fixed", "trained", "verbs")
+    if changed:
+        _keep_call(before, asked)
+        draft = path.with_name(f".{CONFIG}-{os.getpid()}")
+        draft.write_text(yaml.safe_dump(asked, sort_keys=False, allow_unicode=True, width=10**6), encoding="utf-8")
+        draft.replace(path)
+    return changed
+
+
+def _keep_call(before: Settings, asked: Settings) -> None:
+    for name in CALL:
+        section, _, key = name.partition(".")
+        if not key and section in before:
+            asked[section] = before[section]
+        elif key and key in before.get(section, {}):
+            asked[section][key] = before[section][key]
+
+
+def _continued(config: Config) -> Path | None:
+    """Return a checkpoint that training would go on from, or one of its run: they agree in what is fixed."""
+    resume = config.trainer.resume
+    if resume == "never" or config.run.dir is None:
+        return None
+    return _newest(Path(config.run.dir)) if resume == "auto" else Path(resume)
+
+
+def _newest(root: Path) -> Path | None:
+    found = [path for path in (root / CHECKPOINTS).glob("step-*") if _STEP.fullmatch(path.name)]
+    return max(found, key=lambda path: int(path.name.split("-")[1]), default=None)
+
+
+def _trained_under(checkpoint: Path) -> Settings:
+    """Return what a checkpoint was trained under; one of before they kept it is asked through its run's record."""
+    return _kept_settings(checkpoint) or _recorded(checkpoint.parent.parent)
+
+
+def _kept_settings(checkpoint: Path) -> Settings:
+    try:
+        return dict(json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))["settings"] or {})
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}  # written before, or damaged: whoever loads it says so
+
+
+def _recorded(root: Path) -> Settings:
+    """Return what config.yaml holds, as it stands there, by dotted key."""
+    return flatten(read_yaml(root / CONFIG)) if (root / CONFIG).is_file() else {}
+
+
+def _asked(config: Config) -> Settings:
+    """Return the configuration as config.yaml would hold it, by dotted key."""
+    return flatten(yaml.safe_load(to_yaml(config)))
+
+
+def _refused(before: Mapping[str, Any], config: Config, *kinds: Any) -> dict[str, Change]:
+    found = changes(before, _asked(config), *kinds)
+    return {name: change for name, change in found.items() if not has_moved(name, change)}
