@@ -50,6 +50,7 @@ from bitnet_train.train.launch import cluster_environment
 from bitnet_train.train.losses import LossConfig
 from bitnet_train.train.module import BitLightningModule
 from bitnet_train.train.optim import OptimConfig
+from bitnet_train.train.packing import keeps_documents_apart, mixes_documents
 from bitnet_train.train.resume import load_student
 from bitnet_train.train.schedules import ScheduleConfig
 from bitnet_train.train.teacher import check_comparable, check_same_vocabulary
@@ -316,14 +317,22 @@ def teacher_model(config: Config, original: LoadedModel) -> PreTrainedModel:
 
 
 def training_module(
-    config: Config, student: Student, original: LoadedModel, directory: RunDirectory | None = None
+    config: Config,
+    student: Student,
+    original: LoadedModel,
+    directory: RunDirectory | None = None,
+    *,
+    packed: bool = False,
 ) -> BitLightningModule:
     """Return the Lightning module, with a teacher when the loss compares with one.
 
-    `directory` is where `teacher.cache` keeps the teacher's answers; without one nothing is kept.
+    `directory` is where `teacher.cache` keeps the teacher's answers; without one nothing is kept. `packed` rows need a
+    teacher that keeps their documents apart, as the original was seen to; another raises ConfigError.
     """
     loss, choice = build(LossConfig, config.loss), config.teacher
     teacher, cache = teacher_model(config, original) if loss.needs_teacher else None, None
+    if packed and teacher is not None and choice.source is not None and not keeps_documents_apart(teacher):
+        raise ConfigError(mixes_documents(f"teacher.source={choice.source}", teacher))
     if teacher is not None and choice.cache == "topk" and directory is not None:
         folder = Path(choice.cache_dir) if choice.cache_dir else directory.cache
         cache = TeacherCache(folder, teacher, choice.top_k, loss.temperature)

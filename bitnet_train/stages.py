@@ -113,7 +113,7 @@ def train(config: Config, session: Session | None = None) -> Facts:
     print_data(console, data.describe())
     student = assembly.prepare_student(config, original, directory, data)
     _note_scheme(config, original, console)
-    module = assembly.training_module(config, student, original, directory)
+    module = assembly.training_module(config, student, original, directory, packed=data.is_packed)
     estimate, rate = settle(config, module, data, directory)
     trainable, total = trainable_report(student.model)
     console.print(f"Training {trainable:,} of {total:,} parameters, peak learning rate {rate:.3g}.")

@@ -116,19 +116,20 @@ IDLE: tuple[Idle, ...] = (
     ),
     Idle(
         ("data.text_field",),
-        lambda c: c.data.kind in ("chat", "instruction"),
+        lambda c: c.data.kind not in ("auto", "text"),
         "`data.kind` says that rows are no plain text. Set `data.kind=text`.",
     ),
-    Idle(("data.messages_field",), lambda c: c.data.kind in ("text", "instruction"), "set `data.kind=chat`."),
+    Idle(("data.messages_field",), lambda c: c.data.kind not in ("auto", "chat"), "set `data.kind=chat`."),
+    Idle(("data.prompt_field", "data.answer_field"), lambda c: c.data.kind == "text", "set `data.kind=instruction`."),
+    Idle(("data.input_field",), lambda c: c.data.kind not in ("auto", "instruction"), "set `data.kind=instruction`."),
     Idle(
-        ("data.prompt_field", "data.input_field", "data.answer_field"),
-        lambda c: c.data.kind in ("text", "chat"),
-        "set `data.kind=instruction`.",
+        ("data.system_field",),
+        lambda c: c.data.kind in ("text", "completion"),
+        "plain text and raw completions have no system prompt. Set `data.kind` to chat or instruction.",
     ),
-    Idle(("data.system_field",), lambda c: c.data.kind == "text", "plain text has no system prompt."),
     Idle(
         ("data.min_tokens",),
-        lambda c: c.data.kind in ("chat", "instruction"),
+        lambda c: c.data.kind not in ("auto", "text"),
         "it drops short windows of plain text; a chat or an instruction is one row, however short.",
     ),
     Idle(

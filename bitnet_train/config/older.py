@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-OLDER: Mapping[str, Any] = MappingProxyType({"weight.tables": "exact"})
+OLDER: Mapping[str, Any] = MappingProxyType({"weight.tables": "exact", "data.packing": "never"})
 """Dotted key -> what runs did before there was one."""
 
 

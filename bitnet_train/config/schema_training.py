@@ -64,6 +64,15 @@ class DataConfig:
     max_documents: int | None = field(default=None, metadata=key("documents read at most; null = all"))
     max_train_rows: int | None = field(default=None, metadata=key("rows trained on at most; null = all"))
     max_validation_rows: int | None = field(default=None, metadata=key("rows held out at most; null = all"))
+    packing: str = field(
+        default="auto",
+        metadata=key(
+            "several documents in a row, none of which sees another; auto = where rows become fewer and the model can",
+            "auto",
+            "always",
+            "never",
+        ),
+    )
     crop_padding: bool = field(default=True, metadata=key("cut the columns that are padding in a whole batch"))
     self_corpus: SelfCorpusConfig = field(default_factory=SelfCorpusConfig)
 

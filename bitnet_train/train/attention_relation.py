@@ -3,7 +3,7 @@
 For each of queries, keys and values, the outputs A [L,d] of that projection per head (before rotary positions) give
 
 ```
-R = softmax(A A^T / sqrt(d))                 [L,L], over the positions of the row that are no padding
+R = softmax(A A^T / sqrt(d))                 [L,L], over the positions of its document
 attention = mean over the three and their heads of  sum_i KL(R_t[i] || R_s[i])      i over the trained positions
 ```
 
@@ -52,10 +52,14 @@ class RelationTaps:
             for kind, module in projections(model, layer).items():
                 self._handles.append(module.register_forward_hook(partial(self._hear, (who, kind))))
 
-    def divergence(self, targets_BL: Tensor, mask_BL: Tensor | None) -> Tensor:
-        """Return the term for the latest forward of both, summed over the trained positions of `targets_BL`."""
+    def divergence(self, targets_BL: Tensor, visible: Tensor | None) -> Tensor:
+        """Return the term for the latest forward of both, summed over the trained positions of `targets_BL`.
+
+        visible: which columns a token is related to, bool [B,L], or [B,L,L] where rows hold several documents.
+        """
         trained = targets_BL != IGNORED
-        real = torch.ones_like(trained) if mask_BL is None else mask_BL.bool()
+        real = torch.ones_like(trained) if visible is None else visible.bool()
+        real = real[:, None, :] if real.dim() == 2 else real
         terms = []
         for kind in KINDS:
             student, teacher = (self._relation((who, kind), real) for who in ("student", "teacher"))
@@ -71,14 +75,14 @@ class RelationTaps:
     def _hear(self, key: tuple[str, str], module: nn.Module, inputs: Any, output: Tensor) -> None:
         self._heard[key] = output
 
-    def _relation(self, key: tuple[str, str], real_BL: Tensor) -> Tensor:
-        """Return log R [B,h,L,L] in float32 or wider, the columns of padding at the least number there is."""
+    def _relation(self, key: tuple[str, str], visible_BLL: Tensor) -> Tensor:
+        """Return log R [B,h,L,L] in float32 or wider, columns that are not visible at the least number there is."""
         output = self._heard.pop(key)
         wide = output.to(torch.promote_types(output.dtype, torch.float32))
         heads_BhLd = wide.unflatten(-1, (self.heads[key[1]], -1)).transpose(1, 2)
         with torch.autocast(wide.device.type, enabled=False):
             scores = heads_BhLd @ heads_BhLd.transpose(-1, -2) / heads_BhLd.shape[-1] ** 0.5
-        return scores.masked_fill(~real_BL[:, None, None, :], torch.finfo(scores.dtype).min).log_softmax(-1)
+        return scores.masked_fill(~visible_BLL[:, None], torch.finfo(scores.dtype).min).log_softmax(-1)
 
 
 def projections(model: nn.Module, layer: int) -> dict[str, nn.Module]:

@@ -1,4 +1,4 @@
-"""Cut token sequences into rows of one length, no row mixing two documents.
+"""Cut token sequences into rows of one length, one document each; `packing` may then put several into a row.
 
 A document of n tokens (its leading BOS included) becomes windows that start every L-1 tokens, L = `context_tokens`:
 
@@ -7,10 +7,9 @@ A document of n tokens (its leading BOS included) becomes windows that start eve
     row 1           3 4 5 6                the overlap of one token gives token 4 its context, so every
     row 2                 6 7 8 .          token but the first is predicted exactly once; . is padding
 
-Leakage between documents is impossible by construction: a row holds one document, padding stands on the right
-(causal attention never sees it), has attention_mask 0 and label -100. Combining short documents in one row would
-need position ids and block-diagonal attention through every model's own attention code; instead `collate` cuts the
-columns that are padding in the whole batch.
+Padding stands on the right (causal attention never sees it) and has label -100; `collate` cuts the columns that are
+padding in the whole batch. Of rows with one document it makes attention_mask, 0 on padding; of packed rows position_ids
+that begin anew with every document and with the padding, and no mask, which is what keeps documents apart.
 
 The first token of a row has no context, so its label is -100 too, and `trained.sum()` counts predicted tokens.
 """
@@ -33,19 +32,26 @@ class TokenRows:
     """R rows of up to L tokens.
 
     input_ids int32 [R, L], right-padded with `pad_id`; trained bool [R, L], True where the token is a label;
-    lengths int32 [R], the number of real tokens.
+    lengths int32 [R], the number of real tokens; starts bool [R, L], True where a document begins, None = one in a row.
     """
 
     input_ids: np.ndarray
     trained: np.ndarray
     lengths: np.ndarray
+    starts: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.input_ids)
 
     def select(self, indices: Sequence[int] | np.ndarray) -> TokenRows:
         """Return the rows at these positions, in this order."""
-        return TokenRows(self.input_ids[indices], self.trained[indices], self.lengths[indices])
+        starts = None if self.starts is None else self.starts[indices]
+        return TokenRows(self.input_ids[indices], self.trained[indices], self.lengths[indices], starts)
+
+    @property
+    def padding_share(self) -> float:
+        """The share of all columns that is padding; 0 without rows."""
+        return 1 - float(self.lengths.sum()) / self.input_ids.size if len(self) else 0.0
 
     def in_pieces(self, num_tokens: int) -> tuple[TokenRows, np.ndarray]:
         """Return the rows cut into pieces of `num_tokens`, which divides L, and how many each row gave, int64 [R].
@@ -58,7 +64,8 @@ class TokenRows:
         trained[:, 0] = False
         lengths = (self.lengths[:, None] - firsts).clip(0, num_tokens).reshape(-1)
         some = trained.any(axis=1)
-        pieces = TokenRows(self.input_ids.reshape(-1, num_tokens)[some], trained[some], lengths[some])
+        starts = None if self.starts is None else self.starts.reshape(-1, num_tokens)[some]
+        pieces = TokenRows(self.input_ids.reshape(-1, num_tokens)[some], trained[some], lengths[some], starts)
         return pieces, some.reshape(num_rows, -1).sum(axis=1)
 
 
@@ -89,6 +96,7 @@ def stack_rows(ids: Sequence[np.ndarray], trained: Sequence[np.ndarray], context
 def collate(rows: TokenRows, *, crop: bool = False) -> dict[str, Tensor]:
     """Return {input_ids, labels, attention_mask}, each int64 [R, L]; labels are not shifted.
 
+    Packed rows give {input_ids, labels, position_ids, real_tokens} instead, the last 0 on padding; no model reads it.
     `crop` cuts columns that are padding in every row, down to a multiple of 32.
     """
     num_columns = rows.input_ids.shape[1]
@@ -98,6 +106,16 @@ def collate(rows: TokenRows, *, crop: bool = False) -> dict[str, Tensor]:
     input_ids = torch.from_numpy(rows.input_ids[:, :num_columns].astype(np.int64))
     trained = torch.from_numpy(rows.trained[:, :num_columns].copy())
     columns = torch.arange(num_columns)
-    attention_mask = (columns < torch.from_numpy(rows.lengths.astype(np.int64))[:, None]).long()
+    lengths = torch.from_numpy(rows.lengths.astype(np.int64))[:, None]
+    is_real = (columns < lengths).long()
     labels = torch.where(trained, input_ids, torch.full_like(input_ids, IGNORED))
-    return {"input_ids": input_ids, "labels": labels, "attention_mask": attention_mask}
+    if rows.starts is None:
+        return {"input_ids": input_ids, "labels": labels, "attention_mask": is_real}
+    starts = torch.from_numpy(rows.starts[:, :num_columns]) | (columns == lengths)
+    return {"input_ids": input_ids, "labels": labels, "position_ids": positions_of(starts), "real_tokens": is_real}
+
+
+def positions_of(starts_RL: Tensor) -> Tensor:
+    """Return int64 [R, L] positions that begin anew at every start; the first column is one."""
+    columns = torch.arange(starts_RL.shape[1]).expand(starts_RL.shape)
+    return columns - torch.where(starts_RL, columns, 0).cummax(dim=1).values

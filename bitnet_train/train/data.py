@@ -1,6 +1,8 @@
 """The data module: rows made once, then batches that are a pure function of (seed, step).
 
-    read_corpus -> tokenise_examples -> TokenRows (cached) -> StepBatchSampler -> {input_ids, labels, attention_mask}
+    read_corpus -> tokenise_examples -> TokenRows (cached) -> packing -> StepBatchSampler -> batches (`chunk.collate`)
+
+Only rows that are trained on are packed: what is held out, and what `init` and blocks look at, has a row each.
 
 One training batch holds the rows of one optimiser step, or pieces of rows in the first ones (`short_tokens`). The
 loader is endless; the trainer stops at its `max_steps`. Give the trainer `use_distributed_sampler=False`: the sampler
@@ -28,6 +30,7 @@ from bitnet_train.train.chat import segments
 from bitnet_train.train.chunk import TokenRows, collate
 from bitnet_train.train.corpus import read_corpus
 from bitnet_train.train.data_config import DataConfig
+from bitnet_train.train.packing import PackedRows, pack_where_it_helps
 from bitnet_train.train.sampler import ShortRows, StepBatchSampler, order_of_pass
 from bitnet_train.train.token_cache import CACHE_VERSION, SPLITS, digest, load_rows, save_rows, tokenizer_digest
 from bitnet_train.train.tokenise import tokenise_examples
@@ -41,7 +44,8 @@ class BitDataModule(LightningDataModule):
     """Batches for training and validation.
 
     tokenizer: a fast one. batch_rows: rows of one optimiser step, over all ranks. cache_dir: where token caches go.
-    teacher: the full-precision model; needed by `source=self`, and used to check context length and vocabulary.
+    teacher: the full-precision model; needed by `source=self`, and used to check context length and vocabulary, and
+    whether it keeps the documents of packed rows apart.
     short_tokens: of the pieces that the first `short_steps` steps read; it divides the context. How many steps those
     are is known, and set, once the length of the run is.
     """
@@ -64,6 +68,7 @@ class BitDataModule(LightningDataModule):
         self.batch_rows, self.seed, self.cache_dir = batch_rows, seed, Path(cache_dir)
         self.short_tokens, self.short_steps = short_tokens, 0
         self._rows: dict[str, TokenRows] | None = None
+        self._packed: PackedRows | None = None
         self._facts: dict[str, Any] = {}
         self._start = 0  # batch the current loader began with, or the next one will
         self._processed_before: int | None = None  # what the trainer had processed by then; None without a loader
@@ -78,11 +83,19 @@ class BitDataModule(LightningDataModule):
             rows, self._facts = load_or_tokenise(self.config, self.tokenizer, self.cache_dir, self.teacher)
             limits = {"train": self.config.max_train_rows, "validation": self.config.max_validation_rows}
             self._rows = {split: _subset(rows[split], limits[split]) for split in SPLITS}
+            self._packed, layout = pack_where_it_helps(self._rows["train"], self.config.packing, self.teacher)
+            self._facts["layout"] = asdict(layout)
             self.teacher = None  # it has written or checked what it had to
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether rows that are trained on may hold several documents."""
+        self.setup()
+        return self._packed is not None
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return an endless loader of training batches that begins at the saved position."""
-        rows = self._of("train")
+        rows = self._trained_on()
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         if self.batch_rows % world:
             raise ConfigError(f"{self.batch_rows} rows per step cannot be shared by {world} processes; use a multiple.")
@@ -101,11 +114,13 @@ class BitDataModule(LightningDataModule):
     def some_training_rows(self, num_rows: int) -> Batch:
         """Return at most `num_rows` training rows as one batch, as `validation_rows`: those the first pass reads last.
 
-        So what is fitted to them before training, such as blocks, is then trained on text that it has not seen.
+        So what is fitted to them before training, such as blocks, is then trained on text that it has not seen. They
+        have one document each.
         """
-        rows = self._of("train")
-        last = order_of_pass(len(rows), self.seed, 0)[-num_rows:]
-        return collate(rows.select(np.sort(last)), crop=True)
+        last = order_of_pass(len(self._trained_on()), self.seed, 0)[-num_rows:]
+        if self._packed is not None:
+            last = [number for row in last[::-1] for number in self._packed.documents[row]][:num_rows]
+        return collate(self._of("train").select(np.sort(last)), crop=True)
 
     def validation_rows(self) -> Batch:
         """Return all validation rows as one batch: input_ids, labels, attention_mask, each int64 [R, L]."""
@@ -133,12 +148,12 @@ class BitDataModule(LightningDataModule):
         `train` and `validation` count all rows made; `train_rows` and `validation_rows` what is left after
         `max_train_rows` and `max_validation_rows`.
         """
-        used = {f"{split}_rows": len(self._of(split)) for split in SPLITS}
+        used = {"train_rows": len(self._trained_on()), "validation_rows": len(self._of("validation"))}
         return {**self._facts, **used, "batch_rows": self.batch_rows, "seed": self.seed}
 
     def first_batch(self, *, short: bool = False) -> Batch:
         """Return the rows, or the `short` pieces, of a first optimiser step, of all processes; the loader stays."""
-        rows = self._of("train")
+        rows = self._trained_on()
         if short:
             rows, _ = self._cut(rows)
         picked = StepBatchSampler(len(rows), self.batch_rows, self.seed).batch(0)
@@ -146,7 +161,7 @@ class BitDataModule(LightningDataModule):
 
     def first_sample(self) -> list[tuple[str, bool]]:
         """Return the first row of the first batch, decoded, as runs of (text, is trained)."""
-        rows = self._of("train")
+        rows = self._trained_on()
         sampler = StepBatchSampler(len(rows), self.batch_rows, self.seed)
         row = sampler.batch(0)[0]
         num_tokens = int(rows.lengths[row])
@@ -156,6 +171,11 @@ class BitDataModule(LightningDataModule):
         self.setup()
         assert self._rows is not None
         return self._rows[split]
+
+    def _trained_on(self) -> TokenRows:
+        """Return the rows to train on, packed where they are."""
+        rows = self._of("train")
+        return rows if self._packed is None else self._packed.rows
 
     def _pieces(self, rows: TokenRows) -> tuple[TokenRows | None, ShortRows | None]:
         """Return the pieces that the first steps read, and their order; None and None where all read whole rows."""

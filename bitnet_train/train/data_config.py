@@ -12,9 +12,11 @@ from bitnet_train.train.self_corpus import SelfCorpusConfig
 SourceName = Literal["stdlib", "files", "hub", "self"]
 KindName = Literal["auto", "text", "chat", "instruction", "completion"]
 LoneSurrogates = Literal["refuse", "replace"]
+PackingName = Literal["auto", "always", "never"]
 
 SOURCES: tuple[SourceName, ...] = ("stdlib", "files", "hub", "self")
 KINDS: tuple[KindName, ...] = ("auto", "text", "chat", "instruction", "completion")
+PACKING: tuple[PackingName, ...] = ("auto", "always", "never")
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,14 @@ class DataConfig:
     max_documents: int | None = None  # read no more than this; hub data is then streamed
     max_train_rows: int | None = None  # a fixed random subset of the rows
     max_validation_rows: int | None = None
+    packing: PackingName = "auto"  # several documents in a row: auto = where it helps and the model keeps them apart
     crop_padding: bool = True  # cut the columns that are padding in a whole batch
     self_corpus: SelfCorpusConfig = field(default_factory=SelfCorpusConfig)
 
     def __post_init__(self) -> None:
         _one_of("source", self.source, SOURCES)
         _one_of("kind", self.kind, KINDS)
+        _one_of("packing", self.packing, PACKING)
         _one_of("lone_surrogates", self.lone_surrogates, get_args(LoneSurrogates))
         if self.source in ("files", "hub") and not self.path:
             raise ConfigError(f"`data.source={self.source}` needs `data.path`: the files, or the data set's id.")

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 
 _MOST_NAMES = 8
+_MUCH_PADDING = 0.1
 _SPLITS = {"train": "Training on", "validation": "Held out"}
 
 
@@ -29,6 +30,8 @@ def data_lines(facts: dict[str, Any]) -> list[str]:
         lines.append(f"Left out: {'; '.join(left_out)}.")
     if "train" in facts:
         lines.append(_rows(facts["train"]))
+    if "layout" in facts:
+        lines += _layout(facts["layout"], facts["context_tokens"])
     if facts.get("unused_fields"):
         lines.append(f"Fields not read: {_some(facts['unused_fields'])}.")
     return lines
@@ -40,6 +43,17 @@ def _rows(train: dict[str, Any]) -> str:
         f"Rows: {train['rows']:,} with {train['tokens']:,} tokens, {share:.0%} of them trained on; "
         f"{train['padding_share']:.0%} of the rows is padding."
     )
+
+
+def _layout(layout: dict[str, Any], row_tokens: int) -> list[str]:
+    """Return what became of padding: a line where documents share rows, or where there is much and it stays."""
+    documents, rows, padding = layout["documents"], layout["rows"], layout["padding_share"]
+    if rows < documents:
+        return [
+            f"Packed: {documents:,} documents into {rows:,} rows of {row_tokens:,} tokens, none sees another; "
+            f"{padding:.0%} is padding."
+        ]
+    return [f"Not packed: {layout['why_not']}."] if padding > _MUCH_PADDING else []
 
 
 def _some(names: Sequence[str]) -> str:

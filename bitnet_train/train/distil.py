@@ -16,6 +16,7 @@ from bitnet_train.train import losses
 from bitnet_train.train.attention_relation import RelationTaps
 from bitnet_train.train.logit_loss import LOGIT_TERMS, Target, TeacherLogits, logit_loss
 from bitnet_train.train.losses import LossConfig
+from bitnet_train.train.packing import document_numbers
 
 Batch = dict[str, Tensor]
 TERMS = losses.WEIGHTS
@@ -47,6 +48,14 @@ def forward(model: nn.Module, piece: Batch, loss: LossConfig) -> Any:
     return model(**inputs, use_cache=False, output_hidden_states=loss.hidden > 0)
 
 
+def visible(piece: Batch) -> Tensor | None:
+    """Return what tokens may be related to: real ones, bool [B,L]; of packed rows their own document's, [B,L,L]."""
+    if "position_ids" in piece:
+        numbers_BL = document_numbers(piece["position_ids"])
+        return numbers_BL[:, :, None] == numbers_BL[:, None, :]
+    return piece["attention_mask"].bool() if "attention_mask" in piece else None
+
+
 def token_sums(
     student: Any,
     teacher: Any,
@@ -74,7 +83,7 @@ def token_sums(
         # entry 0 of the states is the embedding, before any block
         others["hidden"] = losses.hidden(student.hidden_states[1:], teacher.hidden_states[1:], labels_BL)
     if taps is not None:
-        others["attention"] = taps.divergence(losses.next_labels(labels_BL), piece.get("attention_mask"))
+        others["attention"] = taps.divergence(losses.next_labels(labels_BL), visible(piece))
     plain = [*over_logits, *(others.get(name, zero) for name in TERMS[len(LOGIT_TERMS) :])]
     return TokenSums(logits, others, torch.stack([term.detach().double() for term in plain]))
 

@@ -58,7 +58,8 @@ MAX_NATS = 700.0  # exp(709) is the largest that a float64 holds
 class BitLightningModule(LightningModule):
     """Train `student` (any Hugging Face causal LM, 1-bit layers or not) against `teacher`.
 
-    A batch is `input_ids`, `labels` (unshifted, -100 = not trained), `attention_mask`, each int64 [B,L]. `step` counts
+    A batch is `input_ids`, `labels` (unshifted, -100 = not trained), `attention_mask`, each int64 [B,L]; of packed rows
+    `position_ids` and `real_tokens` in place of the mask (`chunk.collate`). `step` counts
     finished optimiser steps, `tokens` the unpadded tokens seen and `seconds` the time that took, all three counted over
     resumes; `metrics` holds the figures of the latest step.
 
@@ -331,5 +332,5 @@ def _check_sizes(max_steps: int, micro_rows: int) -> None:
 
 
 def _count_tokens(batch: Batch) -> int:
-    mask = batch.get("attention_mask")
+    mask = batch.get("attention_mask", batch.get("real_tokens"))
     return int(mask.sum()) if mask is not None else batch["input_ids"].numel()

@@ -58,10 +58,12 @@ class TeacherCache:
     def target(self, piece: Batch) -> TopK:
         """Return the teacher's summary of a micro-batch, by row of the flattened logits; padding is all zeros.
 
-        piece: `input_ids` int64 [B,L] and, if rows differ in length, `attention_mask`.
+        piece: `input_ids` int64 [B,L] and, if rows differ in length, `attention_mask`; of packed rows `position_ids`
+        and `real_tokens`.
         """
         self._open(piece["input_ids"].device)
-        mask_BL = piece.get("attention_mask", torch.ones_like(piece["input_ids"])).bool()
+        mask = piece.get("attention_mask", piece.get("real_tokens"))
+        mask_BL = (torch.ones_like(piece["input_ids"]) if mask is None else mask).bool()
         keys = [_row_key(piece, row, mask_BL[row]) for row in range(len(mask_BL))]
         found = [self._read(key) for key in keys]
         missing = [row for row, summary in enumerate(found) if summary is None]

@@ -39,8 +39,13 @@ EXAMPLES: list[tuple[str, list[str], list[str]]] = [  # in the table's order: ke
     ),
     (
         "data.answer_field",
+        ["data.path=a", "data.kind=text", "data.answer_field=m"],
         ["data.path=a", "data.kind=chat", "data.answer_field=m"],
-        ["data.path=a", "data.kind=instruction", "data.answer_field=m"],
+    ),
+    (
+        "data.input_field",
+        ["data.path=a", "data.kind=completion", "data.input_field=m"],
+        ["data.path=a", "data.kind=instruction", "data.input_field=m"],
     ),
     (
         "data.system_field",

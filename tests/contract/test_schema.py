@@ -25,7 +25,7 @@ from bitnet_train.quant.scheme import (
 )
 from bitnet_train.quant.surrogate import SURROGATES
 from bitnet_train.train.blockwise import BlockLoss, BlockwiseConfig
-from bitnet_train.train.data_config import KINDS, SOURCES, DataConfig, LoneSurrogates
+from bitnet_train.train.data_config import KINDS, PACKING, SOURCES, DataConfig, LoneSurrogates
 from bitnet_train.train.fit import FitConfig
 from bitnet_train.train.losses import LossConfig
 from bitnet_train.train.machine import AUTO, PRECISIONS
@@ -67,6 +67,7 @@ CHOICES: dict[str, set[str]] = {
     "blockwise.loss": set(get_args(BlockLoss)),
     "data.source": set(SOURCES),
     "data.kind": set(KINDS),
+    "data.packing": set(PACKING),
     "data.lone_surrogates": set(get_args(LoneSurrogates)),
     "schedule.lr": set(LR_SCHEDULES),
     "schedule.hardness": set(HARDNESS_SCHEDULES),

@@ -20,6 +20,21 @@ def test_many_files_are_counted() -> None:
     assert lines == ["Training on: 0.txt, 1.txt, 2.txt, 3.txt, 4.txt, 5.txt, 6.txt, 7.txt and 1,492 more."]
 
 
+def layout(documents: int, rows: int, padding: float, alone: float, why_not: str | None = None) -> dict[str, object]:
+    figures = {"documents": documents, "rows": rows, "padding_share": padding, "padding_share_alone": alone}
+    return {"layout": {**figures, "why_not": why_not}, "context_tokens": 256}
+
+
+def test_padding_is_said_with_what_was_done_about_it() -> None:
+    assert data_lines(layout(1900, 820, 0.03, 0.57)) == [
+        "Packed: 1,900 documents into 820 rows of 256 tokens, none sees another; 3% is padding."
+    ]
+    assert data_lines(layout(9, 9, 0.57, 0.57, "BloomForCausalLM would mix the documents of a row")) == [
+        "Not packed: BloomForCausalLM would mix the documents of a row."
+    ]
+    assert data_lines(layout(9, 9, 0.02, 0.02, "documents do not fit together")) == []
+
+
 def test_a_source_without_files_says_nothing() -> None:
     assert data_lines({"source": "stdlib", "unused_fields": []}) == []
 
