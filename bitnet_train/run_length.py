@@ -15,7 +15,7 @@ from bitnet_train.errors import ConfigError
 from bitnet_train.run_directory import RunDirectory
 from bitnet_train.starting_point import Spent, spent_before
 from bitnet_train.train import budget
-from bitnet_train.train.budget import Estimate
+from bitnet_train.train.budget import Estimate, StepTime
 from bitnet_train.train.data import BitDataModule
 from bitnet_train.train.module import BitLightningModule
 from bitnet_train.train.optim import automatic_lr
@@ -37,14 +37,15 @@ def settle(
         For `optimizer.lr=auto` where no latent trains.
     """
     kept = _kept(config, directory)
-    step_s = _step_seconds(config, module, data, kept)
+    timed = _step_time(config, module, data, kept)
     spent = spent_before(config, directory)
-    steps = int(kept["max_steps"]) if kept is not None else _steps(config, step_s, spent)
+    steps = int(kept["max_steps"]) if kept is not None else _steps(config, timed, spent)
     config.trainer.max_steps = module.max_steps = steps
     module.optim = automatic_lr(module.student, module.optim, steps)
     data.short_steps = row_lengths(config).short_steps(steps)
     memory = budget.memory_bytes(module, config.trainer.micro_rows * config.data.context_tokens)
-    estimate = Estimate(steps, row_lengths(config).tokens(steps), memory, step_s)
+    seconds = {} if timed is None else asdict(timed)
+    estimate = Estimate(steps, row_lengths(config).tokens(steps), memory, **seconds)
     rate = float(module.optim.lr)
     if directory is not None and (kept is None or kept.get("lr") != rate):
         directory.write_facts(STAGE, {"asked": _asked(config), "lr": rate, **asdict(estimate)})
@@ -82,32 +83,35 @@ def _asked(config: Config) -> dict[str, Any]:
     }
 
 
-def _step_seconds(
+def _step_time(
     config: Config, module: BitLightningModule, data: BitDataModule, kept: dict[str, Any] | None
-) -> float | None:
-    """Return the seconds of a step: as kept, or timed where minutes are asked for or the timing is cheap, else None.
+) -> StepTime | None:
+    """Return the time of a step: as kept, or measured where minutes are asked for or the timing is cheap, else None.
 
     Where the first steps read pieces it is the mean over the run.
     """
-    if kept is not None:
-        return kept["step_s"]
     trainer = config.trainer
-    if not (trainer.max_minutes or config.dry_run or budget.is_cheap_to_time(_steps(config, None, Spent()))):
+    if kept is not None:
+        step_s = kept["step_s"]
+        ends = (kept.get(name, step_s) for name in ("fastest_s", "slowest_s"))  # older runs have none
+        return None if step_s is None else StepTime(step_s, *ends)
+    pieces = -(-trainer.batch_rows // trainer.micro_rows)
+    if not (trainer.max_minutes or config.dry_run or budget.is_cheap_to_time(_steps(config, None, Spent()), pieces)):
         return None
-    seconds = budget.time_step(module, data.first_batch(), trainer.precision, trainer.accelerator)
+    whole = budget.time_step(module, data.first_batch(), trainer.precision, trainer.accelerator)
     if trainer.short_row_tokens is None:
-        return seconds
-    batch, share = data.first_batch(short=True), trainer.short_row_fraction
-    return (1 - share) * seconds + share * budget.time_step(module, batch, trainer.precision, trainer.accelerator)
+        return whole
+    short = budget.time_step(module, data.first_batch(short=True), trainer.precision, trainer.accelerator)
+    return whole.mixed(short, trainer.short_row_fraction)
 
 
-def _steps(config: Config, step_s: float | None, spent: Spent) -> int:
+def _steps(config: Config, timed: StepTime | None, spent: Spent) -> int:
     trainer = config.trainer
     _require_left("max_minutes", trainer.max_minutes, spent.seconds / 60)
     _require_left("max_tokens", trainer.max_tokens, spent.tokens)
     if trainer.max_minutes is not None:
-        assert step_s is not None
-        return budget.steps_of_minutes(trainer.max_minutes - spent.seconds / 60, step_s)
+        assert timed is not None
+        return budget.steps_of_minutes(trainer.max_minutes - spent.seconds / 60, timed.step_s)
     if trainer.max_tokens is not None:
         return row_lengths(config).steps(trainer.max_tokens - spent.tokens)
     return trainer.max_steps

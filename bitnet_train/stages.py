@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
@@ -17,13 +16,13 @@ from typing import Any
 
 from rich.console import Console
 
-from bitnet_train import assembly, summary
+from bitnet_train import assembly, expectation, summary
 from bitnet_train.config import Config
 from bitnet_train.config.compose import to_dict, to_yaml
-from bitnet_train.continuation import generate, sampling
+from bitnet_train.continuation import generate
 from bitnet_train.delivery import export
 from bitnet_train.dry_run import describe_training
-from bitnet_train.errors import ConfigError, DataError
+from bitnet_train.errors import ConfigError
 from bitnet_train.evaluation import evaluate
 from bitnet_train.model.bit_linear import on_kernels
 from bitnet_train.model.bit_lora import trainable_report
@@ -39,14 +38,12 @@ from bitnet_train.run_length import settle
 from bitnet_train.run_machine import settle_machine
 from bitnet_train.runtime.bench_contenders import contenders, llama_contenders
 from bitnet_train.runtime.bench_table import render_rows
-from bitnet_train.runtime.decode_speed import original_speed
 from bitnet_train.runtime.evaluation.perplexity import perplexity
-from bitnet_train.runtime.generate import generate as continue_prompt
-from bitnet_train.runtime.load import load_tokenizer
 from bitnet_train.runtime.timing import Workload
 from bitnet_train.runtime.validate import validate as validate_packed
 from bitnet_train.runtime.validate_export import validate_export
 from bitnet_train.session import Session
+from bitnet_train.side_by_side import continue_both, timed
 from bitnet_train.starting_point import spent_before
 from bitnet_train.train.data_summary import print_data
 from bitnet_train.train.fit import fit
@@ -118,6 +115,8 @@ def train(config: Config, session: Session | None = None) -> Facts:
     trainable, total = trainable_report(student.model)
     console.print(f"Training {trainable:,} of {total:,} parameters, peak learning rate {rate:.3g}.")
     console.print(f"Budget: {estimate.describe()}; {arithmetic.describe()}.", soft_wrap=True)
+    if (slow := expectation.warning(config, estimate, arithmetic)) is not None:
+        console.print(f"note: {slow}", soft_wrap=True)
     distance = reach(student.model, module.optim, config.trainer.max_steps)
     if distance is not None and (warning := distance.warning()):
         console.print(f"note: {warning}")
@@ -218,7 +217,7 @@ def run(config: Config) -> Facts:
     assembly.check_machine(config)
     directory, console = assembly.open_run(config), _console(config)
     config.path, config.export.force = str(directory.root), True
-    session, facts = Session(config), {}
+    session, facts, seconds = Session(config), {}, {}
     stages: dict[str, Callable[[], Facts]] = {
         "convert": lambda: convert(config, session, is_compared_later=config.evaluate.against is None),
         "train": lambda: train(config, session),
@@ -229,36 +228,13 @@ def run(config: Config) -> Facts:
     }
     for name, stage in stages.items():
         console.rule(name)
-        facts[name] = stage()
-    compared = {**summary.summarise(config, facts), **_side_by_side(config, directory, session, facts["evaluate"])}
-    compared = directory.write_facts("run", compared)
+        facts[name], seconds[name] = timed(stage)
+    both, seconds["result"] = timed(lambda: continue_both(config, directory, session, facts["evaluate"]))
+    compared = directory.write_facts("run", {**summary.summarise(config, facts), **both, "stage_seconds": seconds})
     if not config.quiet:
         console.rule("result")
         console.print(summary.render(compared))
     return compared
-
-
-def _side_by_side(config: Config, directory: RunDirectory, session: Session, evaluated: Facts) -> Facts:
-    """Continue one prompt with the original and the packed model, alike, and tell how fast both are."""
-    original, prompt = session.original(), config.generate.prompt
-    by_original = continue_prompt(original.model, original.tokenizer, config.generate.prompt, **sampling(config))
-    speed = evaluated["decode_original"] or original_speed(original.model, original.tokenizer(prompt)["input_ids"])
-    return {
-        "prompt": prompt,
-        "continuations": {"full_precision": by_original.text, "packed": _packed_text(config, directory, session)},
-        "decode": {"full_precision": speed, "packed": evaluated["decode"]},
-    }
-
-
-def _packed_text(config: Config, directory: RunDirectory, session: Session) -> str:
-    """Continue the prompt as `generate` will: natively, where the architecture and the length allow it."""
-    folder, native = directory.artefact, session.native(directory.artefact)
-    if native is not None:
-        with suppress(DataError):  # longer than the context
-            return native.generate(config.generate.prompt, **sampling(config)).text
-    return continue_prompt(
-        session.packed(folder), load_tokenizer(folder), config.generate.prompt, **sampling(config)
-    ).text
 
 
 def _note_scheme(config: Config, original: LoadedModel, console: Console) -> None:

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from bitnet_train.config import Config
 from bitnet_train.folder_size import megabytes, warning
+from bitnet_train.train.budget import spoken
 
 Facts = dict[str, Any]
 
@@ -95,6 +96,8 @@ def _figures(compared: Facts) -> Table:
     table.add_row("whole folder", *_folder(size))
     table.add_row("greedy decoding", _speed(decode["full_precision"]), "", _speed(decode["packed"]))
     table.add_row("training", "", "", _cost(compared["train"]))
+    if "stage_seconds" in compared:
+        table.add_row("everything", "", "", spoken(sum(compared["stage_seconds"].values())))
     table.add_row("validation", "", "", compared["validation"])
     return table
 

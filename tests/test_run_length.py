@@ -7,6 +7,7 @@ import pytest
 
 from bitnet_train.__main__ import main
 from bitnet_train.train import budget
+from bitnet_train.train.budget import StepTime
 from bitnet_train.train.row_lengths import RowLengths
 
 
@@ -34,7 +35,7 @@ def test_tokens_and_the_learning_rate_become_numbers_that_are_kept(tmp_path: Pat
 def test_minutes_are_timed_once_and_a_continued_run_keeps_its_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seconds = iter([15.0])  # a second timing would be an error
+    seconds = iter([StepTime(15.0, 14.0, 16.0)])  # a second timing would be an error
     monkeypatch.setattr(budget, "time_step", lambda *given: next(seconds))
     run_dir = tmp_path / "run"
     assert main(words(run_dir, "trainer.max_minutes=0.5")) == 0
@@ -60,7 +61,9 @@ def test_tokens_become_steps_of_pieces_and_of_whole_rows(tmp_path: Path) -> None
 
 
 def test_the_time_of_a_step_is_the_mean_of_pieces_and_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(budget, "time_step", lambda module, batch, *given: batch["input_ids"].shape[1] / 8)
+    monkeypatch.setattr(
+        budget, "time_step", lambda module, batch, *given: StepTime(*[batch["input_ids"].shape[1] / 8] * 3)
+    )
     short = ("trainer.short_row_tokens=32", "trainer.short_row_fraction=0.5")
     assert main(words(tmp_path, "data.context_tokens=64", "trainer.max_minutes=0.4", *short)) == 0
     assert facts(tmp_path, "budget")["step_s"] == pytest.approx(6.0)

@@ -59,6 +59,9 @@ def test_a_run_loads_the_original_reads_the_text_and_times_each_model_once(
     assert result["decode"]["packed"]["engine"] == "native"
     assert result["decode"]["full_precision"]["engine"] == "torch"
     assert result["decode_tokens_per_s"] == result["decode"]["packed"]["tokens_per_s"]
+    stages_of_run = ["convert", "train", "merge", "export", "validate", "evaluate", "result"]
+    assert list(result["stage_seconds"]) == stages_of_run
+    assert min(result["stage_seconds"].values()) > 0
 
 
 def test_a_run_writes_what_its_stages_write_one_by_one(tmp_path: Path) -> None:

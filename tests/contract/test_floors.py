@@ -34,6 +34,8 @@ FLOORS = {
     "run_directory": 6,
     "assembly": 6,
     "session": 6,
+    "side_by_side": 6,
+    "expectation": 6,
     "dry_run": 6,
     "run_length": 6,
     "run_machine": 6,

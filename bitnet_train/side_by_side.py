@@ -1,0 +1,50 @@
+"""The end of a run: one prompt continued by the original and by the packed model, and how fast both write."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from bitnet_train.config import Config
+from bitnet_train.continuation import sampling
+from bitnet_train.errors import DataError
+from bitnet_train.run_directory import RunDirectory
+from bitnet_train.runtime.decode_speed import original_speed
+from bitnet_train.runtime.generate import generate as continue_prompt
+from bitnet_train.runtime.load import load_tokenizer
+from bitnet_train.session import Session
+
+Facts = dict[str, Any]
+Result = TypeVar("Result")
+
+
+def timed(call: Callable[[], Result]) -> tuple[Result, float]:
+    """Return what a call gives, and its seconds."""
+    start = time.perf_counter()
+    made = call()
+    return made, time.perf_counter() - start
+
+
+def continue_both(config: Config, directory: RunDirectory, session: Session, evaluated: Facts) -> Facts:
+    """Continue one prompt with the original and the packed model, alike, and tell how fast both are."""
+    original, prompt = session.original(), config.generate.prompt
+    by_original = continue_prompt(original.model, original.tokenizer, config.generate.prompt, **sampling(config))
+    speed = evaluated["decode_original"] or original_speed(original.model, original.tokenizer(prompt)["input_ids"])
+    return {
+        "prompt": prompt,
+        "continuations": {"full_precision": by_original.text, "packed": _packed_text(config, directory, session)},
+        "decode": {"full_precision": speed, "packed": evaluated["decode"]},
+    }
+
+
+def _packed_text(config: Config, directory: RunDirectory, session: Session) -> str:
+    """Continue the prompt as `generate` will: natively, where the architecture and the length allow it."""
+    folder, native = directory.artefact, session.native(directory.artefact)
+    if native is not None:
+        with suppress(DataError):  # longer than the context
+            return native.generate(config.generate.prompt, **sampling(config)).text
+    return continue_prompt(
+        session.packed(folder), load_tokenizer(folder), config.generate.prompt, **sampling(config)
+    ).text
