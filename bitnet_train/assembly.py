@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from rich.console import Console
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
@@ -35,7 +34,7 @@ from bitnet_train.model.rounded_table import round_floats, table_names
 from bitnet_train.model.select import Selection
 from bitnet_train.model.sub_norm import add_sub_norms, calibrate
 from bitnet_train.model.training_only import train_own_parameters
-from bitnet_train.progress import be_quiet
+from bitnet_train.progress import be_quiet, open_console
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 from bitnet_train.quant.surrogate import SURROGATES
 from bitnet_train.run_directory import RunDirectory
@@ -363,10 +362,10 @@ def fit_config(config: Config) -> FitConfig:
 
 def trackers(config: Config, directory: RunDirectory) -> list[Any]:
     """Return the chosen tracker, having shown it the redacted configuration; it can neither end nor delay the run."""
-    choice, console = config.logger, Console(stderr=True, quiet=config.quiet)
+    choice, console = config.logger, open_console(config.quiet, stderr=True)
 
     def say(text: str) -> None:
-        console.print(f"note: {text}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"note: {text}", markup=False, soft_wrap=True)
 
     if choice.kind == "custom":
         return [guarded("custom", lambda: build_object(choice.custom, "logger.custom"), to_dict(config), say)]

@@ -104,7 +104,7 @@ def train(config: Config, session: Session | None = None) -> Facts:
     keep_freed_memory()
     directory, console, given = assembly.open_run(config), _console(config), to_yaml(config)
     config = deepcopy(config)  # what is settled here is no setting that later stages are asked for
-    session = session or Session(config)
+    is_alone, session = session is None, session or Session(config)
     arithmetic = settle_machine(config, directory, console)
     original, data = session.original(), session.data(directory)
     print_data(console, data.describe())
@@ -129,6 +129,9 @@ def train(config: Config, session: Session | None = None) -> Facts:
         assembly.trackers(config, directory),
         settings=settings_of(given) | {"trainer.precision": config.trainer.precision},
     )
+    console.print(summary.after_training(result, directory.root), markup=False, soft_wrap=True)
+    if is_alone:
+        console.print(f"Next: bitnet-train merge {directory.root}", markup=False, soft_wrap=True)
     return directory.write_facts(
         "train",
         {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from rich.console import Group
@@ -12,6 +13,7 @@ from rich.text import Text
 from bitnet_train.config import Config
 from bitnet_train.folder_size import megabytes, warning
 from bitnet_train.train.budget import spoken
+from bitnet_train.train.fit import FitResult
 
 Facts = dict[str, Any]
 
@@ -65,6 +67,16 @@ def texts(evaluated: Facts) -> list[Facts]:
         }
         for text in evaluated["texts"]
     ]
+
+
+def after_training(result: FitResult, run_dir: Path) -> str:
+    """Return one line for people: what was trained, what it came to on held-out text, and where it lies."""
+    metrics = result.metrics
+    figures = {"perplexity": metrics.get("val_perplexity"), "KL": metrics.get("val_kl")}
+    held_out = ", ".join(f"{name} {value:.4g}" for name, value in figures.items() if value is not None)
+    length = f"{result.steps:,} steps, {result.tokens:,} tokens in {result.seconds / 60:.1f} minutes"
+    measured = f" Held out: {held_out}." if held_out else ""
+    return f"Trained {length}, loss {metrics['loss']:.4g}.{measured} Run directory: {run_dir}"
 
 
 def render(compared: Facts) -> Group:

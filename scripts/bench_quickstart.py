@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from machine_facts import describe_run
+from page_block import keep_block
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "scripts" / "results"
 PAGE = ROOT / "README.md"
-BEGIN, END = "<!-- steps: written by scripts/bench_quickstart.py -->", "<!-- /steps -->"
 KINDS = ("amx", "avx512_bf16", "avx512", "avx2", "other")
 NARROWER = {
     "avx2": {
@@ -110,12 +110,6 @@ def table() -> list[str]:
     return [*("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)), "", *notes]
 
 
-def written(text: str) -> str:
-    """Return the page with the table made anew between its markers."""
-    head, rest = text.split(BEGIN)
-    return "\n".join([head + BEGIN, *table(), END]) + rest.split(END)[1]
-
-
 def main() -> int:
     """Measure, or write, or check."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -129,14 +123,7 @@ def main() -> int:
         measured = {name: measure(words, environment) for name, words in COMMANDS.items()}
         facts = {"kind": kind, "imitated": options.kind is not None, **describe_run(options), **measured}
         (RESULTS / f"quickstart_{kind}.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    before = PAGE.read_text(encoding="utf-8")
-    after = written(before)
-    if options.check and before != after:
-        print("README.md is stale: run `python scripts/bench_quickstart.py --tables`", file=sys.stderr)
-        return 1
-    if not options.check:
-        PAGE.write_text(after, encoding="utf-8")
-    return 0
+    return keep_block(PAGE, "steps", "bench_quickstart.py", table(), check=options.check)
 
 
 if __name__ == "__main__":

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from machine_facts import describe_run
+from page_block import keep_block
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "scripts" / "results" / "ratio_texts.json"
 PAGE = ROOT / "docs" / "quality.md"
-BEGIN, END = "<!-- texts: written by scripts/ratio_texts.py -->", "<!-- /texts -->"
 STEPS = (600, 60, 20, 8, 1)
 WORDS = ("generate.prompt=import os\nimport sys\n\n\ndef read_lines(path):\n", "generate.temperature=0")
 Facts = dict[str, Any]
@@ -65,12 +65,6 @@ def _block(text: str) -> list[str]:
     return ["```python", *(line.rstrip() for line in text.rstrip().splitlines()), "```"]
 
 
-def written(text: str) -> str:
-    """Return the page with the texts made anew between its markers."""
-    head, rest = text.split(BEGIN)
-    return "\n".join([head + BEGIN, *table(), END]) + rest.split(END)[1]
-
-
 def main() -> int:
     """Measure, or write, or check."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -80,14 +74,7 @@ def main() -> int:
     if not (options.tables or options.check):
         facts = {**describe_run(options), "rows": [trained_for(steps) for steps in STEPS]}
         RESULT.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    before = PAGE.read_text(encoding="utf-8")
-    after = written(before)
-    if options.check and before != after:
-        print("docs/quality.md is stale: run `python scripts/ratio_texts.py --tables`", file=sys.stderr)
-        return 1
-    if not options.check:
-        PAGE.write_text(after, encoding="utf-8")
-    return 0
+    return keep_block(PAGE, "texts", "ratio_texts.py", table(), check=options.check)
 
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ def test_a_recipe_goes_the_whole_way_and_proves_it(name: str, tmp_path: Path, ch
     further = [f"data.path={chats}"] if name == "lora_sft_chat" else []
     assert main(["run", name, "--quiet", *small(run_dir, *further)]) == 0
     result = facts(run_dir, "run")
+    assert list(result["stage_seconds"]) == ["convert", "train", "merge", "export", "validate", "evaluate", "result"]
     assert result["passed"]
     assert result["train"]["steps"] == 2
     manifest = json.loads((run_dir / "artefact" / "manifest.json").read_text())
@@ -167,6 +168,19 @@ def test_dry_run_shows_the_mask_and_leaves_nothing_behind(
     assert trained.startswith("It is ")
     assert "+ 1?" not in trained
     assert not (tmp_path / "run").exists()
+
+
+def test_train_ends_with_its_figures_the_run_directory_and_the_next_verb(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = tmp_path / "run"
+    assert main(["train", "quickstart", *small(run_dir)]) == 0
+    *_, figures, following = capsys.readouterr().out.splitlines()
+    metrics = facts(run_dir, "train")["metrics"]
+    assert figures.startswith("Trained 2 steps, ")
+    assert f"perplexity {metrics['val_perplexity']:.4g}, KL {metrics['val_kl']:.4g}" in figures
+    assert figures.endswith(f"Run directory: {run_dir}")
+    assert following == f"Next: bitnet-train merge {run_dir}"
 
 
 def test_dry_run_in_a_pipe_puts_trained_text_in_brackets_and_says_rows_trained_tokens_and_padding(
