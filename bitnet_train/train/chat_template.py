@@ -25,7 +25,7 @@ from transformers import PreTrainedTokenizerBase
 
 from bitnet_train.errors import DataError
 from bitnet_train.train.examples import Tools
-from bitnet_train.train.messages import ROLES, Message
+from bitnet_train.train.messages import REASONING, ROLES, Message
 from bitnet_train.train.tool_calls import with_text_arguments
 
 Turn = dict[str, Any]
@@ -88,8 +88,11 @@ class ChatTemplate:
         return sorted(_variables(source) - _own(source) - _not_settable(self.tokenizer))
 
     def note_unread(self, messages: Sequence[Message], tools: Tools) -> None:
-        """Count the fields of a chat that the template does not name, and roles that are not the usual ones."""
-        names = [name for message in messages for name in message.fields if name not in _LINKS]
+        """Count the fields of a chat that the template does not name, and roles that are not the usual ones.
+
+        Reasoning has several names, which transformers translates; whether it is written is seen in the text.
+        """
+        names = [name for message in messages for name in message.fields if name not in (*_LINKS, *REASONING)]
         names += ["tools"] * bool(tools)
         for name in names:
             if not self.reads(name, tools):
@@ -184,7 +187,8 @@ def _own(source: str) -> frozenset[str]:
     tree = _parsed(source)
     if tree is None:
         return frozenset()
-    asked = {test.node.name for test in tree.find_all(nodes.Test) if isinstance(test.node, nodes.Name)}
+    tests = [*tree.find_all(nodes.Test), *(each for each in tree.find_all(nodes.Filter) if each.name == "default")]
+    asked = {test.node.name for test in tests if isinstance(test.node, nodes.Name)}
     return frozenset(name.name for name in tree.find_all(nodes.Name) if name.ctx == "store") - asked
 
 

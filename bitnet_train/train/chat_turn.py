@@ -14,6 +14,7 @@ so the sample is `asked + answer`, if that is well formed:
     <think>\n</think>    answer             as rendered: the block is empty and closed
     <think>              </think>answer     as rendered: it is closed at once
     <think>\n</think>    </think>answer     the answer: the block is there once
+    Let me think:        why, answer    as rendered, where the row gives that reasoning
     ... Q[/INST]         Q[/INST]answer     what follows: the turns before it are written otherwise once it is there
     <think>              answer             the row's own text where it begins with <think>, which the template cut;
                                             else refused: the answer would be learned as reasoning
@@ -34,12 +35,11 @@ from dataclasses import dataclass
 from bitnet_train.errors import DataError
 from bitnet_train.train.chat_template import ChatTemplate
 from bitnet_train.train.examples import Conversation
-from bitnet_train.train.messages import Message
+from bitnet_train.train.messages import REASONING, Message
 from bitnet_train.train.tool_calls import call_names
 
 _MARK = re.compile(r"<[^<>\n]+>|\[[^\[\]\n]+\]")  # <think>, <|channel>, [THINK]
 _OPEN_MARK = re.compile(r"[<\[][^<>\[\]\s]*\Z")
-_REASONING = ("reasoning_content", "reasoning", "thinking")
 NO_END = "assistant turns that no special token ends: a model trained on them learns no sign to stop at"
 
 
@@ -67,7 +67,7 @@ def answer(example: Conversation, i: int, whole: str, template: ChatTemplate) ->
         end = text[: ends[0]]
     else:
         continued = _continued(example, template) if last else whole
-        end = _ended(text, ends, continued, len(asked), template)
+        end = _ended(text, ends, continued, len(asked), messages[i].content, template)
     return Answer(end, (len(asked), len(end)))
 
 
@@ -78,11 +78,9 @@ def note_left_out(example: Conversation, samples: str, template: ChatTemplate) -
             template.notes[f"turns of role `{message.role}` whose text the chat template changes or leaves out"] += 1
         if not all(name in samples for name in call_names(message.fields.get("tool_calls"))):
             template.notes["assistant turns with `tool_calls` that the chat template leaves out"] += 1
-        for name in _REASONING:
-            if template.reads(name, example.tools) and not _stands_in(
-                str(message.fields.get(name, "")).strip(), samples
-            ):
-                template.notes[f"assistant turns whose `{name}` the chat template reads, but leaves out here"] += 1
+        for name in REASONING:
+            if not _stands_in(str(message.fields.get(name, "")).strip(), samples):
+                template.notes[f"assistant turns whose `{name}` the chat template leaves out"] += 1
 
 
 def _written(asked: str, answered: str, example: Conversation, i: int, template: ChatTemplate) -> str:
@@ -99,6 +97,9 @@ def _written(asked: str, answered: str, example: Conversation, i: int, template:
         return rest.removeprefix(marks[-1])
     if len(marks) == 1 and rest.lstrip().startswith(_closings(marks[0])):
         return rest
+    reasoning = _reasoning(example.messages[i])
+    if reasoning and rest.lstrip().startswith(reasoning) and not any(map(_closes, marks)):
+        return rest.lstrip()  # written without what introduces it
     anchor = asked[asked.rfind(example.messages[i - 1].content.strip() or asked) :]
     if anchor in rest:  # the turns before it are written otherwise now, their end and the prompt alike
         return rest.rpartition(anchor)[2]
@@ -120,13 +121,21 @@ def _refusal(example: Conversation, i: int, tail: str, rest: str, template: Chat
             f" ({rest[:60]!r} for {tail[:60]!r}), so its answer cannot be told from its prompt.\nUse another template"
             f" (`tokenizer.chat_template`), or `data.chat_template_variables` (it reads: {settable})."
         )
-    reasoning = next((name for name in _REASONING if template.reads(name, tools)), None)
+    begins = (
+        f"the chat template's generation prompt ends in {tail!r}, but turn {i + 1} is not written so ({rest[:60]!r}):"
+    )
+    begins += " the model would be asked for one thing and trained on another."
+    if _reasoning(messages[i]) and _reasoning(messages[i]) in rest:
+        return (
+            f"{example.where}: {begins}\nThe turn has reasoning: switch that on by `data.chat_template_variables` (this"
+            f" template reads: {settable}), or drop it."
+        )
+    reasoning = next((name for name in REASONING if template.reads(name, tools)), None)
     give = f"as `{reasoning}`" if reasoning else f"in its content, beginning with {tail.strip()!r}"
     return (
-        f"{example.where}: the chat template's generation prompt ends in {tail!r}, but turn {i + 1} is not written so"
-        f" ({rest[:60]!r}): the model would be asked for one thing and trained on another.\nIf that begins its"
-        f" reasoning: give the turn's reasoning {give}, or switch it off by `data.chat_template_variables` (this"
-        f" template reads: {settable}). Otherwise use another template (`tokenizer.chat_template`)."
+        f"{example.where}: {begins}\nIf that begins its reasoning: give the turn's reasoning {give}, or switch it off"
+        f" by `data.chat_template_variables` (this template reads: {settable}). Otherwise use another template"
+        " (`tokenizer.chat_template`)."
     )
 
 
@@ -147,6 +156,17 @@ def _closings(mark: str) -> tuple[str, ...]:
     slashed = f"{mark[0]}/{mark[1:]}"
     turned = f"<{mark[2:-1]}|>" if mark.startswith("<|") and not mark.endswith("|>") else slashed
     return slashed, turned, mark.replace("START_", "END_") if "START_" in mark else slashed
+
+
+def _closes(mark: str) -> bool:
+    """Return whether a mark is of the closing kind, see `_closings`."""
+    return mark[1] == "/" or "END_" in mark or (mark[1] != "|" and mark.endswith("|>"))
+
+
+def _reasoning(message: Message) -> str:
+    """Return the reasoning a turn gives beside its text, "" without any."""
+    given = next((message.fields[name] for name in REASONING if message.fields.get(name)), "")
+    return given.strip() if isinstance(given, str) else ""
 
 
 def _common_prefix(first: str, second: str) -> str:
@@ -171,11 +191,11 @@ def _ends(text: str, start: int, special: tuple[str, ...]) -> list[int]:
     return [end for _, end in found[max(0, prompted - 1) :]]
 
 
-def _ended(text: str, ends: Sequence[int], continued: str, start: int, template: ChatTemplate) -> str:
+def _ended(text: str, ends: Sequence[int], continued: str, start: int, content: str, template: ChatTemplate) -> str:
     """Return the text up to the token that ends its last turn."""
     if ends:
         return text[: next((end for end in ends if continued.startswith(text[:end])), ends[0])]
-    for following in _following(text, start, continued):
+    for following in _following(text, start, continued, content):
         gap = len(following) - len(following.lstrip())
         token = next((token for token in template.special if following.startswith(token, gap)), None)
         if token is not None:
@@ -187,12 +207,12 @@ def _ended(text: str, ends: Sequence[int], continued: str, start: int, template:
     return text
 
 
-def _following(text: str, start: int, continued: str) -> Iterator[str]:
+def _following(text: str, start: int, continued: str, content: str) -> Iterator[str]:
     """Yield what follows the turn in the continued conversation, wherever it can stand there."""
     if continued.startswith(text):
         yield continued[len(text) :]
-    words = text[start:].strip()[-64:]
-    yield from (continued[found.end() :] for found in re.finditer(re.escape(words), continued) if words)
+    for words in (text[start:].strip()[-64:], content.strip()[-64:]):  # its reasoning may be gone by then
+        yield from (continued[found.end() :] for found in re.finditer(re.escape(words), continued) if words)
 
 
 def _continued(example: Conversation, template: ChatTemplate) -> str:

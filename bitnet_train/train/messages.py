@@ -33,7 +33,8 @@ _ALIASES = {  # ShareGPT's names; a function call is written by the model, so it
 _SHAPES = (("role", "content"), ("from", "value"))
 _WEIGHTS = ("weight", "loss_weight", "train", "training", "trainable", "loss")
 _PARTIAL = ("train_detail", "training_detail")  # axolotl's ranges of characters within a turn
-_SAYS = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking")
+REASONING = ("reasoning_content", "reasoning", "thinking")
+_SAYS = ("tool_calls", "function_call", *REASONING)
 _OFF, _ON = ("0", "0.0", "false", "no"), ("1", "1.0", "true", "yes")
 
 EMPTY_TURNS = "assistant turns that say nothing: read as context, not learned"

@@ -158,7 +158,7 @@ def test_fields_and_roles_that_the_template_does_not_read_are_counted() -> None:
     _, template = rendered(CHATML, [*asked, *answered], tools=TOOLS)
     assert template.notes == {
         "messages: their `name` is not read by the chat template": 1,
-        "messages: their `reasoning_content` is not read by the chat template": 1,
+        "assistant turns whose `reasoning_content` the chat template leaves out": 1,
         "messages: their `tool_calls` is not read by the chat template": 1,
         "chats: `tools` are not read by the chat template": 1,
         "turns of role `narrator`, which is not one of system, developer, user, assistant, tool": 1,
