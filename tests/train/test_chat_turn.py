@@ -39,6 +39,11 @@ SYSTEM_LAST = (  # Mistral Nemo's way: the system text stands in the last questi
     "{{ m['content'] + eos_token }}{% endif %}{% endfor %}"
 )
 
+UNASKED = (  # Command R7B's way: the prompt for an answer is there whether asked for or not
+    "{% for m in messages %}{{ '<|im_start|>' + ('<|endoftext|>' if m['role'] == 'assistant' else '') + m['content'] }}"
+    "{{ '<|im_end|>' }}{% endfor %}{{ '<|im_start|><|endoftext|>' }}"
+)
+
 
 def chat(*answers: str, **fields: Any) -> list[dict[str, Any]]:
     turns: list[dict[str, Any]] = []
@@ -81,6 +86,11 @@ def test_an_end_of_text_behind_the_last_turn_only_is_not_part_of_a_turn() -> Non
     samples, template = rendered(WITH_EOS + PROMPT, chat("yes", "no"))
     assert spans(samples) == ["yes<|im_end|>", "no<|im_end|>"]
     assert not template.notes
+
+
+def test_a_prompt_that_is_written_unasked_is_not_part_of_a_turn() -> None:
+    samples, _ = rendered(UNASKED, chat("yes", "no"))
+    assert spans(samples) == ["yes<|im_end|>", "no<|im_end|>"]
 
 
 def test_turns_that_nothing_closes_are_counted() -> None:
