@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from bitnet_train import assembly
 from bitnet_train.config import Config
 from bitnet_train.errors import BitnetTrainError, ConfigError
+from bitnet_train.model.config_fields import max_positions
 from bitnet_train.model.load import LoadedModel, load_pretrained
 from bitnet_train.progress import open_console
 from bitnet_train.report.evaluation import describe_speeds, spoken
@@ -35,6 +36,7 @@ from bitnet_train.session import Session
 __all__ = ["evaluate"]
 
 NO_MODEL = "none"  # of `evaluate.against`
+_NO_LIMIT = 1 << 30
 Facts = dict[str, Any]
 
 
@@ -64,9 +66,9 @@ class Models:
 
     @property
     def context_tokens(self) -> int:
-        """The most positions that every model here has."""
-        models = [self.student] if self.teacher is None else [self.student, self.teacher]
-        return min(int(model.config.get_text_config().max_position_embeddings) for model in models)
+        """The most positions that every model here has; a number beyond all texts where no model states a limit."""
+        limits = (max_positions(model) for model in (self.student, self.teacher) if model is not None)
+        return min((limit for limit in limits if limit is not None), default=_NO_LIMIT)
 
 
 def evaluate(config: Config, session: Session | None = None) -> Facts:

@@ -8,8 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer, BloomConfig
 
 from bitnet_train.__main__ import main
+from bitnet_train.exporters import export_packed
+from bitnet_train.model.convert import convert
+from bitnet_train.model.load import tiny_folder
 
 ROOT = Path(__file__).parent.parent
 PROSE = "\n".join(
@@ -58,6 +62,23 @@ def test_the_run_itself_was_evaluated_against_its_original_and_has_a_report(fini
     assert told["held_out"]
     assert (told["tokens"], told["trained"]) == (summary["perplexity"]["tokens"], summary["perplexity"]["trained"])
     assert (told["ratio"], told["kl"]) == (held_out["perplexity_ratio"], held_out["kl"])
+
+
+def test_a_model_that_states_no_longest_text_is_validated_and_measured(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_folder())
+    size = len(tokenizer)
+    bloom = AutoModelForCausalLM.from_config(BloomConfig(vocab_size=size, hidden_size=32, n_layer=1, n_head=2)).eval()
+    assert not hasattr(bloom.config, "max_position_embeddings")
+    convert(bloom)
+    export_packed(bloom, tokenizer, tmp_path / "bloom")
+    assert main(["validate", str(tmp_path / "bloom"), "--quiet", "validate.num_tokens=64"]) == 0
+    words = (f"evaluate.texts=[{files / 'prose.txt'}]", f"evaluate.choices=[{files / 'next.jsonl'}]")
+    limits = ("evaluate.max_questions=2", "evaluate.max_tokens=256", "evaluate.window_tokens=64")
+    facts = evaluated(capsys, str(tmp_path / "bloom"), *words, *limits)
+    assert facts["texts"][0]["student"]["tokens"] > 0
+    assert len(facts["choices"]) == 1
 
 
 def test_texts_choices_and_prompts_are_measured_for_both_models(

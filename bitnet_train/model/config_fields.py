@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig
 
 from bitnet_train.errors import ConversionError
 
@@ -52,11 +52,9 @@ def num_layers(model: Any) -> int:
     return int(_field(model, "num_hidden_layers", "n_layer", "n_layers", "num_layers"))
 
 
-def vocab_size(model: PreTrainedModel) -> int:
-    """Tokens that a model gives logits for: rows of its head, else of its embedding."""
-    table = model.get_output_embeddings() or model.get_input_embeddings()
-    weight = getattr(table, "weight", None)
-    return int(_field(model, "vocab_size") if weight is None else weight.shape[0])
+def vocab_size(model: Any) -> int:
+    """Tokens that a model knows."""
+    return int(_field(model, "vocab_size"))
 
 
 def drop_padding_beyond(config: PreTrainedConfig) -> None:

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from bitnet_train.model.config_fields import vocab_size
+
 
 class ModuleRunner:
     """A Hugging Face model, packed or float, as a `timing.Runner`."""
@@ -21,7 +23,7 @@ class ModuleRunner:
         self._model = model
         supported = signature(model.forward).parameters
         self._options = {"logits_to_keep": 1} if "logits_to_keep" in supported else {}
-        self.vocab_size: int = model.config.get_text_config().vocab_size
+        self.vocab_size: int = vocab_size(model)
 
     @torch.inference_mode()
     def run(self, prompt_ids: Sequence[int], new_tokens: int, on_token: Callable[[int], object]) -> None:

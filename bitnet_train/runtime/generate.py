@@ -18,6 +18,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from transformers.generation.stopping_criteria import StoppingCriteria, StoppingCriteriaList
 
 from bitnet_train.errors import DataError
+from bitnet_train.model.config_fields import vocab_size
 from bitnet_train.runtime.generation import Generation, Sampling
 from bitnet_train.runtime.native.written import Written
 
@@ -157,6 +158,5 @@ def _encode(tokenizer: PreTrainedTokenizerBase, prompt: str, *, chat: bool) -> T
 def _pad_token_id(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Any:
     """Return the padding token; a single prompt is never padded, but `generate` warns when there is none."""
     configured = getattr(model.generation_config, "pad_token_id", None)
-    return next(
-        (token for token in (configured, tokenizer.pad_token_id, tokenizer.eos_token_id) if token is not None), 0
-    )
+    named, rows = (configured, tokenizer.pad_token_id, tokenizer.eos_token_id), vocab_size(model)
+    return next((token for token in named if isinstance(token, int) and 0 <= token < rows), 0)

@@ -41,6 +41,7 @@ from bitnet_train.exporters.manifest import Manifest
 from bitnet_train.exporters.reader import open_weights, read_manifest
 from bitnet_train.formats.planes import unpack_planes
 from bitnet_train.kernels import ops
+from bitnet_train.model.config_fields import max_positions, vocab_size
 from bitnet_train.model.converted import load_converted
 from bitnet_train.runtime.check_bytes import check_bytes
 from bitnet_train.runtime.check_integers import check_integers
@@ -192,9 +193,9 @@ def _texts(folder: Path, subject: Subject, prompts: Sequence[str] | None, num_pr
     has_tokenizer = "tokenizer_config.json" in subject.manifest.files
     return validation_texts(
         load_tokenizer(folder) if has_tokenizer else None,
-        model.config.get_text_config().vocab_size,
+        vocab_size(model),
         prompts=prompts,
         num_prompts=num_prompts,
         num_tokens=num_tokens,
-        longest_row=getattr(model.config, "max_position_embeddings", num_tokens),
+        longest_row=max_positions(model) or num_tokens,
     )

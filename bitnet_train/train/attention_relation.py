@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from bitnet_train.errors import ConfigError
 from bitnet_train.model.bit_linear import clean_name
+from bitnet_train.model.config_fields import num_heads, num_key_value_heads
 from bitnet_train.train.logit_loss import IGNORED
 
 KINDS = ("query", "key", "value")
@@ -111,6 +112,4 @@ def projections(model: nn.Module, layer: int) -> dict[str, nn.Module]:
 
 
 def _num_heads(model: Any, kind: str) -> int:
-    config = model.config.get_text_config()
-    heads = config.num_attention_heads
-    return heads if kind == "query" else getattr(config, "num_key_value_heads", None) or heads
+    return num_heads(model) if kind == "query" else num_key_value_heads(model)

@@ -17,7 +17,7 @@ The first token of a row has no context, so its label is -100 too, and `trained.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -52,6 +52,11 @@ class TokenRows:
     def padding_share(self) -> float:
         """The share of all columns that is padding; 0 without rows."""
         return 1 - float(self.lengths.sum()) / self.input_ids.size if len(self) else 0.0
+
+    def padded_with(self, pad_id: int) -> TokenRows:
+        """Return the same rows with another padding token."""
+        is_real = np.arange(self.input_ids.shape[1]) < self.lengths[:, None]
+        return replace(self, input_ids=np.where(is_real, self.input_ids, np.int32(pad_id)))
 
     def in_pieces(self, num_tokens: int) -> tuple[TokenRows, np.ndarray]:
         """Return the rows cut into pieces of `num_tokens`, which divides L, and how many each row gave, int64 [R].

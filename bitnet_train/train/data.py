@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bitnet_train.errors import ConfigError, DataError
+from bitnet_train.model.config_fields import max_positions
 from bitnet_train.train.chat import segments
 from bitnet_train.train.chunk import TokenRows, collate
 from bitnet_train.train.corpus import read_corpus
@@ -36,7 +37,6 @@ from bitnet_train.train.token_cache import CACHE_VERSION, SPLITS, digest, load_r
 from bitnet_train.train.tokenise import tokenise_examples
 from bitnet_train.train.unread import count_left_out, report_unread
 
-_NO_LIMIT = 10**9  # transformers writes 10**30 for "unknown"
 Batch = dict[str, Tensor]
 
 
@@ -236,7 +236,7 @@ def load_or_tokenise(
         save_rows(cache_dir, key, rows, counts)
         found = rows, counts
     rows, counts = found
-    _check_vocabulary(rows, teacher)
+    rows = _within_vocabulary(rows, teacher)
     left_out = count_left_out(corpus, counts)
     report_unread(corpus.unused_fields, left_out)
     facts = {
@@ -262,9 +262,9 @@ def _subset(rows: TokenRows, limit: int | None) -> TokenRows:
 
 
 def _check_context(config: DataConfig, tokenizer: PreTrainedTokenizerBase, teacher: PreTrainedModel | None) -> None:
-    limits = {"the tokenizer's model_max_length": tokenizer.model_max_length}
+    limits: dict[str, int | None] = {"the tokenizer's model_max_length": tokenizer.model_max_length}
     if teacher is not None:
-        limits["the model's max_position_embeddings"] = getattr(teacher.config, "max_position_embeddings", _NO_LIMIT)
+        limits["the model's max_position_embeddings"] = max_positions(teacher)
     for what, limit in limits.items():
         if isinstance(limit, int) and config.context_tokens > limit:
             raise DataError(
@@ -272,13 +272,22 @@ def _check_context(config: DataConfig, tokenizer: PreTrainedTokenizerBase, teach
             )
 
 
-def _check_vocabulary(rows: dict[str, TokenRows], teacher: PreTrainedModel | None) -> None:
+def _within_vocabulary(rows: dict[str, TokenRows], teacher: PreTrainedModel | None) -> dict[str, TokenRows]:
+    """Return the rows with padding that the model can look up; it is masked, so any token of the model will do.
+
+    Raises DataError when a text has a token that the model does not know.
+    """
     vocabulary = getattr(teacher.get_input_embeddings(), "num_embeddings", None) if teacher is not None else None
     if vocabulary is None:
-        return
-    largest = max(int(part.input_ids.max(initial=0)) for part in rows.values())
+        return rows
+    known = {
+        split: part.padded_with(0) if part.input_ids.max(initial=0) >= vocabulary else part
+        for split, part in rows.items()
+    }
+    largest = max(int(part.input_ids.max(initial=0)) for part in known.values())
     if largest >= vocabulary:
         raise DataError(
             f"The tokenizer gives token {largest}, but the model knows only {vocabulary}. They do not belong together:"
             " load the tokenizer that came with the model."
         )
+    return known

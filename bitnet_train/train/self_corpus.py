@@ -23,6 +23,7 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from bitnet_train.errors import ConfigError, DataError
+from bitnet_train.model.config_fields import vocab_size
 from bitnet_train.progress import track
 from bitnet_train.train.special_tokens import lead_token, pad_token
 from bitnet_train.train.token_cache import digest, tokenizer_digest, write_cache
@@ -107,7 +108,7 @@ def _write_documents(
 ) -> list[str]:
     beginnings = _beginnings(tokenizer, config, prompts)
     firsts = range(0, config.documents, config.batch_documents)
-    settings = _generation_config(tokenizer, config)
+    settings = _generation_config(tokenizer, config, vocab_size(teacher))
     training = [module for module in teacher.modules() if module.training]
     teacher.eval()
     documents: list[str] = []
@@ -140,7 +141,9 @@ def _beginnings(
     return beginnings
 
 
-def _generation_config(tokenizer: PreTrainedTokenizerBase, config: SelfCorpusConfig) -> GenerationConfig:
+def _generation_config(
+    tokenizer: PreTrainedTokenizerBase, config: SelfCorpusConfig, vocabulary: int
+) -> GenerationConfig:
     return GenerationConfig(
         do_sample=True,
         temperature=config.temperature,
@@ -148,7 +151,7 @@ def _generation_config(tokenizer: PreTrainedTokenizerBase, config: SelfCorpusCon
         top_k=0,
         max_length=config.document_tokens,
         eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=pad_token(tokenizer),
+        pad_token_id=pad_token(tokenizer, vocabulary),
         use_cache=True,  # models saved in training often say False, and each token would read all before it again
     )
 

@@ -16,11 +16,10 @@ def lead_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
     return _single(tokenizer.eos_token_id) if bos is None else bos
 
 
-def pad_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Return the id to pad with: PAD, else EOS, else 0. Padding is masked, so any valid id will do."""
-    pad = _single(tokenizer.pad_token_id)
-    eos = _single(tokenizer.eos_token_id)
-    return next((token for token in (pad, eos) if token is not None), 0)
+def pad_token(tokenizer: PreTrainedTokenizerBase, vocabulary: int | None = None) -> int:
+    """Return the id to pad with: PAD, else EOS, else 0, of those below `vocabulary`. Padding is masked: any will do."""
+    named = (_single(tokenizer.pad_token_id), _single(tokenizer.eos_token_id))
+    return next((token for token in named if token is not None and (vocabulary is None or token < vocabulary)), 0)
 
 
 def _single(token: object) -> int | None:

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
 from bitnet_train.errors import ConfigError
+from bitnet_train.model.config_fields import hidden_size, num_layers
 from bitnet_train.train.losses import LossConfig
 
 
@@ -64,9 +65,11 @@ def keep_products_in_bfloat16(teacher: nn.Module) -> None:
 
 
 def _sizes(model: Any) -> dict[str, int]:
-    config = model.config.get_text_config()
-    vocabulary = int(model.get_output_embeddings().weight.shape[0])
-    return {"vocab_size": vocabulary, **{k: getattr(config, k) for k in ("hidden_size", "num_hidden_layers")}}
+    return {
+        "vocab_size": int(model.get_output_embeddings().weight.shape[0]),
+        "hidden_size": hidden_size(model),
+        "num_hidden_layers": num_layers(model),
+    }
 
 
 def _shown(token: str | None) -> str:

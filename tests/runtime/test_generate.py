@@ -37,6 +37,14 @@ def test_each_token_is_read_once_whatever_the_model_was_saved_with(exported, tok
     assert lengths == [generation.num_prompt_tokens, 1, 1, 1, 1, 1]
 
 
+@pytest.mark.parametrize("beyond", [10**6, -1])
+def test_a_padding_token_that_the_model_does_not_know_changes_nothing(beyond, exported, tokenizer):
+    model = load(exported)
+    expected = generate(model, tokenizer, "def f(x):", max_new_tokens=6).token_ids
+    model.generation_config.pad_token_id = beyond
+    assert generate(model, tokenizer, "def f(x):", max_new_tokens=6).token_ids == expected
+
+
 def test_the_pieces_of_a_stream_make_up_the_text(model, tokenizer):
     pieces = []
     generation = generate(model, tokenizer, "a b", max_new_tokens=10, stream=pieces.append)

@@ -429,6 +429,28 @@ def test_a_tokenizer_that_does_not_belong_to_the_model_is_an_error(corpus: Path,
         data.setup()
 
 
+def test_a_padding_token_beyond_the_embedding_is_replaced_by_one_that_can_be_looked_up(
+    corpus: Path, tmp_path: Path
+) -> None:
+    beyond, config = make_tokenizer(), DataConfig(source="files", path=str(corpus), context_tokens=48)
+    beyond.add_special_tokens({"pad_token": "<pad>"})
+    assert beyond.pad_token_id == 362
+    found = BitDataModule(config, beyond, 4, 0, tmp_path / "one", teacher=make_llama(vocabulary=362)).validation_rows()
+    usual = BitDataModule(config, make_tokenizer(), 4, 0, tmp_path / "other").validation_rows()
+    assert int(found["input_ids"].max()) < 362
+    assert not found["attention_mask"].all()
+    for name in ("labels", "attention_mask"):
+        assert torch.equal(found[name], usual[name])
+    real = found["attention_mask"].bool()
+    assert torch.equal(found["input_ids"][real], usual["input_ids"][real])
+
+
+def test_the_context_of_a_model_that_states_no_limit_is_free(corpus: Path, tmp_path: Path) -> None:
+    bloom = BloomForCausalLM(BloomConfig(vocab_size=400, hidden_size=32, n_layer=1, n_head=2))
+    config = DataConfig(source="files", path=str(corpus), context_tokens=4096)
+    BitDataModule(config, make_tokenizer(), 4, 0, tmp_path, teacher=bloom)
+
+
 @pytest.mark.parametrize(("batch_rows", "seed"), [(0, 0), (4, -1)])
 def test_no_rows_or_a_negative_seed_is_a_configuration_error(
     batch_rows: int, seed: int, corpus: Path, tmp_path: Path

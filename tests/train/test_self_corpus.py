@@ -54,6 +54,14 @@ def test_each_token_is_read_once_whatever_the_model_was_saved_with(tmp_path: Pat
     assert set(lengths) == {1}
 
 
+def test_padding_beyond_the_vocabulary_of_the_model_changes_no_document(tmp_path: Path) -> None:
+    beyond = make_tokenizer()
+    beyond.add_special_tokens({"pad_token": "<pad>"})
+    teacher = make_llama(vocabulary=beyond.pad_token_id)
+    found = self_documents(teacher, beyond, CONFIG, tmp_path / "one", PROMPTS)
+    assert found == self_documents(teacher, make_tokenizer(), CONFIG, tmp_path / "other", PROMPTS)
+
+
 def test_documents_continue_the_prompts_in_turn(tmp_path: Path) -> None:
     documents = self_documents(make_llama(), make_tokenizer(), CONFIG, tmp_path, PROMPTS)
     assert [text.startswith("fox") for text in documents] == [False, True, False, True, False]

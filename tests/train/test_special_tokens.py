@@ -23,3 +23,9 @@ def test_padding_is_pad_else_eos_else_zero() -> None:
     assert pad_token(tokenizer) == 2
     tokenizer.eos_token = None
     assert pad_token(tokenizer) == 0
+
+
+def test_padding_that_the_model_cannot_look_up_is_passed_over() -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.pad_token, tokenizer.eos_token = "<|im_end|>", "<|im_start|>"
+    assert [pad_token(tokenizer, vocabulary) for vocabulary in (3, 2, 1)] == [2, 1, 0]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from bitnet_train.model.config_fields import text_config
 
 Batch = Mapping[str, Tensor]
 
@@ -62,6 +63,4 @@ def logits_of(model: nn.Module, batch: Batch) -> Tensor:
 
 def vocabulary_of(model: nn.Module) -> int:
     """Return the width of a causal LM's logits as its configuration has it, 0 where it has none."""
-    config: Any = getattr(model, "config", None)
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    return int(getattr(text, "vocab_size", 0) or 0)
+    return int(getattr(text_config(model), "vocab_size", 0) or 0)

@@ -21,12 +21,14 @@ from lm_eval.api.model import TemplateLM  # pyright: ignore[reportMissingImports
 from lm_eval.api.registry import register_model  # pyright: ignore[reportMissingImports]
 
 from bitnet_train.errors import ConfigError
+from bitnet_train.model.config_fields import max_positions
 from bitnet_train.progress import track
 from bitnet_train.runtime.evaluation.likelihood import Pair, log_likelihoods, prefix_id
 from bitnet_train.runtime.evaluation.writers import packed_writer
 from bitnet_train.runtime.load import load, load_tokenizer
 
 _MAX_NEW_TOKENS = 256
+_USUAL_LENGTH = 2048  # where the model states no limit; the harness takes as much for its own
 _LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 
 
@@ -61,7 +63,7 @@ class PackedLM(TemplateLM):
         self.path = Path(path)
         self.model = load(path)
         self.tokenizer: Any = load_tokenizer(path)
-        self.max_length = int(max_length or self.model.config.get_text_config().max_position_embeddings)
+        self.max_length = int(max_length or max_positions(self.model) or _USUAL_LENGTH)
         self.max_gen_toks = _MAX_NEW_TOKENS
         self.batch_size = batch_size
         self._rows = 16 if str(batch_size).startswith("auto") else max(1, int(batch_size))
