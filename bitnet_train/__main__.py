@@ -20,6 +20,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from bitnet_train.cli.arguments import Call, read_call
+from bitnet_train.cli.typed_text import decoded, print_everything, read_prompt
 from bitnet_train.cli.verbs import WORD_KINDS
 from bitnet_train.errors import BitnetTrainError, ConfigError
 
@@ -34,9 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; argparse itself ends help and unknown flags."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     as_json = "--json" in given
+    print_everything()
     try:
         with _sigterm_exits():
-            facts = _answer(read_call(given))
+            facts = _answer(read_call(decoded(given)))
     except (Exception, KeyboardInterrupt) as error:
         return _failed(error, as_json)
     except SystemExit as stop:
@@ -89,6 +91,8 @@ def compose_call(call: Call) -> Config:
             f"`bitnet-train {call.verb.name}` works on a {call.verb.word}; {got}. "
             f"Example: `bitnet-train {call.verb.examples[0]}`. `bitnet-train ls runs` lists runs."
         )
+    if call.prompt is not None:
+        composed.config.generate.prompt = read_prompt(call.prompt)
     composed.config.quiet, composed.config.dry_run = call.quiet, call.dry_run
     composed.config.debug.enabled |= _wants_debug()
     idle = refuse_idle_keys(composed.config, composed.origins, composed.target, call.verb.name)

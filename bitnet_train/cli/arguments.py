@@ -30,6 +30,7 @@ class Call:
     dry_run: bool = False
     quick: bool = False
     keys: bool = False
+    prompt: str | None = None  # text to continue; `-` = what comes on standard input
 
 
 def read_call(arguments: Sequence[str]) -> Call:
@@ -47,11 +48,14 @@ def read_call(arguments: Sequence[str]) -> Call:
         near = difflib.get_close_matches(arguments[0], VERBS, n=1)
         hint = f" Did you mean `{near[0]}`?" if near else ""
         raise ConfigError(f"There is no verb `{arguments[0]}`.{hint} Verbs: {', '.join(VERBS)}.")
-    flags = verb_parser(verb).parse_intermixed_args(list(arguments[1:]))
+    flags = _read_flags(verb, list(arguments[1:]))
     options = {name: value for name, value in vars(flags).items() if name != "words"}
     overrides = tuple(word for word in flags.words if _is_override(word))
-    words = tuple(word for word in flags.words if not _is_override(word))
-    return Call(verb, _counted(verb, words), overrides, **options)
+    words = _counted(verb, tuple(word for word in flags.words if not _is_override(word)))
+    if verb.text:
+        options["prompt"] = _one_prompt(verb, options["prompt"], words[1:], overrides)
+        words = words[:1]
+    return Call(verb, words, overrides, **options)
 
 
 def program_parser() -> argparse.ArgumentParser:
@@ -74,6 +78,7 @@ def verb_parser(verb: Verb) -> argparse.ArgumentParser:
     """Return the parser behind `bitnet-train VERB --help`."""
     examples = "\n".join(fold_command(f"bitnet-train {example}") for example in verb.examples)
     word = f"[{verb.word}] " if verb.word else ""
+    word += f"[{verb.text}] " if verb.text else ""
     parser = _parser(
         f"bitnet-train {verb.name}",
         f"bitnet-train {verb.name} {word}[key=value ...] [flags]",
@@ -87,6 +92,10 @@ def verb_parser(verb: Verb) -> argparse.ArgumentParser:
         parser.add_argument("--dry-run", action="store_true", help=verb.dry_run)
     if verb.quick:
         parser.add_argument("--quick", action="store_true", help=verb.quick)
+    if verb.text:
+        parser.add_argument(
+            "-p", "--prompt", metavar=verb.text, help="the text to continue, as it stands; - = standard input"
+        )
     if verb.name == "show":
         parser.add_argument("--keys", action="store_true", help="explain every key: default, choices, meaning")
     return parser
@@ -104,12 +113,45 @@ def _parser(name: str, usage: str, description: str, epilog: str) -> argparse.Ar
     )
 
 
+def _read_flags(verb: Verb, arguments: list[str]) -> argparse.Namespace:
+    """Read flags and words; a setting written as a flag, of ours or of another tool, is answered with its key."""
+    parser = verb_parser(verb)
+    flags, unknown = parser.parse_known_intermixed_args(arguments)
+    for flag in unknown:
+        if hint := _key_of_flag(flag):
+            raise ConfigError(
+                f"`{flag}`:{hint} Settings are words without dashes: `bitnet-train {verb.name} KEY=VALUE`."
+            )
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    return flags
+
+
+def _key_of_flag(flag: str) -> str:
+    from bitnet_train.config.foreign import foreign_hint
+    from bitnet_train.config.words import full_key
+
+    name = flag.lstrip("-").partition("=")[0].replace("-", "_")
+    try:
+        return f" That is the key `{full_key(name, name)}`."
+    except ConfigError:
+        return foreign_hint(name)
+
+
+def _one_prompt(verb: Verb, flag: str | None, words: tuple[str, ...], overrides: tuple[str, ...]) -> str | None:
+    as_key = [word for word in overrides if word.partition("=")[0] in ("prompt", "generate.prompt")]
+    given = [*([] if flag is None else [flag]), *words, *as_key]
+    if len(given) > 1:
+        raise ConfigError(f"`bitnet-train {verb.name}` got its prompt twice: `{given[0]}` and `{given[1]}`. Drop one.")
+    return flag if flag is not None else next(iter(words), None)
+
+
 def _is_override(word: str) -> bool:
     return bool(_OVERRIDE.match(word)) and not Path(word).exists()
 
 
 def _counted(verb: Verb, words: tuple[str, ...]) -> tuple[str, ...]:
-    allowed = 2 if verb.name == "cp" else 1 if verb.word else 0
+    allowed = 2 if verb.name == "cp" or verb.text else 1 if verb.word else 0
     if len(words) > allowed:
         raise ConfigError(
             f"`bitnet-train {verb.name}` takes {verb.word or 'no words'} and key=value words, "

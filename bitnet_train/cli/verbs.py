@@ -34,6 +34,7 @@ class Verb:
     is_stage: bool = True
     home: str = "bitnet_train.stages"  # which brings in torch; a verb that can do without has a home of its own
     function: str = ""  # of the home, where its name is not that of the verb
+    text: str = ""  # what a second word is: the prompt; "" for a verb without one
     dry_run: str = ""  # what `--dry-run` shows; "" for a verb without it
     quick: str = ""  # what `--quick` leaves out; "" for a verb without it
 
@@ -129,10 +130,12 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
                 "continue a prompt with the packed model",
                 MODEL,
                 (
-                    'generate runs/mine generate.prompt="def read_lines(path):"',
+                    'generate runs/mine "def read_lines(path):"',
+                    "generate runs/mine --prompt -",
                     "generate ./artefact generate.temperature=0.8 generate.min_p=0.1 generate.stop=[END,STOP]",
                 ),
                 home="bitnet_train.continuation",
+                text="TEXT",
             ),
             Verb(
                 "bench",

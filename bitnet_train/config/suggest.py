@@ -8,6 +8,7 @@ from dataclasses import Field, fields, is_dataclass
 from functools import cache
 from typing import Any, get_type_hints
 
+from bitnet_train.config.foreign import foreign_hint
 from bitnet_train.config.schema import CALL_KEYS, Config
 
 
@@ -52,7 +53,7 @@ def nearest_key(given: str) -> str:
     same_group = [name for name in keys if group and name.startswith(f"{group}.")]
     if same_leaf:
         return f" Did you mean `{'` or `'.join(same_leaf)}`?"
-    hint = did_you_mean(given, same_group) or did_you_mean(given, keys)
+    hint = foreign_hint(given) or did_you_mean(given, same_group) or did_you_mean(given, keys)
     return hint or _nearest_leaf(leaf, keys)
 
 

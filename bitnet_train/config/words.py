@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from bitnet_train.config.foreign import foreign_hint
 from bitnet_train.config.layout import groups
 from bitnet_train.config.path_words import path_values
 from bitnet_train.config.suggest import did_you_mean, known_keys, nearest_key
@@ -65,11 +66,12 @@ def full_key(name: str, word: str) -> str:
     ending = [key for key in known if "." not in name and key.endswith(f".{name}")]
     if len(ending) == 1:
         return ending[0]
-    if ending:
+    foreign = "" if "." in name else foreign_hint(name, word.partition("=")[2])
+    if ending and not foreign:
         raise ConfigError(f"`{word}` ({COMMAND_LINE}): which one, `{'` or `'.join(ending)}`?")
     raise ConfigError(
-        f"`{word}` ({COMMAND_LINE}): there is no key `{name}`.{nearest_key(name) or did_you_mean(name, groups())} "
-        "`bitnet-train show --keys` lists all keys."
+        f"`{word}` ({COMMAND_LINE}): there is no key `{name}`."
+        f"{foreign or nearest_key(name) or did_you_mean(name, groups())} `bitnet-train show --keys` lists all keys."
     )
 
 
