@@ -49,6 +49,7 @@ def describe_training(config: Config, console: Console) -> dict[str, Any]:
         "parameters": total,
         "steps": estimate.max_steps,
         "tokens": estimate.tokens,
+        "epochs": estimate.epochs,
         "minutes": estimate.minutes,
         "memory_bytes": estimate.memory_bytes,
         "lr": rate,

@@ -1,8 +1,8 @@
 """Before the first step: how long the run is, what learning rate that asks for, and what both will cost.
 
-`trainer.max_tokens` and `trainer.max_minutes` become steps here, `optimizer.lr=auto` a number. Both are written to
-`facts/budget.json`, and a run that is continued takes its steps from there: a second timing would find other steps, and
-the schedules would not go on where they were.
+`trainer.max_tokens`, `trainer.max_epochs` and `trainer.max_minutes` become steps here, `optimizer.lr=auto` a number.
+All are written to `facts/budget.json`, and a run that is continued takes its steps from there: a second timing, or text
+that has grown, would find other steps, and the schedules would not go on where they were.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ def settle(
     kept = _kept(config, directory)
     timed = _step_time(config, module, data, kept)
     spent = spent_before(config, directory)
-    steps = int(kept["max_steps"]) if kept is not None else _steps(config, timed, spent)
+    steps = int(kept["max_steps"]) if kept is not None else _steps(config, data, timed, spent)
     config.trainer.max_steps = module.max_steps = steps
     module.optim = automatic_lr(module.student, module.optim, steps)
     data.short_steps = row_lengths(config).short_steps(steps)
     memory = budget.memory_bytes(module, config.trainer.micro_rows * config.data.context_tokens)
     seconds = {} if timed is None else asdict(timed)
-    estimate = Estimate(steps, row_lengths(config).tokens(steps), memory, **seconds)
+    estimate = Estimate(steps, row_lengths(config).tokens(steps), memory, **seconds, epochs=data.epochs(steps))
     rate = float(module.optim.lr)
     if directory is not None and (kept is None or kept.get("lr") != rate):
         directory.write_facts(STAGE, {"asked": _asked(config), "lr": rate, **asdict(estimate)})
@@ -71,7 +71,8 @@ def _kept(config: Config, directory: RunDirectory | None) -> dict[str, Any] | No
 def _asked(config: Config) -> dict[str, Any]:
     """Return what decides the steps; `max_steps` itself only where nothing stands above it."""
     trainer = config.trainer
-    by_steps = trainer.max_tokens is None and trainer.max_minutes is None
+    by_steps = trainer.max_tokens is None and trainer.max_minutes is None and trainer.max_epochs is None
+    epochs = {"max_epochs": trainer.max_epochs} if trainer.max_epochs is not None else {}
     is_short = trainer.short_row_tokens is not None  # else as in runs of before there was a choice
     short = {"short_rows": [trainer.short_row_tokens, trainer.short_row_fraction]} if is_short else {}
     return {
@@ -79,6 +80,7 @@ def _asked(config: Config) -> dict[str, Any]:
         "max_tokens": trainer.max_tokens,
         "max_minutes": trainer.max_minutes,
         "step_tokens": trainer.batch_rows * config.data.context_tokens,
+        **epochs,
         **short,
     }
 
@@ -95,8 +97,9 @@ def _step_time(
         step_s = kept["step_s"]
         ends = (kept.get(name, step_s) for name in ("fastest_s", "slowest_s"))  # older runs have none
         return None if step_s is None else StepTime(step_s, *ends)
-    pieces = -(-trainer.batch_rows // trainer.micro_rows)
-    if not (trainer.max_minutes or config.dry_run or budget.is_cheap_to_time(_steps(config, None, Spent()), pieces)):
+    pieces, untimed = -(-trainer.batch_rows // trainer.micro_rows), Spent()
+    is_wanted = trainer.max_minutes or config.dry_run
+    if not (is_wanted or budget.is_cheap_to_time(_steps(config, data, None, untimed), pieces)):
         return None
     whole = budget.time_step(module, data.first_batch(), trainer.precision, trainer.accelerator)
     if trainer.short_row_tokens is None:
@@ -105,7 +108,7 @@ def _step_time(
     return whole.mixed(short, trainer.short_row_fraction)
 
 
-def _steps(config: Config, timed: StepTime | None, spent: Spent) -> int:
+def _steps(config: Config, data: BitDataModule, timed: StepTime | None, spent: Spent) -> int:
     trainer = config.trainer
     _require_left("max_minutes", trainer.max_minutes, spent.seconds / 60)
     _require_left("max_tokens", trainer.max_tokens, spent.tokens)
@@ -114,6 +117,8 @@ def _steps(config: Config, timed: StepTime | None, spent: Spent) -> int:
         return budget.steps_of_minutes(trainer.max_minutes - spent.seconds / 60, timed.step_s)
     if trainer.max_tokens is not None:
         return row_lengths(config).steps(trainer.max_tokens - spent.tokens)
+    if trainer.max_epochs is not None:
+        return data.steps_of_epochs(trainer.max_epochs, row_lengths(config))
     return trainer.max_steps
 
 

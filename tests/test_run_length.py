@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from bitnet_train.__main__ import main
 from bitnet_train.train import budget
@@ -68,3 +71,61 @@ def test_the_time_of_a_step_is_the_mean_of_pieces_and_rows(tmp_path: Path, monke
     assert main(words(tmp_path, "data.context_tokens=64", "trainer.max_minutes=0.4", *short)) == 0
     assert facts(tmp_path, "budget")["step_s"] == pytest.approx(6.0)
     assert facts(tmp_path, "train")["steps"] == 4
+
+
+def of_30_rows(tmp_path: Path) -> list[str]:
+    text = tmp_path / "text.jsonl"
+    text.write_text("".join(json.dumps({"text": f"{i}: " + "one and two. " * 20}) + "\n" for i in range(30)))
+    return [
+        "data=files",
+        f"data.path={text}",
+        "data.packing=never",
+        "data.validation_fraction=0",
+        "trainer.validate_every_steps=0",
+    ]
+
+
+def test_epochs_become_steps_that_are_shown_and_kept_when_the_text_grows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir, data = tmp_path / "run", of_30_rows(tmp_path)
+    given = [word for word in words(run_dir, *data, "trainer.max_epochs=0.5") if word != "--quiet"]
+    assert main(given) == 0
+    made, asked = facts(run_dir, "train"), facts(run_dir, "budget")
+    rows = made["data"]["train_rows"]
+    assert made["steps"] == asked["max_steps"] == -(-rows // (2 * made["data"]["batch_rows"]))
+    assert asked["epochs"] == pytest.approx(0.5, abs=1 / rows)
+    said = capsys.readouterr()
+    assert f"{made['steps']} steps" in said.out
+    assert "0.5 epochs" in said.out
+    assert "epoch 0.50" in said.err
+    logged = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert logged[-1]["epoch"] == asked["epochs"]
+
+    with (tmp_path / "text.jsonl").open("a") as text:
+        text.write(json.dumps({"text": "more and more. " * 200}) + "\n")
+    assert main(["train", str(run_dir), "--quiet"]) == 0
+    assert facts(run_dir, "train")["steps"] == made["steps"]
+
+
+def test_a_run_of_epochs_that_was_cut_ends_as_one_that_was_not(tmp_path: Path) -> None:
+    data = [*of_30_rows(tmp_path), "trainer.max_epochs=0.4", "trainer.save_every_steps=2", "data.context_tokens=64"]
+    weights = {}
+    for name in ("whole", "cut"):
+        run_dir = tmp_path / name
+        assert main(words(run_dir, *data, "trainer.short_row_tokens=32", "trainer.short_row_fraction=0.5")) == 0
+        if name == "cut":
+            for checkpoint in sorted((run_dir / "checkpoints").iterdir())[1:]:
+                shutil.rmtree(checkpoint)
+            assert main(["train", str(run_dir), "--quiet"]) == 0
+        assert main(["merge", str(run_dir), "--quiet"]) == 0
+        weights[name] = load_file(run_dir / "merged" / "model.safetensors")
+    assert [key for key, tensor in weights["whole"].items() if not torch.equal(tensor, weights["cut"][key])] == []
+
+
+@pytest.mark.parametrize("other", ["trainer.max_tokens=300", "trainer.max_minutes=1"])
+def test_epochs_and_another_length_are_not_both_taken(
+    tmp_path: Path, other: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words(tmp_path / "run", "trainer.max_epochs=3", other)) == 2
+    assert "both say how long the run is" in capsys.readouterr().err

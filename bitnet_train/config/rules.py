@@ -117,6 +117,7 @@ RANGES: tuple[Range, ...] = (
             "schedule.tanh_start",
             "schedule.tanh_end",
             "trainer.max_minutes",
+            "trainer.max_epochs",
             "trainer.divergence_nats",
             "sensitivity.extra_mb",
             "sensitivity.extra_share",
@@ -273,6 +274,11 @@ RULES: tuple[Rule, ...] = (
         "trainer.max_tokens",
         lambda c: c.trainer.max_tokens is not None and c.trainer.max_minutes is not None,
         "and `trainer.max_minutes` both say how long the run is. Set one to null.",
+    ),
+    (
+        "trainer.max_epochs",
+        lambda c: c.trainer.max_epochs is not None and (c.trainer.max_tokens or c.trainer.max_minutes) is not None,
+        "and `trainer.max_tokens` or `trainer.max_minutes` both say how long the run is. Set the other to null.",
     ),
     (
         "data.path",

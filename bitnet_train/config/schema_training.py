@@ -166,8 +166,13 @@ class OptimizerConfig:
 class TrainerConfig:
     """How long, how wide, on what."""
 
-    max_steps: int = field(default=300, metadata=key("optimiser steps, unless `max_tokens` or `max_minutes` is given"))
+    max_steps: int = field(
+        default=300, metadata=key("optimiser steps, unless `max_tokens`, `max_epochs` or `max_minutes` is given")
+    )
     max_tokens: int | None = field(default=None, metadata=key("tokens read, padding included; sets the steps"))
+    max_epochs: float | None = field(
+        default=None, metadata=key("passes over the training rows, such as 3 or 0.5; sets the steps")
+    )
     max_minutes: float | None = field(
         default=None, metadata=key("minutes of training steps, timed at the start; sets the steps")
     )

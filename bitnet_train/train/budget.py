@@ -1,7 +1,8 @@
-"""How long a run is: steps, tokens or minutes are given, and the other two follow.
+"""How long a run is: steps, tokens, epochs or minutes are given, and the others follow.
 
 ```
-steps    max_steps, or those that read max_tokens (`row_lengths`), or floor(60 max_minutes / seconds a step)
+steps    max_steps, or those that read max_tokens (`row_lengths`) or max_epochs (`epochs`), or
+         floor(60 max_minutes / seconds a step)
 ```
 
 Schedules need the last step before the first, so minutes become steps at the start, by timing: a micro-batch goes
@@ -62,6 +63,7 @@ class Estimate:
     step_s: float | None = None
     fastest_s: float | None = None
     slowest_s: float | None = None
+    epochs: float | None = None
 
     @property
     def minutes(self) -> float | None:
@@ -71,6 +73,8 @@ class Estimate:
     def describe(self) -> str:
         """Return one line for people."""
         length = f"{self.max_steps:,} steps, at most {self.tokens:,} tokens"
+        if self.epochs is not None:
+            length += f", {self.epochs:.3g} epochs"
         if self.step_s is not None:
             length += f", {self._time()} ({self.step_s:.2g} s a step, timed)"
         return f"{length}; {self.memory_bytes / 1e9:.2f} GB and the activations of a micro-batch"

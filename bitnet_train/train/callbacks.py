@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -108,10 +109,13 @@ class Validating(Callback):
 
 
 class Figures(Callback):
-    """Write the figures of every `every_steps`-th step to all loggers, with the speed since the previous one."""
+    """Write the figures of every `every_steps`-th step to all loggers, with the speed since the previous one.
 
-    def __init__(self, every_steps: int = 1) -> None:
-        self.every_steps = every_steps
+    `epochs` gives the passes over the data that so many steps make, where that is known.
+    """
+
+    def __init__(self, every_steps: int = 1, epochs: Callable[[int], float] | None = None) -> None:
+        self.every_steps, self.epochs = every_steps, epochs
         self._tokens, self._since = 0, 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -128,6 +132,8 @@ class Figures(Callback):
         now = time.perf_counter()
         module.metrics["tokens_per_s"] = (module.tokens - self._tokens) / max(now - self._since, 1e-9)
         self._tokens, self._since = module.tokens, now
+        if self.epochs is not None:
+            module.metrics["epoch"] = self.epochs(module.step)
         log(trainer, module.metrics, module.step)
 
 

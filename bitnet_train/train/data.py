@@ -31,7 +31,9 @@ from bitnet_train.train.chat import segments
 from bitnet_train.train.chunk import TokenRows, collate
 from bitnet_train.train.corpus import read_corpus
 from bitnet_train.train.data_config import DataConfig
+from bitnet_train.train.epochs import Epochs
 from bitnet_train.train.packing import PackedRows, pack_where_it_helps
+from bitnet_train.train.row_lengths import RowLengths
 from bitnet_train.train.sampler import ShortRows, StepBatchSampler, order_of_pass
 from bitnet_train.train.token_cache import CACHE_VERSION, SPLITS, digest, load_rows, save_rows, tokenizer_digest
 from bitnet_train.train.tokenise import tokenise_examples
@@ -70,6 +72,7 @@ class BitDataModule(LightningDataModule):
         self._rows: dict[str, TokenRows] | None = None
         self._packed: PackedRows | None = None
         self._facts: dict[str, Any] = {}
+        self._passes: Epochs | None = None
         self._start = 0  # batch the current loader began with, or the next one will
         self._processed_before: int | None = None  # what the trainer had processed by then; None without a loader
 
@@ -142,6 +145,14 @@ class BitDataModule(LightningDataModule):
         self._start, self._processed_before = self._next_batch(), None
         self.trainer = None
 
+    def epochs(self, steps: int) -> float:
+        """Return the passes over the training rows that the first `steps` steps make."""
+        return self._epochs().read(steps, self.short_steps)
+
+    def steps_of_epochs(self, max_epochs: float, lengths: RowLengths) -> int:
+        """Return the fewest steps that read `max_epochs` passes; `lengths` says how many of them read pieces."""
+        return self._epochs().steps(max_epochs, lengths)
+
     def describe(self) -> dict[str, Any]:
         """Return facts as plain JSON: source, kind, unused fields, content and cache hashes, and figures per split.
 
@@ -176,6 +187,13 @@ class BitDataModule(LightningDataModule):
         """Return the rows to train on, packed where they are."""
         rows = self._of("train")
         return rows if self._packed is None else self._packed.rows
+
+    def _epochs(self) -> Epochs:
+        if self._passes is None:
+            rows = self._trained_on()
+            pieces = self._cut(rows)[1] if self.short_tokens is not None else None
+            self._passes = Epochs(len(rows), self.batch_rows, self.seed, pieces)
+        return self._passes
 
     def _pieces(self, rows: TokenRows) -> tuple[TokenRows | None, ShortRows | None]:
         """Return the pieces that the first steps read, and their order; None and None where all read whole rows."""

@@ -24,6 +24,7 @@ from bitnet_train.errors import ConfigError, TrainingError
 from bitnet_train.train.callbacks import Figures, Saving, Validating
 from bitnet_train.train.checkpoint import AtomicCheckpointIO, find_latest, list_checkpoints, read_manifest
 from bitnet_train.train.choice import choose
+from bitnet_train.train.data import BitDataModule
 from bitnet_train.train.diagnostics import Telemetry
 from bitnet_train.train.guard import DivergenceWatch
 from bitnet_train.train.launch import cluster_environment
@@ -144,7 +145,8 @@ def resume_from(resume: str, directory: Path) -> Path | None:
 def _callbacks(
     config: FitConfig, data: LightningDataModule, run_dir: Path, saving: Saving, further: Sequence[Callback]
 ) -> list[Callback]:
-    callbacks = [Figures(config.log_every_steps), ProgressShown(config.quiet), saving]
+    epochs = data.epochs if isinstance(data, BitDataModule) else None
+    callbacks = [Figures(config.log_every_steps, epochs), ProgressShown(config.quiet, epochs=epochs), saving]
     callbacks.append(Validating(data, config.validate_every_steps, saving))
     if Telemetry.wanted(config.debug):
         callbacks.append(Telemetry(run_dir, config.debug_every_steps))

@@ -6,6 +6,7 @@ Everything goes to standard error, so that standard output stays free for result
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -19,10 +20,15 @@ LINE_EVERY_S = 10.0
 
 
 class ProgressShown(Callback):
-    """Bar on a terminal, a line every ~10 s (and at the first and last step) elsewhere, nothing when `quiet`."""
+    """Bar on a terminal, a line every ~10 s (and at the first and last step) elsewhere, nothing when `quiet`.
 
-    def __init__(self, quiet: bool = False, console: Console | None = None) -> None:
-        self.quiet = quiet
+    `epochs` gives the passes over the data that so many steps make, where that is known.
+    """
+
+    def __init__(
+        self, quiet: bool = False, console: Console | None = None, epochs: Callable[[int], float] | None = None
+    ) -> None:
+        self.quiet, self.epochs = quiet, epochs
         self.console = console or open_console(stderr=True)
         self._bar: Progress | None = None
         self._task: Any = None
@@ -73,7 +79,8 @@ class ProgressShown(Callback):
         speed = (module.tokens - start_tokens) / max(time.monotonic() - start_s, 1e-9)
         loss = module.metrics.get("loss", float("nan"))
         held_out = module.validation_metrics.get("val_perplexity")
-        shown = f"step {module.step}/{module.max_steps}  loss {loss:.4f}  {speed:,.0f} tokens/s"
+        epoch = f"  epoch {self.epochs(module.step):.2f}" if self.epochs is not None else ""
+        shown = f"step {module.step}/{module.max_steps}{epoch}  loss {loss:.4f}  {speed:,.0f} tokens/s"
         return shown if held_out is None else f"{shown}  held-out perplexity {held_out:.2f}"
 
     def _time_left(self, module: BitLightningModule) -> str:

@@ -87,6 +87,14 @@ class StepBatchSampler:
             return [self._piece(self.short, position) for position in range(first, first + share)]
         return [self._row(position + self._shift) for position in range(first, first + share)]
 
+    def rows_read(self, steps: int) -> int:
+        """Return how many rows the first `steps` steps began to read, of all ranks, counted over passes."""
+        if self.short is None:
+            return steps * self.batch_rows
+        short_steps = min(steps, self.short.num_steps)
+        begun = self._rows_begun(ShortRows(self.short.pieces_R, short_steps)) if short_steps else 0
+        return begun + (steps - short_steps) * self.batch_rows
+
     def __iter__(self) -> Iterator[list[int]]:
         index = self.start
         while True:

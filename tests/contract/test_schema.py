@@ -50,7 +50,15 @@ PAIRS: list[tuple[str, type[Any], set[str], set[str]]] = [
     (
         "trainer",
         FitConfig,
-        {"batch_rows", "micro_rows", "short_row_tokens", "short_row_fraction", "max_tokens", "max_minutes"},
+        {
+            "batch_rows",
+            "micro_rows",
+            "short_row_tokens",
+            "short_row_fraction",
+            "max_tokens",
+            "max_epochs",
+            "max_minutes",
+        },
         {"debug", "debug_every_steps", "quiet"},
     ),
 ]
