@@ -19,7 +19,7 @@ def print_data(console: Console, facts: dict[str, Any]) -> None:
 
 
 def data_lines(facts: dict[str, Any]) -> list[str]:
-    """Return a line on the files of each split, those left out, the rows trained on, and fields that nothing reads."""
+    """Return lines on the files of each split, those left out, the rows trained on and their padding."""
     files = facts.get("files", {})
     lines = []
     for split, verb in _SPLITS.items():
@@ -32,8 +32,6 @@ def data_lines(facts: dict[str, Any]) -> list[str]:
         lines.append(_rows(facts["train"]))
     if "layout" in facts:
         lines += _layout(facts["layout"], facts["context_tokens"])
-    if facts.get("unused_fields"):
-        lines.append(f"Fields not read: {_some(facts['unused_fields'])}.")
     return lines
 
 

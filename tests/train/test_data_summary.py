@@ -1,17 +1,21 @@
 from __future__ import annotations
 
+from pathlib import Path
+
+from data_examples import make_tokenizer, write_jsonl
 from rich.console import Console
 
+from bitnet_train.train.data import BitDataModule
+from bitnet_train.train.data_config import DataConfig
 from bitnet_train.train.data_summary import data_lines, print_data
 
 
 def test_files_by_split_and_what_was_left_out_are_said() -> None:
     files = {"train": ["a.jsonl"], "validation": ["b.jsonl"], "test split": ["c.jsonl"], "no data format": ["d", "e"]}
-    assert data_lines({"files": files, "unused_fields": ["id"]}) == [
+    assert data_lines({"files": files}) == [
         "Training on: a.jsonl.",
         "Held out: b.jsonl.",
         "Left out: c.jsonl (test split); d, e (no data format).",
-        "Fields not read: id.",
     ]
 
 
@@ -36,7 +40,15 @@ def test_padding_is_said_with_what_was_done_about_it() -> None:
 
 
 def test_a_source_without_files_says_nothing() -> None:
-    assert data_lines({"source": "stdlib", "unused_fields": []}) == []
+    assert data_lines({"source": "stdlib"}) == []
+
+
+def test_the_facts_of_real_rows_are_said(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "rows.jsonl", [{"text": f"{n} of some words " * 9, "id": n} for n in range(40)])
+    config = DataConfig(source="files", path=str(path), context_tokens=48)
+    lines = data_lines(BitDataModule(config, make_tokenizer(), 4, 0, tmp_path / "cache").describe())
+    assert lines[0] == "Training on: rows.jsonl."
+    assert lines[1].startswith("Rows: ")
 
 
 def test_a_name_in_brackets_is_printed_as_it_is() -> None:
