@@ -229,7 +229,8 @@ def test_training_goes_on_from_a_model_that_is_one_bit_already(
     result = json.loads((onwards / "facts" / "run.json").read_text())
     assert result["weight"] == "ternary, one scale per tensor"
     scores = result["perplexity"]
-    assert scores["swapped"] == scores["full_precision"], "nothing was swapped"
+    rounding = 1e-4 if of == "gguf" else 0.0  # a GGUF's tables are floats, so they are rounded to int8 on the way in
+    assert scores["swapped"] == pytest.approx(scores["full_precision"], rel=rounding, abs=0.0), "nothing was swapped"
 
 
 def test_an_outside_adapter_goes_out_beside_the_base_it_was_trained_on(

@@ -97,11 +97,15 @@ class PackedSource:
         return self._weights.read(name)
 
     def weight_names(self) -> list[str]:
-        """Return everything a format has to carry, once: layers, tables, their biases, float tensors; no buffers."""
+        """Return everything a format has to carry: layers, tables, their biases, float tensors, no buffers.
+
+        Each once: of a tied pair of tables, which a format may write twice, the one that is stored.
+        """
         owners = [*self.layers.values(), *self.tables.values()]
         biases = [f"{owner.name}.bias" for owner in owners if owner.has_bias]
         floats = [name for name in self.floats if not name.endswith(_BUFFERS)]
-        return [*self.layers, *self.tables, *biases, *floats]
+        tables = [name for name in self.tables if f"{name}.codes" not in self.tied]
+        return [*self.layers, *tables, *biases, *floats]
 
     def dense(self, name: str) -> Tensor:
         """Return float32 values: of a layer or table [N,K] scale * code, of another tensor or a bias its own."""

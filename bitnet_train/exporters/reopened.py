@@ -1,7 +1,8 @@
 """A packed folder as a model to train again: its codes and scales in BitLinear and BitEmbedding, exactly.
 
 The latent weights that were trained are not in the folder, so training starts from scale * code, and the scales are
-learnable whatever they were (`model/one_bit_model.py`). Int8 tables become the floats they stand for.
+learnable whatever they were (`model/one_bit_model.py`). Int8 tables stay int8: they train rounded, from what they are
+(`model/rounded_table.py`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from bitnet_train.exporters.packed_source import PackedSource, open_packed
 from bitnet_train.model.converted import ConversionRecord
 from bitnet_train.model.generation_settings import restore_generation_settings
 from bitnet_train.model.one_bit_model import OneBitWeight, empty_model, fill_one_bit
+from bitnet_train.model.rounded_table import put_tables
 from bitnet_train.quant.scheme import ActivationScheme
 
 
@@ -44,6 +46,9 @@ def reopen_packed(
             raise FormatError(f"{source.folder} has layers with activations {names}, and a model trains with one.")
         activation = next(iter(activations), ActivationScheme())
         record = fill_one_bit(model, _one_bit(source), _floats(source), activation, schemes)
+        if source.tables:
+            put_tables(model, source.tables)
+            record = replace(record, tables=tuple(source.tables))
     return model, tokenizer, record
 
 

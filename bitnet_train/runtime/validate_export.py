@@ -114,7 +114,8 @@ def _check_weights(exporter: Exporter, target: Path, source: PackedSource | None
 def _differences(
     exporter: Exporter, target: Path, source: PackedSource | None, options: ExportOptions, seen: set[str]
 ) -> Iterator[str]:
-    names = {} if source is None else {_key(name): name for name in [*source.weight_names(), *source.tied]}
+    known = [] if source is None else [*source.weight_names(), *source.tables, *source.tied]
+    names = {_key(name): name for name in known}
     total = len(names) or None
     for name, values in track(exporter.read_back(target), "Validating weights", total):
         seen.add(_key(name))

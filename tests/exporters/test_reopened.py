@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from bitnet_train.errors import FormatError
-from bitnet_train.exporters import export_packed
+from bitnet_train.exporters import export_packed, read_manifest
 from bitnet_train.exporters.manifest import seal
 from bitnet_train.exporters.reopened import reopen_packed
 from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.quant.scheme import GRANULARITIES, WEIGHT_SCHEMES, ActivationScheme, WeightScheme
+from bitnet_train.quant.stored import rounded
+from bitnet_train.runtime.load import load
 
 ROLES = ("attention", "mlp", "head", "embedding")
 
@@ -57,13 +59,16 @@ def test_activations_come_along(make_trained, tmp_path):
     assert torch.equal(logits(model), logits(trained))
 
 
-def test_int8_tables_become_the_floats_they_stand_for(make_trained, tmp_path):
+def test_int8_tables_stay_int8_and_compute_what_the_folder_does(make_trained, tmp_path):
     export_packed(make_trained(), None, tmp_path / "packed", embedding="int8", head="int8")
-    model, _, _ = reopen_packed(tmp_path / "packed")
+    model, _, record = reopen_packed(tmp_path / "packed")
     table = model.get_input_embeddings().weight
-    scale = table.abs().amax(dim=1, keepdim=True) / 127
-    assert torch.allclose(table / scale, (table / scale).round(), atol=0.02)
+    assert torch.equal(rounded(table, "int8"), table)
     assert model.get_output_embeddings().weight is table
+    assert record.tables == ("model.embed_tokens", "lm_head")
+    assert torch.equal(logits(model), logits(load(tmp_path / "packed")))
+    export_packed(model, None, tmp_path / "again")
+    assert read_manifest(tmp_path / "again").tables == read_manifest(tmp_path / "packed").tables
 
 
 def test_layers_of_two_activations_are_refused(make_trained, tmp_path):

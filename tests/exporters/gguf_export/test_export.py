@@ -37,7 +37,7 @@ def assert_whole(packed, out, **options):
     with open_packed(packed) as source:
         tied = [name for name in source.tied if name.endswith(".weight")]
         left = {name.removesuffix(".weight"): name for name in source.weight_names() if not name.endswith(BUFFERS)}
-        names = {**left, **{name.removesuffix(".weight"): name for name in tied}}
+        names = {**left, **{name.removesuffix(".weight"): name for name in (*source.tables, *tied)}}
         for name, values in read_back(out):
             module = name.removesuffix(".weight")
             wanted = expected(source, names[module], ExportOptions(**options)).float()
