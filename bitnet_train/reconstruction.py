@@ -15,6 +15,7 @@ from rich.console import Console
 from bitnet_train import assembly
 from bitnet_train.config import Config, build
 from bitnet_train.config.compose import to_yaml
+from bitnet_train.delivery import check_exports
 from bitnet_train.errors import ConfigError
 from bitnet_train.model.initialise import InitConfig
 from bitnet_train.model.load import LoadedModel, load_mapped
@@ -40,6 +41,7 @@ def reconstruct(config: Config) -> dict[str, Any]:
     keep_freed_memory()
     console = open_console(config.quiet)
     original = load_mapped(config.model.source)
+    check_exports(config, original)
     plan = assembly.plan_of(config, original)
     console.print(f"Model: {original.description}")
     console.print(plan.render(), soft_wrap=True)

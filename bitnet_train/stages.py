@@ -20,7 +20,7 @@ from bitnet_train import assembly, expectation, summary
 from bitnet_train.config import Config
 from bitnet_train.config.compose import to_dict, to_yaml
 from bitnet_train.continuation import generate
-from bitnet_train.delivery import export
+from bitnet_train.delivery import check_exports, export
 from bitnet_train.dry_run import describe_training
 from bitnet_train.errors import ConfigError
 from bitnet_train.evaluation import evaluate
@@ -66,6 +66,7 @@ def convert(config: Config, session: Session | None = None, *, is_compared_later
     directory, console, is_alone = assembly.open_run(config), _console(config), session is None
     session = session or Session(config)
     original = session.original()
+    check_exports(config, original)
     console.print(f"Model: {original.description}")
     plan = assembly.plan_of(config, original)
     console.print(plan.render(), soft_wrap=True)
@@ -106,7 +107,9 @@ def train(config: Config, session: Session | None = None) -> Facts:
     config = deepcopy(config)  # what is settled here is no setting that later stages are asked for
     is_alone, session = session is None, session or Session(config)
     arithmetic = settle_machine(config, directory, console)
-    original, data = session.original(), session.data(directory)
+    original = session.original()
+    check_exports(config, original)
+    data = session.data(directory)
     print_data(console, data.describe())
     student = assembly.prepare_student(config, original, directory, data)
     _note_scheme(config, original, console)

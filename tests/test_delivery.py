@@ -124,6 +124,41 @@ def test_a_run_is_packed_first_and_each_export_lies_in_it(merged: Path, tmp_path
     )
 
 
+@pytest.mark.parametrize("verb", ["run", "train"])
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["export=hf_bitnet"], ["`export.format=hf_bitnet`", "Train with `weight=binary_tensor`"]),
+        (["export.also=[plain,hf_bitnet]"], ["`export.also=hf_bitnet`", "Train with `weight=binary_tensor`"]),
+        (["export.also=[gguf]", "weight.granularity=group", "group_size=32"], ["`export.also=gguf`", "multiple of 64"]),
+        (["export=gguf_adapter"], ["`adapter.kind=lora_outside`"]),
+        (["weight.tables=exact", "export.head=int8"], ["ask for two tables"]),
+    ],
+    ids=str,
+)
+def test_a_format_that_cannot_hold_the_model_is_refused_before_training_with_what_fits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str, words: list[str], parts: list[str]
+) -> None:
+    assert main([verb, "quickstart", "--quiet", *small(tmp_path / "run"), *words]) == 2
+    told = capsys.readouterr().err
+    assert [part for part in parts if part not in told] == []
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert not {path.stem for path in (tmp_path / "run" / "facts").iterdir()} & {"convert", "train"}
+
+
+def test_further_formats_are_written_after_the_packed_folder_and_validated_like_it(
+    merged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = Path(shutil.copytree(merged, tmp_path / "run"))
+    assert main(["export", str(run_dir), "export.also=[gguf,hf_bitnet,gguf]", "--quiet"]) == 0
+    facts = json.loads((run_dir / "facts" / "export.json").read_text())
+    assert [written["format"] for written in facts["also"]] == ["gguf", "hf_bitnet"]
+    assert {path.name for path in (run_dir / "exports").iterdir()} == {"gguf-auto", "hf_bitnet"}
+    quick = ["validate.num_prompts=1", "validate.new_tokens=1", "validate.num_tokens=64", "validate.native_tokens=1"]
+    assert main(["validate", str(run_dir), "--json", *quick]) == 0
+    assert [export["passed"] for export in json.loads(capsys.readouterr().out)["exports"]] == [True, True]
+
+
 def test_validate_holds_every_export_of_a_run_against_its_packed_folder(
     merged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -24,6 +24,12 @@ class ExportConfig:
             "gguf_adapter",
         ),
     )
+    also: list[str] = field(
+        default_factory=list,
+        metadata=key(
+            "further formats to write, each beside the packed folder", "gguf", "hf_bitnet", "plain", "c_array"
+        ),
+    )
     force: bool = field(default=False, metadata=key("replace an artefact that is there already"))
     out: str | None = field(
         default=None,

@@ -84,7 +84,7 @@ def export_packed(
     with staged_folder(Path(out_dir).absolute(), force=force, owned=_files_of_an_export) as folder:
         contents = collect(model, tables)
         _write_weights(contents, folder / WEIGHTS_NAME)
-        _write_companions(model, tokenizer, folder)
+        write_companions(model, tokenizer, folder)
         manifest = _describe(model, contents, facts_record, folder)
         (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
     return manifest
@@ -117,7 +117,8 @@ def _write_weights(contents: Contents, path: Path) -> None:
         raise OSError(None, str(error)) from error
 
 
-def _write_companions(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, folder: Path) -> None:
+def write_companions(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, folder: Path) -> None:
+    """Write what lies beside the weights: config, generation settings, tokenizer and chat template."""
     config = deepcopy(model.config)
     config.architectures = [type(model).__name__]
     config.quantization_config = {

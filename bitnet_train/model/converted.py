@@ -24,7 +24,14 @@ import torch
 from accelerate import init_empty_weights
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from bitnet_train.errors import ConversionError, FormatError
 from bitnet_train.model.bit_linear import bit_layers
@@ -183,13 +190,19 @@ def map_converted(
     """
     folder = Path(directory)
     record = read_record(folder)
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    with init_empty_weights(include_buffers=False):
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
-    _replace(model, record)
+    model = empty_converted(AutoConfig.from_pretrained(folder, trust_remote_code=False), record)
     _fill(model, folder, mapped=True)
     restore_generation_settings(model, folder)
     return model.eval(), _tokenizer(folder), record
+
+
+def empty_converted(config: PreTrainedConfig, record: ConversionRecord) -> PreTrainedModel:
+    """The converted model of a config with parameters that have shapes and no memory."""
+    with init_empty_weights(include_buffers=False):
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
+    _share_tied(model)
+    _replace(model, record)
+    return model
 
 
 def _replace(model: PreTrainedModel, record: ConversionRecord) -> None:

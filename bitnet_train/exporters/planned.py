@@ -1,0 +1,149 @@
+"""The packed folder that a model will make, before it is trained: names, shapes and types, and no weight.
+
+    with planned_source(model, tokenizer) as source:
+        exporter_of("gguf").check(source, options)
+
+An exporter's `check` reads no large tensor, so it can be asked before hours of training and not after. Of the values it
+asks for scales alone; here each is one third, which has to be rounded in every type, as a trained scale has. What
+depends on the trained values cannot be known: a scale that becomes 0, or one without a reciprocal.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from bitnet_train.exporters.contents import dtype_name, other_tensors
+from bitnet_train.exporters.manifest import FileEntry, LayerEntry, Manifest, TableEntry, TensorEntry
+from bitnet_train.exporters.packed import versions, write_companions
+from bitnet_train.exporters.packed_source import PackedSource
+from bitnet_train.exporters.sizes import measure_sizes
+from bitnet_train.exporters.tables import int8_tables, table_kind
+from bitnet_train.formats.planes import NUM_PLANES, row_bytes
+from bitnet_train.model.bit_layer import BitLayer
+from bitnet_train.model.bit_linear import bit_layers
+
+_SCALE = 1 / 3
+
+
+class _NoWeights:
+    """Answers for scales."""
+
+    def __init__(self, tensors: Mapping[str, TensorEntry]) -> None:
+        self._tensors = tensors
+
+    def read(self, name: str) -> Tensor:
+        assert name.endswith(".scale"), f"a check asked for {name}, which is not trained yet"
+        entry = self._tensors[name]
+        return torch.full(entry.shape, _SCALE, dtype=getattr(torch, entry.dtype))
+
+
+@contextmanager
+def planned_source(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    *,
+    embedding: str = "exact",
+    head: str = "exact",
+) -> Iterator[PackedSource]:
+    """Yield the source of a converted model; its parameters may be on the `meta` device.
+
+    Raises ConfigError as `export_packed` does for `embedding` and `head`.
+    """
+    layers, tables = bit_layers(model), int8_tables(model, embedding=embedding, head=head)
+    entries = [_layer(name, layer) for name, layer in layers.items()]
+    table_entries = [_table(name, module) for name, module in tables.items()]
+    tensors: dict[str, TensorEntry] = {}
+    for entry in entries:
+        tensors |= _layer_tensors(entry)
+    tied = _tied_tables(tables)
+    for table in table_entries:
+        tensors |= {name: tensor for name, tensor in _table_tensors(table).items() if name not in tied}
+    floats, tied_floats = _others(model, {*layers, *tables})
+    tensors |= floats
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_companions(model, tokenizer, folder)
+        manifest = Manifest(
+            created_by=versions(),
+            base_model="",
+            recipe="",
+            model_class=type(model).__name__,
+            attention="",
+            layers=tuple(entries),
+            tensors=tensors,
+            tied={**tied, **tied_floats},
+            files={path.name: FileEntry(0, "") for path in folder.iterdir()},
+            sizes=measure_sizes(entries, tensors, total_bytes=0),
+            facts={},
+            tables=tuple(table_entries),
+        )
+        weights: Any = _NoWeights(tensors)
+        yield PackedSource(folder, manifest, weights)
+
+
+def _layer(name: str, layer: BitLayer) -> LayerEntry:
+    num_outputs, num_inputs = layer.latent().shape
+    has_bias = layer.bias is not None
+    return LayerEntry(
+        name, layer.weight_scheme, layer.activation, num_outputs, num_inputs, has_bias, "", "", layer.kind
+    )
+
+
+def _layer_tensors(entry: LayerEntry) -> dict[str, TensorEntry]:
+    scheme, shape = entry.scheme, (entry.num_outputs, entry.num_inputs)
+    planes = (NUM_PLANES[scheme.name], entry.num_outputs, row_bytes(entry.num_inputs))
+    found = {
+        f"{entry.name}.planes": TensorEntry("uint8", planes, ""),
+        f"{entry.name}.scale": TensorEntry(scheme.scale_dtype, tuple(scheme.scale_shape(*shape)), ""),
+    }
+    return found | _bias(entry.name, entry.num_outputs, has_bias=entry.has_bias)
+
+
+def _table(name: str, module: nn.Module) -> TableEntry:
+    num_rows, num_inputs = module.get_parameter("weight").shape
+    has_bias = getattr(module, "bias", None) is not None
+    return TableEntry(name, table_kind(module), num_rows, num_inputs, has_bias, "", "")
+
+
+def _table_tensors(entry: TableEntry) -> dict[str, TensorEntry]:
+    found = {
+        f"{entry.name}.codes": TensorEntry("int8", (entry.num_rows, entry.num_inputs), ""),
+        f"{entry.name}.scale": TensorEntry("float16", (entry.num_rows,), ""),
+    }
+    return found | _bias(entry.name, entry.num_rows, has_bias=entry.has_bias)
+
+
+def _bias(name: str, num_outputs: int, *, has_bias: bool) -> dict[str, TensorEntry]:
+    return {f"{name}.bias": TensorEntry("float32", (num_outputs,), "")} if has_bias else {}
+
+
+def _tied_tables(tables: Mapping[str, nn.Module]) -> dict[str, str]:
+    first: dict[int, str] = {}
+    tied: dict[str, str] = {}
+    for name, module in tables.items():
+        kept = first.setdefault(id(module.get_parameter("weight")), name)
+        if kept != name:
+            tied |= {f"{name}.{part}": f"{kept}.{part}" for part in ("codes", "scale")}
+    return tied
+
+
+def _others(model: nn.Module, packed: set[str]) -> tuple[dict[str, TensorEntry], dict[str, str]]:
+    """Return every tensor outside the packed layers, and alias -> name of those that are one object."""
+    first: dict[int, str] = {}
+    entries: dict[str, TensorEntry] = {}
+    tied: dict[str, str] = {}
+    for name, tensor in other_tensors(model, packed).items():
+        kept = first.setdefault(id(tensor), name)
+        if kept != name:
+            tied[name] = kept
+        else:
+            entries[name] = TensorEntry(dtype_name(tensor.dtype), tuple(tensor.shape), "")
+    return entries, tied
