@@ -16,20 +16,32 @@ from bitnet_train.errors import ConfigError
 from bitnet_train.progress import open_console
 from bitnet_train.run_directory import packed_folder
 from bitnet_train.runtime.generation import Generation
+from bitnet_train.runtime.messages import Prompt, conversation, read_messages
 
 
 def generate(config: Config) -> dict[str, Any]:
-    """Continue `generate.prompt` with the packed model, streaming."""
+    """Continue `generate.prompt`, or answer the chat, with the packed model, streaming."""
     artefact, _ = packed_folder(config)
     console, settings = open_console(config.quiet), config.generate
     reason = _against_native(config, artefact)
     if reason is not None and settings.engine == "auto":
         note = f"note: torch computes this artefact, for it does not fit the native engine: {reason}."
         open_console(config.quiet, stderr=True).print(note, markup=False, soft_wrap=True)
-    console.print(settings.prompt, end="", markup=False, soft_wrap=True)
-    made = (_by_native if reason is None else _by_torch)(config, artefact, console)
+    prompt = asked(config)
+    _show(console, prompt if isinstance(prompt, str) else f"{prompt[-1]['content']}\n")
+    made = (_by_native if reason is None else _by_torch)(config, artefact, prompt, console)
     console.print()
-    return {"prompt": settings.prompt, "engine": "native" if reason is None else "hf", **asdict(made)}
+    facts = {"prompt": prompt} if isinstance(prompt, str) else {"prompt": prompt[-1]["content"], "messages": prompt}
+    return {**facts, "engine": "native" if reason is None else "hf", **asdict(made)}
+
+
+def asked(config: Config) -> str | list[dict[str, Any]]:
+    """Return the text to continue, or the messages of a chat."""
+    settings = config.generate
+    if settings.messages is None and not settings.chat:
+        return settings.prompt
+    history = read_messages(Path(settings.messages)) if settings.messages is not None else []
+    return conversation(settings.prompt, settings.system, history)
 
 
 def sampling(config: Config) -> dict[str, Any]:
@@ -56,19 +68,19 @@ def _against_native(config: Config, artefact: Path) -> str | None:
     return reason
 
 
-def _by_native(config: Config, artefact: Path, console: Console) -> Generation:
+def _by_native(config: Config, artefact: Path, prompt: Prompt, console: Console) -> Generation:
     from bitnet_train.runtime.native.model import NativeModel
 
     model = NativeModel.load(artefact, num_threads=config.generate.threads)
     return model.generate(
-        config.generate.prompt,
+        prompt,
         **sampling(config),
         stream=lambda text: _show(console, text),
         prompt_cache=config.generate.prompt_cache,
     )
 
 
-def _by_torch(config: Config, artefact: Path, console: Console) -> Generation:
+def _by_torch(config: Config, artefact: Path, prompt: Prompt, console: Console) -> Generation:
     from bitnet_train import assembly
     from bitnet_train.runtime.generate import generate as continue_prompt
     from bitnet_train.runtime.load import load, load_tokenizer
@@ -77,7 +89,7 @@ def _by_torch(config: Config, artefact: Path, console: Console) -> Generation:
     return continue_prompt(
         load(artefact),
         load_tokenizer(artefact),
-        config.generate.prompt,
+        prompt,
         **sampling(config),
         stream=lambda text: _show(console, text),
     )

@@ -59,6 +59,26 @@ def test_both_engines_end_at_every_token_of_the_generation_settings_and_take_not
         assert generate(capsys, tmp_path / "out", f"generate.engine={engine}")["token_ids"] == expected
 
 
+@pytest.mark.parametrize("engine", ["native", "hf"])
+def test_a_chat_of_a_file_is_answered_with_its_system_message_and_its_history(
+    artefact, capsys, tmp_path, engine
+) -> None:
+    history = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "Hello."}]
+    (tmp_path / "chat.json").write_text(json.dumps(history))
+    words = [f"generate.engine={engine}", f"messages={tmp_path / 'chat.json'}", "generate.system=Be brief."]
+    answer = generate(capsys, artefact, *words)
+    written_out = "system: Be brief.\nuser: hi\nassistant: Hello.\nuser: ab\nassistant:"
+    expected = NativeModel.load(artefact).generate(written_out, max_new_tokens=6)
+    assert (answer["token_ids"], answer["num_prompt_tokens"]) == (expected.token_ids, expected.num_prompt_tokens)
+    assert [message["role"] for message in answer["messages"]] == ["system", "user", "assistant", "user"]
+
+
+def test_a_system_message_without_a_chat_is_wrong_usage(artefact, capsys) -> None:
+    answer = generate(capsys, artefact, "generate.system=x")
+    assert answer["code"] == 2
+    assert "Set `generate.chat=true` too" in answer["error"]["message"]
+
+
 def test_torch_answers_for_other_architectures_and_says_why_once(foreign, capsys) -> None:
     assert main(["generate", str(foreign), "generate.max_new_tokens=3"]) == 0
     told = capsys.readouterr()

@@ -318,6 +318,11 @@ RULES: tuple[Rule, ...] = (
         "holds an empty string, and every text ends with that. Drop it.",
     ),
     (
+        "generate.system",
+        lambda c: c.generate.system is not None and not c.generate.chat and c.generate.messages is None,
+        "is a message of a chat, and this is none. Set `generate.chat=true` too.",
+    ),
+    (
         "generate.prompt_cache",
         lambda c: c.generate.prompt_cache is not None and c.generate.engine == "hf",
         "is kept by the native engine alone. Set `generate.engine` to auto or native.",

@@ -151,6 +151,14 @@ class GenerateConfig:
     """How text is continued."""
 
     prompt: str = field(default="def main(", metadata=key("text to continue"))
+    messages: str | None = field(
+        default=None,
+        metadata=key(
+            "JSON file of a chat, a list of messages; where its last is no question, `generate.prompt` is the next",
+            path=True,
+        ),
+    )
+    system: str | None = field(default=None, metadata=key("system message of the chat, before all others"))
     max_new_tokens: int = field(default=64, metadata=key("new tokens at most"))
     temperature: float = field(default=0.0, metadata=key("0 = greedy"))
     top_k: int = field(default=0, metadata=key("candidates kept; 0 = all"))

@@ -20,6 +20,7 @@ from transformers.generation.stopping_criteria import StoppingCriteria, Stopping
 from bitnet_train.errors import DataError
 from bitnet_train.model.config_fields import vocab_size
 from bitnet_train.runtime.generation import Generation, Sampling
+from bitnet_train.runtime.messages import Prompt, read_prompts
 from bitnet_train.runtime.native.written import Written
 
 __all__ = ["Generation", "continue_ids", "generate"]
@@ -41,7 +42,7 @@ class _Writing(StoppingCriteria):
 def generate(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    prompt: str,
+    prompt: Prompt,
     *,
     max_new_tokens: int = 128,
     temperature: float = 0.0,
@@ -60,13 +61,13 @@ def generate(
     model, tokenizer
         From `load` and `load_tokenizer`, or any Hugging Face causal LM.
     prompt
-        The text to continue.
+        The text to continue, or a chat: a list of messages, each with `role` and `content`.
     max_new_tokens
         The most tokens to add; an end-of-text token or a stop string ends earlier.
     temperature, top_k, top_p, min_p, seed
         See `Sampling`.
     chat
-        Treat `prompt` as a user's message and wrap it in the tokenizer's chat template.
+        Treat a text as a user's message and wrap it in the tokenizer's chat template, as a chat always is.
     stop
         Strings that end the text, which then ends before them.
     stream
@@ -75,7 +76,7 @@ def generate(
     Raises
     ------
     DataError
-        When the prompt is empty, or `chat` is asked of a tokenizer without a chat template.
+        When the prompt is empty, neither text nor chat, or a chat where the tokenizer has no chat template.
     ConfigError
         When a setting is out of range.
     """
@@ -140,19 +141,22 @@ def _options(sampling: Sampling) -> dict[str, Any]:
     }
 
 
-def _encode(tokenizer: PreTrainedTokenizerBase, prompt: str, *, chat: bool) -> Tensor:
-    if chat:
-        if not tokenizer.chat_template:
-            raise DataError("This tokenizer has no chat template. Use a chat model, or leave `chat` off.")
-        prompt = str(
-            tokenizer.apply_chat_template(
-                [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
-            )
-        )
-    token_ids = tokenizer(prompt, add_special_tokens=not chat)["input_ids"]
+def _encode(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, *, chat: bool) -> Tensor:
+    prompts, several = read_prompts(prompt, chat=chat)
+    if several:
+        raise DataError("A list of prompts is given, and this takes one prompt: call it for each.")
+    asked = prompts[0]
+    is_text = isinstance(asked, str)
+    token_ids = tokenizer(asked if is_text else _render(tokenizer, asked), add_special_tokens=is_text)["input_ids"]
     if not token_ids:
         raise DataError("The prompt is empty: there is nothing to continue. Give at least one character.")
     return torch.tensor([token_ids])
+
+
+def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, Any]]) -> str:
+    if not tokenizer.chat_template:
+        raise DataError("This tokenizer has no chat template. Use a chat model, or leave `chat` off.")
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
 
 def _pad_token_id(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Any:

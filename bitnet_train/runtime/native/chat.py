@@ -1,7 +1,7 @@
 """Render a chat template as transformers does, without transformers: Jinja2 in its immutable sandbox.
 
 A template comes with somebody's model and is code. The sandbox keeps it from attributes that begin with an underscore
-and from changing what it is given; it sees strings, lists and dictionaries only. What transformers adds is added here
+and from changing what it is given; it sees plain data only, that of JSON. What transformers adds is added here
 too: `{% generation %}` (a mark for training, which renders its body), loop controls, `tojson` that escapes no HTML,
 `raise_exception` and `strftime_now`.
 """
@@ -9,23 +9,22 @@ too: `{% generation %}` (a mark for training, which renders its body), loop cont
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NoReturn
 
 from bitnet_train.errors import DataError
-
-Messages = Sequence[Mapping[str, str]]
+from bitnet_train.runtime.messages import Messages
 
 
 def render_chat(template: str, messages: Messages, special_tokens: Mapping[str, str]) -> str:
-    """Return the prompt of `messages` (each with `role` and `content`), open for the assistant's answer.
+    """Return the prompt of `messages` (plain data, each with `role` and `content`), open for the assistant's answer.
 
     Raises DataError when the template is no valid one, or refuses the messages.
     """
     from jinja2 import TemplateError
 
-    plain = [{str(key): str(value) for key, value in message.items()} for message in messages]
+    plain = [dict(message) for message in messages]
     try:
         compiled = _environment().from_string(template)
         return compiled.render(

@@ -4,6 +4,7 @@
     print(model.generate("def main(").text)
     for piece in model.stream("Once upon a time", temperature=0.8, seed=1): ...
     model.generate(["one prompt", "another"])            one step of the model for all of them
+    model.generate([{"role": "user", "content": "hi"}])  a chat
 
 Every call that continues a prompt starts from what the model still knows: the keys and values of the longest beginning
 that the prompt shares with the one before it are kept, and only the rest is computed. They are the same numbers either
@@ -31,6 +32,7 @@ from bitnet_train.exporters.end_tokens import end_tokens
 from bitnet_train.exporters.manifest import MANIFEST_NAME, Manifest
 from bitnet_train.exporters.reader import hash_file, read_manifest, verify_files
 from bitnet_train.runtime.generation import Generation, Sampling
+from bitnet_train.runtime.messages import Prompt, read_prompts
 from bitnet_train.runtime.native.architecture import Architecture, NotNative
 from bitnet_train.runtime.native.batch import Row, continue_greedily
 from bitnet_train.runtime.native.prompt_cache import CachedPrompt, common_length, read_prompt, write_prompt
@@ -120,14 +122,14 @@ class NativeModel:
         return read_tokens(self.folder)
 
     @overload
-    def generate(self, prompt: str, **options: Unpack[Options]) -> Generation: ...
+    def generate(self, prompt: Prompt, **options: Unpack[Options]) -> Generation: ...
 
     @overload
-    def generate(self, prompt: list[str] | tuple[str, ...], **options: Unpack[Options]) -> list[Generation]: ...
+    def generate(self, prompt: list[Prompt] | tuple[Prompt, ...], **options: Unpack[Options]) -> list[Generation]: ...
 
     def generate(
         self,
-        prompt: str | list[str] | tuple[str, ...],
+        prompt: Prompt | list[Prompt] | tuple[Prompt, ...],
         *,
         max_new_tokens: int = 128,
         temperature: float = 0.0,
@@ -145,13 +147,13 @@ class NativeModel:
         Parameters
         ----------
         prompt
-            The text to continue, or several.
+            The text to continue, or a chat: a list of messages, each with `role` and `content`; or several of them.
         max_new_tokens
             The most tokens to add; an end-of-text token or a stop string ends earlier.
         temperature, top_k, top_p, min_p, seed
             See `Sampling`.
         chat
-            Treat the prompt as a user's message and wrap it in the model's chat template.
+            Treat a text as a user's message and wrap it in the model's chat template, as a chat always is.
         stop
             Strings that end the text, which then ends before them. They may begin and end inside tokens.
         stream
@@ -162,19 +164,19 @@ class NativeModel:
         Raises
         ------
         DataError
-            When a prompt is empty, or longer with its new tokens than the model's context; nothing is computed then.
+            When a prompt is empty, neither text nor chat, or longer with its new tokens than the model's context;
+            nothing is computed then.
         ConfigError
             When a setting is out of range.
         FormatError
             When the prompt cache belongs to another model.
         """
         sampling = Sampling(temperature, top_k, top_p, min_p, seed)
-        several = isinstance(prompt, list | tuple)
+        asked, several = read_prompts(prompt, chat=chat)
         if several and (stream is not None or prompt_cache is not None):
             raise ConfigError("`stream` and `prompt_cache` go with one prompt, and several are given.")
-        texts = list(prompt) if several else [prompt]
-        prompts = [self._checked(self.tokens.prompt_ids(text, chat=chat), max_new_tokens) for text in texts]
-        written = [Written(self.tokens.decode, stop, stream) for _ in texts]
+        prompts = [self._checked(self.tokens.prompt_ids(one), max_new_tokens) for one in asked]
+        written = [Written(self.tokens.decode, stop, stream) for _ in prompts]
         if several and sampling.is_greedy:
             return self._together(prompts, written, max_new_tokens)
         cache = None if prompt_cache is None else Path(prompt_cache)
@@ -184,7 +186,7 @@ class NativeModel:
         ]
         return made if several else made[0]
 
-    def stream(self, prompt: str, **options: Unpack[Options]) -> Iterator[str]:
+    def stream(self, prompt: Prompt, **options: Unpack[Options]) -> Iterator[str]:
         """Yield the pieces of text that `generate(prompt, **options)` would write, as they come.
 
         Ending the iteration early ends the computation. Raises what `generate` raises, at the first piece.

@@ -13,7 +13,8 @@ from typing import Any
 
 from bitnet_train.errors import DataError, FormatError
 from bitnet_train.runtime.memory import give_back_free_memory
-from bitnet_train.runtime.native.chat import Messages, render_chat
+from bitnet_train.runtime.messages import Messages, Prompt
+from bitnet_train.runtime.native.chat import render_chat
 from bitnet_train.runtime.native.support import read_json
 
 _TOKENIZER = "tokenizer.json"
@@ -37,11 +38,10 @@ class Tokens(ABC):
     def chat(self, messages: Messages) -> str:
         """Return the prompt of a conversation; DataError when there is no chat template."""
 
-    def prompt_ids(self, prompt: str, *, chat: bool) -> list[int]:
-        """Return the ids that a model is given for `prompt`, a user's message if `chat`; DataError if it has none."""
-        if chat:
-            prompt = self.chat([{"role": "user", "content": prompt}])
-        token_ids = self.encode(prompt, special=not chat)
+    def prompt_ids(self, prompt: Prompt) -> list[int]:
+        """Return the ids that a model is given for a text or a chat; DataError where there are none."""
+        is_text = isinstance(prompt, str)
+        token_ids = self.encode(prompt if is_text else self.chat(prompt), special=is_text)
         if not token_ids:
             raise DataError("The prompt is empty: there is nothing to continue. Give at least one character.")
         return token_ids

@@ -254,6 +254,40 @@ def test_a_stream_may_be_left_early_and_an_error_comes_through(pretrained):
     assert not [thread for thread in threading.enumerate() if thread.name == "bitnet-train stream"]
 
 
+CHAT = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "hi"},
+    {"role": "assistant", "content": "Hello."},
+    {"role": "user", "content": "2 + 2?"},
+]
+WRITTEN_OUT = "system: Be brief.\nuser: hi\nassistant: Hello.\nuser: 2 + 2?\nassistant:"
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_a_list_of_messages_is_a_chat_with_its_system_message_and_its_history(native, folder, chat):
+    plain = native.generate(WRITTEN_OUT, max_new_tokens=4)
+    made = native.generate(CHAT, max_new_tokens=4, chat=chat)
+    assert (made.token_ids, made.num_prompt_tokens) == (plain.token_ids, plain.num_prompt_tokens)
+    assert "".join(native.stream(CHAT, max_new_tokens=4, chat=chat)) == plain.text
+    assert [one.text for one in native.generate([CHAT, CHAT[:2]], max_new_tokens=4, chat=chat)] == [
+        plain.text,
+        native.generate(CHAT[:2], max_new_tokens=4).text,
+    ]
+    by_torch = generate(load(folder), load_tokenizer(folder), CHAT, max_new_tokens=4, chat=chat)
+    assert (by_torch.token_ids, by_torch.num_prompt_tokens) == (plain.token_ids, plain.num_prompt_tokens)
+
+
+def test_a_message_alone_or_a_broken_one_is_refused_by_every_door(native, folder):
+    for wrong in (CHAT[0], [{"role": "user", "text": "hi"}], [CHAT[0], "hi"]):
+        for ask in (
+            lambda prompt: native.generate(prompt, chat=True),
+            lambda prompt: list(native.stream(prompt, chat=True)),
+            lambda prompt: generate(load(folder), load_tokenizer(folder), prompt, chat=True),
+        ):
+            with pytest.raises(DataError):
+                ask(wrong)
+
+
 def test_a_chat_prompt_goes_through_the_template(native):
     chat = native.generate("hi", max_new_tokens=4, chat=True)
     plain = native.generate("user: hi\nassistant:", max_new_tokens=4)

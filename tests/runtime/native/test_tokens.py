@@ -8,6 +8,7 @@ from transformers import AutoTokenizer
 
 from bitnet_train.errors import DataError, FormatError
 from bitnet_train.runtime import load as runtime_load
+from bitnet_train.runtime.messages import read_prompts
 from bitnet_train.runtime.native.chat import render_chat
 from bitnet_train.runtime.native.tokens import read_tokens
 from bitnet_train.runtime.prompts import PROMPTS
@@ -53,9 +54,7 @@ def test_ids_and_text_are_those_of_transformers(both):
 def test_a_chat_prompt_is_that_of_transformers(both):
     ours, theirs = both
     assert ours.chat(CHAT) == theirs.apply_chat_template(CHAT, tokenize=False, add_generation_prompt=True)
-    assert ours.prompt_ids("hi", chat=True) == ours.encode(
-        ours.chat([{"role": "user", "content": "hi"}]), special=False
-    )
+    assert ours.prompt_ids(CHAT) == ours.encode(ours.chat(CHAT), special=False)
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
@@ -63,6 +62,21 @@ def test_a_template_is_rendered_as_transformers_does(template, pretrained_folder
     theirs = AutoTokenizer.from_pretrained(pretrained_folder)
     expected = theirs.apply_chat_template(CHAT, chat_template=template, tokenize=False, add_generation_prompt=True)
     assert render_chat(template, CHAT, theirs.special_tokens_map) == expected
+
+
+def test_whatever_else_a_message_has_reaches_the_template_as_in_transformers(pretrained_folder):
+    call = {"type": "function", "function": {"name": "add", "arguments": {"a": 1, "b": [2, None]}}}
+    chat = [CHAT[0], {"role": "assistant", "content": None, "tool_calls": [call]}, {"role": "tool", "content": "3"}]
+    template = (
+        "{% for m in messages %}{{ m.role }}{% if m.tool_calls %}{% for c in m.tool_calls %}"
+        "{{ c.function.arguments | tojson }}{% endfor %}{% else %}{{ m.content }}{% endif %}"
+        "{{ m.content is none }}{% endfor %}"
+    )
+    theirs = AutoTokenizer.from_pretrained(pretrained_folder)
+    expected = theirs.apply_chat_template(chat, chat_template=template, tokenize=False, add_generation_prompt=True)
+    (read,), _ = read_prompts(chat, chat=True)
+    assert render_chat(template, read, {}) == expected
+    assert '{"a": 1, "b": [2, null]}' in expected
 
 
 @pytest.mark.parametrize(
@@ -94,7 +108,7 @@ def test_templates_come_from_the_file_the_settings_or_a_list_of_them(copy):
         )
     (copy / "tokenizer_config.json").write_text(json.dumps(settings))
     with pytest.raises(DataError, match="no chat template"):
-        read_tokens(copy).prompt_ids("hi", chat=True)
+        read_tokens(copy).prompt_ids(CHAT)
 
 
 def test_named_tokens_may_be_objects(copy):
@@ -107,7 +121,7 @@ def test_named_tokens_may_be_objects(copy):
 
 def test_a_folder_without_a_tokenizer_or_with_a_broken_one_is_explained(copy):
     with pytest.raises(DataError, match="The prompt is empty"):
-        read_tokens(copy).prompt_ids("", chat=False)
+        read_tokens(copy).prompt_ids("")
     (copy / "tokenizer.json").write_text('{"model": 1}')
     with pytest.raises(FormatError, match=r"tokenizer\.json cannot be read"):
         read_tokens(copy)
