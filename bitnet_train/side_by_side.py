@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from bitnet_train.config import Config
-from bitnet_train.continuation import sampling
+from bitnet_train.continuation import asked, sampling
 from bitnet_train.errors import DataError
 from bitnet_train.run_directory import RunDirectory
 from bitnet_train.runtime.decode_speed import original_speed
@@ -30,7 +30,7 @@ def timed(call: Callable[[], Result]) -> tuple[Result, float]:
 def continue_both(config: Config, directory: RunDirectory, session: Session, evaluated: Facts) -> Facts:
     """Continue one prompt with the original and the packed model, alike, and tell how fast both are."""
     original, prompt = session.original(), config.generate.prompt
-    by_original = continue_prompt(original.model, original.tokenizer, config.generate.prompt, **sampling(config))
+    by_original = continue_prompt(original.model, original.tokenizer, asked(config), **sampling(config))
     speed = evaluated["decode_original"] or original_speed(original.model, original.tokenizer(prompt)["input_ids"])
     return {
         "prompt": prompt,
@@ -44,7 +44,5 @@ def _packed_text(config: Config, directory: RunDirectory, session: Session) -> s
     folder, native = directory.artefact, session.native(directory.artefact)
     if native is not None:
         with suppress(DataError):  # longer than the context
-            return native.generate(config.generate.prompt, **sampling(config)).text
-    return continue_prompt(
-        session.packed(folder), load_tokenizer(folder), config.generate.prompt, **sampling(config)
-    ).text
+            return native.generate(asked(config), **sampling(config)).text
+    return continue_prompt(session.packed(folder), load_tokenizer(folder), asked(config), **sampling(config)).text
