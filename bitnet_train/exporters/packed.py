@@ -34,7 +34,7 @@ from bitnet_train.exporters.reader import hash_file, read_manifest
 from bitnet_train.exporters.sizes import measure_sizes, table_sizes
 from bitnet_train.exporters.staging import staged_folder
 from bitnet_train.exporters.tables import int8_tables
-from bitnet_train.model.generation_settings import save_generation_settings
+from bitnet_train.model.generation_settings import GENERATION_FILE, with_turn_end
 from bitnet_train.model.saved_tensors import save_tensors
 from bitnet_train.model.training_only import require_packable
 
@@ -127,7 +127,7 @@ def write_companions(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase 
         "attention": str(model.config._attn_implementation or ""),
     }
     config.save_pretrained(folder)
-    save_generation_settings(model, folder)
+    with_turn_end(model, tokenizer).to_json_file(folder / GENERATION_FILE)
     if tokenizer is not None:
         in_one_file = isinstance(tokenizer.chat_template, dict)  # several templates would become a sub-folder
         tokenizer.save_pretrained(str(folder), save_jinja_files=not in_one_file)

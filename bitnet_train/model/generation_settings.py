@@ -6,11 +6,13 @@ a chat model has two (of a text and of a turn). So the file goes with the model,
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from bitnet_train.errors import FormatError
+from bitnet_train.model.turn_end import turn_end
 
 GENERATION_FILE = "generation_config.json"
 
@@ -30,6 +32,17 @@ def restore_generation_settings(model: PreTrainedModel, folder: Path) -> None:
             f"{folder / GENERATION_FILE} cannot be read: {reason}. Correct the file, or delete it: what is in "
             "config.json is used then."
         ) from error
+
+
+def with_turn_end(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> GenerationConfig:
+    """Return a copy of the model's settings in which the end of a turn, as the chat template writes it, ends too."""
+    settings = deepcopy(model.generation_config or GenerationConfig())
+    end = None if tokenizer is None else turn_end(tokenizer)
+    given = settings.eos_token_id
+    ends = given if isinstance(given, list) else [] if given is None else [given]
+    if end is not None and end not in ends:
+        settings.eos_token_id = [*ends, end] if ends else end
+    return settings
 
 
 def save_generation_settings(model: PreTrainedModel, folder: Path) -> None:

@@ -3,7 +3,7 @@
 What is put around a text is what the post-processor of `tokenizer.json` does; ids come from `tokenizer_config.json`,
 then from `config.json`. Every further id that ends a text (`generation_config.json`), such as the end of a turn, goes
 out as `tokenizer.ggml.eot_token_id` and `eom_token_id`, those of the chat template first: llama.cpp ends at each of the
-three. A fourth has no key, and llama.cpp ends there only if it knows the token by its name.
+three. Of more, those that it knows by their names need no key; another it cannot be told.
 """
 
 from __future__ import annotations
@@ -77,8 +77,10 @@ def _place_ends(
     ends: Sequence[int], ids: Mapping[str, int], texts: Mapping[int, str], template: str
 ) -> tuple[dict[str, int], tuple[str, ...]]:
     """Give each token that ends a text a key; return the keys, and the texts of those that llama.cpp cannot be told."""
-    others = sorted((end for end in ends if end != ids.get("eos")), key=lambda end: texts[end] not in template)
+    others = [end for end in ends if end != ids.get("eos")]
     places = [name for name in ("eos", "eot", "eom") if name not in ids]
+    is_crowded = len(others) > len(places)
+    others.sort(key=lambda end: (is_crowded and texts[end] in END_NAMES, texts[end] not in template))
     without = [texts[end] for end in others[len(places) :] if texts[end] not in END_NAMES]
     return dict(zip(places, others, strict=False)), tuple(without)
 

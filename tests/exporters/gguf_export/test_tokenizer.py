@@ -252,14 +252,14 @@ def test_a_model_whose_tokenizer_names_no_end_has_that_of_its_generation_setting
 
 def test_an_end_that_llama_cpp_has_no_key_for_is_named_unless_it_knows_it(tmp_path):
     tokenizer = byte_level()
-    names = ["<0>", "<1>", "<2>", "<3>", "<|im_end|>"]
+    names = ["<0>", "<|im_end|>", "<1>", "<2>", "<3>"]
     tokenizer["added_tokens"] = [added(280 + i, name, special=True) for i, name in enumerate(names)]
     files = {
         "tokenizer_config.json": {"eos_token": "<0>"},
         "generation_config.json": {"eos_token_id": [280, 281, 282, 283, 284]},
     }
     special = read(tmp_path, tokenizer, 285, {}, files).special
-    assert special.ids == {"eos": 280, "eot": 281, "eom": 282}
+    assert special.ids == {"eos": 280, "eot": 282, "eom": 283}
     assert special.lost_ends == ("<3>",)
 
 
