@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from inspect import signature
-from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from bitnet_train.model.cached_step import cached_step
 from bitnet_train.model.config_fields import vocab_size
 
 
@@ -31,6 +31,6 @@ class ModuleRunner:
         step: Tensor = torch.tensor([list(prompt_ids)], device=self._model.device)
         cache = None
         for _ in range(new_tokens):
-            output: Any = self._model(step, past_key_values=cache, use_cache=True, **self._options)
-            step, cache = output.logits[:, -1:].argmax(-1), output.past_key_values
+            output, cache = cached_step(self._model, step, cache, **self._options)
+            step = output.logits[:, -1:].argmax(-1)
             on_token(int(step))

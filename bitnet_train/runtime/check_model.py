@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from bitnet_train.exporters.manifest import Manifest
+from bitnet_train.model.cached_step import cached_step
 from bitnet_train.progress import track
 from bitnet_train.runtime.differences import difference, first_differing_module, output_hooks
 from bitnet_train.runtime.evaluation.perplexity import perplexity
@@ -116,8 +117,8 @@ def greedy_continuation(model: PreTrainedModel, token_ids: Tensor, new_tokens: i
     sequences, step = token_ids, token_ids
     past: Any = None
     for _ in range(new_tokens):
-        output: Any = model(step, past_key_values=past, use_cache=True)
-        past, step = output.past_key_values, output.logits[:, -1:].argmax(-1)
+        output, past = cached_step(model, step, past)
+        step = output.logits[:, -1:].argmax(-1)
         sequences = torch.cat([sequences, step], dim=1)
     return sequences
 

@@ -8,6 +8,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from bitnet_train.errors import KernelError
 from bitnet_train.kernels.isa import available_isas, forced_isa
+from bitnet_train.model.cached_step import cached_step
 from bitnet_train.quant.scheme import WeightScheme
 from bitnet_train.runtime.load import load
 from bitnet_train.runtime.native.architecture import NotNative
@@ -31,8 +32,7 @@ def pieces_of(text):
 def logits_in_pieces(model, text):
     past, logits = None, []
     for piece in pieces_of(text):
-        output = model(piece, past_key_values=past, use_cache=True)
-        past = output.past_key_values
+        output, past = cached_step(model, piece, past)
         logits.append(output.logits[0])
     return torch.cat(logits)
 
