@@ -85,7 +85,7 @@ class RunDirectory:
         try:
             (self.root / "facts").mkdir(parents=True, exist_ok=True)
             if not self.config.exists():
-                self.config.write_text(config_yaml)
+                self.config.write_text(config_yaml, encoding="utf-8")
         except OSError as error:
             raise ConfigError(
                 f"`run.dir={self.root}` cannot be written: {error.strerror}. Set `run.dir` or `run.root` to a folder "
@@ -97,7 +97,7 @@ class RunDirectory:
         complete = {"stage": stage, "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **facts, "made_by": made_by()}
         path = self.root / "facts" / f"{stage}.json"
         draft = path.with_suffix(".tmp")
-        draft.write_text(json.dumps(complete, indent=2, default=str) + "\n")
+        draft.write_text(json.dumps(complete, indent=2, default=str) + "\n", encoding="utf-8")
         draft.replace(path)
         return complete
 
@@ -107,7 +107,7 @@ class RunDirectory:
         if not path.exists():
             return None
         try:
-            return json.loads(path.read_text())
+            return json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise FormatError(
                 f"{path} is not valid JSON ({error}). Run `bitnet-train {stage} {self.root}` again."

@@ -88,6 +88,15 @@ def test_a_terminal_that_knows_few_letters_gets_escapes(tmp_path: Path, environm
     assert json.loads(done.stdout)["config"]["generate"]["prompt"] == "é→😀"
 
 
+def test_a_run_is_saved_in_utf8_whatever_the_locale(tmp_path: Path) -> None:
+    code = "import sys; from pathlib import Path; from bitnet_train.run_directory import RunDirectory; "
+    code += "RunDirectory(Path('run')).create('a: \\xe9\\u2192')"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, cwd=tmp_path, env=os.environ | NO_UTF8, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "config.yaml").read_bytes() == "a: é→".encode()
+
+
 def test_an_error_is_readable_on_a_terminal_that_knows_few_letters(tmp_path: Path) -> None:
     done = bitnet_train(b"run", "quickst→rt".encode(), cwd=tmp_path, **ASCII)
     assert done.returncode == 2
