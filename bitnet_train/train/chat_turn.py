@@ -217,7 +217,7 @@ def _following(text: str, start: int, continued: str, content: str) -> Iterator[
 
 def _continued(example: Conversation, template: ChatTemplate) -> str:
     """Return the conversation with one more turn after its last, "" where the template does not take it."""
-    calls = example.messages[-1].fields.get("tool_calls")
+    calls = example.messages[-1].fields.get("tool_calls") or []
     names = call_names(calls)
     fields = {"name": names[0], "tool_call_id": calls[0].get("id")} if names else {}
     more = Message("tool" if calls else "user", "?", False, fields)

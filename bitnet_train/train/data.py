@@ -37,7 +37,7 @@ from bitnet_train.train.row_lengths import RowLengths
 from bitnet_train.train.sampler import ShortRows, StepBatchSampler, order_of_pass
 from bitnet_train.train.token_cache import CACHE_VERSION, SPLITS, digest, load_rows, save_rows, tokenizer_digest
 from bitnet_train.train.tokenise import tokenise_examples
-from bitnet_train.train.unread import count_left_out, report_unread
+from bitnet_train.train.unread import count_left_out
 
 Batch = dict[str, Tensor]
 
@@ -255,8 +255,6 @@ def load_or_tokenise(
         found = rows, counts
     rows, counts = found
     rows = _within_vocabulary(rows, teacher)
-    left_out = count_left_out(corpus, counts)
-    report_unread(corpus.unused_fields, left_out)
     facts = {
         "source": config.source,
         "path": config.path,
@@ -264,7 +262,7 @@ def load_or_tokenise(
         "context_tokens": config.context_tokens,
         "files": corpus.files,
         "unused_fields": corpus.unused_fields,
-        "left_out": left_out,
+        "left_out": count_left_out(corpus, counts),
         "content_sha256": corpus.content_sha256,
         "cache_key": key,
         **counts,

@@ -19,7 +19,7 @@ def print_data(console: Console, facts: dict[str, Any]) -> None:
 
 
 def data_lines(facts: dict[str, Any]) -> list[str]:
-    """Return lines on the files of each split, those left out, the rows trained on and their padding."""
+    """Return lines on the files of each split, those left out, the rows, their padding, and what is not read."""
     files = facts.get("files", {})
     lines = []
     for split, verb in _SPLITS.items():
@@ -32,7 +32,15 @@ def data_lines(facts: dict[str, Any]) -> list[str]:
         lines.append(_rows(facts["train"]))
     if "layout" in facts:
         lines += _layout(facts["layout"], facts["context_tokens"])
+    if facts.get("unused_fields"):
+        lines.append(f"Fields not read: {_some([*map(_counted, facts['unused_fields'].items())])}.")
+    lines += [f"Of the data, {times:,} {words}." for words, times in facts.get("left_out", {}).items()]
     return lines
+
+
+def _counted(field: tuple[str, int]) -> str:
+    name, rows = field
+    return f"{name} ({rows:,} rows)"
 
 
 def _rows(train: dict[str, Any]) -> str:

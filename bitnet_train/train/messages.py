@@ -82,9 +82,10 @@ def read_message(where: str, turn: Any) -> Message:
         raise DataError(f"{where}: a message must be an object with role and content, not {type(turn).__name__}.")
     given = {name: value for name, value in turn.items() if value is not None}
     role_field, content_field = _shape(where, turn, given)
-    if not isinstance(given[role_field], str):
-        raise DataError(f"{where}: `{role_field}` must be a str, not {type(given[role_field]).__name__}.")
-    role = _ALIASES.get(given[role_field], given[role_field])
+    name = given[role_field]
+    if not isinstance(name, str):
+        raise DataError(f"{where}: `{role_field}` must be a str, not {type(name).__name__}.")
+    role = _ALIASES.get(name, name)
     fields = {name: given[name] for name in given if name not in (role_field, content_field, *_WEIGHTS)}
     if "tool_calls" in fields:
         fields["tool_calls"] = read_calls(f"{where} `tool_calls`", fields["tool_calls"])

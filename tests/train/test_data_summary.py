@@ -12,10 +12,12 @@ from bitnet_train.train.data_summary import data_lines, print_data
 
 def test_files_by_split_and_what_was_left_out_are_said() -> None:
     files = {"train": ["a.jsonl"], "validation": ["b.jsonl"], "test split": ["c.jsonl"], "no data format": ["d", "e"]}
-    assert data_lines({"files": files}) == [
+    assert data_lines({"files": files, "unused_fields": {"id": 1200}, "left_out": {"turns that say nothing": 3}}) == [
         "Training on: a.jsonl.",
         "Held out: b.jsonl.",
         "Left out: c.jsonl (test split); d, e (no data format).",
+        "Fields not read: id (1,200 rows).",
+        "Of the data, 3 turns that say nothing.",
     ]
 
 
@@ -40,7 +42,7 @@ def test_padding_is_said_with_what_was_done_about_it() -> None:
 
 
 def test_a_source_without_files_says_nothing() -> None:
-    assert data_lines({"source": "stdlib"}) == []
+    assert data_lines({"source": "stdlib", "unused_fields": {}}) == []
 
 
 def test_the_facts_of_real_rows_are_said(tmp_path: Path) -> None:
@@ -49,6 +51,7 @@ def test_the_facts_of_real_rows_are_said(tmp_path: Path) -> None:
     lines = data_lines(BitDataModule(config, make_tokenizer(), 4, 0, tmp_path / "cache").describe())
     assert lines[0] == "Training on: rows.jsonl."
     assert lines[1].startswith("Rows: ")
+    assert lines[-1] == "Fields not read: id (40 rows)."
 
 
 def test_a_name_in_brackets_is_printed_as_it_is() -> None:
