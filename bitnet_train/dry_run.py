@@ -15,6 +15,7 @@ from rich.text import Text
 
 from bitnet_train import assembly
 from bitnet_train.config import Config
+from bitnet_train.delivery import check_exports
 from bitnet_train.model.bit_lora import trainable_report
 from bitnet_train.run_directory import RunDirectory
 from bitnet_train.run_length import settle
@@ -30,6 +31,7 @@ def describe_training(config: Config, console: Console) -> dict[str, Any]:
     arithmetic = settle_machine(config, None, console)
     console.print(f"Opening {config.model.source} ...", markup=False)
     original = assembly.load_original(config)
+    check_exports(config, original)
     with tempfile.TemporaryDirectory() as folder:
         data = assembly.data_module(config, original, RunDirectory(Path(folder)))
         sample, facts = data.first_sample(), data.describe()

@@ -146,6 +146,11 @@ def test_a_format_that_cannot_hold_the_model_is_refused_before_training_with_wha
     assert not {path.stem for path in (tmp_path / "run" / "facts").iterdir()} & {"convert", "train"}
 
 
+def test_a_dry_run_refuses_them_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "quickstart", "--dry-run", "--quiet", *small(tmp_path / "run"), "export=hf_bitnet"]) == 2
+    assert "Train with `weight=binary_tensor`" in capsys.readouterr().err
+
+
 def test_further_formats_are_written_after_the_packed_folder_and_validated_like_it(
     merged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
