@@ -27,7 +27,7 @@ def test_it_is_exported_proven_and_trained_on_from(tmp_path: Path) -> None:
     assert main(["export", str(run_dir), "--quiet"]) == 0
     assert main(["validate", str(run_dir), "--quiet", *QUICK]) == 0
     assert facts_of(run_dir, "validate")["passed"]
-    onward = [f"run.dir={tmp_path / 'onward'}", *SMALL[1:], f"model.source={run_dir / 'merged'}"]
+    onward = [f"run.dir={tmp_path / 'onward'}", *SMALL[1:-1], f"model.source={run_dir / 'merged'}"]
     assert main(["train", "quickstart", "--quiet", *onward]) == 0
 
 

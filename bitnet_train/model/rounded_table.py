@@ -85,11 +85,9 @@ ROUNDED = (RoundedEmbedding, RoundedLinear)
 
 def table_names(model: PreTrainedModel) -> tuple[str, ...]:
     """Names of the token embedding and the head, where they can be tables: plain modules, of a tied pair both."""
-    ends = {
-        name: module
-        for name, module in model.named_modules()
-        if module in (model.get_input_embeddings(), model.get_output_embeddings())
-    }
+    sought = (model.get_input_embeddings(), model.get_output_embeddings())
+    modules: dict[str, nn.Module] = dict(model.named_modules())
+    ends = {name: module for name, module in modules.items() if any(module is end for end in sought)}
     fitting = tuple(name for name, module in ends.items() if _is_plain(module))
     return () if is_tied(model) and len(fitting) < len(ends) else fitting
 

@@ -31,6 +31,7 @@ from bitnet_train.model.rounded_table import put_tables, round_parameters, store
 from bitnet_train.model.saved_tensors import save_tensors
 from bitnet_train.progress import track
 from bitnet_train.quant.scheme import WeightScheme
+from bitnet_train.quant.stored import Stored
 from bitnet_train.quant.stored import rounded as round_to
 from bitnet_train.train.blockwise import BlockTraining, BlockwiseConfig
 from bitnet_train.train.schedules import ScheduleConfig
@@ -153,7 +154,8 @@ def _write_shards(folder: Path, student: PreTrainedModel, blocks: str, files: li
         _link(file, folder / name)
         with safe_open(file, framework="pt") as saved:
             places.update(dict.fromkeys(saved.keys(), name))
-    stored = {id(parameter): kind for parameter, kind in stored_parameters(student)} if rounded else {}
+    kinds = stored_parameters(student) if rounded else ()
+    stored: dict[int, Stored] = {id(parameter): kind for parameter, kind in kinds}
     for key, tensor in student.named_parameters():
         if not key.startswith(f"{blocks}."):
             places[key] = f"model-{key}.safetensors"
