@@ -77,6 +77,8 @@ CONTRADICTIONS = [  # one for each row of RULES, in its order
     ("blockwise.row_tokens", ["blockwise=on", "data.context_tokens=512", "blockwise.row_tokens=200"]),
     ("trainer.max_tokens", ["trainer.max_tokens=1000", "trainer.max_minutes=2"]),
     ("data.path", ["data.source=hub"]),
+    ("data.mix", ["data=self", "data.mix=[{path:a}]"]),
+    ("data.mix", ["data.mix=[{path:a}]", "trainer.short_row_tokens=128"]),
     ("data.min_tokens", ["data.min_tokens=300"]),
     ("data.self_corpus.document_tokens", ["data.self_corpus.document_tokens=9"]),
     ("model.roles", ["model.roles=[]"]),

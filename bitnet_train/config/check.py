@@ -16,6 +16,7 @@ from bitnet_train.config.suggest import did_you_mean, known_keys, nearest_key, s
 from bitnet_train.errors import ConfigError
 from bitnet_train.model.overrides import read_overrides
 from bitnet_train.quant.scheme import WeightScheme
+from bitnet_train.train.mix import read_mix
 
 DEFAULT = "default"
 _KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "list": "a list"}
@@ -61,6 +62,7 @@ def check_config(config: Config, origins: Mapping[str, str]) -> None:
     for name, broken, reason in RULES:
         if broken(config):
             raise ConfigError(f"{_given(name, value_of(config, name), origins)} {reason}")
+    read_mix(config.data.mix, known_keys()["data.kind"].metadata["choices"])
     read_overrides(config.weight.overrides, build(WeightScheme, config.weight))
 
 

@@ -1,7 +1,7 @@
 """A path that is given decides where rows come from.
 
-`data.path=chats.jsonl` over a recipe of the standard library means `data.source=files` too. The kind of row that a
-choice of `data` sets belongs to its source; with another source the kind is found anew.
+`data.path=chats.jsonl`, or a `data.mix`, over a recipe of the standard library means `data.source=files` too. The kind
+of row that a choice of `data` sets belongs to its source; with another source the kind is found anew.
 """
 
 from __future__ import annotations
@@ -27,15 +27,16 @@ def decided_by_path(stack: Sequence[Layer], chosen: Collection[str], own_recipe:
     own_recipe: the name of the user's own recipe file.
     Raises ConfigError where the path is no file but looks like a data set of the hub.
     """
-    setters = {key: _last(stack, key) for key in ("path", "source", "kind")}
+    setters = {key: _last(stack, key) for key in ("path", "mix", "source", "kind")}
     own = {COMMAND_LINE, own_recipe}
-    path, source = setters["path"], setters["source"]
-    if path is None or path[0].origin not in own or not path[1]:
+    given = [found for found in (setters["path"], setters["mix"]) if found and found[0].origin in own and found[1]]
+    if not given:
         return None
+    path, source = given[0], setters["source"]
     decided: dict[str, Any] = {}
     reads = source[1] if source else "stdlib"
     if reads == "stdlib" and "data" not in chosen and not (source and source[0].origin in own):
-        _refuse_hub_id(str(path[1]))
+        _refuse_hub_id(path[1])
         decided["source"] = reads = "files"
     kind = setters["kind"]
     if kind and kind[0].origin not in own and kind[0].values["data"].get("source", reads) != reads:
@@ -52,8 +53,8 @@ def _last(stack: Sequence[Layer], key: str) -> tuple[Layer, Any] | None:
     return None
 
 
-def _refuse_hub_id(path: str) -> None:
-    is_id = _HUB_ID.fullmatch(path) and not DATA_SUFFIX.search(path)
+def _refuse_hub_id(path: Any) -> None:
+    is_id = isinstance(path, str) and _HUB_ID.fullmatch(path) and not DATA_SUFFIX.search(path)
     if is_id and not Path(path).expanduser().exists():
         raise ConfigError(
             f"`data.path={path}`: there is no such file or folder. A data set of the hub is asked for with "

@@ -85,6 +85,16 @@ IDLE: tuple[Idle, ...] = (
         "`data.source=stdlib` reads the standard library. Drop `data=stdlib`, or set `data.source=files`.",
     ),
     Idle(
+        ("data.path", "data.validation_path"),
+        lambda c: bool(c.data.mix),
+        "`data.mix` names the files. Make it an entry of that, or set `data.mix=[]`.",
+    ),
+    Idle(
+        ("data.mix",),
+        lambda c: bool(c.data.mix) and not _reads_files(c),
+        "`data.source=stdlib` reads the standard library. Set `data.source=files`.",
+    ),
+    Idle(
         ("data.validation_path",),
         lambda c: not _reads_files(c),
         "it belongs to `data.source=files`; of a data set of the hub set `data.validation_split`.",

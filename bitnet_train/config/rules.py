@@ -282,8 +282,18 @@ RULES: tuple[Rule, ...] = (
     ),
     (
         "data.path",
-        lambda c: c.data.source in ("files", "hub") and not c.data.path,
+        lambda c: c.data.source in ("files", "hub") and not c.data.path and not c.data.mix,
         "is missing: `data.source` files needs a file or a folder, hub a dataset id. Add `data.path=...`.",
+    ),
+    (
+        "data.mix",
+        lambda c: bool(c.data.mix) and c.data.source not in ("files", "stdlib"),
+        "mixes files, and `data.source` says otherwise. Set `data.source=files`.",
+    ),
+    (
+        "data.mix",
+        lambda c: bool(c.data.mix) and c.trainer.short_row_tokens is not None,
+        "draws whole rows by their weights, and `trainer.short_row_tokens` cuts them. Set that to null.",
     ),
     (
         "data.min_tokens",

@@ -31,6 +31,13 @@ class DataConfig:
     path: str | None = field(
         default=None, metadata=key("files: file, folder or glob; hub: dataset id; self: prompt texts", path=True)
     )
+    mix: list[dict[str, Any]] = field(
+        default_factory=list,
+        metadata=key(
+            "files: several data sets, [{path: a.jsonl, weight: 2}, {path: b.txt}]; a weight is a share of the rows "
+            "read; an entry may also have kind and validation_path"
+        ),
+    )
     validation_path: str | None = field(default=None, metadata=key("files: held-out rows of their own", path=True))
     name: str | None = field(default=None, metadata=key("hub: configuration name of the dataset"))
     split: str = field(default="train", metadata=key("hub: split to train on"))

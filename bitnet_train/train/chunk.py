@@ -74,6 +74,17 @@ class TokenRows:
         return pieces, some.reshape(num_rows, -1).sum(axis=1)
 
 
+def concatenate(parts: Sequence[TokenRows]) -> TokenRows:
+    """Return rows of one width one after the other; `starts` where any part has them."""
+    input_ids, trained, lengths = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("input_ids", "trained", "lengths")
+    )
+    if all(part.starts is None for part in parts):
+        return TokenRows(input_ids, trained, lengths)
+    starts = [np.zeros_like(part.trained) if part.starts is None else part.starts for part in parts]
+    return TokenRows(input_ids, trained, lengths, np.concatenate(starts))
+
+
 def window_starts(num_tokens: int, context_tokens: int, min_tokens: int) -> list[int]:
     """Return where the windows of a document begin; windows shorter than `min_tokens` (at least 2) are left out."""
     assert context_tokens >= 2

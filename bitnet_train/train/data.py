@@ -32,10 +32,12 @@ from bitnet_train.train.chunk import TokenRows, collate
 from bitnet_train.train.corpus import read_corpus
 from bitnet_train.train.data_config import DataConfig
 from bitnet_train.train.epochs import Epochs
-from bitnet_train.train.packing import PackedRows, pack_where_it_helps
+from bitnet_train.train.mix import Mix
+from bitnet_train.train.mixed_rows import run_rows
+from bitnet_train.train.packing import PackedRows
 from bitnet_train.train.row_lengths import RowLengths
 from bitnet_train.train.sampler import ShortRows, StepBatchSampler, order_of_pass
-from bitnet_train.train.token_cache import CACHE_VERSION, SPLITS, digest, load_rows, save_rows, tokenizer_digest
+from bitnet_train.train.token_cache import CACHE_VERSION, digest, load_rows, save_rows, tokenizer_digest
 from bitnet_train.train.tokenise import tokenise_examples
 from bitnet_train.train.unread import count_left_out
 
@@ -71,6 +73,7 @@ class BitDataModule(LightningDataModule):
         self.short_tokens, self.short_steps = short_tokens, 0
         self._rows: dict[str, TokenRows] | None = None
         self._packed: PackedRows | None = None
+        self._mix: Mix | None = None
         self._facts: dict[str, Any] = {}
         self._passes: Epochs | None = None
         self._start = 0  # batch the current loader began with, or the next one will
@@ -83,11 +86,8 @@ class BitDataModule(LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Load or make the rows of both splits. Raises DataError; see `corpus` and `tokenise`."""
         if self._rows is None:
-            rows, self._facts = load_or_tokenise(self.config, self.tokenizer, self.cache_dir, self.teacher)
-            limits = {"train": self.config.max_train_rows, "validation": self.config.max_validation_rows}
-            self._rows = {split: _subset(rows[split], limits[split]) for split in SPLITS}
-            self._packed, layout = pack_where_it_helps(self._rows["train"], self.config.packing, self.teacher)
-            self._facts["layout"] = asdict(layout)
+            made = run_rows(self.config, self._load, self.teacher)
+            self._rows, self._packed, self._facts, self._mix = made.alone, made.packed, made.facts, made.mix
             self.teacher = None  # it has written or checked what it had to
 
     @property
@@ -105,7 +105,7 @@ class BitDataModule(LightningDataModule):
         self._start, self._processed_before = self._next_batch(), self._processed()
         pieces, short = self._pieces(rows)
         ranks: dict[str, Any] = {"start": self._start, "rank": rank, "world": world}
-        sampler = StepBatchSampler(len(rows), self.batch_rows, self.seed, short=short, **ranks)
+        sampler = StepBatchSampler(len(rows), self.batch_rows, self.seed, short=short, mix=self._mix, **ranks)
         return DataLoader(_Picks(rows, self.config.crop_padding, pieces), sampler=sampler, batch_size=None)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[Batch]:
@@ -120,10 +120,10 @@ class BitDataModule(LightningDataModule):
         So what is fitted to them before training, such as blocks, is then trained on text that it has not seen. They
         have one document each.
         """
-        last = order_of_pass(len(self._trained_on()), self.seed, 0)[-num_rows:]
+        last = order_of_pass(len(self._trained_on()), self.seed, 0, self._mix)[-num_rows:]
         if self._packed is not None:
             last = [number for row in last[::-1] for number in self._packed.documents[row]][:num_rows]
-        return collate(self._of("train").select(np.sort(last)), crop=True)
+        return collate(self._of("train").select(np.unique(last)), crop=True)
 
     def validation_rows(self) -> Batch:
         """Return all validation rows as one batch: input_ids, labels, attention_mask, each int64 [R, L]."""
@@ -167,13 +167,14 @@ class BitDataModule(LightningDataModule):
         rows = self._trained_on()
         if short:
             rows, _ = self._cut(rows)
-        picked = StepBatchSampler(len(rows), self.batch_rows, self.seed).batch(0)
+        mix = None if short else self._mix
+        picked = StepBatchSampler(len(rows), self.batch_rows, self.seed, mix=mix).batch(0)
         return collate(rows.select(picked), crop=self.config.crop_padding)
 
     def first_sample(self) -> list[tuple[str, bool]]:
         """Return the first row of the first batch, decoded, as runs of (text, is trained)."""
         rows = self._trained_on()
-        sampler = StepBatchSampler(len(rows), self.batch_rows, self.seed)
+        sampler = StepBatchSampler(len(rows), self.batch_rows, self.seed, mix=self._mix)
         row = sampler.batch(0)[0]
         num_tokens = int(rows.lengths[row])
         return segments(rows.input_ids[row, :num_tokens], rows.trained[row, :num_tokens], self.tokenizer)
@@ -182,6 +183,9 @@ class BitDataModule(LightningDataModule):
         self.setup()
         assert self._rows is not None
         return self._rows[split]
+
+    def _load(self, config: DataConfig) -> tuple[dict[str, TokenRows], dict[str, Any]]:
+        return load_or_tokenise(config, self.tokenizer, self.cache_dir, self.teacher)
 
     def _trained_on(self) -> TokenRows:
         """Return the rows to train on, packed where they are."""
@@ -268,13 +272,6 @@ def load_or_tokenise(
         **counts,
     }
     return rows, facts
-
-
-def _subset(rows: TokenRows, limit: int | None) -> TokenRows:
-    """Return a fixed random subset, in order; the same for every seed, so that runs can be compared."""
-    if limit is None or limit >= len(rows):
-        return rows
-    return rows.select(np.sort(np.random.default_rng(0).permutation(len(rows))[:limit]))
 
 
 def _check_context(config: DataConfig, tokenizer: PreTrainedTokenizerBase, teacher: PreTrainedModel | None) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from bitnet_train.errors import ConfigError
+from bitnet_train.train.mix import read_mix
 from bitnet_train.train.row_shape import FieldNames
 from bitnet_train.train.self_corpus import SelfCorpusConfig
 
@@ -25,6 +26,7 @@ class DataConfig:
 
     source: SourceName = "stdlib"
     path: str | None = None  # files: file, folder or glob; hub: data-set id; self: optional prompt texts
+    mix: tuple[dict[str, Any], ...] = ()  # files: several paths with weights, instead of `path`; see `mix.read_mix`
     validation_path: str | None = None  # files: held-out rows of their own, instead of `validation_fraction`
     name: str | None = None  # hub: configuration of the data set
     split: str = "train"  # hub
@@ -53,7 +55,8 @@ class DataConfig:
         _one_of("kind", self.kind, KINDS)
         _one_of("packing", self.packing, PACKING)
         _one_of("lone_surrogates", self.lone_surrogates, get_args(LoneSurrogates))
-        if self.source in ("files", "hub") and not self.path:
+        read_mix(self.mix, KINDS)
+        if self.source in ("files", "hub") and not self.path and not self.mix:
             raise ConfigError(f"`data.source={self.source}` needs `data.path`: the files, or the data set's id.")
         _at_least("context_tokens", self.context_tokens, 8)
         for name in ("max_documents", "max_train_rows", "max_validation_rows"):

@@ -30,6 +30,9 @@ def data_lines(facts: dict[str, Any]) -> list[str]:
         lines.append(f"Left out: {'; '.join(left_out)}.")
     if "train" in facts:
         lines.append(_rows(facts["train"]))
+    if "mix" in facts:
+        parts = [f"{part['path']} {part['share']:.0%} ({part['rows']:,} rows)" for part in facts["mix"]]
+        lines.append(f"Mix of the rows read: {_some(parts)}.")
     if "layout" in facts:
         lines += _layout(facts["layout"], facts["context_tokens"])
     if facts.get("unused_fields"):

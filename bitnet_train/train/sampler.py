@@ -21,6 +21,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from bitnet_train.train.mix import Mix
+
 
 @dataclass(frozen=True)
 class ShortRows:
@@ -64,6 +66,7 @@ class StepBatchSampler:
         seed: int,
         *,
         short: ShortRows | None = None,
+        mix: Mix | None = None,
         start: int = 0,
         rank: int = 0,
         world: int = 1,
@@ -72,7 +75,8 @@ class StepBatchSampler:
         assert start >= 0
         assert 0 <= rank < world
         assert batch_rows % world == 0, f"{batch_rows} rows a step cannot be shared by {world} ranks"
-        self.num_rows, self.batch_rows, self.seed = num_rows, batch_rows, seed
+        assert mix is None or (mix.num_rows == num_rows and short is None)
+        self.num_rows, self.batch_rows, self.seed, self.mix = num_rows, batch_rows, seed, mix
         self.start, self.rank, self.world = start, rank, world
         self.short = short if short is not None and short.num_steps > 0 else None
         self._rows_of_pass = lru_cache(maxsize=2)(self._draw_rows)
@@ -115,13 +119,15 @@ class StepBatchSampler:
         return number_of_pass * self.num_rows + short.begun(self._rows_of_pass(number_of_pass), num_pieces)
 
     def _draw_rows(self, number_of_pass: int) -> np.ndarray:
-        return order_of_pass(self.num_rows, self.seed, number_of_pass)
+        return order_of_pass(self.num_rows, self.seed, number_of_pass, self.mix)
 
     def _draw_pieces(self, number_of_pass: int) -> np.ndarray:
         assert self.short is not None
         return self.short.order(self._rows_of_pass(number_of_pass))
 
 
-def order_of_pass(num_rows: int, seed: int, number_of_pass: int) -> np.ndarray:
-    """Return the row numbers in the order in which a pass reads them, int64 [num_rows]."""
+def order_of_pass(num_rows: int, seed: int, number_of_pass: int, mix: Mix | None = None) -> np.ndarray:
+    """Return the row numbers in the order in which a pass reads them, int64 [num_rows]; of a `mix` as it draws them."""
+    if mix is not None:
+        return mix.rows_of_pass(seed, number_of_pass)
     return np.random.default_rng([seed, number_of_pass]).permutation(num_rows)

@@ -45,6 +45,15 @@ def test_what_is_said_besides_the_path_stays() -> None:
     assert data("quickstart", "data.source=stdlib", "data.path=a.txt")[0] == "stdlib"
 
 
+def test_a_mix_is_read_whatever_the_recipe_reads() -> None:
+    composed = compose("quickstart", ["data.mix=[{path: a.jsonl, weight: 2}, {path: b.txt}]"])
+    assert (composed.config.data.source, composed.config.data.kind) == ("files", "auto")
+    paths = [entry["path"] for entry in composed.config.data.mix]
+    assert paths == ["a.jsonl", "b.txt"]
+    with pytest.raises(ConfigError, match=r"`data\.mix\[0\]`: there is no key `wieght`"):
+        compose("quickstart", ["data.mix=[{path: a.jsonl, wieght: 2}]"])
+
+
 def test_a_path_in_a_recipe_of_ones_own_is_read(tmp_path: Path) -> None:
     recipe = write(tmp_path, {"path": "mine.jsonl"}, "data=stdlib")
     assert data(recipe) == ("files", "mine.jsonl", "auto")

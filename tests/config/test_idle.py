@@ -17,6 +17,8 @@ from bitnet_train.errors import ConfigError
 
 EXAMPLES: list[tuple[str, list[str], list[str]]] = [  # in the table's order: key, words, words that give it effect
     ("data.path", ["data=stdlib", "data.path=a.txt"], ["data=files", "data.path=a.txt"]),
+    ("data.path", ["data.mix=[{path:a}]", "data.path=b"], ["data.mix=[]", "data.path=b"]),
+    ("data.mix", ["data=stdlib", "data.mix=[{path:a}]"], ["data.mix=[{path:a}]"]),
     ("data.validation_path", ["data.validation_path=a.txt"], ["data=files", "data.path=a", "data.validation_path=b"]),
     ("data.split", ["data=files", "data.path=a", "data.split=test"], ["data=hub", "data.path=a/b", "data.split=test"]),
     ("data.validation_fraction", ["validation_fraction=0.1"], ["data=files", "data.path=a", "validation_fraction=0.1"]),

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from transformers import BloomConfig, BloomForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
@@ -61,6 +61,7 @@ def gap(packed: Tensor, alone: Tensor, places: list[tuple[int, int, int]]) -> fl
     return float(torch.stack(gaps).max())
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 40), max_size=60))
 def test_every_document_is_in_one_row_that_holds_it_and_few_rows_are_needed(lengths: list[int]) -> None:
     rows = best_fit(lengths, 40)
