@@ -45,6 +45,7 @@ from bitnet_train.train.data import BitDataModule
 from bitnet_train.train.data_config import DataConfig
 from bitnet_train.train.devices import check_devices
 from bitnet_train.train.fit import FitConfig
+from bitnet_train.train.held_out import find_best
 from bitnet_train.train.launch import cluster_environment
 from bitnet_train.train.losses import LossConfig
 from bitnet_train.train.module import BitLightningModule
@@ -70,11 +71,12 @@ class Student:
 
 @dataclass(frozen=True)
 class Trained:
-    """A student as training left it, the checkpoint it was read from, and the step of that."""
+    """A student as training left it, the checkpoint it was read from, its step, and the figures that chose it."""
 
     student: Student
     checkpoint: Path
     step: int
+    best: dict[str, Any] | None = None
 
 
 def open_run(config: Config) -> RunDirectory:
@@ -254,14 +256,18 @@ def prepare_student(
 def trained_student(
     config: Config, original: LoadedModel, directory: RunDirectory, say: Callable[[str], object]
 ) -> Trained:
-    """Return the student of a run as its newest whole checkpoint left it; TrainingError when there is none."""
-    checkpoint = find_latest(directory.checkpoints, say=say)
+    """Return the student of a run as its newest whole checkpoint left it, or its best one with `trainer.keep_best`.
+
+    Raises TrainingError when there is none.
+    """
+    found = find_best(directory.checkpoints, say) if config.trainer.keep_best else None
+    checkpoint, best = found or (find_latest(directory.checkpoints, say=say), None)
     if checkpoint is None:
         raise TrainingError(
             f"{directory.checkpoints} has no checkpoint. Run `bitnet-train train {directory.root}` first."
         )
     student = prepare_student(config, original, directory)
-    return Trained(student, checkpoint, load_student(student.model, checkpoint)["step"])
+    return Trained(student, checkpoint, load_student(student.model, checkpoint)["step"], best)
 
 
 def data_module(config: Config, original: LoadedModel, directory: RunDirectory) -> BitDataModule:

@@ -50,7 +50,7 @@ from bitnet_train.train.fit import fit
 from bitnet_train.train.freed_memory import keep_freed_memory
 from bitnet_train.train.optim import reach
 from bitnet_train.train.redaction import redact
-from bitnet_train.trained_settings import check_continued, settings_of
+from bitnet_train.trained_settings import CONTENT, check_continued, is_other_text, settings_of, step_reached
 
 __all__ = ["bench", "convert", "evaluate", "export", "generate", "merge", "run", "train", "validate"]
 
@@ -123,6 +123,13 @@ def train(config: Config, session: Session | None = None) -> Facts:
     distance = reach(student.model, module.optim, config.trainer.max_steps)
     if distance is not None and (warning := distance.warning()):
         console.print(f"note: {warning}")
+    content = data.describe()["content_sha256"]
+    if is_other_text(config, content):
+        console.print(
+            "note: the text is not the one that the steps so far were trained on. The run goes on with it, from step "
+            f"{step_reached(config)} on, and not as the uninterrupted run would have.",
+            soft_wrap=True,
+        )
     assembly.record_run(config, given, directory, console.print)
     result = fit(
         module,
@@ -130,8 +137,14 @@ def train(config: Config, session: Session | None = None) -> Facts:
         assembly.fit_config(config),
         directory.root,
         assembly.trackers(config, directory),
-        settings=settings_of(given) | {"trainer.precision": config.trainer.precision},
+        settings=settings_of(given) | {"trainer.precision": config.trainer.precision, CONTENT: content},
     )
+    if result.is_stopped_early:
+        console.print(
+            f"Stopped after step {result.steps} of {estimate.max_steps}: no better held-out figure in "
+            f"{config.trainer.patience} validations (`trainer.patience`), the best is that of step {result.best_step}.",
+            soft_wrap=True,
+        )
     console.print(summary.after_training(result, directory.root), markup=False, soft_wrap=True)
     if is_alone:
         console.print(f"Next: bitnet-train merge {directory.root}", markup=False, soft_wrap=True)
@@ -160,8 +173,10 @@ def merge(config: Config, session: Session | None = None) -> Facts:
     merged = merge_model(student.model).eval()
     shutil.rmtree(directory.merged, ignore_errors=True)
     save_converted(merged, student.record, directory.merged, student.tokenizer)
-    console.print(f"Merged step {trained.step} into {directory.merged}")
-    return directory.write_facts("merge", {"checkpoint": str(trained.checkpoint), "step": trained.step})
+    chosen = f", the best by held-out perplexity, {trained.best['val_perplexity']:.2f}," if trained.best else ""
+    console.print(f"Merged step {trained.step}{chosen} into {directory.merged}")
+    facts = {"checkpoint": str(trained.checkpoint), "step": trained.step, "best": trained.best}
+    return directory.write_facts("merge", facts)
 
 
 def validate(config: Config) -> Facts:

@@ -28,6 +28,7 @@ from bitnet_train.config.target import read_yaml
 from bitnet_train.errors import ConfigError
 
 CONFIG, CHECKPOINTS, MANIFEST = "config.yaml", "checkpoints", "manifest.json"
+CONTENT = "data.content_sha256"  # of the text itself, among the settings that a checkpoint keeps
 _STEP = re.compile(r"step-(\d+)")
 Settings = dict[str, Any]
 
@@ -36,6 +37,13 @@ def settings_of(config_yaml: str) -> Settings:
     """Return what a checkpoint keeps of a configuration: the value of every key that training reads, by dotted key."""
     values = flatten(yaml.safe_load(config_yaml))
     return {name: values[name] for name in names_of("fixed", "trained")}
+
+
+def is_other_text(config: Config, content_sha256: str) -> bool:
+    """Whether a run goes on with other text than its checkpoint was trained on: the same path is not the same words."""
+    checkpoint = _continued(config)
+    kept = _kept_settings(checkpoint).get(CONTENT) if checkpoint is not None else None
+    return kept not in (None, content_sha256)
 
 
 def step_reached(config: Config) -> int:

@@ -76,6 +76,8 @@ CONTRADICTIONS = [  # one for each row of RULES, in its order
     ("trainer.short_row_tokens", ["data.context_tokens=512", "trainer.short_row_tokens=200"]),
     ("blockwise.row_tokens", ["blockwise=on", "data.context_tokens=512", "blockwise.row_tokens=200"]),
     ("trainer.max_tokens", ["trainer.max_tokens=1000", "trainer.max_minutes=2"]),
+    ("trainer.validate_every_steps", ["trainer.keep_best=true", "trainer.validate_every_steps=0"]),
+    ("trainer.max_epochs", ["trainer.max_epochs=2", "trainer.max_tokens=1000"]),
     ("data.path", ["data.source=hub"]),
     ("data.mix", ["data=self", "data.mix=[{path:a}]"]),
     ("data.mix", ["data.mix=[{path:a}]", "trainer.short_row_tokens=128"]),

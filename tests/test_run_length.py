@@ -129,3 +129,20 @@ def test_epochs_and_another_length_are_not_both_taken(
 ) -> None:
     assert main(words(tmp_path / "run", "trainer.max_epochs=3", other)) == 2
     assert "both say how long the run is" in capsys.readouterr().err
+
+
+def test_the_best_checkpoint_is_merged_and_a_run_out_of_patience_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = tmp_path / "run"
+    steps = ["trainer.max_steps=8", "trainer.validate_every_steps=1", "trainer.keep_last=1", "optimizer.lr=1.0"]
+    rates = ["trainer.keep_best=true", "trainer.patience=2", "schedule.lr=constant", "trainer.divergence_nats=null"]
+    assert main([word for word in words(run_dir, *steps, *rates) if word != "--quiet"]) == 0
+    trained = facts(run_dir, "train")
+    assert trained["is_stopped_early"]
+    assert trained["best_step"] == trained["steps"] - 2
+    assert f"Stopped after step {trained['steps']} of 8" in capsys.readouterr().out
+    assert main(["merge", str(run_dir)]) == 0
+    merged = facts(run_dir, "merge")
+    assert (merged["step"], merged["best"]["val_ce"]) == (trained["best_step"], trained["best_val_ce"])
+    assert f"Merged step {trained['best_step']}, the best" in " ".join(capsys.readouterr().out.split())

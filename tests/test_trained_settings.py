@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from bitnet_train.__main__ import main
 from bitnet_train.config.check import flatten
-from bitnet_train.config.compose import compose
+from bitnet_train.config.compose import compose, to_dict
 from bitnet_train.config.continued import changes, class_of, has_moved
 from bitnet_train.config.suggest import known_keys
 from bitnet_train.config.target import read_yaml
@@ -177,6 +178,27 @@ def test_a_run_of_before_settings_were_kept_goes_on(run: Path) -> None:
     with pytest.warns(UserWarning, match="max_steps"):
         assert main(["train", str(run), "--quiet", "trainer.max_steps=3"]) == 0
     assert read_manifest(run / "checkpoints" / "step-000003")["settings"]["activation.name"] == "int8"
+
+
+def test_other_text_at_the_same_path_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text, run = tmp_path / "words.txt", tmp_path / "run"
+    text.write_text(WORDS)
+    assert main(["train", "quickstart", "--quiet", *small(run, "data=files", f"data.path={text}")]) == 0
+    assert main(["train", str(run)]) == 0
+    assert "the text is not the one" not in capsys.readouterr().out
+    text.write_text(WORDS.replace("dog", "cat"))
+    assert main(["train", str(run)]) == 0
+    assert "the text is not the one that the steps so far were trained on" in capsys.readouterr().out
+
+
+def test_keys_that_came_after_a_run_was_written_are_taken_as_it_trained(tmp_path: Path) -> None:
+    saved = to_dict(compose("quickstart").config)
+    for section, key in (("weight", "tables"), ("data", "packing")):
+        del saved[section][key]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(saved))
+    config = compose(str(tmp_path)).config
+    assert (config.weight.tables, config.data.packing) == ("exact", "never")
+    assert compose(str(tmp_path), ["weight.tables=int8"]).config.weight.tables == "int8"
 
 
 def test_text_that_was_moved_is_found_again_and_other_text_is_refused(

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from bitnet_train.config.paths import path_keys
@@ -43,14 +44,29 @@ TRAINED = ("optimizer", "schedule", "trainer")
 MACHINE = ("teacher.cache_dir", "trainer.accelerator", "trainer.num_threads")  # where, not what: free for every verb
 VERBS = ("logger", "export", "evaluate", "validate", "sensitivity", "generate", "bench", "debug", *MACHINE)
 CALL = ("recipe", "run", "path", "quiet", "dry_run", "trainer.resume", "export.force")
+BEFORE: Mapping[str, Any] = MappingProxyType(  # what runs did that were recorded before a key came, if not its default
+    {"weight.tables": "exact", "data.packing": "never"}
+)
 AS_SETTLED = {"trainer.precision": "auto"}  # asked so, a continued run keeps what it settled at its start
 _ABSENT = object()
+
+
+def as_then(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of a run's config.yaml with what its run did by keys that came after it was written."""
+    content = {name: dict(value) if isinstance(value, Mapping) else value for name, value in recorded.items()}
+    for name, value in BEFORE.items():
+        section, _, key = name.partition(".")
+        if isinstance(content.get(section), dict):
+            content[section].setdefault(key, value)
+    return content
 
 
 def class_of(name: str) -> Class:
     """Return the class of a dotted key; where several entries name it, the longest decides."""
     tables: dict[Class, Iterable[str]] = {"fixed": FIXED, "trained": TRAINED, "verbs": VERBS, "call": CALL}
-    named = [(len(entry), kind) for kind, entries in tables.items() for entry in entries if _covers(entry, name)]
+    named: list[tuple[int, Class]] = [
+        (len(entry), kind) for kind, entries in tables.items() for entry in entries if _covers(entry, name)
+    ]
     assert named, f"`{name}` is in no class: a new section belongs in a table of {__name__}"
     return max(named)[1]
 

@@ -55,6 +55,7 @@ RANGES: tuple[Range, ...] = (
             "trainer.save_every_steps",
             "trainer.log_every_steps",
             "trainer.keep_last",
+            "trainer.patience",
             "trainer.divergence_steps",
             "trainer.devices",
             "trainer.num_threads",
@@ -274,6 +275,11 @@ RULES: tuple[Rule, ...] = (
         "trainer.max_tokens",
         lambda c: c.trainer.max_tokens is not None and c.trainer.max_minutes is not None,
         "and `trainer.max_minutes` both say how long the run is. Set one to null.",
+    ),
+    (
+        "trainer.validate_every_steps",
+        lambda c: (c.trainer.keep_best or c.trainer.patience is not None) and c.trainer.validate_every_steps == 0,
+        "gives `trainer.keep_best` and `trainer.patience` no figure to go by. Set it above 0, or drop them.",
     ),
     (
         "trainer.max_epochs",

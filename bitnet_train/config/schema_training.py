@@ -197,6 +197,12 @@ class TrainerConfig:
     save_every_steps: int = field(default=100, metadata=key("steps between checkpoints"))
     log_every_steps: int = field(default=1, metadata=key("steps between lines of metrics"))
     keep_last: int = field(default=2, metadata=key("checkpoints kept"))
+    keep_best: bool = field(
+        default=False, metadata=key("keep the checkpoint of the lowest held-out figure too, and merge that one")
+    )
+    patience: int | None = field(
+        default=None, metadata=key("stop after so many validations in a row without improvement; null = never")
+    )
     divergence_nats: float | None = field(
         default=3.0, metadata=key("stop when the loss stays so many nats per token above its best; null = never")
     )

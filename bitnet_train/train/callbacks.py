@@ -15,8 +15,10 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 
+from bitnet_train.errors import ConfigError
 from bitnet_train.model.bit_linear import on_kernels
 from bitnet_train.train.checkpoint import AtomicCheckpointIO, folder_name
+from bitnet_train.train.held_out import FIGURE, point_to_best
 from bitnet_train.train.module import BitLightningModule
 from bitnet_train.train.signals import Interrupted, SignalWatcher
 
@@ -29,9 +31,11 @@ class Saving(Callback):
         self.saved_step = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen to signals, in place of Lightning's own handlers; what was resumed is saved already."""
+        """Listen to signals, in place of Lightning's own handlers; what was resumed from here is saved already."""
         self.watcher.arm()
-        self.saved_step = _module(pl_module).step if _module(pl_module).last_checkpoint else -1
+        resumed = _module(pl_module).last_checkpoint
+        is_ours = resumed is not None and resumed.resolve().parent == self.directory.resolve()
+        self.saved_step = _module(pl_module).step if is_ours else -1
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -60,7 +64,8 @@ class Saving(Callback):
         folder = self.directory / folder_name(module.step)
         io = trainer.strategy.checkpoint_io
         if isinstance(io, AtomicCheckpointIO):
-            io.protected = None if module.watch.is_calm else module.good_checkpoint
+            good = None if module.watch.is_calm else module.good_checkpoint
+            io.protected = frozenset(folder for folder in (good, module.best_checkpoint) if folder is not None)
         trainer.save_checkpoint(folder)
         module.last_checkpoint, self.saved_step = folder, module.step
         if module.watch.is_calm:
@@ -69,17 +74,51 @@ class Saving(Callback):
 
 
 class Validating(Callback):
-    """Validate every `every_steps` finished steps, counted over resumes, and at the end; 0 switches it off."""
+    """Validate every `every_steps` finished steps, counted over resumes, and at the end; 0 switches it off.
+
+    What depends on the figure (`held_out`) is decided here: the best checkpoint is saved, whatever the interval of
+    saving, and a run that is out of patience ends. A checkpoint is older than the validation of its step, so that is
+    made up for when such a run is resumed.
+    """
 
     def __init__(self, data: LightningDataModule, every_steps: int, saving: Saving) -> None:
         self.data, self.every_steps, self.saving = data, every_steps, saving
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take up where the checkpoint left off; ConfigError where a figure is needed and no row is held out."""
+        module = _module(pl_module)
+        if not module.held_out.is_on:
+            return
+        if not self.every_steps or len(self.data.val_dataloader()) == 0:
+            raise ConfigError(
+                "`trainer.keep_best` and `trainer.patience` go by the held-out rows, and there are none, or they are "
+                "not looked at. Set `data.validation_fraction` and `trainer.validate_every_steps` above 0."
+            )
+        module.best_checkpoint = module.held_out.take_up_best(self.saving.directory)
+        self._make_up(trainer, module)
+        trainer.should_stop = module.held_out.is_out_of_patience
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Validate when due, and always at the last step."""
         module = _module(pl_module)
-        if self.every_steps and (module.step % self.every_steps == 0 or module.step == module.max_steps):
+        if self._is_due(module):
+            self.validate(trainer, module)
+            trainer.should_stop = trainer.should_stop or module.held_out.is_out_of_patience
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Make up for the last validation of a run that has no step left to make."""
+        module = _module(pl_module)
+        if module.held_out.is_on:
+            module.best_checkpoint = module.best_checkpoint or module.held_out.take_up_best(self.saving.directory)
+            self._make_up(trainer, module)
+
+    def _is_due(self, module: BitLightningModule) -> bool:
+        return self.every_steps > 0 and (module.step % self.every_steps == 0 or module.step == module.max_steps)
+
+    def _make_up(self, trainer: Trainer, module: BitLightningModule) -> None:
+        if module.step > 0 and self._is_due(module) and module.held_out.step != module.step:
             self.validate(trainer, module)
 
     @torch.no_grad()
@@ -98,6 +137,17 @@ class Validating(Callback):
             return
         module.on_validation_epoch_end()
         log(trainer, module.validation_metrics, module.step)
+        improved = module.held_out.observe(module.step, module.validation_metrics[FIGURE])
+        if improved and module.held_out.keep_best:
+            self._keep(trainer, module)
+
+    def _keep(self, trainer: Trainer, module: BitLightningModule) -> None:
+        """Save this step, which is the best; the best of before stays until this one is whole and pointed to."""
+        self.saving.save(trainer, module)
+        assert module.last_checkpoint is not None
+        if trainer.is_global_zero:
+            point_to_best(module.last_checkpoint, module.step, module.validation_metrics)
+        module.best_checkpoint = module.last_checkpoint
 
     def _give_up(self) -> None:
         self.every_steps = 0

@@ -38,13 +38,13 @@ _CHUNK_BYTES = 1 << 20
 class AtomicCheckpointIO(CheckpointIO):
     """Lightning's way to disk; `path` is the folder of one checkpoint. `keep_last` earlier-or-equal steps stay.
 
-    `protected` is a further one that stays: the last good one while a run seems to diverge. `settings` are what was
-    trained under, plain JSON, for whoever asks the manifest.
+    `protected` are further ones that stay: the best, and the last good one while a run seems to diverge. `settings` are
+    what was trained under, plain JSON, for whoever asks the manifest.
     """
 
     def __init__(self, keep_last: int = 2, settings: Mapping[str, Any] | None = None) -> None:
         self.keep_last, self.settings = keep_last, settings
-        self.protected: Path | None = None
+        self.protected: frozenset[Path] = frozenset()
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Write `checkpoint` to the folder `path`, then remove the oldest ones.
@@ -87,7 +87,7 @@ class AtomicCheckpointIO(CheckpointIO):
         step = step_of(newest)
         earlier = [folder for folder in list_checkpoints(newest.parent) if step_of(folder) <= step]
         for folder in earlier[: -self.keep_last]:
-            if folder != self.protected:
+            if folder not in self.protected:
                 self.remove_checkpoint(folder)
         for leftover in newest.parent.glob(".tmp-step-*"):
             shutil.rmtree(leftover, ignore_errors=True)

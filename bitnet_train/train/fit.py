@@ -27,6 +27,7 @@ from bitnet_train.train.choice import choose
 from bitnet_train.train.data import BitDataModule
 from bitnet_train.train.diagnostics import Telemetry
 from bitnet_train.train.guard import DivergenceWatch
+from bitnet_train.train.held_out import HeldOutWatch
 from bitnet_train.train.launch import cluster_environment
 from bitnet_train.train.machine import AUTO, PRECISIONS, arithmetic
 from bitnet_train.train.module import BitLightningModule
@@ -47,6 +48,8 @@ class FitConfig:
     save_every_steps: int = 100
     log_every_steps: int = 1
     keep_last: int = 2
+    keep_best: bool = False
+    patience: int | None = None
     divergence_nats: float | None = 3.0
     divergence_steps: int = 20
     seed: int = 0
@@ -65,6 +68,8 @@ class FitConfig:
         for key, smallest in {**dict.fromkeys(positive, 1), "validate_every_steps": 0}.items():
             if getattr(self, key) < smallest:
                 raise ConfigError(f"`trainer.{key}={getattr(self, key)}` must be {smallest} or more.")
+        if self.patience is not None and self.patience < 1:
+            raise ConfigError(f"`trainer.patience={self.patience}` must be 1 or more, or null = never stop early.")
         if self.divergence_nats is not None and not self.divergence_nats > 0:
             raise ConfigError(f"`trainer.divergence_nats={self.divergence_nats}` must be above 0, or null = off.")
 
@@ -79,6 +84,9 @@ class FitResult:
     tokens_per_s: float
     metrics: dict[str, float]
     checkpoint: Path
+    best_step: int | None = None  # of the lowest held-out figure
+    best_val_ce: float | None = None
+    is_stopped_early: bool = False
 
 
 def fit(
@@ -112,6 +120,7 @@ def fit(
     done = _steps_done(checkpoint, config)
     module.last_checkpoint = module.good_checkpoint = checkpoint
     module.watch = DivergenceWatch(config.divergence_nats, config.divergence_steps)
+    module.held_out = HeldOutWatch(config.keep_best, config.patience)
     with SignalWatcher() as watcher, _quiet_lightning(), _nothing_old_searched():
         saving = Saving(run_dir / "checkpoints", config.save_every_steps, watcher)
         trainer = _trainer(
@@ -195,13 +204,25 @@ def _steps_done(checkpoint: Path | None, config: FitConfig) -> int:
 
 
 def _result(module: BitLightningModule, config: FitConfig) -> FitResult:
-    if module.step != config.max_steps or module.last_checkpoint is None:
+    held_out = module.held_out
+    is_whole = module.step == config.max_steps or held_out.is_out_of_patience
+    if not is_whole or module.last_checkpoint is None:
         raise TrainingError(
             f"Training stopped at step {module.step} of {config.max_steps}: the data ran out of batches. "
             "The data module must yield a batch for every step."
         )
     seconds, metrics = module.seconds, {**module.metrics, **module.validation_metrics}
-    return FitResult(module.step, module.tokens, seconds, module.tokens / seconds, metrics, module.last_checkpoint)
+    return FitResult(
+        module.step,
+        module.tokens,
+        seconds,
+        module.tokens / seconds,
+        metrics,
+        module.last_checkpoint,
+        best_step=held_out.best_step,
+        best_val_ce=held_out.best if held_out.best_step is not None else None,
+        is_stopped_early=module.step < config.max_steps,
+    )
 
 
 @contextmanager

@@ -43,6 +43,7 @@ from bitnet_train.train.distil import (
     weighted,
 )
 from bitnet_train.train.guard import DivergenceWatch, check_finite, is_finite
+from bitnet_train.train.held_out import HeldOutWatch
 from bitnet_train.train.layer_watch import LayerWatch, first_non_finite
 from bitnet_train.train.losses import LossConfig, ce, count_trained, kl
 from bitnet_train.train.optim import OptimConfig, build_optimizer, take_settings
@@ -117,7 +118,9 @@ class BitLightningModule(LightningModule):
         self.validation_metrics: dict[str, float] = {}
         self.last_checkpoint: Path | None = None
         self.good_checkpoint: Path | None = None
+        self.best_checkpoint: Path | None = None
         self.watch, self.layers = DivergenceWatch(), LayerWatch(nn.Module())
+        self.held_out = HeldOutWatch()
         self._validation_sums: Tensor | None = None
 
     @property

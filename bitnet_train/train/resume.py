@@ -2,7 +2,7 @@
 
 ```
 state_dict     tensors that train, and persistent buffers     (never the frozen weights: 60x smaller with LoRA)
-progress       step, tokens, seconds, max_steps, seed, metrics, validation_metrics
+progress       step, tokens, seconds, max_steps, seed, metrics, validation_metrics, held_out (`held_out`)
 generators     states of python, numpy, torch and CUDA
 <data module>  its own state; `next_batch` is set to the number of finished steps, because a loader that draws ahead
                counts batches that no step has used
@@ -22,6 +22,7 @@ from torch import nn
 
 from bitnet_train.errors import TrainingError
 from bitnet_train.train.checkpoint import AtomicCheckpointIO
+from bitnet_train.train.held_out import HeldOutWatch
 from bitnet_train.train.rng import generator_states, restore_generators
 
 PROGRESS = ("step", "tokens", "seconds", "max_steps", "seed", "metrics", "validation_metrics")
@@ -37,6 +38,7 @@ class _Resumable(Protocol):
     seed: int
     metrics: dict[str, float]
     validation_metrics: dict[str, float]
+    held_out: HeldOutWatch
 
     @property
     def seconds(self) -> float: ...
@@ -50,7 +52,7 @@ def save_progress(module: _Resumable, checkpoint: dict[str, Any]) -> None:
     """Turn Lightning's checkpoint into the table above, in place."""
     checkpoint.pop("loops", None)
     checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in saved_names(module)}
-    checkpoint["progress"] = {name: getattr(module, name) for name in PROGRESS}
+    checkpoint["progress"] = {name: getattr(module, name) for name in PROGRESS} | {"held_out": module.held_out.state()}
     checkpoint["generators"] = generator_states()
     data = checkpoint.get(type(getattr(module.trainer, "datamodule", None)).__qualname__)
     if isinstance(data, dict) and "next_batch" in data:
@@ -68,6 +70,7 @@ def load_progress(module: _Resumable, checkpoint: dict[str, Any]) -> None:
     _check_same_tensors(module, checkpoint["state_dict"])
     for name in ("step", "tokens", "metrics", "validation_metrics"):
         setattr(module, name, checkpoint["progress"][name])
+    module.held_out.take(checkpoint["progress"].get("held_out"))
     module.seconds_before = checkpoint["progress"].get("seconds", 0.0)  # older ones have none
     _warn_of_changes(module, checkpoint["progress"])
     restore_generators(checkpoint["generators"])
