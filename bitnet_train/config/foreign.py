@@ -37,11 +37,7 @@ _ROWS: tuple[tuple[str, str | None, str], ...] = (
         "trainer.batch_rows",
         "rows of a whole optimiser step, made in passes of `trainer.micro_rows`: accumulation steps * `micro_rows`",
     ),
-    (
-        "num_train_epochs num_epochs n_epochs epochs epoch",
-        "trainer.max_steps",
-        "optimiser steps: epochs * rows / `trainer.batch_rows`; or tokens, as `trainer.max_tokens`",
-    ),
+    ("num_train_epochs num_epochs n_epochs epochs epoch", "trainer.max_epochs", ""),
     ("max_iters num_steps train_steps training_steps total_steps iterations num_iterations", "trainer.max_steps", ""),
     (
         "max_seq_length max_seq_len max_length seq_length seq_len sequence_length sequence_len block_size cutoff_len "
