@@ -87,6 +87,7 @@ CONTRADICTIONS = [  # one for each row of RULES, in its order
     ("export.embedding", ["export.embedding=int8", "model.roles=[mlp,embedding]"]),
     ("export.head", ["export.head=int8", "model.roles=[mlp,head]"]),
     ("generate.stop", ["generate.stop=[END,'']"]),
+    ("generate.system", ["generate.system=Be brief."]),
     ("generate.prompt_cache", ["generate.prompt_cache=FILE", "generate.engine=hf"]),
     ("logger.custom", ["logger.kind=custom"]),
     ("logger.custom", ["logger.kind=custom", "logger.custom._target_=os.system"]),
