@@ -33,6 +33,7 @@ from bitnet_train.exporters.table import export_as, exporter_of
 from bitnet_train.folder_size import folder_sizes, spoken, warning
 from bitnet_train.model.converted import ConversionRecord, empty_converted, map_converted
 from bitnet_train.model.load import LoadedModel, load_pretrained
+from bitnet_train.model.source import public_name, settled_source
 from bitnet_train.progress import open_console
 from bitnet_train.quant.scheme import ActivationScheme
 from bitnet_train.run_directory import RunDirectory
@@ -78,13 +79,13 @@ def import_model(config: Config) -> Facts:
             f"{source} is a float model ({loaded.description}): there is nothing 1-bit to import. Train it: "
             f"`bitnet-train run RECIPE model.source={source}`."
         )
-    config.model.source = source
+    config.model.source = settled_source(source)
     directory, console = assembly.open_run(config), _console(config)
     manifest = export_packed(
         loaded.model,
         loaded.tokenizer,
         directory.artefact,
-        {"base_model": source, "imported": True},
+        {"base_model": public_name(source), "imported": True},
         force=config.export.force,
         embedding=config.export.embedding,
         head=config.export.head,
@@ -165,7 +166,7 @@ def _pack(config: Config, directory: RunDirectory, *, force: bool) -> Manifest:
     model, tokenizer = _finished_model(config, directory)
     trained = directory.facts("train") or directory.facts("reconstruct") or {}
     facts = {
-        "base_model": config.model.source,
+        "base_model": public_name(config.model.source),
         "recipe": config.recipe,
         "training": {name: trained.get(name) for name in ("steps", "tokens", "metrics")},
     }

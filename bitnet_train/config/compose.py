@@ -28,7 +28,7 @@ from bitnet_train.config.given_path import decided_by_path
 from bitnet_train.config.idle import own_recipe
 from bitnet_train.config.layers import Layer, choices, layers
 from bitnet_train.config.layout import house
-from bitnet_train.config.paths import expand_paths
+from bitnet_train.config.paths import expand_paths, settle_paths
 from bitnet_train.config.schema import CALL_KEYS, Config
 from bitnet_train.config.target import Target, find_target
 from bitnet_train.config.values import COMMAND_LINE, escape
@@ -67,6 +67,7 @@ def compose(word: str | None = None, overrides: Sequence[str] = ()) -> Composed:
     config = _merge(content, chosen, words)
     expand_paths(config)
     check_config(config, origins)
+    settle_paths(config)
     _place(config, target, origins)
     return Composed(config, target, chosen, origins, _notes(stack, words, origins, config))
 

@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from bitnet_train.config.paths import path_keys
 from bitnet_train.config.suggest import known_keys
+from bitnet_train.model.source import hub_id
 
 Class = Literal["fixed", "trained", "verbs", "call"]
 Change = tuple[Any, Any]  # as recorded, as asked for
@@ -112,7 +113,7 @@ def _is_same(name: str, before: Any, now: Any) -> bool:
 
 
 def _place(word: str) -> str:
-    return str(Path(word).expanduser().resolve())
+    return str(Path(hub_id(word)).expanduser().resolve())
 
 
 def _word(value: Any) -> str:

@@ -1,6 +1,8 @@
-"""Keys that name files and folders, or may (a hub id stays as it is): `~` is the home folder in every one of them.
+"""Keys that name files and folders, or may: `~` is the home folder in every one of them, and they are made absolute.
 
-A shell expands `~` only at the start of a word, so `run.dir=~/x` arrives as it was typed.
+A shell expands `~` only at the start of a word, so `run.dir=~/x` arrives as it was typed. A run is continued from
+wherever one stands, so what it reads is written down from the root, and a name on the hub is marked as one
+(`model/source.py`). Where a run lies stays as it was typed: that is named anew at every call.
 """
 
 from __future__ import annotations
@@ -11,6 +13,10 @@ from typing import Any
 
 from bitnet_train.config.suggest import known_keys
 from bitnet_train.errors import ConfigError
+from bitnet_train.model.source import absolute, settled_source
+
+_AS_TYPED = ("run.root", "run.dir", "path")
+_WORDS = {"trainer.resume": ("never", "auto"), "evaluate.against": ("none",)}
 
 
 @cache
@@ -24,6 +30,29 @@ def expand_paths(config: Any) -> None:
     for name in path_keys():
         section, leaf = _owner(config, name)
         setattr(section, leaf, _expanded(getattr(section, leaf), name))
+
+
+def settle_paths(config: Any) -> None:
+    """Make every path key of a `Config` absolute, and mark the hub ids."""
+    for name in path_keys():
+        section, leaf = _owner(config, name)
+        value = getattr(section, leaf)
+        if name in _AS_TYPED or isinstance(value, dict):
+            continue
+        is_list = isinstance(value, list)
+        settled = [_settled(config, name, item) for item in (value if is_list else [value])]
+        setattr(section, leaf, settled if is_list else settled[0])
+
+
+def _settled(config: Any, name: str, value: str | None) -> str | None:
+    if not value or value in _WORDS.get(name, ()):
+        return value
+    if known_keys()[name].metadata["model"]:
+        return settled_source(value)
+    is_name = (name == "data.path" and config.data.source == "hub") or (
+        name == "bench.llama_bench" and "/" not in value
+    )
+    return value if is_name and not Path(value).exists() else absolute(value)
 
 
 def _owner(config: Any, name: str) -> tuple[Any, str]:

@@ -13,7 +13,12 @@ class ModelConfig:
     """Which model, and which of its layers become 1-bit."""
 
     source: str = field(
-        default=REQUIRED, metadata=key("`tiny` (bundled), hub id, local directory, or *.gguf file", path=True)
+        default=REQUIRED,
+        metadata=key(
+            "`tiny` (bundled), local directory, *.gguf file (with `bitnet-train[gguf]`), or hub id",
+            path=True,
+            model=True,
+        ),
     )
     include: list[str] = field(
         default_factory=list, metadata=key("layer name patterns to convert; empty = every layer of `model.roles`")

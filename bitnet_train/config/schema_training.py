@@ -115,7 +115,9 @@ class TeacherConfig:
     source: str | None = field(
         default=None,
         metadata=key(
-            "another model of the same vocabulary, as `model.source` names one; null = the model itself", path=True
+            "another model of the same vocabulary, as `model.source` names one; null = the model itself",
+            path=True,
+            model=True,
         ),
     )
     cache: str = field(

@@ -92,7 +92,9 @@ class EvaluateConfig:
     against: str | None = field(
         default=None,
         metadata=key(
-            "model to compare with, as `model.source` names one; null = the run's original; none = no model", path=True
+            "model to compare with, as `model.source` names one; null = the run's original; none = no model",
+            path=True,
+            model=True,
         ),
     )
     choices: list[str] = field(
@@ -193,7 +195,7 @@ class BenchConfig:
         default_factory=list, metadata=key("also time a token after so many tokens, such as [128,1024,8192]")
     )
     against: str | None = field(
-        default=None, metadata=key("float model to compare with, as `model.source` names one", path=True)
+        default=None, metadata=key("float model to compare with, as `model.source` names one", path=True, model=True)
     )
     gguf: str | None = field(default=None, metadata=key("GGUF file that `llama-bench` runs beside ours", path=True))
     llama_bench: str | None = field(

@@ -4,7 +4,8 @@
     DIRECTORY     a folder with config.json and safetensors
     FILE          a GGUF, whatever it is called: dequantised, rounded to bf16 values, so that what stays float is
                   stored in two bytes
-    OWNER/NAME    a hub id, from the local cache or the network
+    OWNER/NAME    a hub id, from the local cache or the network, where nothing is called so here; hub:OWNER/NAME is
+                  never anything else (`source`)
 
 The result is a plain causal LM in evaluation mode. A GGUF with 1-bit weights (`import_gguf`) and a folder with
 `quant_method: bitnet` (`import_hf_bitnet`) give one that is 1-bit already, and the record of its layers.
@@ -34,9 +35,9 @@ from bitnet_train.model.gguf_generation import restore_gguf_generation
 from bitnet_train.model.gguf_magic import is_gguf
 from bitnet_train.model.import_gguf import import_float_gguf, import_gguf, is_known, is_one_bit
 from bitnet_train.model.import_hf_bitnet import import_hf_bitnet, is_hf_bitnet
+from bitnet_train.model.source import TINY, hub_id, looks_like_path
 from bitnet_train.quant.scheme import ActivationScheme
 
-TINY = "tiny"
 ADAPTER_FILE = "adapter_config.json"
 _HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 
@@ -70,7 +71,7 @@ def load_pretrained(source: str, *, dtype: torch.dtype = torch.float32) -> Loade
         return _from_directory(source, path, dtype)
     if path.is_file():
         raise ConversionError(f"`model.source={source}` is a file, but no GGUF. {ALLOWED}")
-    if _looks_like_path(source, path):
+    if looks_like_path(source):
         raise _no_directory(source, path)
     return _from_directory(source, _snapshot(source), dtype)
 
@@ -89,7 +90,7 @@ def load_mapped(source: str) -> LoadedModel:
             "Hugging Face folder, or, where the model fits into memory, train with `blockwise=on`."
         )
     if source != TINY and not path.is_dir():
-        if _looks_like_path(source, path):
+        if looks_like_path(source):
             raise _no_directory(source, path)
         path = _snapshot(source)
     folder = tiny_folder() if source == TINY else path
@@ -109,7 +110,7 @@ def source_bytes(source: str) -> int | None:
     if path.is_file():
         return path.stat().st_size
     try:
-        folder = path if path.is_dir() else Path(snapshot_download(source, local_files_only=True))
+        folder = path if path.is_dir() else Path(snapshot_download(hub_id(source), local_files_only=True))
     except Exception:  # of any kind, see `_snapshot`; a size is not worth a run
         return None
     files = [file for file in folder.glob("*.safetensors") if file.is_file()]
@@ -134,7 +135,7 @@ def _no_directory(source: str, path: Path) -> ConversionError:
 def _snapshot(source: str) -> Path:
     """Fetch the few files of a hub id that matter, or find them in the cache; return their folder."""
     try:
-        return Path(snapshot_download(source, allow_patterns=_HUB_FILES, ignore_patterns=["*/*"]))
+        return Path(snapshot_download(hub_id(source), allow_patterns=_HUB_FILES, ignore_patterns=["*/*"]))
     except Exception as error:  # the http library behind huggingface_hub, and its errors, differ between versions
         raise cannot_load(source, "as a hub id (neither from the cache nor from huggingface.co)", error) from error
 
@@ -239,10 +240,6 @@ def _is_packed_manifest(path: Path) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(content, dict) and str(content.get("format", "")).startswith("planes_")
-
-
-def _looks_like_path(source: str, path: Path) -> bool:
-    return path.is_absolute() or path.exists() or source.startswith((".", "~")) or source.count("/") > 1
 
 
 def _describe(model: PreTrainedModel) -> str:

@@ -66,6 +66,63 @@ def test_a_word_of_the_command_line_may_begin_with_the_home_folder(name: str, ho
     assert value_of(compose(None, [as_word(name, "~/x")]).config, name) == as_value(name, str(home / "x"))
 
 
+INPUTS = [name for name in path_keys() if name not in ("run.root", "run.dir", "logger.custom", "bench.llama_bench")]
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_a_relative_path_is_saved_from_the_root(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my").mkdir()
+    (tmp_path / "my" / "x").touch()
+    monkeypatch.chdir(tmp_path)
+    config = compose(None, [as_word(name, "my/x")]).config
+    assert value_of(config, name) == as_value(name, str(tmp_path / "my" / "x"))
+    saved = yaml.safe_load(to_yaml(config))
+    for section in name.split("."):
+        saved = saved[section]
+    assert saved == as_value(name, str(tmp_path / "my" / "x"))
+
+
+@pytest.mark.parametrize("name", [name for name in INPUTS if known_keys()[name].metadata["model"]])
+def test_a_name_that_is_no_path_is_saved_as_one_on_the_hub(name: str) -> None:
+    assert value_of(compose(None, [f"{name}=org/name"]).config, name) == "hub:org/name"
+    assert value_of(compose(None, [f"{name}=tiny"]).config, name) == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("trainer.resume", "auto"),
+        ("trainer.resume", "never"),
+        ("evaluate.against", "none"),
+        ("bench.llama_bench", "llama-bench"),
+        ("run.dir", "runs/x"),
+        ("run.root", "runs"),
+    ],
+)
+def test_words_and_the_place_of_a_run_stay_as_they_were_typed(name: str, word: str) -> None:
+    assert value_of(compose(None, [f"{name}={word}"]).config, name) == word
+
+
+def test_a_data_set_of_the_hub_stays_a_name_and_a_pattern_of_files_does_not(tmp_path: Path) -> None:
+    assert compose(None, ["data.source=hub", "data.path=org/set"]).config.data.path == "org/set"
+    files = compose(None, ["data.source=files", "data.path=texts/*.jsonl"]).config.data.path
+    assert files == str(Path.cwd() / "texts/*.jsonl")
+
+
+def test_a_run_is_continued_from_another_working_directory_with_the_same_model_and_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "models" / "llama").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    first = compose("quickstart", ["model.source=models/llama", "run.dir=run"]).config
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(to_yaml(first))
+    monkeypatch.chdir("/")
+    again = compose(str(tmp_path / "run")).config
+    assert again.model.source == str(tmp_path / "models" / "llama")
+    assert again.data.path == first.data.path
+
+
 def test_a_logger_of_ones_own_knows_the_home_folder(home: Path) -> None:
     words = ["logger.kind=custom", "logger.custom._target_=lightning.pytorch.loggers.CSVLogger"]
     custom = compose(None, [*words, "logger.custom.save_dir=~/x"]).config.logger.custom
