@@ -27,6 +27,7 @@ from transformers import (
 
 from bitnet_train.errors import ConversionError, FormatError
 from bitnet_train.model.config_fields import drop_padding_beyond
+from bitnet_train.model.convert import is_tied, untie
 from bitnet_train.model.quiet import quiet_transformers
 
 _COMPUTED = re.compile(r"(.*\.)?(rotary_emb\.inv_freq|attn\.(masked_)?bias|attention\.(masked_)?bias)")
@@ -60,6 +61,8 @@ def read_folder(source: str, folder: Path, dtype: torch.dtype | str) -> tuple[Pr
     except Exception as error:  # of any kind: transformers takes files apart without a look at them
         raise cannot_load(source, f"from {folder}", error) from error
     require_all_placed(str(folder), model, report)
+    if model.config.get_text_config().tie_word_embeddings and not is_tied(model):
+        untie(model)  # a head that differs, in a folder whose config says that it cannot: it is the one that is used
     return model.eval(), tokenizer
 
 

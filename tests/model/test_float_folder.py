@@ -83,3 +83,17 @@ def test_a_padding_token_beyond_the_embedding_does_not_keep_a_model_from_loading
     model = load_pretrained(str(folder)).model
     assert model.config.pad_token_id is None
     assert torch.equal(logits(model), logits(tiny_model()))
+
+
+@pytest.mark.parametrize("differs", [False, True], ids=["the same head", "another head"])
+def test_a_head_beside_a_config_that_ties_it_is_the_one_that_is_used_now_and_later(differs, tmp_path, byte_tokenizer):
+    tiny_model("smollm").save_pretrained(tmp_path)
+    byte_tokenizer.save_pretrained(tmp_path)
+    embedding = "model.embed_tokens.weight"
+    change(tmp_path, lambda tensors: tensors.update({"lm_head.weight": tensors[embedding] + float(differs)}))
+    model = load_pretrained(str(tmp_path)).model
+    assert model.config.tie_word_embeddings is not differs
+    assert torch.equal(logits(model), logits(tiny_model("smollm"))) is not differs
+    model.save_pretrained(tmp_path / "again")
+    byte_tokenizer.save_pretrained(tmp_path / "again")
+    assert torch.equal(logits(load_pretrained(str(tmp_path / "again")).model), logits(model))

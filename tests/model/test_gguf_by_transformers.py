@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from transformers import Starcoder2Config
+from transformers import AutoModelForCausalLM, Qwen2MoeConfig, Starcoder2Config
 
 from bitnet_train.errors import FormatError
 
-from .gguf_files import float_tensor
-from .gguf_models import SMALL, load, logits, make_float
+from .gguf_files import float_tensor, llama_metadata
+from .gguf_models import SMALL, Made, gguf, load, logits, make_float
 
 ROPE = {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}
 
@@ -47,3 +47,36 @@ def test_positions_that_no_config_can_state_are_refused(made, tmp_path):
     made.metadata["starcoder2.rope.scaling.type"] = "dynamic"
     with pytest.raises(FormatError, match=r"in a way that is not read here: .*dynamic"):
         load(made, tmp_path)
+
+
+@torch.no_grad()
+def test_the_experts_of_a_mixture_come_from_tensors_of_their_own(tmp_path):
+    config = Qwen2MoeConfig(**SMALL, num_experts=4, num_experts_per_tok=2)
+    made = make_mixture(config)
+    same = load(made, tmp_path).model
+    assert torch.equal(logits(same), logits(made.model))
+
+
+def make_mixture(config):
+    """A Qwen 2 mixture: what is one tensor in transformers are two in the file, and a gate of one row is a vector."""
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    for parameter in model.parameters():
+        parameter.copy_(parameter.bfloat16())
+    number = next(value for value, name in gguf.MODEL_ARCH_NAMES.items() if name == "qwen2moe")
+    names = gguf.get_tensor_name_map(number, config.num_hidden_layers)
+    made = Made(model, llama_metadata(config, "qwen2moe"))
+    made.metadata |= {"qwen2moe.expert_count": 4, "qwen2moe.expert_used_count": 2}
+    for name, parameter in model.named_parameters():
+        module, _, leaf = name.rpartition(".")
+        block = f"blk.{module.split('.')[2]}" if ".layers." in name else ""
+        if leaf == "gate_up_proj":
+            gate, up = parameter.chunk(2, dim=1)
+            made.tensors[f"{block}.ffn_gate_exps.weight"] = float_tensor(gate.contiguous())
+            made.tensors[f"{block}.ffn_up_exps.weight"] = float_tensor(up.contiguous())
+        elif leaf == "down_proj":
+            made.tensors[f"{block}.ffn_down_exps.weight"] = float_tensor(parameter)
+        elif module.endswith("shared_expert_gate"):
+            made.tensors[f"{block}.ffn_gate_inp_shexp.weight"] = float_tensor(parameter[0])
+        else:
+            made.tensors[f"{names.get_name(module)}.{leaf}"] = float_tensor(parameter)
+    return made
