@@ -85,7 +85,7 @@ def import_model(config: Config) -> Facts:
         loaded.model,
         loaded.tokenizer,
         directory.artefact,
-        {"base_model": public_name(source), "imported": True},
+        {"base_model": public_name(config.model.source), "imported": True},
         force=config.export.force,
         embedding=config.export.embedding,
         head=config.export.head,

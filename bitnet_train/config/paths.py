@@ -16,6 +16,7 @@ from bitnet_train.errors import ConfigError
 from bitnet_train.model.source import absolute, settled_source
 
 _AS_TYPED = ("run.root", "run.dir", "path")
+_PATHS_OF_MIX = ("path", "validation_path")
 _WORDS = {"trainer.resume": ("never", "auto"), "evaluate.against": ("none",)}
 
 
@@ -42,6 +43,8 @@ def settle_paths(config: Any) -> None:
         is_list = isinstance(value, list)
         settled = [_settled(config, name, item) for item in (value if is_list else [value])]
         setattr(section, leaf, settled if is_list else settled[0])
+    for entry in config.data.mix:
+        entry |= {key: absolute(entry[key]) for key in _PATHS_OF_MIX if isinstance(entry.get(key), str)}
 
 
 def _settled(config: Any, name: str, value: str | None) -> str | None:

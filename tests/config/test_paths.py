@@ -24,6 +24,8 @@ NAMES_NONE = {  # their meaning speaks of files, their value is no path
     "data.self_corpus.prompt_tokens",
     "blockwise.memory_mb",
     "export.format",
+    "export.also",
+    "data.mix",  # of whose entries two keys are paths: tested by itself
     "export.push_to_hub",
     "evaluate.window_tokens",
     "evaluate.window_overlap",
@@ -107,6 +109,17 @@ def test_a_data_set_of_the_hub_stays_a_name_and_a_pattern_of_files_does_not(tmp_
     assert compose(None, ["data.source=hub", "data.path=org/set"]).config.data.path == "org/set"
     files = compose(None, ["data.source=files", "data.path=texts/*.jsonl"]).config.data.path
     assert files == str(Path.cwd() / "texts/*.jsonl")
+
+
+def test_the_paths_within_a_mix_are_saved_from_the_root_too(home: Path) -> None:
+    words = [
+        "data.source=files",
+        "data.mix=[{path: a.jsonl, weight: 2}, {path: '~/b.txt', validation_path: held/c.txt}]",
+    ]
+    assert compose(None, words).config.data.mix == [
+        {"path": str(Path.cwd() / "a.jsonl"), "weight": 2},
+        {"path": str(home / "b.txt"), "validation_path": str(Path.cwd() / "held/c.txt")},
+    ]
 
 
 def test_a_run_is_continued_from_another_working_directory_with_the_same_model_and_text(
