@@ -138,6 +138,11 @@ IDLE: tuple[Idle, ...] = (
         "plain text and raw completions have no system prompt. Set `data.kind` to chat or instruction.",
     ),
     Idle(
+        ("data.chat_template_variables",),
+        lambda c: bool(c.data.chat_template_variables) and c.data.kind in ("text", "completion"),
+        "`data.kind` says that no chat template is used. Set it to chat or instruction.",
+    ),
+    Idle(
         ("data.min_tokens",),
         lambda c: c.data.kind not in ("auto", "text"),
         "it drops short windows of plain text; a chat or an instruction is one row, however short.",
@@ -179,9 +184,10 @@ IDLE: tuple[Idle, ...] = (
     Idle(("optimizer.reach",), lambda c: c.optimizer.lr != "auto", "set `optimizer.lr=auto`."),
     Idle(
         ("trainer.max_steps",),
-        lambda c: c.trainer.max_tokens is not None or c.trainer.max_minutes is not None,
-        "`trainer.max_tokens` or `trainer.max_minutes` sets the steps. Add `trainer.max_tokens=null` or "
-        "`trainer.max_minutes=null`.",
+        lambda c: any(
+            length is not None for length in (c.trainer.max_tokens, c.trainer.max_epochs, c.trainer.max_minutes)
+        ),
+        "`trainer.max_tokens`, `trainer.max_epochs` or `trainer.max_minutes` sets the steps. Set that to null.",
     ),
     Idle(
         ("trainer.short_row_fraction",), lambda c: c.trainer.short_row_tokens is None, "set `trainer.short_row_tokens`."

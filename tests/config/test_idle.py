@@ -54,6 +54,11 @@ EXAMPLES: list[tuple[str, list[str], list[str]]] = [  # in the table's order: ke
         ["data.path=a", "data.kind=text", "data.system_field=m"],
         ["data.path=a", "data.kind=chat", "data.system_field=m"],
     ),
+    (
+        "data.chat_template_variables",
+        ["data.path=a", "data.kind=text", "data.chat_template_variables={a: 1}"],
+        ["data.path=a", "data.kind=chat", "data.chat_template_variables={a: 1}"],
+    ),
     ("data.min_tokens", ["data=chat_files", "data.path=a", "min_tokens=9"], ["data.path=a", "min_tokens=9"]),
     ("loss.temperature", ["loss=ce", "loss.temperature=2"], ["loss.temperature=2"]),
     ("loss.attention_layer", ["attention_layer=2"], ["loss.attention=1", "attention_layer=2"]),
@@ -118,6 +123,12 @@ def test_the_table_names_keys_that_exist() -> None:
     for row in IDLE:
         for key in row.keys:
             assert any(name.startswith(key) if key.endswith(".") else name == key for name in known_keys()), key
+
+
+@pytest.mark.parametrize("length", ["trainer.max_tokens=9000", "trainer.max_epochs=2", "trainer.max_minutes=3"])
+def test_steps_beside_another_length_of_the_run_are_refused(length: str) -> None:
+    with pytest.raises(ConfigError, match=r"`trainer\.max_steps=9` \(command line\) has no effect"):
+        check(length, "trainer.max_steps=9")
 
 
 def test_null_is_no_wish() -> None:

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import BloomConfig, BloomForCausalLM
+
+from bitnet_train.assembly import Student, training_module
+from bitnet_train.config.compose import compose
+from bitnet_train.errors import ConfigError
+from bitnet_train.model.load import load_pretrained
+
+sys.path.insert(0, str(Path(__file__).parent / "train"))
+from data_examples import make_llama, make_tokenizer
+
+
+def saved(folder: Path, model: Any) -> Path:
+    model.save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def test_a_teacher_that_mixes_the_documents_of_a_row_is_refused_where_rows_are_packed(tmp_path: Path) -> None:
+    bloom = BloomForCausalLM(BloomConfig(vocab_size=400, hidden_size=32, n_layer=2, n_head=4, initializer_range=0.3))
+    source, teacher = saved(tmp_path / "llama", make_llama()), saved(tmp_path / "bloom", bloom)
+    config = compose("quickstart", [f"model.source={source}", f"teacher.source={teacher}", "loss=kl"]).config
+    original = load_pretrained(str(source))
+    student: Any = Student(original.model, None, None, original.tokenizer)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"`teacher\.source=.*bloom`: BloomForCausalLM lets .* `data\.packing=never`"):
+        training_module(config, student, original, packed=True)
