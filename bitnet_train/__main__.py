@@ -114,7 +114,7 @@ def overrides_of(call: Call) -> tuple[str, ...]:
         raise ConfigError(
             "`--quick` chooses `debug=quick`, and another choice of `debug` is given. Leave one of them out."
         )
-    own_length = ("trainer.max_minutes=null",) if given & {"max_steps", "max_tokens"} else ()
+    own_length = ("trainer.max_minutes=null",) if given & {"max_steps", "max_tokens", "max_epochs"} else ()
     return ("debug=quick", *own_length, *call.overrides)
 
 

@@ -52,7 +52,7 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
                     "run quickstart --quick",
                     "run my_recipe.yaml weight=ternary_row trainer.max_steps=1000",
                 ),
-                quick="half a minute of training, less text, a smaller proof: see what comes (`debug=quick`)",
+                quick="a first result in about a minute: little training, less text, a smaller proof (`debug=quick`)",
             ),
             Verb(
                 "train",

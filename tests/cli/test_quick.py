@@ -17,19 +17,21 @@ def composed(*words: str) -> Config:
 
 
 @pytest.mark.parametrize("name", recipes())
-def test_every_recipe_becomes_half_a_minute_of_training_and_a_smaller_proof(name: str, tmp_path: Path) -> None:
+def test_every_recipe_becomes_under_half_a_minute_of_training_and_a_smaller_proof(name: str, tmp_path: Path) -> None:
     (tmp_path / "chats.jsonl").touch()
     path = [f"data.path={tmp_path / 'chats.jsonl'}"] if name == "lora_sft_chat" else []
     whole, quick = composed(name, *path), composed(name, *path, "--quick")
-    assert (quick.trainer.max_minutes, quick.trainer.max_tokens) == (0.5, None)
+    assert (quick.trainer.max_minutes, quick.trainer.max_tokens) == (0.4, None)
     assert quick.validate.num_tokens < whole.validate.num_tokens
     assert quick.evaluate.max_tokens <= whole.evaluate.max_tokens
-    assert not quick.blockwise.enabled, "what comes before the first step would use up the half minute"
+    assert not quick.blockwise.enabled, "what comes before the first step would use the time up"
     assert quick.weight == whole.weight, "the model that comes out is of the same kind"
 
 
-@pytest.mark.parametrize("word", ["trainer.max_steps=7", "max_steps=7", "trainer.max_tokens=7", "max_minutes=7"])
-def test_a_length_that_is_given_takes_the_place_of_the_half_minute(word: str) -> None:
+@pytest.mark.parametrize(
+    "word", ["trainer.max_steps=7", "max_steps=7", "trainer.max_tokens=7", "max_epochs=7", "max_minutes=7"]
+)
+def test_a_length_that_is_given_takes_the_place_of_that_of_quick(word: str) -> None:
     trainer = composed("quickstart", "--quick", word).trainer
     name = word.removeprefix("trainer.").partition("=")[0]
     assert getattr(trainer, name) == 7
