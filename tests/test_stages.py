@@ -51,7 +51,6 @@ def test_a_recipe_goes_the_whole_way_and_proves_it(name: str, tmp_path: Path, ch
     further = [f"data.path={chats}"] if name == "lora_sft_chat" else []
     assert main(["run", name, "--quiet", *small(run_dir, *further)]) == 0
     result = facts(run_dir, "run")
-    assert list(result["stage_seconds"]) == ["convert", "train", "merge", "export", "validate", "evaluate", "result"]
     assert result["passed"]
     assert result["train"]["steps"] == 2
     manifest = json.loads((run_dir / "artefact" / "manifest.json").read_text())

@@ -11,7 +11,8 @@ import os
 from dataclasses import dataclass
 
 from lightning.fabric.plugins import environments
-from lightning.fabric.plugins.environments import ClusterEnvironment, LightningEnvironment
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from bitnet_train.errors import ConfigError
@@ -49,7 +50,8 @@ def cluster_environment(devices: int) -> ClusterEnvironment:
     launcher = next((launcher for launcher in LAUNCHERS if launcher.num_processes() > 1), None)
     if launcher is None:
         if devices == 1:
-            rank_zero_only.rank = 0  # what a leftover RANK or SLURM_PROCID said at import would silence every file
+            # What a leftover RANK or SLURM_PROCID said at import would silence every file.
+            setattr(rank_zero_only, "rank", 0)  # noqa: B010
         return LightningEnvironment()
     if launcher.num_processes() != devices:
         raise ConfigError(

@@ -83,8 +83,10 @@ def _start(run_dir: Path, project: str, name: str, mode: str) -> Any:
 
     if mode == "online":
         _check_online(os.environ.get("WANDB_BASE_URL") or wandb.Settings().base_url)
+    known: dict[str, Any] = {name: value for name, value in _TIMEOUTS.items() if name in wandb.Settings.model_fields}
+    chosen: Any = mode
     settings = wandb.Settings(
-        mode=mode,
+        mode=chosen,
         console="off",
         silent=True,
         disable_code=True,
@@ -92,7 +94,7 @@ def _start(run_dir: Path, project: str, name: str, mode: str) -> Any:
         disable_job_creation=True,
         x_disable_machine_info=True,
         x_disable_meta=True,
-        **{timeout: value for timeout, value in _TIMEOUTS.items() if timeout in wandb.Settings.model_fields},
+        **known,
     )
     return wandb.init(project=project, name=name, dir=str(run_dir), reinit="create_new", settings=settings)
 

@@ -97,8 +97,10 @@ def _add_sampling(writer: GGUFWriter, generation: Mapping[str, Any]) -> None:
     """Write the sampling that the model's authors recommend; a model that they let choose greedily recommends none."""
     for name, key in SAMPLING_KEYS.items() if generation.get("do_sample") else ():
         value = generation.get(name)
-        if isinstance(value, int | float):
-            (writer.add_int32 if name == "top_k" else writer.add_float32)(key, value)
+        if isinstance(value, int | float) and name == "top_k":
+            writer.add_int32(key, int(value))
+        elif isinstance(value, int | float):
+            writer.add_float32(key, value)
 
 
 def _add_gemma(writer: GGUFWriter, config: Mapping[str, Any]) -> None:
