@@ -2,7 +2,7 @@
 
 A bundled recipe has a result file that says how many tokens a second its training read. Where the estimate is `FAR`
 times as slow, a person should hear it now, with what is known of the cause and what to set. Nothing is said of a recipe
-without a result, or of one that was given another model.
+without a result, of one that was given another model, or of a run that was given its minutes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Measured:
 def warning(config: Config, estimate: Estimate, arithmetic: Arithmetic) -> str | None:
     """Return what to hear of a run that will take far longer than its recipe's result, else None."""
     measured = measured_run(config, house() / "recipes" / "results")
-    if measured is None or estimate.step_s is None:
+    if measured is None or estimate.step_s is None or config.trainer.max_minutes is not None:
         return None
     here_s, there_s = estimate.max_steps * estimate.step_s, estimate.tokens / measured.tokens_per_s
     if here_s < FAR * there_s:

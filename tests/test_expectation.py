@@ -43,6 +43,10 @@ def test_a_run_about_as_fast_as_its_result_says_nothing() -> None:
     assert expectation.warning(quickstart(), Estimate(600, 614_400, 10**9), EVEN) is None, "nothing was timed"
 
 
+def test_a_run_that_was_given_its_minutes_takes_them() -> None:
+    assert expectation.warning(quickstart("trainer.max_minutes=1"), estimate(1.0), IMITATED) is None
+
+
 def test_another_model_or_an_own_recipe_is_not_compared(tmp_path: Path) -> None:
     other = quickstart(f"model.source={tmp_path / 'larger'}")
     assert expectation.warning(other, estimate(1.0), EVEN) is None
