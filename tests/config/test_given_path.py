@@ -11,8 +11,10 @@ from bitnet_train.errors import ConfigError
 
 
 def data(word: str | None, *overrides: str) -> tuple[str, str | None, str]:
+    """Source, path as seen from here, and kind."""
     config = compose(word, overrides).config.data
-    return config.source, config.path, config.kind
+    here = f"{Path.cwd()}/"
+    return config.source, config.path and config.path.removeprefix(here), config.kind
 
 
 def write(folder: Path, data: dict[str, str], *defaults: str) -> str:
@@ -49,7 +51,7 @@ def test_a_mix_is_read_whatever_the_recipe_reads() -> None:
     composed = compose("quickstart", ["data.mix=[{path: a.jsonl, weight: 2}, {path: b.txt}]"])
     assert (composed.config.data.source, composed.config.data.kind) == ("files", "auto")
     paths = [entry["path"] for entry in composed.config.data.mix]
-    assert paths == ["a.jsonl", "b.txt"]
+    assert paths == [str(Path.cwd() / name) for name in ("a.jsonl", "b.txt")]
     with pytest.raises(ConfigError, match=r"`data\.mix\[0\]`: there is no key `wieght`"):
         compose("quickstart", ["data.mix=[{path: a.jsonl, wieght: 2}]"])
 
