@@ -46,7 +46,7 @@ def test_a_list_of_messages_is_one_chat_and_any_other_list_is_several_prompts(gi
         ([{"role": "user"}], r"Message 1 of the chat \(user\) has no text"),
         ([{"role": "user", "content": 3}], "has no text as its `content`: '3'"),
         ([{"role": "user", "content": [{"type": "image"}]}], "Images and the like"),
-        ([{"role": "user", "content": "a", "at": object()}], "holds what JSON cannot"),
+        ([{"role": "user", "content": "a", "at": {1}}], "holds what JSON cannot"),
         (CHAT[:3], "ends with the assistant's own message"),
     ],
     ids=str,
