@@ -90,7 +90,7 @@ def render(compared: Facts) -> Group:
 def _figures(compared: Facts) -> Table:
     scores, size, decode = compared["perplexity"], compared["size"], compared["decode"]
     table = Table(title=f"{compared['recipe']}: {compared['weight']}, activations {compared['activation']}")
-    for column in ("", "full precision", "swapped, untrained", "trained, packed"):
+    for column in ("", "full precision", "swapped", "trained, packed"):
         table.add_column(column, justify="left" if not column else "right")
     table.add_row(
         "held-out perplexity",
@@ -104,14 +104,17 @@ def _figures(compared: Facts) -> Table:
             ratio = "" if text["ratio"] is None else f" ({text['ratio']:.2f}x)"
             table.add_row(f"perplexity of {text['name']}", original, "", f"{text['trained']:.2f}{ratio}")
     packed = size["packed_bytes"] + size["scale_bytes"]
-    table.add_row("1-bit layers, fp16 / packed", f"{size['fp16_bytes'] / 1e6:.2f} MB", "", f"{packed / 1e6:.2f} MB")
+    table.add_row("1-bit layers alone", f"{size['fp16_bytes'] / 1e6:.2f} MB", "", f"{packed / 1e6:.2f} MB")
     table.add_row("whole folder", *_folder(size))
     table.add_row("greedy decoding", _speed(decode["full_precision"]), "", _speed(decode["packed"]))
-    table.add_row("training", "", "", _cost(compared["train"]))
-    if "stage_seconds" in compared:
-        table.add_row("everything", "", "", spoken(sum(compared["stage_seconds"].values())))
-    table.add_row("validation", "", "", compared["validation"])
+    table.caption = _cost_and_verdict(compared)
     return table
+
+
+def _cost_and_verdict(compared: Facts) -> str:
+    whole = compared.get("stage_seconds")
+    took = f", everything {spoken(sum(whole.values()))}" if whole else ""
+    return f"trained on {_cost(compared['train'])}{took}; validation {compared['validation']}"
 
 
 def _folder(size: Facts) -> tuple[str, str, str]:
