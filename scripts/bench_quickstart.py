@@ -69,7 +69,7 @@ def measure(words: list[str], environment: dict[str, str]) -> Facts:
         "command": f"bitnet-train {' '.join(words)}",
         "seconds": seconds,
         "stage_seconds": facts["stage_seconds"],
-        "prints": last_lines(done.stdout),
+        "prints": last_lines(done.stdout.replace(f"{folder}/", "")),
         "result": {name: facts[name] for name in ("perplexity", "size", "train", "decode", "validation")},
         "arithmetic": machine["why"],
         "threads": machine["num_threads"],
@@ -95,11 +95,11 @@ def table() -> list[str]:
     whole = [each["quickstart"] for each in kinds]
     head = ["step", "last line that it prints", *(f"{each['kind']}" for each in kinds)]
     rows = [
-        [name, f"`{whole[0]['prints'].get(name, '')}`", *(f"{each['stage_seconds'][name]:.0f} s" for each in whole)]
+        [name, f"`{whole[0]['prints'].get(name, '')}`", *(f"{each['stage_seconds'][name]:.1f} s" for each in whole)]
         for name in whole[0]["stage_seconds"]
     ]
     for name, words in COMMANDS.items():
-        cells = [f"{each[name]['seconds']:.0f} s" for each in kinds]
+        cells = [f"**{each[name]['seconds']:.0f} s**" for each in kinds]
         ratios = ", ".join(f"{each[name]['result']['perplexity']['ratio']:.2f}" for each in kinds)
         rows.append([f"**`bitnet-train {' '.join(words)}`**", f"perplexity ratio {ratios}", *cells])
     notes = [

@@ -23,17 +23,16 @@ from page_block import keep_block
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "scripts" / "results" / "ratio_texts.json"
 PAGE = ROOT / "docs" / "quality.md"
-STEPS = (600, 60, 20, 8, 1)
-WORDS = ("generate.prompt=import os\nimport sys\n\n\ndef read_lines(path):\n", "generate.temperature=0")
+STEPS = (800, 120, 40, 15)
 Facts = dict[str, Any]
 
 
-def trained_for(steps: int) -> Facts:
-    """Return ratio, divergence, agreement and the text of a quickstart of so many steps."""
-    with tempfile.TemporaryDirectory() as folder:
-        words = ["run", "quickstart", f"run.dir={folder}/run", "logger=none", f"trainer.max_steps={steps}", *WORDS]
-        subprocess.run([sys.executable, "-m", "bitnet_train", *words], check=True, capture_output=True, cwd=folder)
-        facts = json.loads((Path(folder) / "run" / "facts" / "run.json").read_text(encoding="utf-8"))
+def trained_for(steps: int, work: Path) -> Facts:
+    """Return ratio, divergence, agreement and the text of a quickstart of so many steps, made in a folder of `work`."""
+    run_dir = work.absolute() / f"steps-{steps}"
+    words = ["run", "quickstart", f"run.dir={run_dir}", "logger=none", f"trainer.max_steps={steps}"]
+    subprocess.run([sys.executable, "-m", "bitnet_train", *words], check=True, capture_output=True)
+    facts = json.loads((run_dir / "facts" / "run.json").read_text(encoding="utf-8"))
     held_out = facts["texts"][0]
     return {
         "steps": steps,
@@ -70,9 +69,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tables", action="store_true", help="write the table and train nothing")
     parser.add_argument("--check", action="store_true", help="compare the table and train nothing")
+    parser.add_argument("--work", type=Path, help="where the runs are kept; else they are thrown away")
     options = parser.parse_args()
     if not (options.tables or options.check):
-        facts = {**describe_run(options), "rows": [trained_for(steps) for steps in STEPS]}
+        with tempfile.TemporaryDirectory() as folder:
+            work = options.work or Path(folder)
+            facts = {**describe_run(options), "rows": [trained_for(steps, work) for steps in STEPS]}
         RESULT.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     return keep_block(PAGE, "texts", "ratio_texts.py", table(), check=options.check)
 
