@@ -23,7 +23,7 @@ from page_block import keep_block
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "scripts" / "results" / "ratio_texts.json"
 PAGE = ROOT / "docs" / "quality.md"
-STEPS = (800, 120, 40, 15)
+STEPS = (120, 30)
 Facts = dict[str, Any]
 
 
