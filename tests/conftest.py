@@ -9,7 +9,7 @@ os.environ["PYTHONSAFEPATH"] = "1"  # processes that tests start must run what i
 if "PYTEST_XDIST_WORKER" in os.environ:  # one core a worker, also for the processes that tests start
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 
 import pytest
@@ -78,6 +78,13 @@ MakeTrained = Callable[..., PreTrainedModel]
 def not_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take back the `--quiet` of a command that an earlier test ran in this process."""
     monkeypatch.setattr(progress, "_is_quiet", False)
+
+
+@pytest.fixture
+def uncompiled() -> Iterator[None]:
+    """Run transformers' BitNet operations as written: it compiles them, which is slow and kept for other CPUs."""
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
 
 @pytest.fixture(scope="session")

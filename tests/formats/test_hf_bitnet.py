@@ -1,9 +1,5 @@
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")  # transformers compiles its unpacking, which takes half a minute
-
 import numpy as np
 import pytest
 import torch
@@ -13,6 +9,8 @@ from transformers.integrations.bitnet import pack_weights, unpack_weights
 
 from bitnet_train.errors import FormatError
 from bitnet_train.formats.hf_bitnet import from_weight_scale, pack_strided, to_weight_scale, unpack_strided
+
+pytestmark = pytest.mark.usefixtures("uncompiled")
 
 shapes = st.tuples(st.integers(1, 9).map(lambda quarter: 4 * quarter), st.integers(1, 70))
 float16_scales = st.floats(2.0**-14, 65504, width=16)

@@ -19,6 +19,8 @@ from bitnet_train.quant.activation import fake_quantize_activation
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 from bitnet_train.quant.surrogate import SURROGATES
 
+pytestmark = pytest.mark.usefixtures("uncompiled")
+
 TEXT = "def read(path):\n    with open(path) as file:\n        return [line.strip() for line in file if line]\n"
 Outcome = tuple[Tensor, ...]  # y and gradients, in the order of `outcome`
 
@@ -97,9 +99,8 @@ def test_ternary_baselines_give_the_forward_and_the_gradients_of_autobitlinear(r
         theirs = AutoBitLinear(layer.in_features, layer.out_features, bias=False, online_quant=True)
         theirs.load_state_dict(layer.state_dict())
         mine = ours(recipe, layer)
-        with torch.compiler.set_stance("force_eager"):
-            x = settled(mine, x, ActQuant.apply(x))
-            expected = outcome(theirs, x, theirs.weight)
+        x = settled(mine, x, ActQuant.apply(x))
+        expected = outcome(theirs, x, theirs.weight)
         assert_close(mine, x, outcome(mine, x, mine.weight), expected)
 
 

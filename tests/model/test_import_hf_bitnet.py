@@ -1,9 +1,6 @@
 """Folders with `quant_method: bitnet`, written by the tests, packed by transformers, computed by transformers."""
 
 import json
-import os
-
-os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")  # transformers compiles its unpacking, which takes half a minute
 
 import pytest
 import torch
@@ -20,6 +17,8 @@ from bitnet_train.model.bit_lora import AdapterConfig, attach
 from bitnet_train.model.load import load_pretrained
 from bitnet_train.model.merge import merge
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
+
+pytestmark = pytest.mark.usefixtures("uncompiled")
 
 SIZES = {
     "vocab_size": 258,
