@@ -315,3 +315,21 @@ def test_every_bundled_recipe_is_found_beside_the_package() -> None:
     folder = house() / "recipes"
     files = [*folder.glob("*.yaml"), *folder.glob("baselines/*.yaml")]
     assert sorted(recipes()) == sorted(path.relative_to(folder).with_suffix("").as_posix() for path in files)
+
+
+def test_a_recipe_that_was_edited_is_read_again_though_its_size_is_the_same(tmp_path: Path) -> None:
+    recipe = tmp_path / "own.yaml"
+    for steps in (3, 4):
+        recipe.write_text(yaml.safe_dump({"trainer": {"max_steps": steps}}))
+        assert compose(str(recipe), ["model.source=tiny"]).config.trainer.max_steps == steps
+
+
+def test_a_configuration_leaves_nothing_in_the_next_one() -> None:
+    words = ["trainer.max_steps=7", "model.include=[a]", "weight.overrides=[{role: mlp, name: ternary}]"]
+    before = to_yaml(compose("quickstart").config)
+    other = compose("quickstart", words)
+    other.config.model.include.append("b")
+    other.origins.clear()
+    with pytest.raises(ConfigError):
+        compose("quickstart", ["trainer.max_steps=9", "trainer.log_every_steps=many"])
+    assert to_yaml(compose("quickstart").config) == before

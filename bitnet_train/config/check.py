@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -37,10 +38,9 @@ def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def check_layers(stack: Iterable[Layer]) -> None:
     """Raise `ConfigError` naming the layer's file for a key the schema lacks, or a value of another type."""
-    typed = OmegaConf.structured(Config)
     for layer in stack:
         for name, value in flatten(layer.values).items():
-            _check_key(name, value, layer.origin, typed)
+            _check_key(name, value, layer.origin)
 
 
 def check_complete(missing: Iterable[str]) -> None:
@@ -74,14 +74,20 @@ def value_of(config: Config, name: str) -> Any:
     return value
 
 
-def _check_key(name: str, value: Any, origin: str, typed: Any) -> None:
+@cache
+def _typed() -> Any:
+    """The schema, for trying values on: building it costs more than all checks of a call."""
+    return OmegaConf.structured(Config)
+
+
+def _check_key(name: str, value: Any, origin: str) -> None:
     field = known_keys().get(name)
     if field is None:
         raise ConfigError(
             f"`{name}` ({origin}): there is no such key.{nearest_key(name)} `bitnet-train show --keys` lists all keys."
         )
     try:
-        OmegaConf.update(typed, name, value, merge=False)
+        OmegaConf.update(_typed(), name, value, merge=False)
     except OmegaConfBaseException:
         raise ConfigError(
             f"`{name}={value}` ({origin}) is not {_kind(str(field.type))}. The key means: {field.metadata['doc']}."

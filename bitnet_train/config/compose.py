@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 import yaml
@@ -93,9 +94,8 @@ def _escaped_text(value: Any) -> Any:
 
 
 def _merge(content: Mapping[str, Any], chosen: Mapping[str, str], words: Words) -> Config:
-    store = ConfigStore.instance()
-    store.store(name="schema", node=Config)
-    store.store(group="recipe", name="chosen", node=dict(content), package="_global_")
+    _store_schema()
+    ConfigStore.instance().store(group="recipe", name="chosen", node=dict(content), package="_global_")
     picks = [f"{group}={choice}" for group, choice in chosen.items() if group in words.choices]
     try:
         with initialize_config_dir(str(house() / "configs"), version_base="1.3", job_name="bitnet-train"):
@@ -108,6 +108,12 @@ def _merge(content: Mapping[str, Any], chosen: Mapping[str, str], words: Words) 
         raise ConfigError(f"The configuration cannot be composed: {' '.join(str(error).split())}") from error
     assert isinstance(config, Config)
     return config
+
+
+@cache
+def _store_schema() -> None:
+    """Tell Hydra the schema, once: it copies what it is told."""
+    ConfigStore.instance().store(name="schema", node=Config)
 
 
 def _place(config: Config, target: Target, origins: dict[str, str]) -> None:

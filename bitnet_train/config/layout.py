@@ -26,12 +26,14 @@ def house() -> Path:
     )
 
 
+@cache
 def groups() -> dict[str, dict[str, Path]]:
     """Return every configuration group with its choices and the file of each."""
     folders = sorted(path for path in (house() / "configs").iterdir() if path.is_dir())
     return {folder.name: _files_by_name(folder) for folder in folders}
 
 
+@cache
 def recipes() -> dict[str, Path]:
     """Return the bundled recipes by name; those of a sub-folder as `FOLDER/NAME`."""
     found = _files_by_name(house() / "recipes")

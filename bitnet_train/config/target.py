@@ -7,7 +7,9 @@ does not work on but can look at: a GGUF file, an export in another format, a Hu
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -69,7 +71,7 @@ def _is_model(path: Path) -> bool:
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read one YAML file as plain dictionaries; `ConfigError` names the file, and the line if known."""
     try:
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        content = deepcopy(_parsed(path, path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such file. `bitnet-train cp RECIPE` makes one to edit.") from None
     except (YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
@@ -77,6 +79,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise ConfigError(f"{label(path)}: the file must hold `key: value` lines, got a {type(content).__name__}.")
     return {str(name): value for name, value in content.items()}
+
+
+@lru_cache(maxsize=256)
+def _parsed(path: Path, text: str) -> Any:
+    """Parse a file that holds `text`: one that has not changed is parsed once."""
+    return OmegaConf.to_container(OmegaConf.load(path), resolve=False)
 
 
 def _recipe(path: Path, name: str) -> Target:

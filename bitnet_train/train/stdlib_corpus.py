@@ -11,6 +11,7 @@ prose or code, and, unless asked for, the 19 MB of regression tests.
 from __future__ import annotations
 
 import hashlib
+import os
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,9 +43,15 @@ def stdlib_documents(split: Split, *, include_tests: bool = False) -> Iterator[s
     """Yield the source text of every module of one split, in sorted path order."""
     root = Path(sysconfig.get_paths()["stdlib"])
     left_out = _LEFT_OUT_FOLDERS if include_tests else _LEFT_OUT_FOLDERS | _TEST_FOLDERS
-    for path in sorted(root.rglob("*.py")):
-        relative = path.relative_to(root)
-        if left_out.isdisjoint(relative.parts[:-1]) and is_held_out(relative.as_posix()) == (split == "validation"):
+    for path in sorted(_modules(root, left_out)):
+        if is_held_out(path.relative_to(root).as_posix()) == (split == "validation"):
             text = path.read_text(encoding="utf-8", errors="ignore")
             if text.strip():
                 yield text
+
+
+def _modules(root: Path, left_out: set[str]) -> Iterator[Path]:
+    """Yield the modules below `root` without entering the folders left out: other packages may be ten times as many."""
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if name not in left_out]
+        yield from (Path(folder, name) for name in names if name.endswith(".py"))

@@ -4,7 +4,7 @@ from itertools import islice
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitnet_train.train.sampler import ShortRows, StepBatchSampler, order_of_pass
@@ -16,6 +16,7 @@ def first(sampler: StepBatchSampler, num_batches: int) -> list[list[int]]:
     return list(islice(sampler, num_batches))
 
 
+@settings(deadline=None)
 @given(num_rows=sizes, batch_rows=sizes, seed=st.integers(0, 2**31))
 def test_each_pass_holds_every_row_once(num_rows: int, batch_rows: int, seed: int) -> None:
     num_passes = 3
@@ -25,6 +26,7 @@ def test_each_pass_holds_every_row_once(num_rows: int, batch_rows: int, seed: in
         assert sorted(stream[number * num_rows : (number + 1) * num_rows]) == list(range(num_rows))
 
 
+@settings(deadline=None)
 @given(num_rows=sizes, batch_rows=sizes, start=st.integers(0, 100))
 def test_starting_at_a_step_gives_the_same_batches_as_having_come_there(
     num_rows: int, batch_rows: int, start: int
@@ -33,6 +35,7 @@ def test_starting_at_a_step_gives_the_same_batches_as_having_come_there(
     assert first(StepBatchSampler(num_rows, batch_rows, seed=5, start=start), 4) == whole[start:]
 
 
+@settings(deadline=None)
 @given(num_rows=sizes, share=st.integers(1, 8), world=st.integers(1, 5))
 def test_the_shares_of_all_ranks_make_up_the_whole_batch(num_rows: int, share: int, world: int) -> None:
     whole = StepBatchSampler(num_rows, share * world, seed=1)
@@ -75,6 +78,7 @@ def made_short(pieces: list[int], batch_rows: int, num_steps: int) -> StepBatchS
     return StepBatchSampler(len(pieces), batch_rows, seed=3, short=ShortRows(np.array(pieces), num_steps))
 
 
+@settings(deadline=None)
 @given(pieces=counts, batch_rows=st.integers(1, 6))
 def test_short_steps_read_each_piece_once_a_pass_in_the_order_of_the_rows(pieces: list[int], batch_rows: int) -> None:
     total = sum(pieces)
@@ -90,6 +94,7 @@ def test_short_steps_read_each_piece_once_a_pass_in_the_order_of_the_rows(pieces
         assert own == list(range(own[0], own[0] + pieces[row]))
 
 
+@settings(deadline=None)
 @given(pieces=counts, batch_rows=st.integers(1, 6), num_steps=st.integers(0, 20))
 def test_whole_rows_begin_with_the_first_of_which_no_piece_was_read(
     pieces: list[int], batch_rows: int, num_steps: int
