@@ -68,6 +68,8 @@ def _look(call: Call) -> dict[str, Any]:
 
 def _run_stage(call: Call) -> dict[str, Any]:
     config = compose_call(call)
+    if config.dry_run and not config.quiet:  # before torch is imported, which takes seconds
+        print(f"Dry run of {config.recipe}, model {config.model.source}: nothing is trained or kept.", flush=True)
     stage: Callable[[Config], dict[str, Any]] = getattr(
         import_module(call.verb.home), call.verb.function or call.verb.name
     )

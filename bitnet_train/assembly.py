@@ -28,6 +28,7 @@ from bitnet_train.model.convert import Plan, convert, plan_conversion, plan_of_c
 from bitnet_train.model.converted import RECORD_FILE, ConversionRecord, load_converted
 from bitnet_train.model.input_scale import add_input_scales
 from bitnet_train.model.load import LoadedModel, load_pretrained
+from bitnet_train.model.outline import is_outline, outline
 from bitnet_train.model.overrides import read_overrides
 from bitnet_train.model.plan import describe_schemes
 from bitnet_train.model.rounded_table import round_floats, table_names
@@ -144,13 +145,27 @@ def load_original(config: Config) -> LoadedModel:
     return LoadedModel(model, tokenizer, source, description, record)
 
 
+def outline_original(config: Config) -> LoadedModel | None:
+    """Return the model to start from without its values, as far as its files tell it without their weights, or None."""
+    source = Path(config.model.source)
+    if (source / RECORD_FILE).is_file() or (source / MANIFEST_NAME).is_file():
+        return None
+    return outline(config.model.source)
+
+
 def plan_of(config: Config, original: LoadedModel) -> Plan:
     """Say what conversion would do; a model that is 1-bit already stays as it is."""
     if original.record is not None:
         return _with_tables(config, original, plan_of_converted(original.model))
     weight = build(WeightScheme, config.weight)
     overrides = read_overrides(config.weight.overrides, weight)
-    plan = plan_conversion(original.model, build(Selection, config.model), weight, overrides)
+    plan = plan_conversion(
+        original.model,
+        build(Selection, config.model),
+        weight,
+        overrides,
+        shapes_alone=is_outline(original.model),
+    )
     return _with_tables(config, original, plan)
 
 
@@ -179,9 +194,8 @@ def convert_model(config: Config, model: PreTrainedModel, given: ConversionRecor
         set_training(model, activation, surrogate)
         return _rounded(config, model, replace(given, activation=activation, surrogate=surrogate))
     overrides = read_overrides(config.weight.overrides, weight)
-    plan = convert(
-        model, selection=selection, weight=weight, activation=activation, surrogate=surrogate, overrides=overrides
-    )
+    plan = plan_conversion(model, selection, weight, overrides, shapes_alone=is_outline(model))
+    convert(model, activation=activation, surrogate=surrogate, plan=plan)
     if config.weight.input_scale:
         add_input_scales(model)
     if config.weight.sub_norm:

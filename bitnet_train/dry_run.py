@@ -1,12 +1,15 @@
 """`bitnet-train train --dry-run`: what training would do, before anything is spent on it.
 
-Steps, tokens, minutes and memory are those of `train/budget`, the time of a step measured on the first batch.
+First all that needs no weights, seconds after the start however large the model is: text, rows, padding, the first row
+with its mask, the plan of layers, what trains, steps and memory, from an outline of the model (`model/outline`). Then
+the weights are opened, and a step is timed on the first batch (`train/budget`).
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,32 +20,30 @@ from bitnet_train import assembly
 from bitnet_train.config import Config
 from bitnet_train.delivery import check_exports
 from bitnet_train.model.bit_lora import trainable_report
+from bitnet_train.model.load import LoadedModel
+from bitnet_train.model.outline import is_outline, stand_in
 from bitnet_train.run_directory import RunDirectory
-from bitnet_train.run_length import settle
+from bitnet_train.run_length import settle, untimed
 from bitnet_train.run_machine import settle_machine
+from bitnet_train.train.data import BitDataModule
 from bitnet_train.train.data_summary import print_data
 
 
 def describe_training(config: Config, console: Console) -> dict[str, Any]:
-    """Return trainable share, tokens, memory estimate and the first row with its mask; nothing is left on disk.
-
-    What needs no weights is printed first; timing a step of a large model takes minutes.
-    """
-    arithmetic = settle_machine(config, None, console)
-    console.print(f"Opening {config.model.source} ...", markup=False)
-    original = assembly.load_original(config)
-    check_exports(config, original)
+    """Return trainable share, tokens, memory estimate and the first row with its mask; nothing is left on disk."""
+    seen = _seen(config, console)
+    console.print(f"Model: {seen.description}", markup=False)
     with tempfile.TemporaryDirectory() as folder:
-        data = assembly.data_module(config, original, RunDirectory(Path(folder)))
+        data = _data(config, seen, RunDirectory(Path(folder)))
         sample, facts = data.first_sample(), data.describe()
         print_data(console, facts)
         _print_row(console, sample)
-        console.print(assembly.plan_of(config, original).render(), markup=False, soft_wrap=True)
+        trainable, total = _print_sizes(config, seen, data, console)
+        arithmetic = settle_machine(config, None, console)
+        original = _with_weights(config, seen, console)
         student = assembly.prepare_student(config, original)
-        trainable, total = trainable_report(student.model)
-        console.print(f"{trainable:,} of {total:,} parameters train ({trainable / total:.1%}).")
+        module = assembly.training_module(config, student, original, packed=data.is_packed)
         console.print("Timing a step ...")
-        module = assembly.training_module(config, student, original)
         estimate, rate = settle(config, module, data, None)
     console.print(f"Peak learning rate {rate:.3g}.")
     console.print(f"Budget: {estimate.describe()}; {arithmetic.describe()}.", soft_wrap=True)
@@ -59,6 +60,45 @@ def describe_training(config: Config, console: Console) -> dict[str, Any]:
         "data": facts,
         "first_row": [{"text": text, "trained": trained} for text, trained in sample],
     }
+
+
+def _seen(config: Config, console: Console) -> LoadedModel:
+    """Return the outline of the model, or the model itself where its weights are needed from the start."""
+    needs_weights = config.data.source == "self"
+    seen = None if needs_weights else assembly.outline_original(config)
+    if seen is not None:
+        return seen
+    reason = "`data.source=self`: it writes the text" if needs_weights else "only its weights say what it is"
+    console.print(f"Opening the weights of {config.model.source} first ({reason}) ...", markup=False, soft_wrap=True)
+    return assembly.load_original(config)
+
+
+def _data(config: Config, seen: LoadedModel, directory: RunDirectory) -> BitDataModule:
+    """Return the data, read with a stand-in of an outline: whether documents mix in a row hangs on the architecture."""
+    model = stand_in(seen.model) if is_outline(seen.model) else seen.model
+    return assembly.data_module(config, replace(seen, model=model), directory)
+
+
+def _print_sizes(config: Config, seen: LoadedModel, data: BitDataModule, console: Console) -> tuple[int, int]:
+    """Print the plan, what trains and the length of the run; return the trainable and all parameters."""
+    check_exports(config, seen)
+    console.print(assembly.plan_of(config, seen).render(), markup=False, soft_wrap=True)
+    student = assembly.prepare_student(config, seen)
+    trainable, total = trainable_report(student.model)
+    console.print(f"{trainable:,} of {total:,} parameters train ({trainable / total:.1%}).")
+    if config.teacher.source is None:  # of another teacher the weights would be opened
+        estimate = untimed(config, assembly.training_module(config, student, seen), data)
+        if estimate is not None:
+            console.print(f"Length: {estimate.describe()}.", soft_wrap=True)
+    return trainable, total
+
+
+def _with_weights(config: Config, seen: LoadedModel, console: Console) -> LoadedModel:
+    if not is_outline(seen.model):
+        return seen
+    told = f"All above needed no weights. Opening those of {config.model.source}, to time a step ..."
+    console.print(told, markup=False, soft_wrap=True)
+    return assembly.load_original(config)
 
 
 def _print_row(console: Console, sample: Sequence[tuple[str, bool]]) -> None:

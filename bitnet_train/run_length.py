@@ -52,6 +52,15 @@ def settle(
     return estimate, rate
 
 
+def untimed(config: Config, module: BitLightningModule, data: BitDataModule) -> Estimate | None:
+    """Return what is known before a step is timed, nothing of it kept; None where minutes decide the steps."""
+    if config.trainer.max_minutes is not None:
+        return None
+    lengths, steps = row_lengths(config), _steps(config, data, None, Spent())
+    memory = budget.memory_bytes(module, config.trainer.micro_rows * config.data.context_tokens)
+    return Estimate(steps, lengths.tokens(steps), memory, epochs=data.epochs(steps))
+
+
 def row_lengths(config: Config) -> RowLengths:
     """Return how many tokens the steps of a run read."""
     trainer = config.trainer

@@ -16,7 +16,9 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from bitnet_train.__main__ import main
+from bitnet_train import assembly
+from bitnet_train.__main__ import _run_stage, main
+from bitnet_train.cli.arguments import read_call
 from bitnet_train.config.compose import compose
 from bitnet_train.config.layout import recipes
 from bitnet_train.kernels.isa import available_isas
@@ -197,7 +199,38 @@ def test_dry_run_in_a_pipe_puts_trained_text_in_brackets_and_says_rows_trained_t
     assert int(told[1]) <= len(CHATS)
     assert 0 < int(told[3]) < 100
     assert 0 < int(told[4]) < 100
-    assert printed.index("Rows:") < printed.index("Timing a step"), "what needs no weights comes first"
+
+
+def test_a_dry_run_tells_all_that_needs_no_weights_before_it_opens_them(
+    tmp_path: Path, chats: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["train", "lora_sft_chat", "--dry-run", *small(tmp_path / "run", f"data.path={chats}")]
+    assert main(words) == 0
+    told, _, timed = capsys.readouterr().out.partition("All above needed no weights.")
+    steps, memory = re.search(r"Length: (.*) tokens", told)[1], re.search(r"; (\S+ GB) and", told)[1]  # type: ignore[index]
+    assert told.startswith("Dry run of lora_sft_chat, model tiny")
+    for figure in ("Rows:", "Packed:", "[[It is", "layers become 1-bit", "parameters train (", f"{memory} and"):
+        assert figure in told
+    assert f"Budget: {steps} tokens" in timed, "the outline has the steps of the model"
+    assert f"{memory} and" in timed, "and its memory"
+
+    def no_weights(source: str) -> None:
+        raise AssertionError(f"the weights of {source} are opened")
+
+    monkeypatch.setattr(assembly, "load_pretrained", no_weights)
+    with pytest.raises(AssertionError, match="are opened"):
+        _run_stage(read_call(words))
+    assert "Length: " in capsys.readouterr().out, "nothing was read before they were known"
+
+
+def test_a_dry_run_on_text_that_the_model_writes_says_why_its_weights_come_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["data=self", "data.self_corpus.documents=40", "data.min_tokens=2"]
+    assert main(["train", "quickstart", "--dry-run", *small(tmp_path / "run", *words)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.index("Opening the weights of tiny first (`data.source=self`") < printed.index("Rows:")
+    assert "All above needed no weights" not in printed
 
 
 def test_an_outside_adapter_is_refused_before_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,13 +32,19 @@ from bitnet_train.quant.weight import absmean_scale
 
 
 def plan_conversion(
-    model: PreTrainedModel, selection: Selection, weight_scheme: WeightScheme, overrides: Sequence[Override] = ()
+    model: PreTrainedModel,
+    selection: Selection,
+    weight_scheme: WeightScheme,
+    overrides: Sequence[Override] = (),
+    *,
+    shapes_alone: bool = False,
 ) -> Plan:
     """Say what `convert` would do, changing nothing; `overrides` give some layers a scheme of their own, or keep them.
 
     Raises ConversionError: the model holds 1-bit layers already; a pattern or an override matches nothing; nothing is
     selected; a selected weight has NaN or Inf, is not divisible into groups, has an unstorable scale, or is shared with
-    another layer (embedding and head may share); the embedding does more than look rows up.
+    another layer (embedding and head may share); the embedding does more than look rows up. `shapes_alone` asks nothing
+    of values, for a model on the meta device.
     """
     name = type(model).__name__
     if bit_layers(model):
@@ -58,7 +64,8 @@ def plan_conversion(
             f"Roles found: {', '.join(sorted(set(selectable.values()))) or 'no layer at all'}."
         )
     for key, scheme in plan.schemes.items():
-        _require_convertible(key, layers[key], scheme)
+        weight = _convertible_weight(key, layers[key])
+        (_require_shape if shapes_alone else _require_values)(key, weight, scheme)
     _require_unshared(model, plan.converted)
     return plan
 
@@ -210,15 +217,19 @@ def untie(model: PreTrainedModel) -> None:
     model.all_tied_weights_keys = {}
 
 
-def _require_convertible(name: str, module: nn.Module, scheme: WeightScheme) -> None:
+def _convertible_weight(name: str, module: nn.Module) -> Tensor:
     try:
         weight = embedding_weight(module) if isinstance(module, nn.Embedding) else linear_parameters(module)[0]
     except ConversionError as error:
         raise ConversionError(f"{name}: {error}") from None
-    if weight.is_meta:
-        raise ConversionError(f"{name} has no data (device meta). Load the weights before converting.")
     if not weight.is_floating_point():
         raise ConversionError(f"{name} holds {weight.dtype}, an already quantised weight. Load the model in float32.")
+    return weight
+
+
+def _require_values(name: str, weight: Tensor, scheme: WeightScheme) -> None:
+    if weight.is_meta:
+        raise ConversionError(f"{name} has no data (device meta). Load the weights before converting.")
     broken = _count_nonfinite(weight)
     if broken:
         raise ConversionError(
@@ -227,6 +238,13 @@ def _require_convertible(name: str, module: nn.Module, scheme: WeightScheme) -> 
         )
     try:
         absmean_scale(weight, scheme)
+    except ConversionError as error:
+        raise ConversionError(f"{name}: {error}") from None
+
+
+def _require_shape(name: str, weight: Tensor, scheme: WeightScheme) -> None:
+    try:
+        scheme.scale_shape(*weight.shape)
     except ConversionError as error:
         raise ConversionError(f"{name}: {error}") from None
 

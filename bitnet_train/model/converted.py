@@ -198,10 +198,16 @@ def map_converted(
 
 def empty_converted(config: PreTrainedConfig, record: ConversionRecord) -> PreTrainedModel:
     """The converted model of a config with parameters that have shapes and no memory."""
+    model = empty_float(config)
+    _replace(model, record)
+    return model
+
+
+def empty_float(config: PreTrainedConfig) -> PreTrainedModel:
+    """The float model of a config with parameters that have shapes and no memory, tied ones shared."""
     with init_empty_weights(include_buffers=False):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
     _share_tied(model)
-    _replace(model, record)
     return model
 
 

@@ -56,7 +56,9 @@ class InputScaledBitLinear(TrainingOnly, BitLinear):
 
     @torch.no_grad()
     def decompose(self, weight_NK: Tensor) -> None:
-        """Start sign, row scale and input scale from a float weight [N, K]."""
+        """Start sign, row scale and input scale from a float weight [N, K]; on the meta device nothing starts."""
+        if weight_NK.is_meta:
+            return
         assert self.scale is not None
         row_N, input_K = rank_one(weight_NK.abs())
         self.scale.copy_(row_N.unsqueeze(1))

@@ -39,7 +39,8 @@ from bitnet_train.model.source import TINY, hub_id, looks_like_path
 from bitnet_train.quant.scheme import ActivationScheme
 
 ADAPTER_FILE = "adapter_config.json"
-_HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+CONFIG_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
+_HUB_FILES = [*CONFIG_FILES, "*.safetensors"]
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def load_mapped(source: str) -> LoadedModel:
             raise _no_directory(source, path)
         path = _snapshot(source)
     folder = tiny_folder() if source == TINY else path
-    _require_model_of_others(folder)
+    require_model_of_others(folder)
     if is_hf_bitnet(folder):
         raise ConversionError(f"`model.source={source}` is 1-bit already. Give the float model it was made from.")
     weight_files(folder)
@@ -141,7 +142,7 @@ def _snapshot(source: str) -> Path:
 
 
 def _from_directory(source: str, folder: Path, dtype: torch.dtype) -> LoadedModel:
-    _require_model_of_others(folder)
+    require_model_of_others(folder)
     if is_hf_bitnet(folder):
         return _one_bit(source, *import_hf_bitnet(folder, ActivationScheme(), dtype))
     weight_files(folder)  # transformers follows `../` in an index
@@ -159,7 +160,7 @@ def _from_gguf(source: str, path: Path, dtype: torch.dtype) -> LoadedModel:
     if not path.is_file():
         raise ConversionError(f"`model.source={source}`: there is no such file ({path.absolute()}). {ALLOWED}")
     gguf = open_gguf(path)
-    _require_model(source, gguf)
+    require_model(source, gguf)
     if not _has_gguf_package():
         raise ConversionError(
             f"`model.source={source}`: reading a GGUF needs the package `gguf`. Install it: "
@@ -178,7 +179,7 @@ def _float(source: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBa
     return LoadedModel(model, tokenizer, source, _describe(model))
 
 
-def _require_model(source: str, gguf: GgufFile) -> None:
+def require_model(source: str, gguf: GgufFile) -> None:
     """Refuse the GGUF files that hold something else."""
     kind = gguf.metadata.get("general.type", "model")
     if kind == "adapter":
@@ -198,7 +199,7 @@ def _has_gguf_package() -> bool:
     return True
 
 
-def _require_model_of_others(folder: Path) -> None:
+def require_model_of_others(folder: Path) -> None:
     """Refuse the folders that this package itself writes, and adapters, which transformers would put in by itself."""
     if (folder / ADAPTER_FILE).is_file():
         raise ConversionError(_adapter_message(folder))

@@ -131,7 +131,8 @@ def round_floats(model: PreTrainedModel) -> tuple[str, ...]:
 def round_parameters(module: nn.Module) -> None:
     """Round every parameter outside the 1-bit weights of a model or a part of one to what is stored, in place."""
     for parameter, stored in stored_parameters(module):
-        round_in_place(parameter, stored)
+        if not parameter.is_meta:
+            round_in_place(parameter, stored)
 
 
 def stored_parameters(module: nn.Module, outside: str | None = None) -> Iterator[tuple[nn.Parameter, Stored]]:

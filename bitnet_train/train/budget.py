@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from bitnet_train.model.rounded_table import stored_parameters
+from bitnet_train.progress import track
 from bitnet_train.train.distil import micro_batches
 from bitnet_train.train.module import BitLightningModule
 from bitnet_train.train.optim import build_optimizer
@@ -153,8 +154,8 @@ def _backward(module: BitLightningModule, piece: Batch) -> None:
 
 def _timed(call: Any) -> list[float]:
     """Return the seconds of `REPEATS` calls, after one that finds memory and kernels."""
-    call()
-    return [_seconds(call) for _ in range(REPEATS)]
+    seconds = [_seconds(call) for _ in track(range(1 + REPEATS), "Timing a step", 1 + REPEATS)]
+    return seconds[1:]
 
 
 def _seconds(call: Any) -> float:
