@@ -6,7 +6,8 @@
     naive      W + (Q(W) - W).detach() and the same for x, the usual spelling, one scale a row
     ours       BitLinear, one scale a row, identity estimator: the numbers of `naive`
     groups     BitLinear as recipes use it: learnable scales for groups of 64, clipped estimator
-    composed   `ours` put together from the reference functions: its losses must be those of `ours`, bit for bit
+    composed   `ours` put together from the reference functions: its losses must be those of `ours`, bit for bit in
+               bf16; in fp32 up to rounding, as `ours` may multiply in integers (`kernels.training_product`)
     returning  `ours`, with freed memory going back to the system as it does by default (see `train.freed_memory`)
 
 The model has the shape of SmolLM2-135M and random weights; a step of `BitLightningModule` is forward, cross-entropy,
@@ -50,6 +51,7 @@ from bitnet_train.train.optim import OptimConfig
 KINDS = ("linear", "naive", "ours", "groups", "composed", "returning")
 PRECISIONS = ("bf16-mixed", "32-true")
 WARM_UP_STEPS = 1
+ROUNDING = 1e-4  # of a loss after a few steps: the moved code of an activation now and then
 
 
 class NaiveBitLinear(nn.Linear):
@@ -194,7 +196,10 @@ def compare(precision: str, chosen: argparse.Namespace) -> list[dict[str, Any]]:
         for kind in KINDS:
             rounds[kind].append(in_process(kind, precision, chosen))
     for same in ("composed", "returning"):
-        assert rounds["ours"][0]["losses"] == rounds[same][0]["losses"], f"{same} computes something else than ours"
+        is_exact = same == "returning" or precision != "32-true"
+        tolerance = 0.0 if is_exact else ROUNDING
+        losses = zip(rounds["ours"][0]["losses"], rounds[same][0]["losses"], strict=True)
+        assert all(abs(a - b) <= tolerance * abs(a) for a, b in losses), f"{same} computes something else than ours"
     figures = {kind: summarise(found) for kind, found in rounds.items()}
     rows = []
     for kind, row in figures.items():

@@ -7,9 +7,11 @@
 
 The matrix products run in the dtype of autocast, else of x. The results equal, bit for bit, those of the composition
 `linear(fake_quantize_activation(x), surrogate.weight(latent, scale, ...), b)`, which stays as the reference of the
-tests; only d_scale sums in another order. What is kept for the backward: int8 codes and a float32 scale a token instead
-of a float input, and the latent, a parameter that is there anyway: W_eff is made from it again, one pass for no copy of
-all weights. Where the latent is itself made (LoRA inside), W_eff is kept, the latent only if the surrogate reads it.
+tests; only d_scale sums in another order. Where the packed kernels are faster (`kernels.training_product`: float32,
++-1, many tokens), y is theirs: the same numbers summed in integers, the bits of evaluation. What is kept for the
+backward: int8 codes and a float32 scale a token instead of a float input, and the latent, a parameter that is there
+anyway: W_eff is made from it again, one pass for no copy of all weights. Where the latent is itself made (LoRA inside),
+W_eff is kept, the latent only if the surrogate reads it.
 
 Layers that are given the same input (query, key, value; gate, up) share its codes: they are kept on the input tensor,
 until it changes or is gone.
@@ -31,6 +33,7 @@ from bitnet_train.kernels.fake_quantize import (
     quantize_tokens,
     weight_gradients,
 )
+from bitnet_train.kernels.training_product import is_worth_packing, signed_product
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 from bitnet_train.quant.surrogate import Surrogate
 
@@ -81,8 +84,12 @@ class _QuantizedLinear(torch.autograd.Function):
     ) -> Tensor:
         dtype = tokens.value.dtype
         with torch.autocast(x.device.type, enabled=False):
-            weight = _effective(latent, scale, hardness, quantizers, dtype)
-            y = F.linear(tokens.value, weight, None if bias is None else bias.to(dtype))
+            weight = None
+            if _multiplies_packed(x, latent, hardness, quantizers, dtype):
+                y = signed_product(x.reshape(-1, x.shape[-1]), latent, scale, bias, quantizers.activation)
+            else:
+                weight = _effective(latent, scale, hardness, quantizers, dtype)
+                y = F.linear(tokens.value, weight, None if bias is None else bias.to(dtype))
         ctx.quantizers, ctx.x_shape, ctx.x_dtype, ctx.dtype = quantizers, x.shape, x.dtype, dtype
         kept = _kept(ctx.needs_input_grad, latent, scale, hardness, quantizers, tokens)
         ctx.save_for_backward(None if latent.is_leaf else weight, *kept)
@@ -106,6 +113,13 @@ class _QuantizedLinear(torch.autograd.Function):
             if by_bias:
                 db = dy.sum(dim=0).float()
         return dx, d_latent, d_scale, db, None, None, None
+
+
+def _multiplies_packed(x: Tensor, latent: Tensor, hardness: Tensor, quantizers: Quantizers, dtype: torch.dtype) -> bool:
+    """Whether the forward goes by integers: where W_eff is not needed besides, in the hard phase, and faster so."""
+    rows = x.reshape(-1, x.shape[-1])
+    worth = latent.is_leaf and is_worth_packing(rows, dtype, quantizers.weight, quantizers.activation)
+    return worth and quantizers.surrogate.is_hard(float(hardness))
 
 
 def _effective(latent: Tensor, scale: Tensor, hardness: Tensor, quantizers: Quantizers, dtype: torch.dtype) -> Tensor:

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from bitnet_train.kernels.isa import backend
+from bitnet_train.kernels.training_product import MIN_TOKENS
 from bitnet_train.model import quantized_linear as subject
 from bitnet_train.model.bit_linear import BitLinear
 from bitnet_train.quant.activation import fake_quantize_activation
@@ -21,6 +23,7 @@ WEIGHTS = [
     for name, grain, learnable in itertools.product(WEIGHT_SCHEMES, GRANULARITIES, (True, False))
 ]
 EPS = 2.0**-24
+needs_packing = pytest.mark.skipif(backend() not in ("avx2", "avx512"), reason="packing is not worth it here")
 
 
 def make(weight=None, activation="int8", surrogate=None, bias=True):
@@ -90,6 +93,33 @@ def test_every_activation_and_input_dtype_gives_the_bits_of_the_composition(acti
     layer = make(activation=activation, bias=bias)
     actual = gradients(layer, layer, inputs(dtype), autocast)
     assert_equal(actual, gradients(layer, lambda x: composed(layer, x), inputs(dtype), autocast))
+
+
+def many_tokens():
+    return torch.randn(2, MIN_TOKENS // 2 + 1, NUM_INPUTS, generator=torch.Generator().manual_seed(1))
+
+
+@needs_packing
+@pytest.mark.parametrize("name", SURROGATES)
+@pytest.mark.parametrize("weight", [weight for weight in WEIGHTS if weight.name == "binary"])
+def test_many_tokens_have_the_value_of_evaluation_and_the_gradients_of_the_composition(weight, name):
+    layer, x = make(weight, surrogate=SURROGATES[name]()), many_tokens()
+    value, *grads = gradients(layer, layer, x, False)
+    composed_value, *expected = gradients(layer, lambda x: composed(layer, x), x, False)
+    assert_equal([value, *grads], [layer.eval()(x), *expected])
+    # The same products in another order: off by fewer than K + 8 roundings of at most the sum of their magnitudes.
+    magnitudes = NUM_INPUTS * x.abs().max() * layer.effective_weight().detach().abs().max() + 1
+    assert float((value - composed_value).abs().max()) <= (NUM_INPUTS + 8) * EPS * float(magnitudes)
+
+
+@needs_packing
+def test_many_tokens_are_multiplied_in_floats_where_the_quantised_weight_is_soft_or_kept():
+    layer, x = make(surrogate=SURROGATES["tanh"]()), many_tokens()
+    layer.hardness.fill_(0.4)
+    assert torch.equal(layer(x), composed(layer, x))
+    layer = make()
+    assert torch.equal(layer(x, layer.weight + 0.0), composed(layer, x))
+    assert not torch.equal(layer(x), composed(layer, x))
 
 
 def test_several_steps_of_training_have_the_losses_of_the_composition():
