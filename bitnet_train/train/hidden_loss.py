@@ -46,8 +46,17 @@ class _HiddenDistance(torch.autograd.Function):
         share = 2 * grad_outputs[0] * trained / s_norm
         grad = _wide(student) * (share * cosine / s_norm).unsqueeze(-1)
         grad.addcmul_(_wide(teacher), (share / t_norm).unsqueeze(-1), value=-1)
-        grad[~trained] = 0.0  # not a product: a padded position may hold anything
+        _clear(grad, ~trained)  # not a product: a padded position may hold anything
         return grad.to(student.dtype), None, None
+
+
+def _clear(grad_BLH: Tensor, which_BL: Tensor) -> None:
+    """Set the gradients of some tokens to 0: by their numbers on a CPU, where a mask is held against every element."""
+    if grad_BLH.device.type == "cpu" and grad_BLH.is_contiguous():
+        numbers = which_BL.flatten().nonzero().flatten()
+        grad_BLH.view(-1, grad_BLH.shape[-1]).index_fill_(0, numbers, 0.0)
+    else:
+        grad_BLH[which_BL] = 0.0
 
 
 def _wide(values: Tensor) -> Tensor:

@@ -149,7 +149,7 @@ def _walk(
     wide = torch.promote_types(logits_RV.dtype, torch.float32)
     trained = targets_R != IGNORED
     if gradient_RV is not None:
-        gradient_RV[~trained] = 0
+        gradient_RV.index_fill_(0, (~trained).nonzero().flatten(), 0.0)  # a mask would be held against every number
 
     @torch.no_grad()
     def walk_chunk(index: slice | Tensor) -> Tensor:

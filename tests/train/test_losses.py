@@ -163,3 +163,14 @@ def test_balance_brings_hidden_to_three_tenths_of_the_rest(others: float, hidden
 def test_weights_that_make_no_sense_are_refused(options: dict, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         LossConfig(**options)
+
+
+def test_the_gradient_of_states_in_another_memory_order_is_the_same(batch: dict) -> None:
+    student, teacher = torch.randn(B, L, H), torch.randn(B, L, H)
+    grads = []
+    for states in (student.clone(), student.transpose(0, 2).contiguous().transpose(0, 2)):
+        states.requires_grad_()
+        losses.hidden([states], [teacher], batch["labels"]).backward()
+        grads.append(states.grad)
+    torch.testing.assert_close(*grads)
+    assert not grads[0][losses.next_labels(batch["labels"]) == -100].any()
