@@ -85,6 +85,7 @@ def compose_call(call: Call) -> Config:
     """Compose the configuration of a call and check that its first word names what the verb works on."""
     from bitnet_train.config.compose import compose
     from bitnet_train.config.idle import refuse_idle_keys
+    from bitnet_train.config.unread import refuse_unread_keys
 
     composed = compose(call.words[0] if call.words else None, overrides_of(call))
     if composed.target.kind not in WORD_KINDS[call.verb.word]:
@@ -97,6 +98,7 @@ def compose_call(call: Call) -> Config:
         composed.config.generate.prompt = read_prompt(call.prompt)
     composed.config.quiet, composed.config.dry_run = call.quiet, call.dry_run
     composed.config.debug.enabled |= _wants_debug()
+    refuse_unread_keys(composed.config, composed.origins, composed.target, call.verb.name)
     idle = refuse_idle_keys(composed.config, composed.origins, composed.target, call.verb.name)
     quick = [QUICK_NOTE] if call.quick else []
     for note in [] if call.quiet else [*quick, *composed.notes, *idle]:

@@ -45,9 +45,13 @@ def asked(config: Config) -> str | list[dict[str, Any]]:
 
 
 def sampling(config: Config) -> dict[str, Any]:
-    """Return the arguments of either engine's `generate` that the configuration sets besides the prompt."""
+    """Return the arguments of either engine's `generate` that the configuration sets besides the prompt.
+
+    A chat is written as in training: with the same variables of its template.
+    """
     names = ("max_new_tokens", "temperature", "top_k", "top_p", "min_p", "seed", "chat", "stop")
-    return {name: getattr(config.generate, name) for name in names}
+    chosen = {name: getattr(config.generate, name) for name in names}
+    return {**chosen, "chat_template_variables": config.data.chat_template_variables}
 
 
 def _against_native(config: Config, artefact: Path) -> str | None:

@@ -222,7 +222,14 @@ def _write(config: Config, models: Models, prompts: list[Prompt]) -> Facts:
     writers = {"student": student}
     if models.teacher is not None:
         writers["teacher"] = torch_writer(models.teacher, models.tokenizer)
-    return side_by_side(prompts, models.tokenizer, writers, limits, description=f"writing, {prompts[0].kind}")
+    return side_by_side(
+        prompts,
+        models.tokenizer,
+        writers,
+        limits,
+        description=f"writing, {prompts[0].kind}",
+        chat_template_variables=config.data.chat_template_variables,
+    )
 
 
 def _stem(path: Path) -> str:

@@ -22,7 +22,7 @@ import yaml
 
 from bitnet_train.config.check import flatten
 from bitnet_train.config.compose import to_yaml
-from bitnet_train.config.continued import CALL, Change, changes, has_moved, names_of, told
+from bitnet_train.config.continued import ASKED_ANEW, CALL, Change, changes, has_moved, names_of, told
 from bitnet_train.config.schema import Config
 from bitnet_train.config.target import read_yaml
 from bitnet_train.errors import ConfigError
@@ -77,12 +77,19 @@ def check_finished(config: Config, root: Path) -> None:
     newest = _newest(root)
     if newest is not None:
         refused |= _refused(_kept_settings(newest), config, "fixed")
+    refused = {name: change for name, change in refused.items() if name not in ASKED_ANEW}
     if refused:
         raise ConfigError(
             f"{root} was trained under other settings than are asked for now:\n{told(refused)}\n"
             f"This verb trains nothing, so they cannot be changed here. Leave them out (where {CONFIG} was edited, set "
-            "them back), or train under them in another `run.dir`."
+            f"them back), or train under them in another `run.dir`.{_other_text(refused)}"
         )
+
+
+def _other_text(refused: Mapping[str, Change]) -> str:
+    if not any(name.startswith("data.") for name in refused):
+        return ""
+    return " Other text is measured by `bitnet-train evaluate RUN evaluate.texts=[FILE]`, in `evaluate.window_tokens`."
 
 
 def record(config_yaml: str, root: Path) -> dict[str, Change]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
 
 from bitnet_train import continuation
 from bitnet_train.__main__ import main
+from bitnet_train.config.compose import compose, to_yaml
 from bitnet_train.exporters import export_packed
 from bitnet_train.runtime.native.model import NativeModel
 
@@ -71,6 +73,25 @@ def test_a_chat_of_a_file_is_answered_with_its_system_message_and_its_history(
     expected = NativeModel.load(artefact).generate(written_out, max_new_tokens=6)
     assert (answer["token_ids"], answer["num_prompt_tokens"]) == (expected.token_ids, expected.num_prompt_tokens)
     assert [message["role"] for message in answer["messages"]] == ["system", "user", "assistant", "user"]
+
+
+@pytest.mark.parametrize("engine", ["native", "hf"])
+def test_a_run_answers_with_the_chat_template_variables_that_it_was_trained_with(
+    make_trained, byte_tokenizer, tmp_path, capsys, engine
+) -> None:
+    tokenizer = deepcopy(byte_tokenizer)
+    tokenizer.chat_template = "{{ messages[0]['content'] }}{{ ':' if enable_thinking else ':<think></think>' }}"
+    export_packed(make_trained(), tokenizer, tmp_path / "run" / "artefact", {})
+    words = ["data=chat_files", "data.path=a.jsonl", "data.chat_template_variables={enable_thinking: false}"]
+    (tmp_path / "run" / "config.yaml").write_text(to_yaml(compose("quickstart", words).config))
+    expected = {"run": "ab:<think></think>", "run/artefact": "ab:<think></think>"}
+    for folder, prompt in expected.items():
+        answer = generate(capsys, tmp_path / folder, f"generate.engine={engine}", "generate.chat=true")
+        assert answer["num_prompt_tokens"] == len(tokenizer(prompt).input_ids), folder
+    (tmp_path / "run" / "artefact").rename(tmp_path / "moved")
+    words = ["data.chat_template_variables={enable_thinking: true}", f"generate.engine={engine}", "chat=true"]
+    answer = generate(capsys, tmp_path / "moved", *words)
+    assert answer["num_prompt_tokens"] == len(tokenizer("ab:").input_ids)
 
 
 def test_a_system_message_without_a_chat_is_wrong_usage(artefact, capsys) -> None:

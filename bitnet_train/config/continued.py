@@ -8,8 +8,9 @@
 | call    | where the run lies and how it was called: `CALL`        | the record keeps its own               |
 
 A later verb (merge, export, evaluate ...) trains nothing: there a fixed or trained key that contradicts the run is
-refused, and the settings of verbs hold for that call. Two ways to write one value, such as a relative and an absolute
-path, are no difference; nor is a file that was moved, where the old place is empty and the new one is not.
+refused (but for `ASKED_ANEW`), and the settings of verbs hold for that call. Two ways to write one value, such as a
+relative and an absolute path, are no difference; nor is a file that was moved, where the old place is empty and the new
+one is not.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ FIXED = (
 TRAINED = ("optimizer", "schedule", "trainer")
 MACHINE = ("teacher.cache_dir", "trainer.accelerator", "trainer.num_threads")  # where, not what: free for every verb
 VERBS = ("logger", "export", "evaluate", "validate", "sensitivity", "generate", "bench", "debug", *MACHINE)
+ASKED_ANEW = ("data.chat_template_variables",)  # fixed in training, and free for whoever asks the finished model
 CALL = ("recipe", "run", "path", "quiet", "dry_run", "trainer.resume", "export.force")
 BEFORE: Mapping[str, Any] = MappingProxyType(  # what runs did that were recorded before a key came, if not its default
     {"weight.tables": "exact", "data.packing": "never"}

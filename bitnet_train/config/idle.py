@@ -50,7 +50,7 @@ def refuse_idle_keys(config: Config, origins: dict[str, str], target: Target, ve
 def _idle_keys(config: Config, verb: str) -> Iterator[tuple[str, Idle]]:
     for row in IDLE:
         names = [name for name in known_keys() for key in row.keys if _names(key, name)]
-        if row.holds(config) and not (verb == "reconstruct" and row.keys == _BLOCKS):
+        if row.holds(config) and row.keys not in _READ_ANYWAY.get(verb, ()):
             yield from ((name, row) for name in names if value_of(config, name) is not None)
 
 
@@ -76,7 +76,8 @@ def _groups(config: Config) -> bool:
     return any(part.get("granularity") == "group" or "group_size" in part for part in config.weight.overrides)
 
 
-_BLOCKS = ("blockwise.",)
+_BLOCKS, _VARIABLES = ("blockwise.",), ("data.chat_template_variables",)
+_READ_ANYWAY = {"reconstruct": (_BLOCKS,), "generate": (_VARIABLES,), "evaluate": (_VARIABLES,)}
 
 IDLE: tuple[Idle, ...] = (
     Idle(
@@ -138,7 +139,7 @@ IDLE: tuple[Idle, ...] = (
         "plain text and raw completions have no system prompt. Set `data.kind` to chat or instruction.",
     ),
     Idle(
-        ("data.chat_template_variables",),
+        _VARIABLES,
         lambda c: bool(c.data.chat_template_variables) and c.data.kind in ("text", "completion"),
         "`data.kind` says that no chat template is used. Set it to chat or instruction.",
     ),

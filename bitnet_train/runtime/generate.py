@@ -8,7 +8,7 @@ as the native runtime finds them, so both engines end a text alike.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -51,6 +51,7 @@ def generate(
     min_p: float = 0.0,
     seed: int = 0,
     chat: bool = False,
+    chat_template_variables: Mapping[str, Any] | None = None,
     stop: Sequence[str] = (),
     stream: Callable[[str], object] | None = None,
 ) -> Generation:
@@ -68,6 +69,8 @@ def generate(
         See `Sampling`.
     chat
         Treat a text as a user's message and wrap it in the tokenizer's chat template, as a chat always is.
+    chat_template_variables
+        What the chat template is given beside the messages, as it was in training.
     stop
         Strings that end the text, which then ends before them.
     stream
@@ -81,7 +84,7 @@ def generate(
         When a setting is out of range.
     """
     sampling = Sampling(temperature, top_k, top_p, min_p, seed)
-    inputs = _encode(tokenizer, prompt, chat=chat)
+    inputs = _encode(tokenizer, prompt, chat=chat, variables=chat_template_variables or {})
     written = Written(lambda ids: str(tokenizer.decode(list(ids), skip_special_tokens=True)), stop, stream)
     start = time.perf_counter()
     token_ids = continue_ids(model, tokenizer, inputs[0].tolist(), written, max_new_tokens, sampling)
@@ -141,22 +144,23 @@ def _options(sampling: Sampling) -> dict[str, Any]:
     }
 
 
-def _encode(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, *, chat: bool) -> Tensor:
+def _encode(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, *, chat: bool, variables: Mapping[str, Any]) -> Tensor:
     prompts, several = read_prompts(prompt, chat=chat)
     if several:
         raise DataError("A list of prompts is given, and this takes one prompt: call it for each.")
     asked = prompts[0]
     is_text = isinstance(asked, str)
-    token_ids = tokenizer(asked if is_text else _render(tokenizer, asked), add_special_tokens=is_text)["input_ids"]
+    text = asked if is_text else _render(tokenizer, asked, variables)
+    token_ids = tokenizer(text, add_special_tokens=is_text)["input_ids"]
     if not token_ids:
         raise DataError("The prompt is empty: there is nothing to continue. Give at least one character.")
     return torch.tensor([token_ids])
 
 
-def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, Any]]) -> str:
+def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, Any]], variables: Mapping[str, Any]) -> str:
     if not tokenizer.chat_template:
         raise DataError("This tokenizer has no chat template. Use a chat model, or leave `chat` off.")
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **variables))
 
 
 def _pad_token_id(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Any:

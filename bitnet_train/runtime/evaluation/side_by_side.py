@@ -6,8 +6,9 @@ answer. Means are over the turns of a file. Without a teacher its own columns an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -19,6 +20,7 @@ from bitnet_train.runtime.evaluation.text_measures import common_prefix, parses,
 from bitnet_train.runtime.evaluation.writers import Continuation, Writer
 
 Facts = dict[str, Any]
+Chat = Callable[[list[dict[str, str]]], str]  # messages to the prompt that the chat template makes of them
 
 _SUMMARY = "Here is the transcript of a meeting.\n\n{document}\n\n{query}"
 _SHOWN_CHARACTERS = 600  # of a long prompt, in the report
@@ -39,14 +41,16 @@ def side_by_side(
     limits: Limits,
     *,
     description: str = "prompts",
+    chat_template_variables: Mapping[str, Any] | None = None,
 ) -> Facts:
     """Let every writer answer every prompt; return each turn with its texts, and the means.
 
     writers: by role, `student` and perhaps `teacher`. Prompts must have been checked with `reason_to_skip`.
     """
+    chat = partial(_chat, tokenizer, chat_template_variables or {})
     turns: list[Facts] = []
     for prompt in track(prompts, description, total=len(prompts)):
-        turns += _answer(prompt, tokenizer, writers, limits)
+        turns += _answer(prompt, tokenizer, chat, writers, limits)
     roles = {role: _means(turn["answers"][role]["figures"] for turn in turns) for role in writers}
     return {
         "kind": prompts[0].kind,
@@ -65,7 +69,7 @@ def reason_to_skip(prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase
 
 
 def _answer(
-    prompt: Prompt, tokenizer: PreTrainedTokenizerBase, writers: Mapping[str, Writer], limits: Limits
+    prompt: Prompt, tokenizer: PreTrainedTokenizerBase, chat: Chat, writers: Mapping[str, Writer], limits: Limits
 ) -> list[Facts]:
     """Ask one prompt, turn by turn."""
     messages: dict[str, list[dict[str, str]]] = {role: [] for role in writers}
@@ -73,9 +77,9 @@ def _answer(
     for number, query in enumerate(prompt.turns):
         made: dict[str, Continuation] = {}
         for role, writer in writers.items():
-            asked = _fit_document(prompt, query, tokenizer, limits) if prompt.kind == "summary" else query
+            asked = _fit_document(prompt, query, tokenizer, chat, limits) if prompt.kind == "summary" else query
             messages[role].append({"role": "user", "content": asked})
-            ids = _prompt_ids(prompt, messages[role], tokenizer, limits)
+            ids = _prompt_ids(prompt, messages[role], tokenizer, chat, limits)
             made[role] = writer.write(ids, limits.new_tokens, prompt.stops)
             messages[role].append({"role": "assistant", "content": made[role].text})
         turns.append(_turn(prompt, query, number, made))
@@ -83,15 +87,18 @@ def _answer(
 
 
 def _prompt_ids(
-    prompt: Prompt, messages: list[dict[str, str]], tokenizer: PreTrainedTokenizerBase, limits: Limits
+    prompt: Prompt, messages: list[dict[str, str]], tokenizer: PreTrainedTokenizerBase, chat: Chat, limits: Limits
 ) -> list[int]:
     """Return the ids that a model is given; too long a conversation or text loses its beginning."""
     if prompt.kind in ("chat", "summary") and tokenizer.chat_template:
-        text = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-        ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        ids = tokenizer(chat(messages), add_special_tokens=False, verbose=False)["input_ids"]
     else:
         ids = tokenizer(_plain(prompt, messages), verbose=False)["input_ids"]
     return list(ids)[-limits.prompt_tokens :]
+
+
+def _chat(tokenizer: PreTrainedTokenizerBase, variables: Mapping[str, Any], messages: list[dict[str, str]]) -> str:
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **variables))
 
 
 def _plain(prompt: Prompt, messages: list[dict[str, str]]) -> str:
@@ -99,11 +106,13 @@ def _plain(prompt: Prompt, messages: list[dict[str, str]]) -> str:
     return f"{last}\n\nAnswer:" if prompt.kind == "summary" else last
 
 
-def _fit_document(prompt: Prompt, query: str, tokenizer: PreTrainedTokenizerBase, limits: Limits) -> str:
+def _fit_document(prompt: Prompt, query: str, tokenizer: PreTrainedTokenizerBase, chat: Chat, limits: Limits) -> str:
     """Return document and query as one message, the end of the document left out where the whole is too long."""
     whole = [{"role": "user", "content": _SUMMARY.format(document="", query=query)}]
     unlimited = Limits(1 << 30, limits.new_tokens)
-    left = limits.prompt_tokens - len(_prompt_ids(prompt, whole, tokenizer, unlimited)) - 8  # seams may split tokens
+    left = (
+        limits.prompt_tokens - len(_prompt_ids(prompt, whole, tokenizer, chat, unlimited)) - 8
+    )  # seams may split tokens
     offsets = tokenizer(prompt.document, add_special_tokens=False, return_offsets_mapping=True, verbose=False)[
         "offset_mapping"
     ]

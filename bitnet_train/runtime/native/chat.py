@@ -17,8 +17,15 @@ from bitnet_train.errors import DataError
 from bitnet_train.runtime.messages import Messages
 
 
-def render_chat(template: str, messages: Messages, special_tokens: Mapping[str, str]) -> str:
+def render_chat(
+    template: str,
+    messages: Messages,
+    special_tokens: Mapping[str, str],
+    variables: Mapping[str, Any] | None = None,
+) -> str:
     """Return the prompt of `messages` (plain data, each with `role` and `content`), open for the assistant's answer.
+
+    `variables` are further names that the template may read, such as `enable_thinking`.
 
     Raises DataError when the template is no valid one, or refuses the messages.
     """
@@ -27,9 +34,8 @@ def render_chat(template: str, messages: Messages, special_tokens: Mapping[str, 
     plain = [dict(message) for message in messages]
     try:
         compiled = _environment().from_string(template)
-        return compiled.render(
-            messages=plain, tools=None, documents=None, add_generation_prompt=True, **dict(special_tokens)
-        )
+        given = {"tools": None, "documents": None, **special_tokens, **(variables or {})}
+        return compiled.render(**{**given, "messages": plain, "add_generation_prompt": True})
     except (TemplateError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
         raise DataError(f"The chat template of this model cannot be used: {error}. Leave `chat` off.") from error
 

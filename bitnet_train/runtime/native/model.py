@@ -20,7 +20,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypedDict, Unpack, overload
@@ -54,6 +54,7 @@ class Options(TypedDict, total=False):
     min_p: float
     seed: int
     chat: bool
+    chat_template_variables: Mapping[str, Any] | None
     stop: Sequence[str]
     stream: Callable[[str], object] | None
     prompt_cache: str | Path | None
@@ -138,6 +139,7 @@ class NativeModel:
         min_p: float = 0.0,
         seed: int = 0,
         chat: bool = False,
+        chat_template_variables: Mapping[str, Any] | None = None,
         stop: Sequence[str] = (),
         stream: Callable[[str], object] | None = None,
         prompt_cache: str | Path | None = None,
@@ -154,6 +156,8 @@ class NativeModel:
             See `Sampling`.
         chat
             Treat a text as a user's message and wrap it in the model's chat template, as a chat always is.
+        chat_template_variables
+            What the chat template is given beside the messages, as it was in training.
         stop
             Strings that end the text, which then ends before them. They may begin and end inside tokens.
         stream
@@ -175,7 +179,7 @@ class NativeModel:
         asked, several = read_prompts(prompt, chat=chat)
         if several and (stream is not None or prompt_cache is not None):
             raise ConfigError("`stream` and `prompt_cache` go with one prompt, and several are given.")
-        prompts = [self._checked(self.tokens.prompt_ids(one), max_new_tokens) for one in asked]
+        prompts = [self._checked(self.tokens.prompt_ids(one, chat_template_variables), max_new_tokens) for one in asked]
         written = [Written(self.tokens.decode, stop, stream) for _ in prompts]
         if several and sampling.is_greedy:
             return self._together(prompts, written, max_new_tokens)

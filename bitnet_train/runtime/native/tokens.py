@@ -17,6 +17,8 @@ from bitnet_train.runtime.messages import Messages, Prompt
 from bitnet_train.runtime.native.chat import render_chat
 from bitnet_train.runtime.native.support import read_json
 
+Variables = Mapping[str, Any]
+
 _TOKENIZER = "tokenizer.json"
 _SETTINGS = "tokenizer_config.json"
 _TEMPLATE = "chat_template.jinja"
@@ -35,13 +37,13 @@ class Tokens(ABC):
         """Return the text of ids, special tokens left out; an unfinished character is U+FFFD."""
 
     @abstractmethod
-    def chat(self, messages: Messages) -> str:
-        """Return the prompt of a conversation; DataError when there is no chat template."""
+    def chat(self, messages: Messages, variables: Variables | None = None) -> str:
+        """Return the prompt of a conversation; `variables` are given to the chat template. DataError without one."""
 
-    def prompt_ids(self, prompt: Prompt) -> list[int]:
-        """Return the ids that a model is given for a text or a chat; DataError where there are none."""
+    def prompt_ids(self, prompt: Prompt, variables: Variables | None = None) -> list[int]:
+        """Return the ids that a model is given for a text, or for a chat; DataError where there are none."""
         is_text = isinstance(prompt, str)
-        token_ids = self.encode(prompt if is_text else self.chat(prompt), special=is_text)
+        token_ids = self.encode(prompt if is_text else self.chat(prompt, variables), special=is_text)
         if not token_ids:
             raise DataError("The prompt is empty: there is nothing to continue. Give at least one character.")
         return token_ids
@@ -72,10 +74,10 @@ class _FastTokens(Tokens):
     def decode(self, token_ids: Sequence[int]) -> str:
         return self._tokenizer.decode(list(token_ids), skip_special_tokens=True)
 
-    def chat(self, messages: Messages) -> str:
+    def chat(self, messages: Messages, variables: Variables | None = None) -> str:
         if self._template is None:
             raise _no_template()
-        return render_chat(self._template, messages, self._named)
+        return render_chat(self._template, messages, self._named, variables)
 
 
 class _SlowTokens(Tokens):
@@ -92,11 +94,13 @@ class _SlowTokens(Tokens):
     def decode(self, token_ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True))
 
-    def chat(self, messages: Messages) -> str:
+    def chat(self, messages: Messages, variables: Variables | None = None) -> str:
         if not self._tokenizer.chat_template:
             raise _no_template()
         plain = [dict(message) for message in messages]
-        return str(self._tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=True))
+        return str(
+            self._tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=True, **(variables or {}))
+        )
 
 
 def _read_tokenizer(path: Path) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -129,3 +130,21 @@ def test_the_second_turn_sees_the_answer_to_the_first(tmp_path: Path, writers) -
 def test_chat_prompts_are_skipped_with_a_reason_without_a_chat_template(tmp_path: Path, tokenizer) -> None:
     prompts = read_prompts(written(tmp_path / "rows.jsonl", CHAT))
     assert reason_to_skip(prompts, tokenizer) == "the model has no chat template"
+
+
+def test_a_chat_is_asked_with_the_variables_of_its_template(tmp_path: Path, writers) -> None:
+    tokenizer, both = deepcopy(writers[0]), writers[1]
+    tokenizer.chat_template = "{{ messages[-1]['content'] }}{{ '' if enable_thinking else '<think></think>' }}"
+    seen: list[str] = []
+
+    class Reader:
+        engine = "test"
+
+        def write(self, ids, new_tokens, stop):
+            seen.append(tokenizer.decode(ids))
+            return both["student"].write(ids, new_tokens, stop)
+
+    prompts = read_prompts(written(tmp_path / "rows.jsonl", CHAT))
+    for variables in ({"enable_thinking": True}, {"enable_thinking": False}, None):
+        side_by_side(prompts, tokenizer, {"student": Reader()}, Limits(200, 2), chat_template_variables=variables)
+    assert seen[::2] == ["Write a line.", "Write a line.<think></think>", "Write a line.<think></think>"]

@@ -1,0 +1,86 @@
+"""Keys that a verb does not read, over the table of the verbs that come after training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bitnet_train.__main__ import main
+from bitnet_train.cli.verbs import VERBS
+from bitnet_train.config.compose import compose, to_yaml
+from bitnet_train.config.suggest import known_keys
+from bitnet_train.config.unread import READS, refuse_unread_keys
+from bitnet_train.errors import ConfigError
+
+FOREIGN = {
+    "merge": "generate.prompt=x",
+    "export": "evaluate.max_tokens=5",
+    "validate": "generate.seed=3",
+    "evaluate": "validate.num_prompts=5",
+    "generate": "bench.repeats=2",
+    "bench": "validate.num_prompts=5",
+}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(to_yaml(compose("quickstart").config))
+    return tmp_path / "run"
+
+
+def test_the_table_names_verbs_and_keys_that_exist() -> None:
+    assert READS.keys() == FOREIGN.keys()
+    assert set(READS) <= set(VERBS)
+    for entry in {entry for entries in READS.values() for entry in entries}:
+        assert any(name == entry or name.startswith(f"{entry}.") for name in known_keys()), entry
+
+
+@pytest.mark.parametrize("verb", READS)
+def test_a_key_that_a_verb_does_not_read_is_refused_with_the_verbs_that_do(
+    verb: str, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(run.rglob("*"))
+    word = FOREIGN[verb]
+    assert main([verb, str(run), word]) == 2
+    told = capsys.readouterr().err
+    assert f"`{word}` has no effect: `bitnet-train {verb}` does not read it. It belongs to: run, " in told
+    assert word.partition(".")[0] in told.partition("belongs to")[2]
+    assert sorted(run.rglob("*")) == before
+
+
+@pytest.mark.parametrize("verb", READS)
+def test_the_keys_of_a_verb_the_choices_of_files_and_the_recorded_keys_pass(verb: str, run: Path) -> None:
+    recorded = yaml.safe_load((run / "config.yaml").read_text())
+    recorded["generate"]["seed"] = 9
+    (run / "config.yaml").write_text(yaml.safe_dump(recorded))
+    own = [f"{verb}.{name}" for name in ("num_tokens", "repeats", "max_tokens", "max_new_tokens")]
+    words = [f"{name}=7" for name in own if name in known_keys()]
+    composed = compose(str(run), [*words, "debug=tiny", "trainer.num_threads=1"])
+    refuse_unread_keys(composed.config, composed.origins, composed.target, verb)
+
+
+def test_training_verbs_record_every_key_for_later_ones() -> None:
+    composed = compose("quickstart", ["generate.prompt=x", "validate.num_prompts=5"])
+    for verb in VERBS:
+        if verb not in READS:
+            refuse_unread_keys(composed.config, composed.origins, composed.target, verb)
+
+
+def test_a_packed_folder_alone_refuses_keys_of_training(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{}")
+    composed = compose(str(tmp_path), ["optimizer.lr=0.1"])
+    with pytest.raises(ConfigError, match=r"`optimizer\.lr=0\.1` has no effect: .* It belongs to: run, train"):
+        refuse_unread_keys(composed.config, composed.origins, composed.target, "generate")
+    composed = compose(str(tmp_path), ["data.path=other.txt"])
+    with pytest.raises(ConfigError, match=r"`data\.path=.*Other text is measured .*`evaluate\.texts=\[FILE\]`"):
+        refuse_unread_keys(composed.config, composed.origins, composed.target, "evaluate")
+
+
+def test_a_run_that_is_to_be_measured_on_other_text_is_pointed_to_the_key_that_does(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(run), "data.context_tokens=64"]) == 2
+    assert "`bitnet-train evaluate RUN evaluate.texts=[FILE]`" in capsys.readouterr().err
