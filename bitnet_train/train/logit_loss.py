@@ -156,12 +156,20 @@ def _walk(
         logits_CV, targets_C = logits_RV[index].to(wide), targets_R[index]
         sums, gradient_CV = _chunk(logits_CV, teacher, index, targets_C, weights, gradient_RV is not None)
         if gradient_RV is not None:
-            gradient_RV[index] = gradient_CV.mul_(scale).to(gradient_RV.dtype)
+            _write_scaled(gradient_CV, scale, gradient_RV, index)
         return sums
 
     nothing = torch.zeros(len(LOGIT_TERMS), dtype=wide, device=logits_RV.device)
     chunks = list(_chunks(trained.nonzero().flatten(), logits_RV, wide))
     return torch.stack([nothing, *_map(walk_chunk, chunks, logits_RV.device)]).sum(0)
+
+
+def _write_scaled(chunk_CV: Tensor, scale: float, gradient_RV: Tensor, index: slice | Tensor) -> None:
+    """Set the rows `index` of the gradient to `scale` times the chunk, in one pass where nothing is rounded."""
+    if isinstance(index, slice) and gradient_RV.dtype == chunk_CV.dtype:
+        torch.mul(chunk_CV, scale, out=gradient_RV[index])
+    else:
+        gradient_RV[index] = chunk_CV.mul_(scale).to(gradient_RV.dtype)
 
 
 def _map(call: Callable[[slice | Tensor], Tensor], chunks: list[slice | Tensor], device: torch.device) -> list[Tensor]:

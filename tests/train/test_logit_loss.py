@@ -84,6 +84,19 @@ def test_the_gradient_has_the_type_of_the_logits_and_is_rounded_once(given: tupl
     torch.testing.assert_close(ours.grad.double(), exact.grad, rtol=2**-8, atol=scale * 2**-20)
 
 
+def test_rows_with_a_gap_between_them_have_the_gradient_of_rows_that_follow_each_other(given: tuple) -> None:
+    student, teacher, targets = given
+    gap = torch.arange(targets.numel()).reshape(targets.shape) % 3 == 1
+    grads = []
+    for chosen in (targets.clamp(min=0), targets.clamp(min=0).masked_fill(gap, -100)):
+        logits = student.float().requires_grad_()
+        logit_loss(logits, TeacherLogits(teacher.float().flatten(0, 1)), chosen, LogitWeights(kl=1), 0.3)[0].backward()
+        grads.append(logits.grad)
+    assert torch.equal(grads[0][~gap], grads[1][~gap])
+    assert grads[0][gap].any()
+    assert not grads[1][gap].any()
+
+
 def test_equal_models_have_no_divergence_and_no_gradient(given: tuple) -> None:
     student, _, targets = given
     low = student.float().requires_grad_()
