@@ -91,17 +91,19 @@ def open_run(config: Config) -> RunDirectory:
     return directory
 
 
-def record_run(config: Config, asked: str, directory: RunDirectory, say: Callable[[str], object]) -> None:
+def record_run(config: Config, asked: str, directory: RunDirectory, say: Callable[[str], object]) -> frozenset[str]:
     """Write what training uses from here on into the run's config.yaml, and say what differs from before, key by key.
 
-    `asked` is the configuration as YAML, as it was asked for: what the run has settled since is no change.
+    `asked` is the configuration as YAML, as it was asked for: what the run has settled since is no change. Returns the
+    dotted keys that differ.
     """
     step, changed = step_reached(config), record(asked, directory.root)
     if not changed:
-        return
+        return frozenset()
     say(f"note: {directory.config} was written under other settings. From step {step} on, and in it:\n{told(changed)}")
     earlier = (directory.facts("continued") or {"changes": []})["changes"]
     directory.write_facts("continued", {"changes": [*earlier, {"step": step, "changed": changed}]})
+    return frozenset(changed)
 
 
 def finished_run(config: Config) -> RunDirectory:

@@ -130,7 +130,7 @@ def train(config: Config, session: Session | None = None) -> Facts:
             f"{step_reached(config)} on, and not as the uninterrupted run would have.",
             soft_wrap=True,
         )
-    assembly.record_run(config, given, directory, console.print)
+    module.announced = assembly.record_run(config, given, directory, console.print)
     result = fit(
         module,
         data,

@@ -19,6 +19,8 @@ from bitnet_train.runtime import decode_speed
 from bitnet_train.session import Session
 from bitnet_train.train import data as train_data
 
+pytestmark = pytest.mark.timeout(900)  # whole runs: on a loaded machine the usual limit is no sign of a fault
+
 
 def words(run_dir: Path, *further: str) -> list[str]:
     small = ["model.source=tiny", "debug=tiny", "logger=none", f"run.dir={run_dir}", "trainer.num_threads=1"]

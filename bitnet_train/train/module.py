@@ -113,6 +113,7 @@ class BitLightningModule(LightningModule):
         self.register_buffer("attention_balance", torch.ones(()), persistent=self.loss.attention > 0)
         self._taps = self._listen()
         self.step, self.tokens, self.seconds_before = 0, 0, 0.0
+        self.announced: frozenset[str] = frozenset()  # changed settings that were told already, by dotted key
         self._since: float | None = None
         self.metrics: dict[str, float] = {}
         self.validation_metrics: dict[str, float] = {}

@@ -36,6 +36,7 @@ class _Resumable(Protocol):
     seconds_before: float
     max_steps: int
     seed: int
+    announced: frozenset[str]
     metrics: dict[str, float]
     validation_metrics: dict[str, float]
     held_out: HeldOutWatch
@@ -79,6 +80,8 @@ def load_progress(module: _Resumable, checkpoint: dict[str, Any]) -> None:
 def _warn_of_changes(module: _Resumable, progress: dict[str, Any]) -> None:
     changed = [name for name in ("max_steps", "seed") if progress[name] != getattr(module, name)]
     for name in changed:
+        if f"trainer.{name}" in module.announced:
+            continue
         warnings.warn(
             f"`trainer.{name}` was {progress[name]} and is {getattr(module, name)} now: the run goes on from step "
             f"{module.step}, but not as the uninterrupted run would have.",
