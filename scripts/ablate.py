@@ -25,6 +25,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from ablation_grid import Grid, Trial, read_grid
 from ablation_task import Task, keep_tokens, start_directory
 from machine_facts import ROOT
 
+from bitnet_train.config import Config
 from bitnet_train.config.compose import compose, to_yaml
 from bitnet_train.errors import ConfigError
 
@@ -71,13 +73,19 @@ def chosen(grid: Grid, options: argparse.Namespace) -> list[Trial]:
     return found
 
 
+@cache
+def configured(recipe: str, words: tuple[str, ...]) -> Config:
+    """Return what a trial is configured as, which is read and not changed; `ConfigError` where it cannot be."""
+    return compose(recipe, list(words)).config
+
+
 def runnable(trials: list[Trial]) -> list[Trial]:
     """Return the trials that can run and tell something, and print why the others are left out."""
     kept: list[Trial] = []
     seen: dict[str, str] = {}
     for trial in trials:
         try:
-            config = to_yaml(compose(trial.recipe, list(trial.words)).config) + str(trial.tokens)
+            config = to_yaml(configured(trial.recipe, trial.words)) + str(trial.tokens)
         except ConfigError as error:
             print(f"left out: {trial.name}: {error}")
             continue

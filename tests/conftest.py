@@ -74,6 +74,18 @@ CONFIGS = {
 MakeTrained = Callable[..., PreTrainedModel]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put files with a slow test first: workers take whole files, and none is to be left alone with a long one.
+
+    Those that need a built llama.cpp are marked `toolchain`.
+    """
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    for item in items:
+        if item.path.parent.name == "llama_cpp":
+            item.add_marker("toolchain")
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(autouse=True)
 def not_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take back the `--quiet` of a command that an earlier test ran in this process."""

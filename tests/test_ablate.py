@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import yaml
 
-from bitnet_train.config.compose import compose
 from bitnet_train.starting_point import is_wanted
 
 ROOT = Path(__file__).parents[1]
@@ -91,18 +90,6 @@ def test_a_lever_that_needs_another_is_compared_with_that_one(scripts, grid_file
     }
 
 
-def test_smaller_steps_are_more_steps_so_that_tokens_stay_equal(scripts, grid_file: Path, tmp_path: Path) -> None:
-    ablate = scripts("ablate")
-    out = tmp_path / "rows.json"
-    words = [str(grid_file), "--seeds", "0", "--tokens", "512", "--out", str(out), "--work", str(tmp_path / "work")]
-    assert ablate.main([*words, "--only", "base", "base + half"]) == 0
-    rows = {row["trial"]: row for row in json.loads(out.read_text())["rows"]}
-    assert {name: (row["steps"], row["tokens"]) for name, row in rows.items()} == {
-        "base": (4, 512),
-        "base + half": (8, 512),
-    }
-
-
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -119,6 +106,7 @@ def test_a_grid_that_cannot_be_meant_is_refused(scripts, tmp_path: Path, change:
         scripts("ablation_grid").read_grid(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
 def test_every_trial_of_a_bundled_grid_composes(scripts, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trials = list(scripts("ablation_grid").read_grid(path).trials())
@@ -131,6 +119,7 @@ METHOD = ("weight", "activation", "adapter", "init", "blockwise", "loss", "sched
 LENGTH = {"trainer.max_steps", "trainer.max_tokens", "trainer.save_every_steps"}  # the grid's own, or changes no weight
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
 def test_no_trial_of_a_bundled_grid_takes_its_method_from_the_body_of_the_recipe(scripts, path: Path) -> None:
     """Groups chosen in words do not displace keys of a recipe's body, so a trial that is silent about one inherits it:
@@ -142,7 +131,7 @@ def test_no_trial_of_a_bundled_grid_takes_its_method_from_the_body_of_the_recipe
     body = yaml.safe_load((ROOT / "recipes" / f"{grid.recipe}.yaml").read_text())
     set_there = {f"{part}.{key}" for part in METHOD for key in body.get(part, {})} - LENGTH
     for trial in (trial for trial in grid.trials() if trial.recipe == grid.recipe):
-        config = compose(trial.recipe, list(trial.words)).config
+        config = scripts("ablate").configured(trial.recipe, trial.words)
         idle = {key for key in set_there if key.startswith("blockwise.") and not config.blockwise.enabled}
         if config.init.latents == "copy":
             idle.add("init.calibration_rows")
@@ -159,13 +148,28 @@ def test_a_lever_that_stands_alone_is_not_tried_with_the_best(scripts, tmp_path:
     assert names == ["base", "base + a", "base + b", "base + c", "best", "best - a", "best + c"]
 
 
-def test_a_grid_keeps_a_row_a_trial_and_goes_on_where_it_stopped(scripts, grid_file: Path, tmp_path: Path) -> None:
-    ablate, out, text = scripts("ablate"), tmp_path / "rows.json", tmp_path / "other.txt"
+@pytest.fixture(scope="module")
+def measured(scripts, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Return the rows of one trial, those after two more were asked for, and when their file was written, twice."""
+    folder = tmp_path_factory.mktemp("measured")
+    grid, out, text = folder / "small.yaml", folder / "rows.json", folder / "other.txt"
+    grid.write_text(yaml.safe_dump(SMALL, sort_keys=False))
     text.write_text("The river is wide, and the boat is slow. " * 40)
-    words = [str(grid_file), "--seeds", "3", "--out", str(out), "--work", str(tmp_path / "work"), "--text", str(text)]
+    words = [str(grid), "--seeds", "3", "--out", str(out), "--work", str(folder / "work"), "--text", str(text)]
     words += ["--window", "64", "--only", "base"]
-    assert ablate.main(words) == 0
-    (first,) = json.loads(out.read_text())["rows"]
+    found: dict[str, Any] = {"folder": folder}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PYTHONSAFEPATH", raising=False)  # a trial is a script that imports its neighbours
+        for calls in (words, [*words, "base + half", "onebit"], [*words, "base + half", "onebit"]):
+            assert scripts("ablate").main(calls) == 0
+            found.setdefault("texts", []).append(out.read_text())
+            found.setdefault("written", []).append(out.stat().st_mtime_ns)
+    return found
+
+
+@pytest.mark.slow
+def test_a_grid_keeps_a_row_a_trial_and_goes_on_where_it_stopped(measured: dict[str, Any]) -> None:
+    (first,) = json.loads(measured["texts"][0])["rows"]
     assert (first["trial"], first["seed"], first["steps"], first["tokens"]) == ("base", 3, 2, 2 * 2 * 64)
     for where in ("in_domain", "out_of_domain"):
         figures = first[where]
@@ -174,16 +178,26 @@ def test_a_grid_keeps_a_row_a_trial_and_goes_on_where_it_stopped(scripts, grid_f
         assert 0 <= figures["top1_agreement"] < 1
     assert first["out_of_domain"]["text"] == "other.txt"
     assert 0 < first["fit_seconds"] <= first["seconds"]
-    assert str(tmp_path) not in out.read_text()
+    assert str(measured["folder"]) not in measured["texts"][0]
 
-    assert ablate.main([*words, "onebit"]) == 0
-    rows = json.loads(out.read_text())["rows"]
-    assert [row["trial"] for row in rows] == ["base", "baselines/onebit"]
+    rows = json.loads(measured["texts"][1])["rows"]
+    assert [row["trial"] for row in rows] == ["base", "base + half", "baselines/onebit"]
     assert rows[0] == first, "a finished trial is kept, not run again"
-    assert "error" not in rows[1]
-    changed = out.stat().st_mtime_ns
-    assert ablate.main([*words, "onebit"]) == 0
-    assert out.stat().st_mtime_ns == changed
+    assert [row for row in rows if "error" in row] == []
+    assert measured["written"][2] == measured["written"][1], "nothing was left to do"
+
+
+@pytest.mark.slow
+def test_smaller_steps_are_more_steps_so_that_tokens_stay_equal(measured: dict[str, Any]) -> None:
+    rows = {row["trial"]: (row["steps"], row["tokens"]) for row in json.loads(measured["texts"][1])["rows"]}
+    assert rows["base"] == (2, 256)
+    assert rows["base + half"] == (4, 256)
+
+
+def test_the_command_line_changes_the_tokens_of_every_trial(scripts, grid_file: Path) -> None:
+    options = scripts("ablate").parse([str(grid_file), "--tokens", "512"])
+    trials = scripts("ablate").chosen(scripts("ablation_grid").read_grid(grid_file), options)
+    assert {trial.tokens for trial in trials} == {512}
 
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks for processes as Linux shows them")
@@ -204,7 +218,7 @@ def test_a_grid_that_is_ended_ends_its_trial(grid_file: Path, tmp_path: Path) ->
 def test_the_task_grid_starts_from_a_model_that_is_1_bit_already(scripts) -> None:
     trials = scripts("ablation_grid").read_grid(ROOT / "recipes" / "ablations" / "task.yaml").trials()
     for trial in trials:
-        assert not is_wanted(compose(trial.recipe, list(trial.words)).config), trial.name
+        assert not is_wanted(scripts("ablate").configured(trial.recipe, trial.words)), trial.name
 
 
 def processes_about(path: Path) -> list[str]:

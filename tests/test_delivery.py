@@ -252,6 +252,7 @@ def test_importing_a_float_model_says_how_to_train_it(tmp_path: Path, capsys: py
     assert "bitnet-train run RECIPE model.source=tiny" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("of", ["gguf", "packed", "merged"])
 def test_training_goes_on_from_a_model_that_is_one_bit_already(
     merged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], of: str

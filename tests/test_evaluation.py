@@ -16,6 +16,8 @@ from bitnet_train.model.convert import convert
 from bitnet_train.model.load import tiny_folder
 
 ROOT = Path(__file__).parent.parent
+
+pytestmark = pytest.mark.slow  # one run for all of them
 PROSE = "\n".join(
     f"Paragraph {number} says that " + " ".join(f"word{number * 7 + at}" for at in range(80)) for number in range(8)
 )

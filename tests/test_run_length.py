@@ -108,6 +108,7 @@ def test_epochs_become_steps_that_are_shown_and_kept_when_the_text_grows(
     assert facts(run_dir, "train")["steps"] == made["steps"]
 
 
+@pytest.mark.slow
 def test_a_run_of_epochs_that_was_cut_ends_as_one_that_was_not(tmp_path: Path) -> None:
     data = [*of_30_rows(tmp_path), "trainer.max_epochs=0.4", "trainer.save_every_steps=2", "data.context_tokens=64"]
     weights = {}

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SMALL = [
     "trainer.max_steps=3",
     "data.max_documents=12",
@@ -25,6 +27,7 @@ SMALL = [
 WORDS_OF_LIBRARIES = ("warning", "deprecat", "wandb:", "will be removed", "site-packages")
 
 
+@pytest.mark.slow
 def test_a_whole_run_shows_no_librarys_warnings(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHONWARN", "WANDB"))}
     environment |= {"HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}

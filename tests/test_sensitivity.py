@@ -45,6 +45,7 @@ def test_a_model_that_is_1_bit_already_has_nothing_to_scan(tmp_path: Path, capsy
     assert "is 1-bit already" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_mix_goes_the_whole_way_and_is_proven_on_every_level(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     roles = "model.roles=[attention,mlp,head,embedding]"

@@ -43,20 +43,28 @@ def count_calls(monkeypatch: pytest.MonkeyPatch, *places: tuple[Any, str]) -> Co
     return counts
 
 
-def test_a_run_loads_the_original_reads_the_text_and_times_each_model_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    counts = count_calls(
-        monkeypatch,
-        (assembly, "load_pretrained"),
-        (train_data, "read_corpus"),
-        (session, "load_packed"),
-        (stages, "perplexity"),
-        (decode_speed, "decode_speed"),
-    )
-    assert main(["run", "quickstart", "--quiet", *words(tmp_path / "run")]) == 0
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Counter[str]]:
+    """Return the directory of a whole run, and how often it called what is slow."""
+    run_dir = tmp_path_factory.mktemp("whole") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        counts = count_calls(
+            patch,
+            (assembly, "load_pretrained"),
+            (train_data, "read_corpus"),
+            (session, "load_packed"),
+            (stages, "perplexity"),
+            (decode_speed, "decode_speed"),
+        )
+        assert main(["run", "quickstart", "--quiet", *words(run_dir)]) == 0
+    return run_dir, counts
+
+
+@pytest.mark.slow
+def test_a_run_loads_the_original_reads_the_text_and_times_each_model_once(whole: tuple[Path, Counter[str]]) -> None:
+    run_dir, counts = whole
     assert counts == {"load_pretrained": 1, "read_corpus": 1, "load_packed": 1, "perplexity": 1, "decode_speed": 2}
-    result = json.loads((tmp_path / "run" / "facts" / "run.json").read_text())
+    result = json.loads((run_dir / "facts" / "run.json").read_text())
     assert result["perplexity"]["full_precision"] < result["perplexity"]["swapped"]
     assert result["decode"]["packed"]["engine"] == "native"
     assert result["decode"]["full_precision"]["engine"] == "torch"
@@ -66,18 +74,19 @@ def test_a_run_loads_the_original_reads_the_text_and_times_each_model_once(
     assert min(result["stage_seconds"].values()) > 0
 
 
-def test_a_run_writes_what_its_stages_write_one_by_one(tmp_path: Path) -> None:
-    assert main(["run", "quickstart", "--quiet", *words(tmp_path / "whole")]) == 0
+@pytest.mark.slow
+def test_a_run_writes_what_its_stages_write_one_by_one(whole: tuple[Path, Counter[str]], tmp_path: Path) -> None:
     assert main(["train", "quickstart", "--quiet", *words(tmp_path / "apart")]) == 0
     for verb in ("merge", "export", "evaluate"):
         assert main([verb, str(tmp_path / "apart"), "--quiet"]) == 0
-    runs = tmp_path / "whole", tmp_path / "apart"
+    runs = whole[0], tmp_path / "apart"
     hashes = [json.loads((run / "artefact" / "manifest.json").read_text())["files"] for run in runs]
     assert hashes[0] == hashes[1]
     held_out = [json.loads((run / "facts" / "evaluate.json").read_text())["texts"] for run in runs]
     assert held_out[0] == held_out[1]
 
 
+@pytest.mark.slow
 def test_a_run_compared_with_another_model_still_measures_its_original(tmp_path: Path) -> None:
     assert main(["run", "quickstart", "--quiet", *words(tmp_path / "run", "evaluate.against=none")]) == 0
     result = json.loads((tmp_path / "run" / "facts" / "run.json").read_text())

@@ -155,6 +155,7 @@ def test_other_rates_and_lengths_are_said_recorded_and_used(run: Path, capsys: p
     assert main(["merge", str(run), "--quiet"]) == 0
 
 
+@pytest.mark.slow
 def test_the_whole_way_goes_on_too_and_records_nothing_but_what_was_asked_for(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

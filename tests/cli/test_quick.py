@@ -44,6 +44,7 @@ def test_quick_and_another_choice_of_debug_are_refused(capsys: pytest.CaptureFix
     assert "`--quick` chooses `debug=quick`" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_quick_run_says_what_its_figures_are_and_proves_the_model(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

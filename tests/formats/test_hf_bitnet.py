@@ -23,6 +23,7 @@ def codes_of(shape: tuple[int, int], lowest: int = -1, step: int = 1, seed: int 
     return choices[torch.randint(len(choices), shape, generator=generator)]
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(shapes, st.booleans(), st.integers(0, 99))
 def test_the_bytes_are_those_of_transformers(shape, binary, seed):

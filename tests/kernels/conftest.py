@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
@@ -13,6 +18,51 @@ from bitnet_train.formats.planes import pack_planes
 from bitnet_train.kernels import ops, reference
 from bitnet_train.quant.activation import quantize_activation
 from bitnet_train.quant.scheme import ActivationScheme
+
+CSRC = Path(__file__).parents[2] / "bitnet_train" / "kernels" / "csrc"
+WARNINGS = ("-std=c++17", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off")
+
+Build = Callable[[str, tuple[str, ...], Mapping[Path, tuple[str, ...]]], Path]
+
+
+@pytest.fixture(scope="session")
+def build_program(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Build:
+    """Compile C++ files, each with flags of its own, into a program; keep it until a source or a flag changes.
+
+    It is kept where pytest keeps what outlives a session; `pytest --cache-clear` builds it anew.
+    """
+    cache = getattr(pytestconfig, "cache", None)
+    kept = cache.mkdir("selftest") if cache else tmp_path_factory.mktemp("selftest")
+
+    def build(compiler: str, flags: tuple[str, ...], sources: Mapping[Path, tuple[str, ...]]) -> Path:
+        place = kept / _digest(repr((_run(compiler, "--version"), WARNINGS, flags, sorted(sources.items()))).encode())
+        program = place / _digest(*(path.read_bytes() for path in sorted(CSRC.rglob("*")) if path.is_file()))
+        if not program.is_file():
+            shutil.rmtree(place, ignore_errors=True)
+            place.mkdir(parents=True)
+            with TemporaryDirectory(dir=place) as folder:
+                _compile(compiler, flags, sources, Path(folder)).replace(program)
+        return program
+
+    return build
+
+
+def _compile(compiler: str, flags: tuple[str, ...], sources: Mapping[Path, tuple[str, ...]], folder: Path) -> Path:
+    objects = {source: str(folder / f"{source.stem}.o") for source in sources}
+    for source, made in objects.items():
+        _run(compiler, *WARNINGS, *flags, *sources[source], "-c", str(source), "-o", made)
+    _run(compiler, *flags, *objects.values(), "-pthread", "-o", str(folder / "program"))
+    return folder / "program"
+
+
+def _run(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def _digest(*parts: bytes) -> str:
+    return hashlib.sha256(b"".join(len(part).to_bytes(8, "big") + part for part in parts)).hexdigest()[:24]
 
 
 @dataclass(frozen=True)

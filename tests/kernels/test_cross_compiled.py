@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 SOURCES = Path(__file__).parents[2] / "bitnet_train" / "kernels" / "csrc"
-WARNINGS = ("-std=c++17", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off")
 AVX2 = ("-mavx2", "-mfma", "-mf16c", "-mpopcnt")
 AVX512 = (
     *AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni", "-mavx512vpopcntdq",
@@ -30,7 +29,7 @@ SANITIZERS = ("-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recov
 # Optimising instrumented templates takes minutes, running them as they are seconds.
 SANITIZED_FLAGS = {ending: (*flags, "-O0") for ending, flags in {**X86_FLAGS, "_portable": ()}.items()}
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.slow, pytest.mark.toolchain]
 NEEDS_ARM = pytest.mark.skipif(
     shutil.which(ARM_COMPILER) is None or shutil.which(EMULATOR) is None,
     reason="needs the packages g++-aarch64-linux-gnu and qemu-user",
@@ -39,8 +38,6 @@ NEEDS_X86 = pytest.mark.skipif(
     platform.machine() not in ("x86_64", "AMD64") or shutil.which(NATIVE_COMPILER) is None,
     reason="needs an x86-64 machine with the package g++",
 )
-
-Build = Callable[[str, tuple[str, ...], dict[str, tuple[str, ...]]], Path]
 
 
 def _flags_of(source: Path, isa_flags: dict[str, tuple[str, ...]]) -> tuple[str, ...] | None:
@@ -61,29 +58,18 @@ def _run(*command: str) -> str:
     return done.stdout
 
 
-@pytest.fixture(scope="module")
-def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
-    """Compile the selftest with a compiler, common flags, and flags by the ending of a file's name."""
-
-    def compile_all(compiler: str, flags: tuple[str, ...], isa_flags: dict[str, tuple[str, ...]]) -> Path:
-        folder = tmp_path_factory.mktemp("selftest")
-        objects: list[str] = []
-        for source in [*sorted(SOURCES.glob("*.cpp")), SOURCES / "selftest" / "selftest.cpp"]:
-            own_flags = _flags_of(source, isa_flags)
-            if own_flags is not None:
-                objects.append(str(folder / f"{source.stem}.o"))
-                _run(compiler, *WARNINGS, *flags, *own_flags, "-c", str(source), "-o", objects[-1])
-        program = folder / "selftest"
-        _run(compiler, *flags, *objects, "-pthread", "-o", str(program))
-        return program
-
-    return compile_all
+def _selftest(isa_flags: dict[str, tuple[str, ...]]) -> dict[Path, tuple[str, ...]]:
+    """The files of the selftest, each with its own flags."""
+    sources = [*sorted(SOURCES.glob("*.cpp")), SOURCES / "selftest" / "selftest.cpp"]
+    flags = {source: _flags_of(source, isa_flags) for source in sources}
+    return {source: own_flags for source, own_flags in flags.items() if own_flags is not None}
 
 
 @pytest.fixture(scope="module")
-def arm_selftest(build: Build) -> Path:
+def arm_selftest(build_program: Callable[..., Path]) -> Path:
     """The selftest for 64-bit ARM, with nothing but dot_neon.cpp compiled for dot products."""
-    return build(ARM_COMPILER, ("-O1", "-static", "-march=armv8-a", "-DBITNET_ARM64=1"), ARM_FLAGS)
+    flags = ("-O1", "-static", "-march=armv8-a", "-DBITNET_ARM64=1")
+    return build_program(ARM_COMPILER, flags, _selftest(ARM_FLAGS))
 
 
 @NEEDS_ARM
@@ -110,6 +96,6 @@ def test_the_selftest_fails_for_a_kernel_that_the_cpu_lacks(arm_selftest: Path):
 
 
 @NEEDS_X86
-def test_no_kernel_of_this_cpu_reads_or_writes_out_of_bounds(build: Build):
-    program = build(NATIVE_COMPILER, (*SANITIZERS, "-DBITNET_X86=1"), SANITIZED_FLAGS)
+def test_no_kernel_of_this_cpu_reads_or_writes_out_of_bounds(build_program: Callable[..., Path]):
+    program = build_program(NATIVE_COMPILER, (*SANITIZERS, "-DBITNET_X86=1"), _selftest(SANITIZED_FLAGS))
     assert "problems exact" in _run(str(program), "popcount.portable")

@@ -92,6 +92,7 @@ def settled(layer: BitLinear, x: Tensor, theirs: Tensor) -> Tensor:
     return x[equal]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["baselines/autobitlinear", "baselines/onebitllms"])
 def test_ternary_baselines_give_the_forward_and_the_gradients_of_autobitlinear(recipe, layers) -> None:
     assert len(layers) == 28
@@ -104,6 +105,7 @@ def test_ternary_baselines_give_the_forward_and_the_gradients_of_autobitlinear(r
         assert_close(mine, x, outcome(mine, x, mine.weight), expected)
 
 
+@pytest.mark.slow
 def test_the_ternary_baselines_give_the_forward_and_the_gradients_of_onebitllms(layers) -> None:
     def rounded_up(values: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
         return values + (torch.clamp(torch.floor(values * scale + 0.5), low, high) / scale - values).detach()
@@ -123,6 +125,7 @@ def test_the_ternary_baselines_give_the_forward_and_the_gradients_of_onebitllms(
         assert_close(mine, x, outcome(mine, x, mine.weight), outcome(theirs, x, weight))
 
 
+@pytest.mark.slow
 def test_paretoq_gives_a_learnable_row_scale_and_a_gradient_that_stops_at_it(layers) -> None:
     for layer, x in layers.values():
         weight, mine = layer.weight.detach(), ours("baselines/paretoq_1bit", layer)

@@ -188,6 +188,8 @@ def test_the_vision_part_of_a_model_in_a_gguf_is_no_language_model(tmp_path):
         load_pretrained(str(path))
 
 
+@pytest.mark.slow
+@pytest.mark.real_model
 @pytest.mark.skipif(not SMOLLM2, reason="set BITNET_TEST_SMOLLM2 to a SmolLM2-135M .gguf file")
 @pytest.mark.timeout(600)
 def test_a_real_gguf_loads_dense_clean_and_in_bf16_values(tmp_path):

@@ -55,6 +55,7 @@ def test_what_the_machine_has_is_let_through(
     check_devices(accelerator, count, strategy)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(devices.num_gpus() > 0, reason="this machine has a GPU")
 @pytest.mark.parametrize("verb", [["train"], ["train", "--dry-run"], ["run"]], ids=" ".join)
 def test_a_gpu_that_is_not_there_is_wrong_usage_and_leaves_no_folder(tmp_path: Path, verb: list[str]) -> None:

@@ -42,6 +42,7 @@ def killed(run_dir: Path, step: int, name: str) -> subprocess.CompletedProcess[s
     return subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "code"), [("SIGKILL", -signal.SIGKILL), ("SIGTERM", 143)])
 def test_a_run_killed_at_any_step_resumes_bit_for_bit(tmp_path: Path, whole, name: str, code: int) -> None:
     step = random.Random().randrange(SAVE_EVERY + 1, STEPS - 1)

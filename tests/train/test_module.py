@@ -64,6 +64,7 @@ def test_an_average_of_micro_batch_means_would_be_seen(tmp_path: Path) -> None:
     assert relative_distance(right, wrong) > 0.1
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_gradient_of_one(tmp_path: Path) -> None:
     script = [str(Path(__file__).with_name("tiny_run.py")), str(tmp_path / "ddp"), "--ddp"]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *script]

@@ -34,6 +34,7 @@ logger.finalize("success")
 """
 
 
+@pytest.mark.slow
 def test_a_real_offline_wandb_run_stays_in_its_folder_and_has_no_secret(tmp_path: Path) -> None:
     home, run_dir, work = tmp_path / "home", tmp_path / "run", tmp_path / "work"
     home.mkdir()
@@ -118,6 +119,7 @@ logger.finalize("success")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "mode", "key"),
     [
