@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Any
 from bitnet_train.when_imported import when_imported
 
 if TYPE_CHECKING:
-    from bitnet_train.exporters.packed import export_packed as export
     from bitnet_train.model.bit_lora import attach
     from bitnet_train.model.convert import convert
     from bitnet_train.model.merge import merge
+    from bitnet_train.packed.writer import export_packed as export
     from bitnet_train.runtime.load import load
     from bitnet_train.runtime.native.model import NativeModel
-    from bitnet_train.runtime.validate import validate
+    from bitnet_train.validation.packed import validate
 
 __version__ = "0.1.0"
 
@@ -38,10 +38,10 @@ _HOMES = {
     "NativeModel": ("bitnet_train.runtime.native.model", "NativeModel"),
     "attach": ("bitnet_train.model.bit_lora", "attach"),
     "convert": ("bitnet_train.model.convert", "convert"),
-    "export": ("bitnet_train.exporters.packed", "export_packed"),
+    "export": ("bitnet_train.packed.writer", "export_packed"),
     "load": ("bitnet_train.runtime.load", "load"),
     "merge": ("bitnet_train.model.merge", "merge"),
-    "validate": ("bitnet_train.runtime.validate", "validate"),
+    "validate": ("bitnet_train.validation.packed", "validate"),
 }
 
 
@@ -58,5 +58,5 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-when_imported("lm_eval.models", lambda: import_module("bitnet_train.runtime.evaluation.lm_eval_model"))
+when_imported("lm_eval.models", lambda: import_module("bitnet_train.evaluate.lm_eval_model"))
 when_imported("transformers.quantizers.auto", lambda: import_module("bitnet_train.runtime.hf_quantizer"))

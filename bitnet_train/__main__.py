@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from bitnet_train.cli.arguments import Call, read_call
 from bitnet_train.cli.typed_text import decoded, print_everything, read_prompt
-from bitnet_train.cli.verbs import WORD_KINDS
 from bitnet_train.errors import BitnetTrainError, ConfigError
+from bitnet_train.verbs import WORD_KINDS
 
 if TYPE_CHECKING:
     from bitnet_train.config import Config
@@ -71,7 +71,7 @@ def _run_stage(call: Call) -> dict[str, Any]:
     if config.dry_run and not config.quiet:  # before torch is imported, which takes seconds
         print(f"Dry run of {config.recipe}, model {config.model.source}: nothing is trained or kept.", flush=True)
     stage: Callable[[Config], dict[str, Any]] = getattr(
-        import_module(call.verb.home), call.verb.function or call.verb.name
+        import_module(f"bitnet_train.verbs.{call.verb.function}"), call.verb.function
     )
     try:
         return stage(config)

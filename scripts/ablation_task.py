@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bitnet_train.run_directory import RunDirectory
+from bitnet_train.run.directory import RunDirectory
 
 
 @dataclass(frozen=True)

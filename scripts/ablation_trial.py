@@ -22,13 +22,14 @@ from machine_facts import commit, cpu_name
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from bitnet_train import assembly, stages
 from bitnet_train.config import Config
 from bitnet_train.config.compose import compose
+from bitnet_train.evaluate.comparison import Comparison, compare
+from bitnet_train.evaluate.windows import windows
 from bitnet_train.model.bit_linear import on_kernels
-from bitnet_train.run_directory import made_by
-from bitnet_train.runtime.evaluation.comparison import Comparison, compare
-from bitnet_train.runtime.evaluation.windows import windows
+from bitnet_train.run import assembly
+from bitnet_train.run.directory import made_by
+from bitnet_train.verbs.train import train
 
 
 def run_trial(task: Task) -> dict[str, Any]:
@@ -54,7 +55,7 @@ def run_trial(task: Task) -> dict[str, Any]:
 def _train(config: Config) -> dict[str, Any]:
     """Run the training stage and return its steps, tokens, times and peak memory."""
     wall, cpu = time.perf_counter(), time.process_time()
-    facts = stages.train(config)
+    facts = train(config)
     return {
         "steps": facts["steps"],
         "tokens": facts["before"]["tokens"] + facts["tokens"],

@@ -29,7 +29,7 @@ from bitnet_train.quant.scheme import WeightScheme
 EXPORT = """
 import sys, time, torch
 torch.set_num_threads(1)
-from bitnet_train.exporters import export_packed
+from bitnet_train.packed import export_packed
 from bitnet_train.exporters.options import ExportOptions
 from bitnet_train.exporters.table import export_as
 from bitnet_train.model.converted import map_converted

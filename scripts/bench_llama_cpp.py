@@ -23,10 +23,10 @@ from llama_cpp_report import print_memory, print_report
 from machine_facts import ROOT, describe_run
 from transformers import LlamaConfig
 
-from bitnet_train.runtime.bench_row import Row, merged
-from bitnet_train.runtime.bench_worker import Task, measure_apart, ways
-from bitnet_train.runtime.llama_bench import llama_row
-from bitnet_train.runtime.timing import Workload
+from bitnet_train.bench.llama_cpp import llama_row
+from bitnet_train.bench.row import Row, merged
+from bitnet_train.bench.timing import Workload
+from bitnet_train.bench.worker import Task, measure_apart, ways
 
 EVERY_ROUND = ("Q1_0", "TQ2_0", "Q4_0")
 CONTEXTS = (128, 512, 1024, 2048, 4096, 8192)

@@ -43,10 +43,10 @@ from bitnet_train.model.convert import convert
 from bitnet_train.quant.activation import fake_quantize_activation
 from bitnet_train.quant.scheme import WeightScheme
 from bitnet_train.quant.surrogate import Clipped, Identity
-from bitnet_train.train.freed_memory import keep_freed_memory
-from bitnet_train.train.losses import LossConfig
-from bitnet_train.train.module import BitLightningModule
-from bitnet_train.train.optim import OptimConfig
+from bitnet_train.train.loop.freed_memory import keep_freed_memory
+from bitnet_train.train.loop.module import BitLightningModule
+from bitnet_train.train.loop.optim import OptimConfig
+from bitnet_train.train.losses.terms import LossConfig
 
 KINDS = ("linear", "naive", "ours", "groups", "composed", "returning")
 PRECISIONS = ("bf16-mixed", "32-true")

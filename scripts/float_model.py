@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from bitnet_train.exporters.packed_source import PackedSource, open_packed
+from bitnet_train.packed.source import PackedSource, open_packed
 
 
 def float_model(folder: Path) -> PreTrainedModel:

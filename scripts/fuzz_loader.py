@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from bitnet_train.errors import BitnetTrainError, FormatError
-from bitnet_train.exporters.manifest import seal
+from bitnet_train.packed.manifest import seal
 from bitnet_train.runtime.native.model import NativeModel
 
 NASTY: tuple[Any, ...] = (
@@ -175,7 +175,7 @@ def _exported(folder: Path) -> Path:
     """Export the bundled model in a process of its own: torch stays out of this one, and so do its preloads."""
     code = (
         "import sys; from bitnet_train import convert, export\n"
-        "from bitnet_train.model.load import load_pretrained\n"
+        "from bitnet_train.importers.load import load_pretrained\n"
         "loaded = load_pretrained('tiny'); convert(loaded.model)\n"
         "export(loaded.model.eval(), loaded.tokenizer, sys.argv[1], {})"
     )

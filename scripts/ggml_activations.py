@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from bitnet_train.model.gguf_architecture import architecture_of
-from bitnet_train.model.gguf_file import open_gguf
+from bitnet_train.gguf.architecture import architecture_of
+from bitnet_train.gguf.file import open_gguf
 
 _LARGEST_CODE = 127
 

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bitnet_train.run_directory import made_by
+from bitnet_train.run.directory import made_by
 
 ROOT = Path(__file__).resolve().parent.parent
 

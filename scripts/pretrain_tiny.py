@@ -2,7 +2,7 @@
 
 A Llama of 4.5 M parameters (hidden 256, 4 layers, feed-forward 768, vocabulary 4096: every dimension a multiple
 of 256, so each 1-bit file format fits it) and its own byte-level BPE tokenizer, both made from the *train* split of
-`bitnet_train.train.stdlib_corpus` plus the regression tests of that split. Matrices are trained with Muon,
+`bitnet_train.train.data.stdlib_corpus` plus the regression tests of that split. Matrices are trained with Muon,
 embeddings and norms with AdamW; warm-up, constant, then a linear decay to zero over the last 40 %.
 
     python scripts/pretrain_tiny.py --minutes 60 --threads 2 --out bitnet_train/assets/tiny
@@ -26,7 +26,7 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from bitnet_train.train.stdlib_corpus import Split, stdlib_documents
+from bitnet_train.train.data.stdlib_corpus import Split, stdlib_documents
 
 END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 CHATML = (

@@ -17,7 +17,7 @@ from pathlib import Path
 from ablation_table import grid_table, rate_table, task_table
 from recipe_table import recipe_table
 
-from bitnet_train.summary import texts
+from bitnet_train.run.summary import texts
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "recipes" / "results"

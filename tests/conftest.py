@@ -30,6 +30,8 @@ from bitnet_train.model.convert import convert
 from bitnet_train.model.select import Selection
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 
+pytest_plugins = ["tests.fixtures.native_folders", "tests.fixtures.packed_folders"]
+
 VOCABULARY = 258  # 256 bytes, end of text, padding
 
 CONFIGS = {

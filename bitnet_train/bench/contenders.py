@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from bitnet_train.bench.llama_cpp import TOOL, find_llama_bench, llama_row
+from bitnet_train.bench.row import Row
+from bitnet_train.bench.timing import Workload
+from bitnet_train.bench.worker import Task, Way, measure_apart, ways
 from bitnet_train.errors import ConfigError
 from bitnet_train.kernels.isa import REFERENCE, available_isas
-from bitnet_train.runtime.bench_row import Row
-from bitnet_train.runtime.bench_worker import Task, Way, measure_apart, ways
-from bitnet_train.runtime.llama_bench import TOOL, find_llama_bench, llama_row
-from bitnet_train.runtime.timing import Workload
 
 Contender = Callable[[], Row]
 

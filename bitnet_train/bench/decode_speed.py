@@ -16,10 +16,10 @@ from typing import Any, Literal
 import torch
 from transformers import PreTrainedModel
 
-from bitnet_train.runtime.bench import ModuleRunner
-from bitnet_train.runtime.bench_native import load_native
+from bitnet_train.bench.native_passes import load_native
+from bitnet_train.bench.timing import WARM_UP_TOKENS, Runner, timed
+from bitnet_train.bench.torch_passes import ModuleRunner
 from bitnet_train.runtime.native.support import reason_against
-from bitnet_train.runtime.timing import WARM_UP_TOKENS, Runner, timed
 
 NEW_TOKENS, REPEATS = 64, 3
 

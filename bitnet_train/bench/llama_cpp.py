@@ -16,11 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bitnet_train.bench.row import Memory, Row
+from bitnet_train.bench.timing import Workload
+from bitnet_train.bench.worker import pinned
 from bitnet_train.errors import ConfigError, FormatError
-from bitnet_train.runtime.bench_row import Memory, Row
-from bitnet_train.runtime.bench_worker import pinned
 from bitnet_train.runtime.memory import peak_resident_bytes
-from bitnet_train.runtime.timing import Workload
 
 TOOL = "llama-bench"
 ENVIRONMENT_VARIABLE = "BITNET_TRAIN_LLAMA_BENCH"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from bitnet_train.runtime.bench_row import Row
+from bitnet_train.bench.row import Row
 
 _CAPTION = "Memory: the most that loading and running added to the process; in brackets the whole process."
 

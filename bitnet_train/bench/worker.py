@@ -1,4 +1,4 @@
-"""One row of `bitnet-train bench`, measured in a process of its own: `python -m bitnet_train.runtime.bench_worker`.
+"""One row of `bitnet-train bench`, measured in a process of its own: `python -m bitnet_train.bench.worker`.
 
 A process of its own has the instruction set and the number of threads that were asked for from its first instruction,
 and a peak of memory that no other model left behind. The task goes in as JSON on the command line, the row comes back
@@ -17,12 +17,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from bitnet_train.bench.row import Memory, Row, row_from_dict
+from bitnet_train.bench.timing import Runner, Workload, measure, measure_contexts
 from bitnet_train.errors import BitnetTrainError, FormatError
 from bitnet_train.kernels.isa import ENVIRONMENT_VARIABLE, backend
-from bitnet_train.runtime.bench_row import Memory, Row, row_from_dict
 from bitnet_train.runtime.memory import peak_resident_bytes, reset_peak, resident_bytes
 from bitnet_train.runtime.native.support import reason_against
-from bitnet_train.runtime.timing import Runner, Workload, measure, measure_contexts
 
 Way = Literal["native", "modules", "float"]
 _EXPECTED = 3  # exit code of an error with a message
@@ -95,19 +95,19 @@ def run_task(task: Task) -> Row:
 def _loader(task: Task) -> Callable[[], Runner]:
     """Return what loads the model, with everything imported that it needs."""
     if task.way == "native":
-        from bitnet_train.runtime.bench_native import load_native
+        from bitnet_train.bench.native_passes import load_native
 
         return lambda: load_native(task.source, task.num_threads)
     import torch
 
-    from bitnet_train.runtime.bench import ModuleRunner
+    from bitnet_train.bench.torch_passes import ModuleRunner
 
     torch.set_num_threads(task.num_threads)
     if task.way == "modules":
         from bitnet_train.runtime.load import load
 
         return lambda: ModuleRunner(load(task.source))
-    from bitnet_train.model.load import load_pretrained
+    from bitnet_train.importers.load import load_pretrained
 
     return lambda: ModuleRunner(load_pretrained(task.source).model)
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from bitnet_train import __version__
 from bitnet_train.cli.columns import WIDTH, fold, fold_command, fold_named
-from bitnet_train.cli.verbs import VERBS, Verb
 from bitnet_train.errors import ConfigError
+from bitnet_train.verbs import VERBS, Verb
 
 _OVERRIDE = re.compile(r"^[+~]*[A-Za-z_][\w./@-]*=")
 

@@ -17,7 +17,7 @@ from bitnet_train.config.layout import groups, recipes
 from bitnet_train.config.suggest import did_you_mean, known_keys
 from bitnet_train.config.target import find_target
 from bitnet_train.errors import ConfigError
-from bitnet_train.train.redaction import redact
+from bitnet_train.train.trackers.redaction import redact
 
 _NO_VERBS = ("machine", "budget", "start")  # facts that are kept on the way to those of a verb
 

@@ -118,7 +118,7 @@ _NOT_BUILT = "not built, so the slow reference kernel runs; install a C++ compil
 
 def _arithmetic() -> list[Check]:
     """Say what `trainer.precision=auto` and `trainer.num_threads=null` come to here, and by how much."""
-    from bitnet_train.train.machine import arithmetic, thread_count
+    from bitnet_train.train.loop.machine import arithmetic, thread_count
 
     return [
         Check("precision", "ok", arithmetic("auto").describe()),
@@ -136,7 +136,7 @@ def _gpu() -> list[Check]:
 
 
 def _tracking() -> list[Check]:
-    from bitnet_train.train.wandb_tracker import wandb_has_key
+    from bitnet_train.train.trackers.wandb_tracker import wandb_has_key
 
     mode = os.environ.get("WANDB_MODE") or ("online" if wandb_has_key() else "offline")
     return [Check("wandb", "ok", f"{mode} ({'a key is set' if wandb_has_key() else 'no key set'})")]

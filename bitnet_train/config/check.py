@@ -17,7 +17,7 @@ from bitnet_train.config.suggest import did_you_mean, known_keys, nearest_key, s
 from bitnet_train.errors import ConfigError
 from bitnet_train.model.overrides import read_overrides
 from bitnet_train.quant.scheme import WeightScheme
-from bitnet_train.train.mix import read_mix
+from bitnet_train.train.data.mix import read_mix
 
 DEFAULT = "default"
 _KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "list": "a list"}

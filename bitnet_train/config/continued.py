@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from bitnet_train.config.paths import path_keys
 from bitnet_train.config.suggest import known_keys
-from bitnet_train.model.source import hub_id
+from bitnet_train.importers.source import hub_id
 
 Class = Literal["fixed", "trained", "verbs", "call"]
 Change = tuple[Any, Any]  # as recorded, as asked for

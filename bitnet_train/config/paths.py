@@ -2,7 +2,7 @@
 
 A shell expands `~` only at the start of a word, so `run.dir=~/x` arrives as it was typed. A run is continued from
 wherever one stands, so what it reads is written down from the root, and a name on the hub is marked as one
-(`model/source.py`). Where a run lies stays as it was typed: that is named anew at every call.
+(`importers/source.py`). Where a run lies stays as it was typed: that is named anew at every call.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from bitnet_train.config.suggest import known_keys
 from bitnet_train.errors import ConfigError
-from bitnet_train.model.source import absolute, settled_source
+from bitnet_train.importers.source import absolute, settled_source
 
 _AS_TYPED = ("run.root", "run.dir", "path")
 _PATHS_OF_MIX = ("path", "validation_path")

@@ -21,7 +21,7 @@ from bitnet_train.config.layout import label, recipes
 from bitnet_train.config.older import as_it_ran
 from bitnet_train.config.suggest import did_you_mean
 from bitnet_train.errors import ConfigError
-from bitnet_train.model.gguf_magic import is_gguf
+from bitnet_train.gguf.magic import is_gguf
 
 Kind = Literal["none", "recipe", "run", "artefact", "model"]
 

@@ -19,8 +19,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from bitnet_train.errors import DataError
-from bitnet_train.progress import track
-from bitnet_train.runtime.evaluation.batches import (
+from bitnet_train.evaluate.batches import (
     IGNORED,
     Batch,
     batches,
@@ -29,9 +28,10 @@ from bitnet_train.runtime.evaluation.batches import (
     logits_of,
     vocabulary_of,
 )
-from bitnet_train.runtime.evaluation.frequency import CLASSES, classify, count_types
-from bitnet_train.runtime.evaluation.perplexity import no_labels
-from bitnet_train.runtime.evaluation.tally import Score, Tally
+from bitnet_train.evaluate.frequency import CLASSES, classify, count_types
+from bitnet_train.evaluate.perplexity import no_labels
+from bitnet_train.evaluate.tally import Score, Tally
+from bitnet_train.progress import track
 
 _POSITIONS = 256  # whose log-probabilities are held at once
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bitnet_train.runtime.evaluation.batches import IGNORED, Batch
+from bitnet_train.evaluate.batches import IGNORED, Batch
 
 CLASSES = ("frequent", "common", "uncommon", "rare")
 BOUNDS = (0.5, 0.75, 0.9)  # of all tokens, from the most frequent type on

@@ -1,4 +1,4 @@
-"""`python -m bitnet_train.runtime.evaluation.harness ...`: the command `lm_eval`, with the model `bitnet_train` known.
+"""`python -m bitnet_train.evaluate.harness ...`: the command `lm_eval`, with the model `bitnet_train` known.
 
 lm_eval finds models by name, and learns the name when both packages are imported; its own command imports only itself.
 """

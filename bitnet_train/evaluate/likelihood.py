@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from bitnet_train.evaluate.batches import evaluation_mode, logits_of, vocabulary_of
 from bitnet_train.progress import track
-from bitnet_train.runtime.evaluation.batches import evaluation_mode, logits_of, vocabulary_of
 
 _MAX_ROWS = 16
 _LOGIT_BYTES = 1 << 29  # of one batch

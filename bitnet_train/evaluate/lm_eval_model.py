@@ -5,7 +5,7 @@
 
 or on the command line, with everything that `lm_eval` takes:
 
-    python -m bitnet_train.runtime.evaluation.harness --model bitnet_train --model_args path=./artefact --tasks arc_easy
+    python -m bitnet_train.evaluate.harness --model bitnet_train --model_args path=./artefact --tasks arc_easy
 
 Requests are tokenised by lm_eval's own `TemplateLM`, scored by `log_likelihoods` on the packed weights, and continued
 greedily by the native runtime where the folder fits it. Sampling is refused. Imported only once lm_eval is.
@@ -21,10 +21,10 @@ from lm_eval.api.model import TemplateLM  # pyright: ignore[reportMissingImports
 from lm_eval.api.registry import register_model  # pyright: ignore[reportMissingImports]
 
 from bitnet_train.errors import ConfigError
+from bitnet_train.evaluate.likelihood import Pair, log_likelihoods, prefix_id
+from bitnet_train.evaluate.writers import packed_writer
 from bitnet_train.model.config_fields import max_positions
 from bitnet_train.progress import track
-from bitnet_train.runtime.evaluation.likelihood import Pair, log_likelihoods, prefix_id
-from bitnet_train.runtime.evaluation.writers import packed_writer
 from bitnet_train.runtime.load import load, load_tokenizer
 
 _MAX_NEW_TOKENS = 256

@@ -25,8 +25,8 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from bitnet_train.runtime.evaluation.jsonl import Row, read_rows
-from bitnet_train.runtime.evaluation.likelihood import Likelihood, encode_pair, log_likelihoods
+from bitnet_train.evaluate.jsonl import Row, read_rows
+from bitnet_train.evaluate.likelihood import Likelihood, encode_pair, log_likelihoods
 
 _FIELDS = ("question", "context")
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"

@@ -16,8 +16,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from bitnet_train.errors import DataError
-from bitnet_train.progress import track
-from bitnet_train.runtime.evaluation.batches import (
+from bitnet_train.evaluate.batches import (
     IGNORED,
     Batch,
     batches,
@@ -26,6 +25,7 @@ from bitnet_train.runtime.evaluation.batches import (
     logits_of,
     vocabulary_of,
 )
+from bitnet_train.progress import track
 
 
 @dataclass(frozen=True)

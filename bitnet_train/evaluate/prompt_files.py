@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from bitnet_train.runtime.evaluation.jsonl import Row, read_rows, spread
+from bitnet_train.evaluate.jsonl import Row, read_rows, spread
 
 Kind = Literal["summary", "code", "chat", "plain"]
 

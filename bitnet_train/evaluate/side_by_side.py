@@ -14,10 +14,10 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from bitnet_train.evaluate.prompt_files import Prompt
+from bitnet_train.evaluate.text_measures import common_prefix, parses, repetition, rouge_l, token_f1
+from bitnet_train.evaluate.writers import Continuation, Writer
 from bitnet_train.progress import track
-from bitnet_train.runtime.evaluation.prompt_files import Prompt
-from bitnet_train.runtime.evaluation.text_measures import common_prefix, parses, repetition, rouge_l, token_f1
-from bitnet_train.runtime.evaluation.writers import Continuation, Writer
 
 Facts = dict[str, Any]
 Chat = Callable[[list[dict[str, str]]], str]  # messages to the prompt that the chat template makes of them

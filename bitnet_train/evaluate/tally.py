@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bitnet_train.runtime.evaluation.frequency import CLASSES
-from bitnet_train.runtime.evaluation.perplexity import exponential
+from bitnet_train.evaluate.frequency import CLASSES
+from bitnet_train.evaluate.perplexity import exponential
 
 _BINS = 15
 

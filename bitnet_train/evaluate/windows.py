@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from bitnet_train.errors import DataError
-from bitnet_train.runtime.evaluation.batches import IGNORED
+from bitnet_train.evaluate.batches import IGNORED
 
 
 def windows(

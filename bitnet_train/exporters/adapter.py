@@ -8,7 +8,7 @@ so a = s r. Where layers differ in s r, or it is 0, the rest goes into B. The fa
     <tensor of the base>.lora_a   [r, K]       <tensor of the base>.lora_b   [N, r]
 
 The rows of B follow the rows of its base tensor: for query and key of the `llama` architecture llama.cpp's order of a
-head is another (see `model/gguf_architecture.py`). Sources: src/llama-adapter.cpp and convert_lora_to_gguf.py of
+head is another (see `gguf/architecture.py`). Sources: src/llama-adapter.cpp and convert_lora_to_gguf.py of
 llama.cpp. An adapter inside the quantiser has no such file: it is merged, and the base is exported.
 """
 
@@ -27,10 +27,10 @@ from transformers import PreTrainedModel
 
 from bitnet_train.errors import ConversionError
 from bitnet_train.exporters.gguf.container import FileTensor, require_package, write_file
-from bitnet_train.exporters.staging import staged_folder
+from bitnet_train.gguf.architecture import GgufArchitecture, architecture_of
 from bitnet_train.model.bit_linear import clean_name
-from bitnet_train.model.gguf_architecture import GgufArchitecture, architecture_of
 from bitnet_train.model.lora_layers import LoraOutside
+from bitnet_train.whole import staged_folder
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter

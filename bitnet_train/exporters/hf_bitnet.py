@@ -41,9 +41,7 @@ from bitnet_train.exporters.hf_folder import (
     write_config,
     write_weights,
 )
-from bitnet_train.exporters.manifest import LayerEntry
 from bitnet_train.exporters.options import ExportOptions, LinearClass
-from bitnet_train.exporters.packed_source import PackedSource
 from bitnet_train.formats.hf_bitnet import (
     CODES_A_BYTE,
     from_weight_scale,
@@ -51,6 +49,8 @@ from bitnet_train.formats.hf_bitnet import (
     to_weight_scale,
     unpack_strided,
 )
+from bitnet_train.packed.manifest import LayerEntry
+from bitnet_train.packed.source import PackedSource
 from bitnet_train.quant.weight import dequantize
 
 _OTHERS = "`export=plain` and `export=gguf` have no such limit"

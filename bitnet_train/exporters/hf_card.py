@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bitnet_train.exporters.card import fact_lines, scheme_lines
-from bitnet_train.exporters.manifest import Manifest
+from bitnet_train.packed.card import fact_lines, scheme_lines
+from bitnet_train.packed.manifest import Manifest
 
 _CARD = """---
 library_name: {library}

@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from bitnet_train.errors import FormatError
-from bitnet_train.exporters.manifest import WEIGHTS_NAME
-from bitnet_train.exporters.packed_source import PackedSource
 from bitnet_train.exporters.safetensors_stream import StreamedTensor, stream_safetensors
+from bitnet_train.packed.manifest import WEIGHTS_NAME
+from bitnet_train.packed.source import PackedSource
 
 SHARD_BYTES = 5_000_000_000
 

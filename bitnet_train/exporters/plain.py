@@ -30,7 +30,7 @@ from bitnet_train.exporters.hf_folder import (
     write_weights,
 )
 from bitnet_train.exporters.options import ExportOptions
-from bitnet_train.exporters.packed_source import PackedSource
+from bitnet_train.packed.source import PackedSource
 
 _USAGE = """Dense {dtype} weights, `scale * code`, for any tool that reads Hugging Face checkpoints. {rounding}
 A reader of this folder does not round the inputs of the layers to {activations}, as training did.

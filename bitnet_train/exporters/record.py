@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from bitnet_train.errors import FormatError
-from bitnet_train.exporters.json_fields import Fields, parse_object, read_text
-from bitnet_train.exporters.manifest import FileEntry
-from bitnet_train.exporters.reader import hash_file
+from bitnet_train.packed.json_fields import Fields, parse_object, read_text
+from bitnet_train.packed.manifest import FileEntry
+from bitnet_train.packed.reader import hash_file
 
 RECORD_NAME = "export.json"
 SCHEMA = 1

@@ -22,7 +22,7 @@ from typing import BinaryIO, NamedTuple
 import torch
 from torch import Tensor
 
-from bitnet_train.exporters.narrow import bytes_of
+from bitnet_train.packed.narrow import bytes_of
 from bitnet_train.progress import track
 
 DTYPE_NAMES: Mapping[torch.dtype, str] = {

@@ -19,10 +19,10 @@ from torch import Tensor
 from bitnet_train.errors import ConfigError, FormatError
 from bitnet_train.exporters import c_array, gguf, hf_bitnet, plain
 from bitnet_train.exporters.options import ExportOptions
-from bitnet_train.exporters.packed import versions
-from bitnet_train.exporters.packed_source import PackedSource, open_packed
 from bitnet_train.exporters.record import RECORD_NAME, ExportRecord, files_of, read_record
-from bitnet_train.exporters.staging import staged_folder
+from bitnet_train.packed.source import PackedSource, open_packed
+from bitnet_train.packed.writer import versions
+from bitnet_train.whole import staged_folder
 
 
 @dataclass(frozen=True)

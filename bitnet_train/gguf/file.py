@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from bitnet_train.errors import FormatError
-from bitnet_train.model.gguf_magic import MAGIC
+from bitnet_train.gguf.magic import MAGIC
 
 BLOCKS: dict[int, tuple[str, int, int]] = {
     **{0: ("F32", 1, 4), 1: ("F16", 1, 2), 28: ("F64", 1, 8), 30: ("BF16", 1, 2)},

@@ -38,11 +38,11 @@ from transformers.quantizers.quantizers_utils import should_convert_module
 
 from bitnet_train.errors import FormatError
 from bitnet_train.formats.hf_bitnet import LinearClass, from_weight_scale, unpack_strided
+from bitnet_train.importers.one_bit_model import OneBitWeight, empty_model, fill_floats, fill_one_bit, selection_of
 from bitnet_train.model.config_fields import drop_padding_beyond
 from bitnet_train.model.convert import replace_layers
 from bitnet_train.model.converted import ConversionRecord, weight_files
 from bitnet_train.model.generation_settings import restore_generation_settings
-from bitnet_train.model.one_bit_model import OneBitWeight, empty_model, fill_floats, fill_one_bit, selection_of
 from bitnet_train.progress import track
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 from bitnet_train.quant.surrogate import Identity

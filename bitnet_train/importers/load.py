@@ -27,15 +27,15 @@ from huggingface_hub import snapshot_download
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bitnet_train.errors import ConversionError, FormatError
+from bitnet_train.gguf.file import GgufFile, open_gguf
+from bitnet_train.gguf.magic import is_gguf
+from bitnet_train.importers.float_folder import ALLOWED, cannot_load, read_folder
+from bitnet_train.importers.gguf.float_weights import import_other_gguf
+from bitnet_train.importers.gguf.generation import restore_gguf_generation
+from bitnet_train.importers.gguf.one_bit_weights import import_float_gguf, import_gguf, is_known, is_one_bit
+from bitnet_train.importers.hf_bitnet import import_hf_bitnet, is_hf_bitnet
+from bitnet_train.importers.source import TINY, hub_id, looks_like_path
 from bitnet_train.model.converted import RECORD_FILE, ConversionRecord, weight_files
-from bitnet_train.model.float_folder import ALLOWED, cannot_load, read_folder
-from bitnet_train.model.gguf_by_transformers import import_other_gguf
-from bitnet_train.model.gguf_file import GgufFile, open_gguf
-from bitnet_train.model.gguf_generation import restore_gguf_generation
-from bitnet_train.model.gguf_magic import is_gguf
-from bitnet_train.model.import_gguf import import_float_gguf, import_gguf, is_known, is_one_bit
-from bitnet_train.model.import_hf_bitnet import import_hf_bitnet, is_hf_bitnet
-from bitnet_train.model.source import TINY, hub_id, looks_like_path
 from bitnet_train.quant.scheme import ActivationScheme
 
 ADAPTER_FILE = "adapter_config.json"
@@ -213,7 +213,7 @@ def require_model_of_others(folder: Path) -> None:
     if manifest.is_file() and _is_packed_manifest(manifest):
         raise ConversionError(
             f"`model.source={folder}` is a packed 1-bit artefact: it has no float weights to convert. Use it with "
-            "`bitnet_train.load`, or train on from it with `bitnet_train.exporters.reopened.reopen_packed`, as "
+            "`bitnet_train.load`, or train on from it with `bitnet_train.importers.packed.reopen_packed`, as "
             "`bitnet-train run RECIPE model.source=FOLDER` does."
         )
     if not (folder / "config.json").is_file():

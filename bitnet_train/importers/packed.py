@@ -1,8 +1,8 @@
 """A packed folder as a model to train again: its codes and scales in BitLinear and BitEmbedding, exactly.
 
 The latent weights that were trained are not in the folder, so training starts from scale * code, and the scales are
-learnable whatever they were (`model/one_bit_model.py`). Int8 tables stay int8: they train rounded, from what they are
-(`model/rounded_table.py`).
+learnable whatever they were (`importers/one_bit_model.py`). Int8 tables stay int8: they train rounded, from what they
+are (`model/rounded_table.py`).
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from bitnet_train.errors import FormatError
-from bitnet_train.exporters.packed_source import PackedSource, open_packed
+from bitnet_train.importers.one_bit_model import OneBitWeight, empty_model, fill_one_bit
 from bitnet_train.model.converted import ConversionRecord
 from bitnet_train.model.generation_settings import restore_generation_settings
-from bitnet_train.model.one_bit_model import OneBitWeight, empty_model, fill_one_bit
 from bitnet_train.model.rounded_table import put_tables
+from bitnet_train.packed.source import PackedSource, open_packed
 from bitnet_train.quant.scheme import ActivationScheme
 
 

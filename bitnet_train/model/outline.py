@@ -16,16 +16,16 @@ import torch
 from huggingface_hub import snapshot_download
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from bitnet_train.gguf.file import open_gguf
+from bitnet_train.gguf.magic import is_gguf
+from bitnet_train.importers.gguf.metadata import read_metadata
+from bitnet_train.importers.gguf.one_bit_weights import is_known, is_one_bit
+from bitnet_train.importers.hf_bitnet import is_hf_bitnet
+from bitnet_train.importers.load import CONFIG_FILES, LoadedModel, require_model, require_model_of_others, tiny_folder
+from bitnet_train.importers.source import TINY, hub_id, looks_like_path
 from bitnet_train.model.config_fields import drop_padding_beyond, num_layers, text_config
 from bitnet_train.model.converted import empty_float, weight_files
-from bitnet_train.model.gguf_file import open_gguf
-from bitnet_train.model.gguf_magic import is_gguf
-from bitnet_train.model.gguf_metadata import read_metadata
-from bitnet_train.model.import_gguf import is_known, is_one_bit
-from bitnet_train.model.import_hf_bitnet import is_hf_bitnet
-from bitnet_train.model.load import CONFIG_FILES, LoadedModel, require_model, require_model_of_others, tiny_folder
 from bitnet_train.model.quiet import quiet_transformers
-from bitnet_train.model.source import TINY, hub_id, looks_like_path
 
 _FEWEST_LAYERS = 2
 

@@ -22,8 +22,8 @@ from transformers import PreTrainedModel
 
 from bitnet_train.errors import ConversionError
 from bitnet_train.model.bit_linear import BitLinear
-from bitnet_train.model.input_moments import row_batches
 from bitnet_train.model.plan import Plan
+from bitnet_train.model.start.input_moments import row_batches
 from bitnet_train.model.training_only import TrainingOnly
 
 SUB_NORM_REFUSAL = (

@@ -1,4 +1,4 @@
-"""Artefacts: folders that compute, byte for byte, what was trained. Written here, used in `runtime/`.
+"""THE folder that this package writes: manifest, planes, scales, tables. One reader and one writer.
 
 Names arrive on first use: reading a folder needs no torch, writing one does.
 """
@@ -9,10 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bitnet_train.exporters.manifest import LayerEntry, Manifest, Sizes, TableEntry, TensorEntry
-    from bitnet_train.exporters.packed import export_packed
-    from bitnet_train.exporters.reader import open_weights, read_manifest, verify_files
-    from bitnet_train.exporters.sizes import LayerSize, render_sizes, size_report
+    from bitnet_train.packed.manifest import LayerEntry, Manifest, Sizes, TableEntry, TensorEntry
+    from bitnet_train.packed.reader import open_weights, read_manifest, verify_files
+    from bitnet_train.packed.sizes import LayerSize, render_sizes, size_report
+    from bitnet_train.packed.writer import export_packed
 
 __all__ = [
     "LayerEntry",
@@ -31,7 +31,7 @@ __all__ = [
 
 _HOMES = {
     "manifest": ("LayerEntry", "Manifest", "Sizes", "TableEntry", "TensorEntry"),
-    "packed": ("export_packed",),
+    "writer": ("export_packed",),
     "reader": ("open_weights", "read_manifest", "verify_files"),
     "sizes": ("LayerSize", "render_sizes", "size_report"),
 }

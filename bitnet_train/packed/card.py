@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from bitnet_train.exporters.manifest import LayerEntry, Sizes
-from bitnet_train.exporters.sizes import LayerSize
+from bitnet_train.packed.manifest import LayerEntry, Sizes
+from bitnet_train.packed.sizes import LayerSize
 
 _CARD = """---
 library_name: bitnet-train

@@ -19,13 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from bitnet_train.errors import ConversionError, FormatError
-from bitnet_train.exporters.manifest import LayerEntry, TableEntry, TensorEntry, sha256_of
-from bitnet_train.exporters.narrow import hashable, narrowest, same_bits
-from bitnet_train.exporters.tables import table_kind
 from bitnet_train.formats.planes import pack_planes
 from bitnet_train.model.bit_layer import BitLayer
 from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.model.rounded_table import ROUNDED
+from bitnet_train.packed.manifest import LayerEntry, TableEntry, TensorEntry, sha256_of
+from bitnet_train.packed.narrow import hashable, narrowest, same_bits
+from bitnet_train.packed.tables import table_kind
 from bitnet_train.progress import track
 from bitnet_train.quant.table import quantize_table
 

@@ -37,7 +37,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
 from bitnet_train.errors import BitnetTrainError, FormatError
-from bitnet_train.exporters.json_fields import Fields, parse_object, read_text
+from bitnet_train.packed.json_fields import Fields, parse_object, read_text
 from bitnet_train.quant.scheme import ActivationScheme, LayerKind, WeightScheme
 
 SCHEMA = 2

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from safetensors import SafetensorError, safe_open
 
 from bitnet_train.errors import FormatError
-from bitnet_train.exporters.manifest import MANIFEST_NAME, WEIGHTS_NAME, Manifest, TensorEntry, sha256_of
+from bitnet_train.packed.manifest import MANIFEST_NAME, WEIGHTS_NAME, Manifest, TensorEntry, sha256_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -116,8 +116,8 @@ class WeightsReader:
 
 def tensor_problem(tensor: Tensor, entry: TensorEntry, *, verify: bool) -> str:
     """Return how a tensor differs from its entry in the manifest, or nothing."""
-    from bitnet_train.exporters.contents import dtype_name
-    from bitnet_train.exporters.narrow import hashable
+    from bitnet_train.packed.contents import dtype_name
+    from bitnet_train.packed.narrow import hashable
 
     if dtype_name(tensor.dtype) != entry.dtype:
         return f"is {dtype_name(tensor.dtype)} where the manifest says {entry.dtype}"

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from rich.table import Table
 
-from bitnet_train.exporters.manifest import LayerEntry, Manifest, Sizes, TableEntry, TensorEntry
 from bitnet_train.model.patterns import star_numbers
+from bitnet_train.packed.manifest import LayerEntry, Manifest, Sizes, TableEntry, TensorEntry
 
 FP16_BYTES = 2
 

@@ -24,10 +24,10 @@ import torch
 from torch import Tensor
 
 from bitnet_train.errors import FormatError
-from bitnet_train.exporters.end_tokens import end_tokens
-from bitnet_train.exporters.manifest import LayerEntry, Manifest, TableEntry, TensorEntry
-from bitnet_train.exporters.reader import WeightsReader, open_weights, read_manifest, verify_files
 from bitnet_train.formats.planes import unpack_planes
+from bitnet_train.packed.end_tokens import end_tokens
+from bitnet_train.packed.manifest import LayerEntry, Manifest, TableEntry, TensorEntry
+from bitnet_train.packed.reader import WeightsReader, open_weights, read_manifest, verify_files
 from bitnet_train.quant.weight import dequantize
 
 GENERATION_NAME = "generation_config.json"

@@ -27,16 +27,16 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bitnet_train.errors import FormatError
-from bitnet_train.exporters.card import model_card
-from bitnet_train.exporters.contents import Contents, collect
-from bitnet_train.exporters.manifest import FORMAT, MANIFEST_NAME, WEIGHTS_NAME, FileEntry, Manifest
-from bitnet_train.exporters.reader import hash_file, read_manifest
-from bitnet_train.exporters.sizes import measure_sizes, table_sizes
-from bitnet_train.exporters.staging import staged_folder
-from bitnet_train.exporters.tables import int8_tables
 from bitnet_train.model.generation_settings import GENERATION_FILE, with_turn_end
 from bitnet_train.model.saved_tensors import save_tensors
 from bitnet_train.model.training_only import require_packable
+from bitnet_train.packed.card import model_card
+from bitnet_train.packed.contents import Contents, collect
+from bitnet_train.packed.manifest import FORMAT, MANIFEST_NAME, WEIGHTS_NAME, FileEntry, Manifest
+from bitnet_train.packed.reader import hash_file, read_manifest
+from bitnet_train.packed.sizes import measure_sizes, table_sizes
+from bitnet_train.packed.tables import int8_tables
+from bitnet_train.whole import staged_folder
 
 QUANT_METHOD = "bitnet_train"
 """The name in config.json under which transformers finds this package."""

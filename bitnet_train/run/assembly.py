@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from rich.console import Console
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
@@ -20,44 +21,44 @@ from bitnet_train.config import Config, build, build_object
 from bitnet_train.config.compose import to_dict, to_yaml
 from bitnet_train.config.continued import told
 from bitnet_train.errors import ConfigError, TrainingError
-from bitnet_train.exporters.manifest import MANIFEST_NAME
-from bitnet_train.exporters.reopened import reopen_packed
+from bitnet_train.evaluate.windows import windows
+from bitnet_train.importers.load import LoadedModel, load_pretrained
+from bitnet_train.importers.outline import is_outline, outline
+from bitnet_train.importers.packed import reopen_packed
 from bitnet_train.model.bit_linear import set_training
 from bitnet_train.model.bit_lora import AdapterConfig, attach
 from bitnet_train.model.convert import Plan, convert, plan_conversion, plan_of_converted
 from bitnet_train.model.converted import RECORD_FILE, ConversionRecord, load_converted
 from bitnet_train.model.input_scale import add_input_scales
-from bitnet_train.model.load import LoadedModel, load_pretrained
-from bitnet_train.model.outline import is_outline, outline
 from bitnet_train.model.overrides import read_overrides
 from bitnet_train.model.plan import describe_schemes
 from bitnet_train.model.rounded_table import round_floats, table_names
 from bitnet_train.model.select import Selection
 from bitnet_train.model.sub_norm import add_sub_norms, calibrate
 from bitnet_train.model.training_only import train_own_parameters
+from bitnet_train.packed.manifest import MANIFEST_NAME
 from bitnet_train.progress import be_quiet, open_console
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 from bitnet_train.quant.surrogate import SURROGATES
-from bitnet_train.run_directory import RunDirectory
-from bitnet_train.runtime.evaluation.windows import windows
-from bitnet_train.starting_point import is_wanted, starting_point
-from bitnet_train.train.checkpoint import find_latest
-from bitnet_train.train.data import BitDataModule
-from bitnet_train.train.data_config import DataConfig
-from bitnet_train.train.devices import check_devices
-from bitnet_train.train.fit import FitConfig
-from bitnet_train.train.held_out import find_best
-from bitnet_train.train.launch import cluster_environment
-from bitnet_train.train.losses import LossConfig
-from bitnet_train.train.module import BitLightningModule
-from bitnet_train.train.optim import OptimConfig
-from bitnet_train.train.packing import keeps_documents_apart, mixes_documents
-from bitnet_train.train.resume import load_student
-from bitnet_train.train.schedules import ScheduleConfig
-from bitnet_train.train.teacher import check_comparable, check_same_vocabulary
-from bitnet_train.train.teacher_cache import TeacherCache
-from bitnet_train.train.tracking import build_loggers, guarded
-from bitnet_train.trained_settings import check_continued, check_finished, record, step_reached
+from bitnet_train.run.directory import RunDirectory
+from bitnet_train.run.starting_point import is_wanted, starting_point
+from bitnet_train.run.trained_settings import check_continued, check_finished, record, step_reached
+from bitnet_train.train.data.module import BitDataModule
+from bitnet_train.train.data.packing import keeps_documents_apart, mixes_documents
+from bitnet_train.train.data.settings import DataConfig
+from bitnet_train.train.loop.checkpoint import find_latest
+from bitnet_train.train.loop.devices import check_devices
+from bitnet_train.train.loop.fit import FitConfig
+from bitnet_train.train.loop.held_out import find_best
+from bitnet_train.train.loop.launch import cluster_environment
+from bitnet_train.train.loop.module import BitLightningModule
+from bitnet_train.train.loop.optim import OptimConfig
+from bitnet_train.train.loop.resume import load_student
+from bitnet_train.train.loop.schedules import ScheduleConfig
+from bitnet_train.train.losses.teacher import check_comparable, check_same_vocabulary
+from bitnet_train.train.losses.teacher_cache import TeacherCache
+from bitnet_train.train.losses.terms import LossConfig
+from bitnet_train.train.trackers.tracking import build_loggers, guarded
 
 
 @dataclass(frozen=True)
@@ -229,14 +230,15 @@ def record_of(config: Config, plan: Plan, tables: tuple[str, ...] | None) -> Con
     )
 
 
-def kept_scheme_note(config: Config, original: LoadedModel) -> str | None:
+def print_kept_scheme(config: Config, original: LoadedModel, console: Console) -> None:
     """Say that the file decides how weights are written, where the configuration says something else."""
     record = original.record
     if record is None or (record.weight == build(WeightScheme, config.weight) and not config.weight.overrides):
-        return None
-    return (
-        f"The weights of {original.source} are 1-bit already, {describe_schemes(record.schemes.values())} with scales "
-        "that can train; the scheme under `weight` is not used."
+        return
+    schemes = describe_schemes(record.schemes.values())
+    console.print(
+        f"note: The weights of {original.source} are 1-bit already, {schemes} with scales that can train; the scheme "
+        "under `weight` is not used."
     )
 
 

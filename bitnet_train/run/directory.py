@@ -25,7 +25,7 @@ from typing import Any
 
 from bitnet_train.config.schema import Config
 from bitnet_train.errors import ConfigError, FormatError
-from bitnet_train.trained_settings import check_finished
+from bitnet_train.run.trained_settings import check_finished
 
 
 @dataclass(frozen=True)

@@ -16,17 +16,17 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from bitnet_train import assembly
 from bitnet_train.config import Config
-from bitnet_train.delivery import check_exports
+from bitnet_train.importers.load import LoadedModel
+from bitnet_train.importers.outline import is_outline, stand_in
 from bitnet_train.model.bit_lora import trainable_report
-from bitnet_train.model.load import LoadedModel
-from bitnet_train.model.outline import is_outline, stand_in
-from bitnet_train.run_directory import RunDirectory
-from bitnet_train.run_length import settle, untimed
-from bitnet_train.run_machine import settle_machine
-from bitnet_train.train.data import BitDataModule
-from bitnet_train.train.data_summary import print_data
+from bitnet_train.run import assembly
+from bitnet_train.run.directory import RunDirectory
+from bitnet_train.run.exports import check_exports
+from bitnet_train.run.length import settle, untimed
+from bitnet_train.run.machine import settle_machine
+from bitnet_train.train.data.module import BitDataModule
+from bitnet_train.train.data.summary import print_data
 
 
 def describe_training(config: Config, console: Console) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from bitnet_train.config import Config
 from bitnet_train.config.layout import house
-from bitnet_train.train.budget import Estimate, spoken
-from bitnet_train.train.machine import Arithmetic
+from bitnet_train.train.loop.budget import Estimate, spoken
+from bitnet_train.train.loop.machine import Arithmetic
 
 FAR = 2.5  # times the measured run
 BUSY = 1.5  # programs that want a core, for each core

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from bitnet_train.config import Config
-from bitnet_train.exporters.manifest import WEIGHTS_NAME
-from bitnet_train.model.load import source_bytes
+from bitnet_train.importers.load import source_bytes
+from bitnet_train.packed.manifest import WEIGHTS_NAME
 
 Sizes = dict[str, Any]
 

@@ -12,14 +12,14 @@ from typing import Any
 
 from bitnet_train.config import Config
 from bitnet_train.errors import ConfigError
-from bitnet_train.run_directory import RunDirectory
-from bitnet_train.starting_point import Spent, spent_before
-from bitnet_train.train import budget
-from bitnet_train.train.budget import Estimate, StepTime
-from bitnet_train.train.data import BitDataModule
-from bitnet_train.train.module import BitLightningModule
-from bitnet_train.train.optim import automatic_lr
-from bitnet_train.train.row_lengths import RowLengths
+from bitnet_train.run.directory import RunDirectory
+from bitnet_train.run.starting_point import Spent, spent_before
+from bitnet_train.train.data.module import BitDataModule
+from bitnet_train.train.data.row_lengths import RowLengths
+from bitnet_train.train.loop import budget
+from bitnet_train.train.loop.budget import Estimate, StepTime
+from bitnet_train.train.loop.module import BitLightningModule
+from bitnet_train.train.loop.optim import automatic_lr
 
 STAGE = "budget"
 

@@ -13,8 +13,8 @@ import torch
 from rich.console import Console
 
 from bitnet_train.config import Config
-from bitnet_train.run_directory import RunDirectory
-from bitnet_train.train.machine import AUTO, Arithmetic, arithmetic, thread_count
+from bitnet_train.run.directory import RunDirectory
+from bitnet_train.train.loop.machine import AUTO, Arithmetic, arithmetic, thread_count
 
 STAGE = "machine"
 

@@ -16,14 +16,14 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from bitnet_train import assembly
 from bitnet_train.config import Config
-from bitnet_train.model.load import LoadedModel
-from bitnet_train.run_directory import RunDirectory
+from bitnet_train.importers.load import LoadedModel
+from bitnet_train.run import assembly
+from bitnet_train.run.directory import RunDirectory
 from bitnet_train.runtime.load import load as load_packed
 from bitnet_train.runtime.native.model import NativeModel
 from bitnet_train.runtime.native.support import reason_against
-from bitnet_train.train.data import BitDataModule
+from bitnet_train.train.data.module import BitDataModule
 
 
 class Session:

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from bitnet_train.bench.decode_speed import original_speed
 from bitnet_train.config import Config
-from bitnet_train.continuation import asked, sampling
 from bitnet_train.errors import DataError
-from bitnet_train.run_directory import RunDirectory
-from bitnet_train.runtime.decode_speed import original_speed
+from bitnet_train.run.directory import RunDirectory
+from bitnet_train.run.prompt import asked, sampling
+from bitnet_train.run.session import Session
 from bitnet_train.runtime.generate import generate as continue_prompt
 from bitnet_train.runtime.load import load_tokenizer
-from bitnet_train.session import Session
 
 Facts = dict[str, Any]
 Result = TypeVar("Result")

@@ -26,16 +26,16 @@ from bitnet_train.config import Config, build
 from bitnet_train.config.compose import to_dict
 from bitnet_train.config.older import without_older
 from bitnet_train.errors import ConfigError, TrainingError
+from bitnet_train.importers.load import LoadedModel
 from bitnet_train.model.converted import ConversionRecord, load_converted, save_converted
-from bitnet_train.model.equalise import equalise
-from bitnet_train.model.initialise import InitConfig, initialise
-from bitnet_train.model.load import LoadedModel
 from bitnet_train.model.plan import Plan
-from bitnet_train.run_directory import RunDirectory
-from bitnet_train.train.blockwise import BlockwiseConfig, in_pieces, reconstruct
-from bitnet_train.train.checkpoint import list_checkpoints
-from bitnet_train.train.data import BitDataModule
-from bitnet_train.train.schedules import ScheduleConfig
+from bitnet_train.model.start.equalise import equalise
+from bitnet_train.model.start.initialise import InitConfig, initialise
+from bitnet_train.run.directory import RunDirectory
+from bitnet_train.train.blocks.blockwise import BlockwiseConfig, in_pieces, reconstruct
+from bitnet_train.train.data.module import BitDataModule
+from bitnet_train.train.loop.checkpoint import list_checkpoints
+from bitnet_train.train.loop.schedules import ScheduleConfig
 
 
 @dataclass(frozen=True)

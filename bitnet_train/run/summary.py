@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from bitnet_train.config import Config
-from bitnet_train.folder_size import megabytes, warning
-from bitnet_train.train.budget import spoken
-from bitnet_train.train.fit import FitResult
+from bitnet_train.run.folder_size import megabytes, warning
+from bitnet_train.train.loop.budget import spoken
+from bitnet_train.train.loop.fit import FitResult
 
 Facts = dict[str, Any]
 

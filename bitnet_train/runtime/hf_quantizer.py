@@ -28,7 +28,7 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from bitnet_train.errors import ConfigError, ConversionError, FormatError
-from bitnet_train.exporters.manifest import FORMAT, MANIFEST_NAME, WEIGHTS_NAME, Manifest
+from bitnet_train.packed.manifest import FORMAT, MANIFEST_NAME, WEIGHTS_NAME, Manifest
 
 if TYPE_CHECKING:
     import torch
@@ -117,7 +117,7 @@ class BitnetTrainQuantizer(HfQuantizer):
         return model
 
     def _process_model_after_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> PreTrainedModel:
-        from bitnet_train.exporters.reader import open_weights
+        from bitnet_train.packed.reader import open_weights
         from bitnet_train.runtime.load import fill_model
 
         with open_weights(self._folder, self._manifest) as weights:
@@ -165,7 +165,7 @@ def _folder_of(model: PreTrainedModel, checkpoint_files: list[str] | None) -> Pa
 
 def _verified(folder: Path, is_local: bool) -> Manifest:
     """Return the manifest after a check of every file; from the hub of the weights, as not all files are fetched."""
-    from bitnet_train.exporters.reader import hash_file, read_manifest, verify_files
+    from bitnet_train.packed.reader import hash_file, read_manifest, verify_files
 
     if is_local:
         return verify_files(folder)

@@ -28,12 +28,12 @@ from transformers import (
 )
 
 from bitnet_train.errors import FormatError, KernelError
-from bitnet_train.exporters.manifest import LayerEntry, Manifest, TableEntry
-from bitnet_train.exporters.reader import WeightsReader, open_weights, read_manifest, verify_files
 from bitnet_train.model.generation_settings import GENERATION_FILE, restore_generation_settings
 from bitnet_train.model.int8_table import Int8Embedding, Int8Linear, Int8Table
 from bitnet_train.model.packed_embedding import PackedEmbedding
 from bitnet_train.model.packed_linear import PackedLinear
+from bitnet_train.packed.manifest import LayerEntry, Manifest, TableEntry
+from bitnet_train.packed.reader import WeightsReader, open_weights, read_manifest, verify_files
 from bitnet_train.progress import track
 from bitnet_train.quant.scheme import LayerKind
 

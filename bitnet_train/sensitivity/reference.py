@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from bitnet_train.errors import DataError
-from bitnet_train.runtime.evaluation.batches import IGNORED, Batch, batches, evaluation_mode, logits_of, vocabulary_of
+from bitnet_train.evaluate.batches import IGNORED, Batch, batches, evaluation_mode, logits_of, vocabulary_of
 
 _POSITIONS = 256  # whose log-probabilities are held at once
 

@@ -17,15 +17,15 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from bitnet_train.evaluate.batches import Batch
 from bitnet_train.formats.planes import NUM_PLANES, row_bytes
 from bitnet_train.model.plan import Plan
 from bitnet_train.model.select import candidates
 from bitnet_train.progress import track
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
-from bitnet_train.runtime.evaluation.batches import Batch
-from bitnet_train.runtime.sensitivity.in_place import InPlace
-from bitnet_train.runtime.sensitivity.parts import Part, parts_of
-from bitnet_train.runtime.sensitivity.reference import Fidelity, Reference
+from bitnet_train.sensitivity.in_place import InPlace
+from bitnet_train.sensitivity.parts import Part, parts_of
+from bitnet_train.sensitivity.reference import Fidelity, Reference
 
 FLOAT_BYTES = 2
 """Bytes of a weight that stays float, as it would be stored: fp16."""

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bitnet_train.runtime.sensitivity.parts import Part
-from bitnet_train.runtime.sensitivity.scan import Result
+from bitnet_train.sensitivity.parts import Part
+from bitnet_train.sensitivity.scan import Result
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from rich.box import SIMPLE
 from rich.table import Table
 
-from bitnet_train.runtime.sensitivity.parts import KINDS
-from bitnet_train.runtime.sensitivity.reference import Fidelity
-from bitnet_train.runtime.sensitivity.scan import Result, Scan
+from bitnet_train.sensitivity.parts import KINDS
+from bitnet_train.sensitivity.reference import Fidelity
+from bitnet_train.sensitivity.scan import Result, Scan
 
 _TITLES = {"family": "Families of layers", "block": "Blocks", "layer": "Layers"}
 _COLUMNS = ("part", "bits", "KL", "top-1", "perplexity", "ternary\nKL", "\n+MB", "spared\nKL", "float\n+MB")

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from bitnet_train.errors import FormatError
-from bitnet_train.exporters.contents import other_tensors
-from bitnet_train.exporters.manifest import LayerEntry, Manifest, sha256_of
-from bitnet_train.exporters.narrow import hashable, same_bits
-from bitnet_train.exporters.reader import WeightsReader, open_weights, verify_files
 from bitnet_train.formats.planes import pack_planes, unpack_planes
 from bitnet_train.model.bit_linear import bit_layers
+from bitnet_train.packed.contents import other_tensors
+from bitnet_train.packed.manifest import LayerEntry, Manifest, sha256_of
+from bitnet_train.packed.narrow import hashable, same_bits
+from bitnet_train.packed.reader import WeightsReader, open_weights, verify_files
 from bitnet_train.progress import track
-from bitnet_train.runtime.check_tables import table_problem
-from bitnet_train.runtime.validation_report import Level
+from bitnet_train.validation.check_tables import table_problem
+from bitnet_train.validation.report import Level
 
 
 def check_bytes(folder: Path, trained: nn.Module | None) -> Level:

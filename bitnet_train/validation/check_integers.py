@@ -12,14 +12,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bitnet_train.exporters.manifest import LayerEntry
-from bitnet_train.exporters.reader import open_weights
 from bitnet_train.formats.planes import unpack_planes
 from bitnet_train.kernels import ops, reference
 from bitnet_train.model.packed_linear import PackedLinear
+from bitnet_train.packed.manifest import LayerEntry
+from bitnet_train.packed.reader import open_weights
 from bitnet_train.progress import track
-from bitnet_train.runtime.check_model import Subject
-from bitnet_train.runtime.validation_report import Level
+from bitnet_train.validation.check_model import Subject
+from bitnet_train.validation.report import Level
 
 _SEED = 20240229
 _NUM_RANDOM_TOKENS = 3

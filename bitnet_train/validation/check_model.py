@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from bitnet_train.exporters.manifest import Manifest
+from bitnet_train.evaluate.perplexity import perplexity
 from bitnet_train.model.cached_step import cached_step
+from bitnet_train.packed.manifest import Manifest
 from bitnet_train.progress import track
-from bitnet_train.runtime.differences import difference, first_differing_module, output_hooks
-from bitnet_train.runtime.evaluation.perplexity import perplexity
-from bitnet_train.runtime.prompts import Texts
-from bitnet_train.runtime.validation_report import Level
+from bitnet_train.validation.differences import difference, first_differing_module, output_hooks
+from bitnet_train.validation.prompts import Texts
+from bitnet_train.validation.report import Level
 
 
 @dataclass(frozen=True)

@@ -32,14 +32,14 @@ from transformers import PreTrainedModel
 
 from bitnet_train.errors import BitnetTrainError, FormatError
 from bitnet_train.progress import track
-from bitnet_train.runtime.check_model import Subject, greedy_continuation
-from bitnet_train.runtime.differences import difference
 from bitnet_train.runtime.load import load_tokenizer
 from bitnet_train.runtime.native.model import NativeModel
-from bitnet_train.runtime.native.shared_operations import shared_operations
 from bitnet_train.runtime.native.support import reason_against
-from bitnet_train.runtime.prompts import PROMPTS
-from bitnet_train.runtime.validation_report import Figure, Level
+from bitnet_train.validation.check_model import Subject, greedy_continuation
+from bitnet_train.validation.differences import difference
+from bitnet_train.validation.prompts import PROMPTS
+from bitnet_train.validation.report import Figure, Level
+from bitnet_train.validation.shared_operations import shared_operations
 
 LEVEL = "native"
 

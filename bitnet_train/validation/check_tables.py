@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from bitnet_train.errors import ConversionError
-from bitnet_train.exporters.manifest import Manifest, TableEntry, sha256_of
-from bitnet_train.exporters.narrow import hashable, same_bits
-from bitnet_train.exporters.reader import WeightsReader
 from bitnet_train.kernels import ops, reference_int8
 from bitnet_train.model.int8_table import Int8Linear
+from bitnet_train.packed.manifest import Manifest, TableEntry, sha256_of
+from bitnet_train.packed.narrow import hashable, same_bits
+from bitnet_train.packed.reader import WeightsReader
 from bitnet_train.quant.table import quantize_table
-from bitnet_train.runtime.check_model import Subject
-from bitnet_train.runtime.differences import difference
-from bitnet_train.runtime.validation_report import Level
+from bitnet_train.validation.check_model import Subject
+from bitnet_train.validation.differences import difference
+from bitnet_train.validation.report import Level
 
 _SEED = 20240229
 _NUM_RANDOM_TOKENS = 3

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bitnet_train.exporters.narrow import same_bits
+from bitnet_train.packed.narrow import same_bits
 
 
 def difference(actual: Tensor, expected: Tensor) -> str | None:

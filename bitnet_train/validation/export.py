@@ -19,13 +19,13 @@ from torch import Tensor
 
 from bitnet_train.errors import BitnetTrainError, FormatError
 from bitnet_train.exporters.options import ExportOptions
-from bitnet_train.exporters.packed_source import PackedSource, open_packed
 from bitnet_train.exporters.record import RECORD_NAME, ExportRecord, read_record, verify_export
 from bitnet_train.exporters.table import Exporter, exporter_of
-from bitnet_train.model.gguf_magic import is_gguf
+from bitnet_train.gguf.magic import is_gguf
+from bitnet_train.packed.source import PackedSource, open_packed
 from bitnet_train.progress import track
-from bitnet_train.runtime.differences import difference
-from bitnet_train.runtime.validation_report import Level, ValidationReport
+from bitnet_train.validation.differences import difference
+from bitnet_train.validation.report import Level, ValidationReport
 
 EXPORT_LEVELS = ("files", "weights")
 _NOTHING = "nothing: no packed folder was given (`validate.against=FOLDER`)"

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bitnet_train.errors import ConversionError, FormatError
-from bitnet_train.exporters.manifest import LayerEntry, Manifest, TableEntry
 from bitnet_train.kernels import reference, reference_int8
 from bitnet_train.model.rounded_table import ROUNDED
+from bitnet_train.packed.manifest import LayerEntry, Manifest, TableEntry
 from bitnet_train.quant.activation import quantize_activation
 from bitnet_train.quant.table import quantize_table
 from bitnet_train.quant.weight import dequantize

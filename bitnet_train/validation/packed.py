@@ -37,27 +37,27 @@ import torch
 from transformers import PreTrainedModel
 
 from bitnet_train.errors import FormatError
-from bitnet_train.exporters.manifest import Manifest
-from bitnet_train.exporters.reader import open_weights, read_manifest
 from bitnet_train.formats.planes import unpack_planes
 from bitnet_train.kernels import ops
 from bitnet_train.model.config_fields import max_positions, vocab_size
 from bitnet_train.model.converted import load_converted
-from bitnet_train.runtime.check_bytes import check_bytes
-from bitnet_train.runtime.check_integers import check_integers
-from bitnet_train.runtime.check_model import Subject, check_layers, check_logits, check_tokens
-from bitnet_train.runtime.check_tables import add_table_products
+from bitnet_train.packed.manifest import Manifest
+from bitnet_train.packed.reader import open_weights, read_manifest
 from bitnet_train.runtime.load import load, load_tokenizer
-from bitnet_train.runtime.native.check import check_native
-from bitnet_train.runtime.oracle import (
+from bitnet_train.validation.check_bytes import check_bytes
+from bitnet_train.validation.check_integers import check_integers
+from bitnet_train.validation.check_model import Subject, check_layers, check_logits, check_tokens
+from bitnet_train.validation.check_native import check_native
+from bitnet_train.validation.check_tables import add_table_products
+from bitnet_train.validation.oracle import (
     oracle,
     replace_by_oracle,
     rounded_tables,
     table_oracle,
     tables_rounded_on_the_way_out,
 )
-from bitnet_train.runtime.prompts import Texts, validation_texts
-from bitnet_train.runtime.validation_report import LEVEL_NAMES, Level, ValidationReport
+from bitnet_train.validation.prompts import Texts, validation_texts
+from bitnet_train.validation.report import LEVEL_NAMES, Level, ValidationReport
 
 _REFERENCE_NAME = "the reference kernel on the same folder (no trained model was given)"
 

@@ -1,9 +1,15 @@
-"""THE table of verbs: what each does, what its first word may name, examples. Help, dispatch, tests run over it."""
+"""THE table of verbs: what each does, what its first word may name, examples. Help, dispatch, tests run over it.
+
+One file a verb, in pipeline order below. Each stage reads what earlier stages left in the run directory, does one
+thing, writes its facts there as JSON and returns them. Text for people goes through `console` and is silent with
+`--quiet`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from keyword import iskeyword
 from types import MappingProxyType
 
 RECIPE = "RECIPE, recipe.yaml, or run directory"
@@ -25,18 +31,21 @@ WORD_KINDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Verb:
-    """One row: `word` says what the first word names, "" for none; `is_stage` means a function of `home` does it."""
+    """One row: `word` says what the first word names, "" for none; `is_stage` means that it takes a configuration."""
 
     name: str
     summary: str
     word: str
     examples: tuple[str, ...]
     is_stage: bool = True
-    home: str = "bitnet_train.stages"  # which brings in torch; a verb that can do without has a home of its own
-    function: str = ""  # of the home, where its name is not that of the verb
     text: str = ""  # what a second word is: the prompt; "" for a verb without one
     dry_run: str = ""  # what `--dry-run` shows; "" for a verb without it
     quick: str = ""  # what `--quick` leaves out; "" for a verb without it
+
+    @property
+    def function(self) -> str:
+        """The function that does it, and the file of this room that it is in."""
+        return f"{self.name}_" if iskeyword(self.name) else self.name
 
 
 VERBS: Mapping[str, Verb] = MappingProxyType(
@@ -75,7 +84,6 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
                     "sensitivity quickstart",
                     "sensitivity smollm2_binary_full sensitivity.max_tokens=1024 sensitivity.extra_mb=2",
                 ),
-                home="bitnet_train.sensitivity",
             ),
             Verb(
                 "reconstruct",
@@ -85,7 +93,6 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
                     "reconstruct smollm2_binary_full model.source=./big_model data=files data.path=corpus.txt",
                     "reconstruct runs/mine",
                 ),
-                home="bitnet_train.reconstruction",
                 dry_run="show which layers become 1-bit, and the budget; train nothing",
             ),
             Verb("merge", "fold the adapters of a trained run into its latents", RUN, ("merge runs/mine",)),
@@ -100,8 +107,6 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
                 "bring a model that is 1-bit already in, as a packed folder",
                 SOURCE,
                 ("import ./bonsai.gguf", "import model.source=OWNER/NAME run.dir=runs/theirs"),
-                home="bitnet_train.delivery",
-                function="import_model",
             ),
             Verb(
                 "validate",
@@ -123,7 +128,6 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
                     "evaluate runs/mine evaluate.choices=[arc.jsonl] evaluate.prompts=[HumanEval.jsonl.gz,qmsum.jsonl]",
                     "evaluate ./artefact evaluate.text=./book.txt evaluate.against=./original report=./report",
                 ),
-                home="bitnet_train.evaluation",
             ),
             Verb(
                 "generate",
@@ -134,7 +138,6 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
                     "generate runs/mine --prompt -",
                     "generate ./artefact generate.temperature=0.8 generate.min_p=0.1 generate.stop=[END,STOP]",
                 ),
-                home="bitnet_train.continuation",
                 text="TEXT",
             ),
             Verb(

@@ -14,24 +14,24 @@ from rich.console import Console
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from bitnet_train import assembly
+from bitnet_train.bench.decode_speed import original_speed, packed_speed
 from bitnet_train.config import Config
 from bitnet_train.errors import BitnetTrainError, ConfigError
+from bitnet_train.evaluate.comparison import compare
+from bitnet_train.evaluate.jsonl import spread
+from bitnet_train.evaluate.multiple_choice import Question, answer, read_questions, report
+from bitnet_train.evaluate.prompt_files import Prompt, read_prompts
+from bitnet_train.evaluate.side_by_side import Limits, reason_to_skip, side_by_side
+from bitnet_train.evaluate.writers import packed_writer, torch_writer
+from bitnet_train.importers.load import LoadedModel, load_pretrained
 from bitnet_train.model.config_fields import max_positions
-from bitnet_train.model.load import LoadedModel, load_pretrained
 from bitnet_train.progress import open_console
 from bitnet_train.report.evaluation import describe_speeds, spoken
 from bitnet_train.report.write import write_report
-from bitnet_train.run_directory import RunDirectory, packed_folder
-from bitnet_train.runtime.decode_speed import original_speed, packed_speed
-from bitnet_train.runtime.evaluation.comparison import compare
-from bitnet_train.runtime.evaluation.jsonl import spread
-from bitnet_train.runtime.evaluation.multiple_choice import Question, answer, read_questions, report
-from bitnet_train.runtime.evaluation.prompt_files import Prompt, read_prompts
-from bitnet_train.runtime.evaluation.side_by_side import Limits, reason_to_skip, side_by_side
-from bitnet_train.runtime.evaluation.writers import packed_writer, torch_writer
+from bitnet_train.run import assembly
+from bitnet_train.run.directory import RunDirectory, packed_folder
+from bitnet_train.run.session import Session
 from bitnet_train.runtime.load import load_tokenizer
-from bitnet_train.session import Session
 
 __all__ = ["evaluate"]
 

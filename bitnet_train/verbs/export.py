@@ -1,15 +1,14 @@
-"""The stages at the doors: `export` writes a model out in any format, `import` brings a 1-bit model in.
+"""`bitnet-train export`: write a model out, in any format.
 
 Every format is written from the packed folder, so a run is packed first where it is not yet. What is written lies in
 the run directory (`exports/FORMAT`), beside the packed folder where that has no run, or where `export.out` says. An
 adapter outside the quantiser cannot be merged: such a run packs its base, which training left as it was, and the
-adapter goes out beside it. `train` and `run` ask `check_exports` first, so that no format is refused after hours.
+adapter goes out beside it.
 """
 
 from __future__ import annotations
 
-from copy import deepcopy
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,31 +16,24 @@ from peft import PeftModel
 from rich.console import Console
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from bitnet_train import assembly
 from bitnet_train.config import Config, build
-from bitnet_train.config.compose import to_yaml
-from bitnet_train.errors import ConfigError, FormatError
-from bitnet_train.exporters.gguf_adapter import write_adapter
+from bitnet_train.errors import ConfigError
+from bitnet_train.exporters.adapter import write_adapter
 from bitnet_train.exporters.hub import check_hub_name, push_folder
-from bitnet_train.exporters.manifest import MANIFEST_NAME, Manifest
 from bitnet_train.exporters.options import ExportOptions
-from bitnet_train.exporters.packed import export_packed
-from bitnet_train.exporters.planned import planned_source
-from bitnet_train.exporters.reader import read_manifest
-from bitnet_train.exporters.sizes import render_sizes
-from bitnet_train.exporters.table import export_as, exporter_of
-from bitnet_train.folder_size import folder_sizes, spoken, warning
-from bitnet_train.model.converted import ConversionRecord, empty_converted, map_converted
-from bitnet_train.model.load import LoadedModel, load_pretrained
-from bitnet_train.model.source import public_name, settled_source
+from bitnet_train.exporters.table import export_as
+from bitnet_train.importers.source import public_name
+from bitnet_train.model.converted import map_converted
+from bitnet_train.packed.manifest import MANIFEST_NAME, Manifest
+from bitnet_train.packed.reader import read_manifest
+from bitnet_train.packed.sizes import render_sizes
+from bitnet_train.packed.writer import export_packed
 from bitnet_train.progress import open_console
-from bitnet_train.quant.scheme import ActivationScheme
-from bitnet_train.run_directory import RunDirectory
+from bitnet_train.run import assembly
+from bitnet_train.run.directory import RunDirectory
+from bitnet_train.run.exports import ADAPTER, OUTSIDE, PACKED, require_adapter
+from bitnet_train.run.folder_size import folder_sizes, spoken, warning
 
-__all__ = ["check_exports", "export", "import_model"]
-
-PACKED, ADAPTER = "packed", "gguf_adapter"
-OUTSIDE = "lora_outside"
 Facts = dict[str, Any]
 
 
@@ -69,81 +61,13 @@ def export(config: Config) -> Facts:
     return directory.write_facts("export", facts) if directory is not None else facts
 
 
-def import_model(config: Config) -> Facts:
-    """Bring a model whose weights are 1-bit already in, as a packed folder that holds exactly its codes and scales."""
-    assembly.prepare_process(config)
-    source = config.path or config.model.source
-    loaded = load_pretrained(source)
-    if loaded.record is None:
-        raise ConfigError(
-            f"{source} is a float model ({loaded.description}): there is nothing 1-bit to import. Train it: "
-            f"`bitnet-train run RECIPE model.source={source}`."
-        )
-    config.model.source = settled_source(source)
-    directory, console = assembly.open_run(config), _console(config)
-    manifest = export_packed(
-        loaded.model,
-        loaded.tokenizer,
-        directory.artefact,
-        {"base_model": public_name(config.model.source), "imported": True},
-        force=config.export.force,
-        embedding=config.export.embedding,
-        head=config.export.head,
-    )
-    assembly.record_run(config, to_yaml(config), directory, console.print)
-    console.print(loaded.description)
-    console.print(f"Packed into {directory.artefact}. Train on from it with `model.source={source}`.")
-    return directory.write_facts("import", {"artefact": str(directory.artefact), "sizes": asdict(manifest.sizes)})
-
-
-def check_exports(config: Config, original: LoadedModel) -> None:
-    """Raise ConfigError when the model that will be trained does not fit a format that is to be written of it.
-
-    It says which layer, and which scheme fits. Asked before training: what a format cannot hold is known by then.
-    """
-    settings = config.export
-    formats = {name: "export.format" for name in (settings.format,) if name not in (PACKED, ADAPTER)}
-    formats |= {name: "export.also" for name in settings.also if name not in formats}
-    if settings.format == ADAPTER:
-        _require_adapter(config)
-    if not formats and settings.embedding == settings.head == "exact":
-        return
-    model = empty_converted(deepcopy(original.model.config), _record(config, original))
-    with planned_source(model, original.tokenizer, embedding=settings.embedding, head=settings.head) as source:
-        for name, key in formats.items():
-            try:
-                exporter_of(name).check(source, build(ExportOptions, settings))
-            except FormatError as error:
-                raise ConfigError(
-                    f"`{key}={name}` does not fit what is to be trained, and nothing was trained yet. {error}"
-                ) from error
-
-
-def _record(config: Config, original: LoadedModel) -> ConversionRecord:
-    """What conversion would record of this model, which stays as it is."""
-    plan = assembly.plan_of(config, original)
-    tables, given = assembly.tables_of(config, original, plan), original.record
-    if given is None:
-        return assembly.record_of(config, plan, tables)
-    kept = given.tables if tables is None else tables
-    return replace(given, activation=build(ActivationScheme, config.activation), tables=kept)
-
-
 def _check_asked(config: Config) -> None:
     if config.export.push_to_hub is not None:
         check_hub_name(config.export.push_to_hub)
     if config.export.format == ADAPTER:
-        _require_adapter(config)
+        require_adapter(config)
         if config.run.dir is None:
             raise ConfigError(f"`export.format={ADAPTER}` needs the run whose adapter it is. Name a run directory.")
-
-
-def _require_adapter(config: Config) -> None:
-    if config.adapter.kind != OUTSIDE:
-        raise ConfigError(
-            f"`export.format={ADAPTER}` is for a run with `adapter.kind={OUTSIDE}`. Other adapters become part of the "
-            "1-bit weights: `bitnet-train merge RUN`, then `bitnet-train export RUN export=gguf`."
-        )
 
 
 def _packed_folder(config: Config) -> tuple[Path, RunDirectory | None]:

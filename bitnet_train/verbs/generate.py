@@ -14,9 +14,10 @@ from rich.console import Console
 from bitnet_train.config.schema import Config
 from bitnet_train.errors import ConfigError
 from bitnet_train.progress import open_console
-from bitnet_train.run_directory import packed_folder
+from bitnet_train.run.directory import packed_folder
+from bitnet_train.run.prompt import asked, sampling
 from bitnet_train.runtime.generation import Generation
-from bitnet_train.runtime.messages import Prompt, conversation, read_messages
+from bitnet_train.runtime.messages import Prompt
 
 
 def generate(config: Config) -> dict[str, Any]:
@@ -33,25 +34,6 @@ def generate(config: Config) -> dict[str, Any]:
     console.print()
     facts = {"prompt": prompt} if isinstance(prompt, str) else {"prompt": prompt[-1]["content"], "messages": prompt}
     return {**facts, "engine": "native" if reason is None else "hf", **asdict(made)}
-
-
-def asked(config: Config) -> str | list[dict[str, Any]]:
-    """Return the text to continue, or the messages of a chat."""
-    settings = config.generate
-    if settings.messages is None and not settings.chat:
-        return settings.prompt
-    history = read_messages(Path(settings.messages)) if settings.messages is not None else []
-    return conversation(settings.prompt, settings.system, history)
-
-
-def sampling(config: Config) -> dict[str, Any]:
-    """Return the arguments of either engine's `generate` that the configuration sets besides the prompt.
-
-    A chat is written as in training: with the same variables of its template.
-    """
-    names = ("max_new_tokens", "temperature", "top_k", "top_p", "min_p", "seed", "chat", "stop")
-    chosen = {name: getattr(config.generate, name) for name in names}
-    return {**chosen, "chat_template_variables": config.data.chat_template_variables}
 
 
 def _against_native(config: Config, artefact: Path) -> str | None:
@@ -85,7 +67,7 @@ def _by_native(config: Config, artefact: Path, prompt: Prompt, console: Console)
 
 
 def _by_torch(config: Config, artefact: Path, prompt: Prompt, console: Console) -> Generation:
-    from bitnet_train import assembly
+    from bitnet_train.run import assembly
     from bitnet_train.runtime.generate import generate as continue_prompt
     from bitnet_train.runtime.load import load, load_tokenizer
 

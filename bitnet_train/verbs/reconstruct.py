@@ -12,22 +12,22 @@ from typing import Any
 
 from rich.console import Console
 
-from bitnet_train import assembly
 from bitnet_train.config import Config, build
 from bitnet_train.config.compose import to_yaml
-from bitnet_train.delivery import check_exports
 from bitnet_train.errors import ConfigError
-from bitnet_train.model.initialise import InitConfig
-from bitnet_train.model.load import LoadedModel, load_mapped
+from bitnet_train.importers.load import LoadedModel, load_mapped
 from bitnet_train.model.plan import Plan
+from bitnet_train.model.start.initialise import InitConfig
 from bitnet_train.progress import open_console
-from bitnet_train.run_machine import settle_machine
-from bitnet_train.starting_point import calibration_rows, fingerprint_of
-from bitnet_train.train.blockwise import BlockwiseConfig, in_pieces
-from bitnet_train.train.data_summary import print_data
-from bitnet_train.train.freed_memory import keep_freed_memory
-from bitnet_train.train.schedules import ScheduleConfig
-from bitnet_train.train.streamed_blocks import reconstruct_streamed
+from bitnet_train.run import assembly
+from bitnet_train.run.exports import check_exports
+from bitnet_train.run.machine import settle_machine
+from bitnet_train.run.starting_point import calibration_rows, fingerprint_of
+from bitnet_train.train.blocks.blockwise import BlockwiseConfig, in_pieces
+from bitnet_train.train.blocks.streamed_blocks import reconstruct_streamed
+from bitnet_train.train.data.summary import print_data
+from bitnet_train.train.loop.freed_memory import keep_freed_memory
+from bitnet_train.train.loop.schedules import ScheduleConfig
 
 __all__ = ["reconstruct"]
 

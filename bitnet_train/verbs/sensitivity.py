@@ -9,17 +9,17 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import Any
 
-from bitnet_train import assembly
 from bitnet_train.config import Config, build
 from bitnet_train.errors import ConfigError
-from bitnet_train.model.load import LoadedModel
+from bitnet_train.importers.load import LoadedModel
 from bitnet_train.progress import open_console
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
-from bitnet_train.run_directory import RunDirectory
-from bitnet_train.runtime.sensitivity.reference import Fidelity
-from bitnet_train.runtime.sensitivity.scan import Scan, Scanner
-from bitnet_train.runtime.sensitivity.suggest import Suggestion, override_word, suggest
-from bitnet_train.runtime.sensitivity.tables import describe, sensitivity_tables
+from bitnet_train.run import assembly
+from bitnet_train.run.directory import RunDirectory
+from bitnet_train.sensitivity.reference import Fidelity
+from bitnet_train.sensitivity.scan import Scan, Scanner
+from bitnet_train.sensitivity.suggest import Suggestion, override_word, suggest
+from bitnet_train.sensitivity.tables import describe, sensitivity_tables
 
 Facts = dict[str, Any]
 

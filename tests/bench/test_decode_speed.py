@@ -4,9 +4,9 @@ import time
 
 import pytest
 
-from bitnet_train.exporters import export_packed
-from bitnet_train.runtime.bench import ModuleRunner
-from bitnet_train.runtime.decode_speed import decode_speed, original_speed, packed_speed
+from bitnet_train.bench.decode_speed import decode_speed, original_speed, packed_speed
+from bitnet_train.bench.torch_passes import ModuleRunner
+from bitnet_train.packed import export_packed
 from bitnet_train.runtime.load import load
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from bitnet_train.bench.llama_cpp import ENVIRONMENT_VARIABLE, find_llama_bench, llama_row
+from bitnet_train.bench.timing import Workload
 from bitnet_train.errors import ConfigError, FormatError
-from bitnet_train.runtime.llama_bench import ENVIRONMENT_VARIABLE, find_llama_bench, llama_row
-from bitnet_train.runtime.timing import Workload
 
 STAND_IN = """#!{python}
 import json, sys

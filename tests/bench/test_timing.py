@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from bitnet_train.runtime.timing import Workload, measure, measure_contexts
+from bitnet_train.bench.timing import Workload, measure, measure_contexts
 
 
 class Clockwork:

@@ -9,13 +9,13 @@ from dataclasses import asdict, replace
 
 import pytest
 
+from bitnet_train.bench.contenders import contenders, llama_contenders, numbers_of_threads
+from bitnet_train.bench.row import Memory, Row, merged, row_from_dict
+from bitnet_train.bench.table import render_rows
+from bitnet_train.bench.timing import Workload
+from bitnet_train.bench.worker import Task, measure_apart, ways
 from bitnet_train.errors import ConfigError, FormatError
 from bitnet_train.kernels.isa import available_isas
-from bitnet_train.runtime.bench_contenders import contenders, llama_contenders, numbers_of_threads
-from bitnet_train.runtime.bench_row import Memory, Row, merged, row_from_dict
-from bitnet_train.runtime.bench_table import render_rows
-from bitnet_train.runtime.bench_worker import Task, measure_apart, ways
-from bitnet_train.runtime.timing import Workload
 
 SMALL = Workload(prompt_tokens=8, new_tokens=4, repeats=2, contexts=(16,))
 
@@ -50,7 +50,7 @@ def test_the_native_way_comes_first_and_leaves_torch_out(exported):
     if ways(exported)[0] != "native":
         pytest.skip("no native runtime here")
     task = json.dumps(asdict(Task(str(exported), "native", 1, None, SMALL)))
-    code = f"import sys\nfrom bitnet_train.runtime.bench_worker import main\nassert main({task!r}) == 0"
+    code = f"import sys\nfrom bitnet_train.bench.worker import main\nassert main({task!r}) == 0"
     code += "\nassert not {'torch', 'transformers'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=120)
 

@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bitnet_train import __version__, stages
+from bitnet_train import __version__
 from bitnet_train.__main__ import main
 from bitnet_train.cli.arguments import read_call
-from bitnet_train.cli.verbs import VERBS
 from bitnet_train.config import Config
 from bitnet_train.config.compose import compose, to_dict, to_yaml
 from bitnet_train.config.layout import groups, recipes
 from bitnet_train.errors import TrainingError
+from bitnet_train.verbs import VERBS
 
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "BITNET_DEBUG"}
 
@@ -57,7 +57,7 @@ def test_the_verbs_are_those_the_product_promises() -> None:
 @pytest.mark.parametrize("verb", [verb.name for verb in VERBS.values() if verb.is_stage])
 def test_every_stage_verb_has_its_function(verb: str) -> None:
     row = VERBS[verb]
-    assert callable(getattr(import_module(row.home), row.function or verb))
+    assert callable(getattr(import_module(f"bitnet_train.verbs.{row.function}"), row.function))
 
 
 @pytest.mark.parametrize("name", VERBS)
@@ -225,7 +225,7 @@ def test_doctor_says_what_is_broken_and_exits_1(tmp_path: Path) -> None:
 
 
 def answer(monkeypatch: pytest.MonkeyPatch, verb: str, stage: object) -> None:
-    monkeypatch.setattr(stages, verb, stage)
+    monkeypatch.setattr(f"bitnet_train.verbs.{verb}.{verb}", stage)
 
 
 def test_a_stage_gets_the_flags_and_its_facts_decide_the_exit_code(

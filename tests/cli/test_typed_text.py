@@ -89,7 +89,7 @@ def test_a_terminal_that_knows_few_letters_gets_escapes(tmp_path: Path, environm
 
 
 def test_a_run_is_saved_in_utf8_whatever_the_locale(tmp_path: Path) -> None:
-    code = "import sys; from pathlib import Path; from bitnet_train.run_directory import RunDirectory; "
+    code = "import sys; from pathlib import Path; from bitnet_train.run.directory import RunDirectory; "
     code += "RunDirectory(Path('run')).create('a: \\xe9\\u2192')"
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, cwd=tmp_path, env=os.environ | NO_UTF8, timeout=240)

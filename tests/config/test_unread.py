@@ -8,11 +8,11 @@ import pytest
 import yaml
 
 from bitnet_train.__main__ import main
-from bitnet_train.cli.verbs import VERBS
 from bitnet_train.config.compose import compose, to_yaml
 from bitnet_train.config.suggest import known_keys
 from bitnet_train.config.unread import READS, refuse_unread_keys
 from bitnet_train.errors import ConfigError
+from bitnet_train.verbs import VERBS
 
 FOREIGN = {
     "merge": "generate.prompt=x",

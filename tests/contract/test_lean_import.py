@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import bitnet_train
-from bitnet_train.cli.verbs import VERBS
+from bitnet_train.verbs import VERBS
 
 HEAVY = ("torch", "numpy", "lightning", "transformers", "peft", "datasets", "wandb", "hydra", "omegaconf", "rich")
 
@@ -54,8 +54,8 @@ def test_every_public_name_arrives_on_first_use() -> None:
 
 def test_export_is_a_function_whatever_was_imported_first() -> None:
     early = bitnet_train.export
-    exporters = import_module("bitnet_train.exporters")
-    assert bitnet_train.export is early is exporters.export_packed
+    packed = import_module("bitnet_train.packed")
+    assert bitnet_train.export is early is packed.export_packed
 
 
 def test_an_unknown_public_name_is_an_attribute_error_that_lists_the_names() -> None:

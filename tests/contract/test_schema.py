@@ -11,10 +11,10 @@ from bitnet_train.config.objects import build
 from bitnet_train.config.rules import RANGES, RULES
 from bitnet_train.config.schema import Config
 from bitnet_train.config.suggest import known_keys
-from bitnet_train.exporters.tables import TABLE_FORMATS
 from bitnet_train.model.bit_lora import AdapterConfig, AdapterKind
-from bitnet_train.model.initialise import InitConfig, InitLatents, InitScales
 from bitnet_train.model.select import ROLES, Selection
+from bitnet_train.model.start.initialise import InitConfig, InitLatents, InitScales
+from bitnet_train.packed.tables import TABLE_FORMATS
 from bitnet_train.quant.scheme import (
     ActivationName,
     ActivationScheme,
@@ -24,15 +24,15 @@ from bitnet_train.quant.scheme import (
     WeightScheme,
 )
 from bitnet_train.quant.surrogate import SURROGATES
-from bitnet_train.train.blockwise import BlockLoss, BlockwiseConfig
-from bitnet_train.train.data_config import KINDS, PACKING, SOURCES, DataConfig, LoneSurrogates
-from bitnet_train.train.fit import FitConfig
-from bitnet_train.train.losses import LossConfig
-from bitnet_train.train.machine import AUTO, PRECISIONS
-from bitnet_train.train.optim import OPTIMIZERS, OptimConfig
-from bitnet_train.train.schedules import HARDNESS_SCHEDULES, LR_SCHEDULES, ScheduleConfig
-from bitnet_train.train.self_corpus import SelfCorpusConfig
-from bitnet_train.train.tracking import TRACKERS, WANDB_MODES
+from bitnet_train.train.blocks.blockwise import BlockLoss, BlockwiseConfig
+from bitnet_train.train.data.self_corpus import SelfCorpusConfig
+from bitnet_train.train.data.settings import KINDS, PACKING, SOURCES, DataConfig, LoneSurrogates
+from bitnet_train.train.loop.fit import FitConfig
+from bitnet_train.train.loop.machine import AUTO, PRECISIONS
+from bitnet_train.train.loop.optim import OPTIMIZERS, OptimConfig
+from bitnet_train.train.loop.schedules import HARDNESS_SCHEDULES, LR_SCHEDULES, ScheduleConfig
+from bitnet_train.train.losses.terms import LossConfig
+from bitnet_train.train.trackers.tracking import TRACKERS, WANDB_MODES
 
 # section, the dataclass it feeds, keys of the section that something else reads, fields that a stage fills itself
 PAIRS: list[tuple[str, type[Any], set[str], set[str]]] = [

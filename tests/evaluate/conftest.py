@@ -9,7 +9,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from bitnet_train.runtime.evaluation.windows import windows
+from bitnet_train.evaluate.windows import windows
 
 TEXT = "Every token but the first is predicted exactly once, and the rare ones count: zyx! " * 4
 

@@ -8,8 +8,8 @@ import torch
 from torch.nn.functional import kl_div, log_softmax
 
 from bitnet_train.errors import DataError
-from bitnet_train.runtime.evaluation.comparison import compare
-from bitnet_train.runtime.evaluation.perplexity import perplexity
+from bitnet_train.evaluate.comparison import compare
+from bitnet_train.evaluate.perplexity import perplexity
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import log_softmax
 
-from bitnet_train.runtime.evaluation.likelihood import Pair, encode_pair, log_likelihoods
+from bitnet_train.evaluate.likelihood import Pair, encode_pair, log_likelihoods
 
 PAIRS = [
     Pair([1, 2, 3], [4, 5]),

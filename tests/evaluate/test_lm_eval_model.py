@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bitnet_train.runtime.evaluation.likelihood import Pair, encode_pair, log_likelihoods
-from bitnet_train.runtime.evaluation.multiple_choice import accuracy, read_questions
+from bitnet_train.evaluate.likelihood import Pair, encode_pair, log_likelihoods
+from bitnet_train.evaluate.multiple_choice import accuracy, read_questions
 from bitnet_train.runtime.load import load, load_tokenizer
 
 lm_eval = pytest.importorskip("lm_eval", reason="lm_eval is not installed: pip install 'bitnet-train[lm-eval]'")
@@ -97,7 +97,7 @@ def test_text_is_continued_until_a_stop_string_or_the_length(ours) -> None:
 
 
 def test_the_command_knows_the_model() -> None:
-    words = [sys.executable, "-m", "bitnet_train.runtime.evaluation.harness", "--help"]
+    words = [sys.executable, "-m", "bitnet_train.evaluate.harness", "--help"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0
     assert "usage" in done.stdout.lower()

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from bitnet_train.errors import ConfigError, DataError
-from bitnet_train.runtime.evaluation.likelihood import Likelihood, encode_pair, log_likelihoods
-from bitnet_train.runtime.evaluation.multiple_choice import (
+from bitnet_train.evaluate.likelihood import Likelihood, encode_pair, log_likelihoods
+from bitnet_train.evaluate.multiple_choice import (
     Accuracy,
     Question,
     accuracy,

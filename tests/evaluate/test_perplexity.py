@@ -9,8 +9,8 @@ from torch.nn.functional import log_softmax
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from bitnet_train.errors import DataError
-from bitnet_train.runtime.evaluation.perplexity import Perplexity, perplexity
-from bitnet_train.runtime.evaluation.windows import text_windows
+from bitnet_train.evaluate.perplexity import Perplexity, perplexity
+from bitnet_train.evaluate.windows import text_windows
 
 TEXT = "Every token but the first is predicted exactly once. " * 4
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from bitnet_train.errors import ConfigError, DataError
-from bitnet_train.runtime.evaluation.prompt_files import read_prompts
-from bitnet_train.runtime.evaluation.side_by_side import Limits, reason_to_skip, side_by_side
-from bitnet_train.runtime.evaluation.writers import packed_writer, torch_writer
+from bitnet_train.evaluate.prompt_files import read_prompts
+from bitnet_train.evaluate.side_by_side import Limits, reason_to_skip, side_by_side
+from bitnet_train.evaluate.writers import packed_writer, torch_writer
 from bitnet_train.runtime.load import load, load_tokenizer
 
 MEETING = {

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from bitnet_train.runtime.evaluation.text_measures import common_prefix, parses, repetition, rouge_l, token_f1
+from bitnet_train.evaluate.text_measures import common_prefix, parses, repetition, rouge_l, token_f1
 
 
 def test_repetition_is_the_share_of_4_grams_that_came_before() -> None:

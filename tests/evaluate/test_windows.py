@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from bitnet_train.errors import DataError
-from bitnet_train.runtime.evaluation.windows import windows
+from bitnet_train.evaluate.windows import windows
 
 TEXT = "Windows side by side. " * 20
 

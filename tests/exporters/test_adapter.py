@@ -10,10 +10,10 @@ import torch
 from peft import PeftModel
 
 from bitnet_train.errors import ConversionError, FormatError
-from bitnet_train.exporters.gguf_adapter import ADAPTER_NAME, write_adapter
+from bitnet_train.exporters.adapter import ADAPTER_NAME, write_adapter
+from bitnet_train.gguf.architecture import architecture_of
+from bitnet_train.gguf.file import GgufFile, open_gguf
 from bitnet_train.model.bit_lora import AdapterConfig, attach
-from bitnet_train.model.gguf_architecture import architecture_of
-from bitnet_train.model.gguf_file import GgufFile, open_gguf
 from bitnet_train.model.lora_layers import LoraOutside
 
 OUTSIDE = AdapterConfig(kind="lora_outside", rank=4, alpha=8.0, rslora=True)

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from bitnet_train.errors import FormatError
-from bitnet_train.exporters.manifest import FileEntry
 from bitnet_train.exporters.record import RECORD_NAME, ExportRecord, files_of, read_record, verify_export
+from bitnet_train.packed.manifest import FileEntry
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from bitnet_train.exporters.narrow import same_bits
 from bitnet_train.exporters.safetensors_stream import DTYPE_NAMES, stream_safetensors
+from bitnet_train.packed.narrow import same_bits
 
 names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=12)
 shapes = st.lists(st.integers(0, 5), max_size=3).map(tuple)

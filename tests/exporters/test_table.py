@@ -10,13 +10,13 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from bitnet_train.errors import BitnetTrainError, ConfigError, FormatError
-from bitnet_train.exporters import export_packed
 from bitnet_train.exporters.options import ExportOptions
-from bitnet_train.exporters.packed_source import open_packed
 from bitnet_train.exporters.record import RECORD_NAME, read_record, verify_export
 from bitnet_train.exporters.table import EXPORTERS, export_as
+from bitnet_train.importers.load import load_pretrained
 from bitnet_train.model.convert import convert
-from bitnet_train.model.load import load_pretrained
+from bitnet_train.packed import export_packed
+from bitnet_train.packed.source import open_packed
 from bitnet_train.quant.scheme import WEIGHT_SCHEMES, ActivationScheme, WeightScheme
 
 GRAINS = (("tensor", 128), ("row", 128), ("group", 64), ("group", 128), ("group", 256), ("group", 32))

@@ -16,13 +16,12 @@ from transformers import (
     Qwen3Config,
 )
 
+from bitnet_train.importers.load import load_pretrained
 from bitnet_train.model.bit_linear import bit_layers, set_training
-from bitnet_train.model.load import load_pretrained
 from bitnet_train.quant.scheme import ActivationScheme
 from bitnet_train.quant.surrogate import Identity
-
-from . import gguf_files
-from .gguf_files import BLOCKS, VOCABULARY, Tensor, float_tensor, llama_metadata, one_bit_tensor, rotated_rows
+from tests.gguf import gguf_files
+from tests.gguf.gguf_files import BLOCKS, VOCABULARY, Tensor, float_tensor, llama_metadata, one_bit_tensor, rotated_rows
 
 gguf = pytest.importorskip("gguf", exc_type=ImportError)
 

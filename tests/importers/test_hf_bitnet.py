@@ -10,12 +10,12 @@ from transformers.integrations.bitnet import WeightQuant, pack_weights
 
 from bitnet_train.errors import ConversionError, FormatError
 from bitnet_train.exporters.options import ExportOptions
-from bitnet_train.exporters.packed import export_packed
 from bitnet_train.exporters.table import export_as
+from bitnet_train.importers.load import load_pretrained
 from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.model.bit_lora import AdapterConfig, attach
-from bitnet_train.model.load import load_pretrained
 from bitnet_train.model.merge import merge
+from bitnet_train.packed.writer import export_packed
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 
 pytestmark = pytest.mark.usefixtures("uncompiled")

@@ -10,14 +10,13 @@ from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig
 
 from bitnet_train.errors import ConversionError, FormatError
+from bitnet_train.importers.load import load_mapped, load_pretrained
 from bitnet_train.model.convert import convert
 from bitnet_train.model.converted import ConversionRecord, save_converted
-from bitnet_train.model.load import load_mapped, load_pretrained
-
-from .families import logits, tiny_model
-from .gguf_files import gguf_bytes
-from .gguf_models import SMALL, make_float
-from .gguf_models import logits as gguf_logits
+from tests.gguf.gguf_files import gguf_bytes
+from tests.gguf.gguf_models import SMALL, make_float
+from tests.gguf.gguf_models import logits as gguf_logits
+from tests.model.families import logits, tiny_model
 
 SMOLLM2 = os.environ.get("BITNET_TEST_SMOLLM2", "")
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from bitnet_train.errors import FormatError
-from bitnet_train.exporters import export_packed, read_manifest
-from bitnet_train.exporters.manifest import seal
-from bitnet_train.exporters.reopened import reopen_packed
+from bitnet_train.importers.packed import reopen_packed
 from bitnet_train.model.bit_linear import bit_layers
+from bitnet_train.packed import export_packed, read_manifest
+from bitnet_train.packed.manifest import seal
 from bitnet_train.quant.scheme import GRANULARITIES, WEIGHT_SCHEMES, ActivationScheme, WeightScheme
 from bitnet_train.quant.stored import rounded
 from bitnet_train.runtime.load import load

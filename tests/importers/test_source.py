@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from bitnet_train.errors import ConversionError
-from bitnet_train.model.load import load_mapped, load_pretrained
-from bitnet_train.model.source import looks_like_path, public_name, settled_source
+from bitnet_train.importers.load import load_mapped, load_pretrained
+from bitnet_train.importers.source import looks_like_path, public_name, settled_source
 
 
 @pytest.fixture(autouse=True)

@@ -5,23 +5,19 @@ The library is what `scripts/build_llama_cpp` prints, in `BITNET_TEST_LLAMA_CPP`
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from libllama_api import VARIABLE, library_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from bitnet_train.exporters import export_packed
+from bitnet_train.importers.load import tiny_folder
 from bitnet_train.model.convert import convert
-from bitnet_train.model.load import tiny_folder
 from bitnet_train.model.select import Selection
+from bitnet_train.packed import export_packed
 from bitnet_train.quant.scheme import WeightScheme
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
-
-from libllama_api import VARIABLE, library_file
 
 MakePacked = Callable[..., Path]
 

@@ -11,8 +11,8 @@ from libllama import LlamaCpp, quantize_file
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel
 
+from bitnet_train.exporters.adapter import ADAPTER_NAME, write_adapter
 from bitnet_train.exporters.gguf import MODEL_NAME
-from bitnet_train.exporters.gguf_adapter import ADAPTER_NAME, write_adapter
 from bitnet_train.exporters.table import export_as
 from bitnet_train.model.bit_lora import AdapterConfig, attach
 from bitnet_train.model.convert import convert

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 from bitnet_train.exporters.gguf import MODEL_NAME
 from bitnet_train.exporters.table import export_as
-from bitnet_train.model.gguf_pre_tokenizer import KNOWN, Step
+from bitnet_train.gguf.pre_tokenizer import KNOWN, Step
 from bitnet_train.quant.scheme import WeightScheme
 
 SMOLLM2 = Path(os.environ.get("BITNET_TEST_SMOLLM2", ""))

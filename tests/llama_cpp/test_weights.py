@@ -10,11 +10,11 @@ from libllama import LlamaCpp, dequantize, quantize
 from bitnet_train import NativeModel
 from bitnet_train.exporters.gguf import MODEL_NAME
 from bitnet_train.exporters.options import ExportOptions
-from bitnet_train.exporters.packed_source import open_packed
 from bitnet_train.exporters.table import export_as
 from bitnet_train.formats.ggml import GGML_TYPES, encode
-from bitnet_train.model.gguf_architecture import architecture_of
-from bitnet_train.model.gguf_file import open_gguf
+from bitnet_train.gguf.architecture import architecture_of
+from bitnet_train.gguf.file import open_gguf
+from bitnet_train.packed.source import open_packed
 from bitnet_train.quant.scheme import WeightScheme
 
 SCHEMES = {

@@ -12,8 +12,7 @@ from bitnet_train.model.bit_lora import AdapterConfig, attach, quantized_weights
 from bitnet_train.model.lora_layers import LoraInside, LoraOutside
 from bitnet_train.model.select import ROLES, Selection
 from bitnet_train.quant.scheme import WeightScheme
-
-from .families import CONFIGS, converted_model, logits, tiny_model, token_ids
+from tests.model.families import CONFIGS, converted_model, logits, tiny_model, token_ids
 
 LEARNABLE = WeightScheme(learnable_scale=True)
 

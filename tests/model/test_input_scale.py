@@ -10,7 +10,6 @@ from torch import nn
 
 from bitnet_train.__main__ import main
 from bitnet_train.errors import ConversionError
-from bitnet_train.exporters.packed import export_packed
 from bitnet_train.model.bit_linear import BitLinear
 from bitnet_train.model.bit_lora import AdapterConfig, attach
 from bitnet_train.model.input_scale import (
@@ -21,10 +20,10 @@ from bitnet_train.model.input_scale import (
 )
 from bitnet_train.model.merge import merge
 from bitnet_train.model.training_only import train_own_parameters
+from bitnet_train.packed.writer import export_packed
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 from bitnet_train.quant.surrogate import Identity
-
-from .families import converted_model
+from tests.model.families import converted_model
 
 ROWS = WeightScheme("binary", "row", learnable_scale=True, scale_dtype="float32")
 NUM_OUTPUTS, NUM_INPUTS = 20, 48

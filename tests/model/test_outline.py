@@ -2,15 +2,15 @@ import os
 
 import pytest
 import torch
+from bitnet_train.importers.outline import is_outline, outline, stand_in
 
 from bitnet_train.errors import ConversionError
+from bitnet_train.importers.load import load_pretrained, require_model_of_others
 from bitnet_train.model.convert import convert, plan_conversion
-from bitnet_train.model.load import load_pretrained, require_model_of_others
-from bitnet_train.model.outline import is_outline, outline, stand_in
 from bitnet_train.model.rounded_table import round_floats
 from bitnet_train.model.select import Selection
 from bitnet_train.quant.scheme import WeightScheme
-from bitnet_train.train.packing import keeps_documents_apart
+from bitnet_train.train.data.packing import keeps_documents_apart
 
 from .families import CONFIGS, tiny_model
 from .gguf_models import ARCHITECTURES, make, make_float

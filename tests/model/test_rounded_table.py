@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from bitnet_train.errors import ConversionError, FormatError
-from bitnet_train.exporters import export_packed
 from bitnet_train.kernels import reference_int8
 from bitnet_train.model.bit_layer import BitLayer
 from bitnet_train.model.bit_linear import on_kernels
@@ -22,11 +21,12 @@ from bitnet_train.model.rounded_table import (
     stored_parameters,
     table_names,
 )
+from bitnet_train.packed import export_packed
 from bitnet_train.quant.scheme import WeightScheme
 from bitnet_train.quant.stored import rounded
 from bitnet_train.quant.table import quantize_table
 from bitnet_train.runtime.load import load
-from bitnet_train.runtime.validate import validate
+from bitnet_train.validation.packed import validate
 
 TOKENS = torch.randint(0, 256, (3, 19), generator=torch.Generator().manual_seed(3))
 SMALL = {"num_prompts": 14, "new_tokens": 3, "num_tokens": 200}

@@ -11,7 +11,6 @@ from torch import nn
 
 from bitnet_train.__main__ import main
 from bitnet_train.errors import ConversionError
-from bitnet_train.exporters.packed import export_packed
 from bitnet_train.model.bit_linear import BitLinear
 from bitnet_train.model.bit_lora import AdapterConfig, attach
 from bitnet_train.model.convert import convert
@@ -19,10 +18,10 @@ from bitnet_train.model.merge import merge
 from bitnet_train.model.select import Selection
 from bitnet_train.model.sub_norm import SubNormBitLinear, add_sub_norms, calibrate, output_projections
 from bitnet_train.model.training_only import train_own_parameters
+from bitnet_train.packed.writer import export_packed
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 from bitnet_train.quant.surrogate import Identity
-
-from .families import tiny_model, token_ids
+from tests.model.families import tiny_model, token_ids
 
 ROWS = WeightScheme("binary", "row", learnable_scale=True)
 

@@ -8,9 +8,9 @@ from copy import deepcopy
 import pytest
 from transformers import AutoTokenizer
 
-from bitnet_train.exporters import export_packed
-from bitnet_train.model.load import tiny_folder
+from bitnet_train.importers.load import tiny_folder
 from bitnet_train.model.turn_end import turn_end
+from bitnet_train.packed import export_packed
 
 TURNS = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from bitnet_train.errors import FormatError
-from bitnet_train.exporters.manifest import (
+from bitnet_train.packed.manifest import (
     FORMAT,
     SCHEMA,
     FileEntry,

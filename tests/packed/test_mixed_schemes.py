@@ -10,18 +10,18 @@ import torch
 from rich.console import Console
 
 from bitnet_train.errors import FormatError
-from bitnet_train.exporters import export_packed
 from bitnet_train.exporters.options import ExportOptions
-from bitnet_train.exporters.packed_source import open_packed
-from bitnet_train.exporters.reopened import reopen_packed
-from bitnet_train.exporters.sizes import render_sizes
 from bitnet_train.exporters.table import EXPORTERS, export_as
+from bitnet_train.gguf.file import open_gguf
+from bitnet_train.importers.load import load_pretrained
+from bitnet_train.importers.packed import reopen_packed
 from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.model.convert import convert
-from bitnet_train.model.gguf_file import open_gguf
-from bitnet_train.model.load import load_pretrained
 from bitnet_train.model.overrides import read_overrides
 from bitnet_train.model.select import Selection
+from bitnet_train.packed import export_packed
+from bitnet_train.packed.sizes import render_sizes
+from bitnet_train.packed.source import open_packed
 from bitnet_train.quant.scheme import WeightScheme
 
 ROLES = ("attention", "mlp", "head", "embedding")

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bitnet_train.exporters.narrow import narrowest, same_bits
+from bitnet_train.packed.narrow import narrowest, same_bits
 
 VALUES = {
     "zero and one": ([0.0, 1.0, -0.0], torch.bfloat16),

@@ -8,13 +8,13 @@ from dataclasses import replace
 import pytest
 
 from bitnet_train.errors import FormatError
-from bitnet_train.exporters import export_packed
 from bitnet_train.exporters.options import ExportOptions
-from bitnet_train.exporters.packed_source import open_packed
-from bitnet_train.exporters.planned import planned_source
 from bitnet_train.exporters.table import EXPORTERS
 from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.model.converted import ConversionRecord, empty_converted
+from bitnet_train.packed import export_packed
+from bitnet_train.packed.planned import planned_source
+from bitnet_train.packed.source import open_packed
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 
 CASES = {

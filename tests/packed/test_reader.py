@@ -8,8 +8,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from bitnet_train.errors import FormatError
-from bitnet_train.exporters import export_packed, open_weights, read_manifest, verify_files
-from bitnet_train.exporters.manifest import seal
+from bitnet_train.packed import export_packed, open_weights, read_manifest, verify_files
+from bitnet_train.packed.manifest import seal
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from bitnet_train.errors import FormatError
-from bitnet_train.exporters import export_packed
-from bitnet_train.exporters.packed_source import open_packed
 from bitnet_train.model.bit_linear import bit_layers
+from bitnet_train.packed import export_packed
+from bitnet_train.packed.source import open_packed
 from bitnet_train.quant.scheme import GRANULARITIES, WEIGHT_SCHEMES, WeightScheme
 
 

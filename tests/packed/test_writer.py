@@ -20,13 +20,13 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from bitnet_train.errors import FormatError
-from bitnet_train.exporters import contents, export_packed, read_manifest, size_report, verify_files
-from bitnet_train.exporters.contents import describe_tensor
-from bitnet_train.exporters.packed import plain_facts
-from bitnet_train.exporters.sizes import render_sizes
 from bitnet_train.formats.planes import unpack_planes
 from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.model.bit_lora import AdapterConfig, attach
+from bitnet_train.packed import contents, export_packed, read_manifest, size_report, verify_files
+from bitnet_train.packed.contents import describe_tensor
+from bitnet_train.packed.sizes import render_sizes
+from bitnet_train.packed.writer import plain_facts
 from bitnet_train.quant.scheme import GRANULARITIES, WEIGHT_SCHEMES, WeightScheme
 
 

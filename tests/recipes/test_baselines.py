@@ -13,8 +13,8 @@ from transformers.integrations.bitnet import ActQuant, AutoBitLinear
 
 from bitnet_train.config.compose import compose
 from bitnet_train.config.objects import build
+from bitnet_train.importers.load import load_pretrained
 from bitnet_train.model.bit_linear import BitLinear
-from bitnet_train.model.load import load_pretrained
 from bitnet_train.quant.activation import fake_quantize_activation
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 from bitnet_train.quant.surrogate import SURROGATES

@@ -1,19 +1,16 @@
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from transformers import BloomConfig, BloomForCausalLM
 
-from bitnet_train.assembly import Student, training_module
 from bitnet_train.config.compose import compose
 from bitnet_train.errors import ConfigError
-from bitnet_train.model.load import load_pretrained
-
-sys.path.insert(0, str(Path(__file__).parent / "train"))
-from data_examples import make_llama, make_tokenizer
+from bitnet_train.importers.load import load_pretrained
+from bitnet_train.run.assembly import Student, training_module
+from tests.train.data_examples import make_llama, make_tokenizer
 
 
 def saved(folder: Path, model: Any) -> Path:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from bitnet_train import expectation
 from bitnet_train.config import Config
 from bitnet_train.config.compose import compose
 from bitnet_train.config.layout import house
-from bitnet_train.train.budget import Estimate
-from bitnet_train.train.machine import Arithmetic
+from bitnet_train.run import expectation
+from bitnet_train.train.loop.budget import Estimate
+from bitnet_train.train.loop.machine import Arithmetic
 
 EVEN, IMITATED = Arithmetic("fp32", 1.0, 1.2), Arithmetic("bf16", 1.0, 40.0)
 

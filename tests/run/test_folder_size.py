@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from bitnet_train.config.compose import compose
-from bitnet_train.folder_size import folder_sizes, spoken, warning
-from bitnet_train.model.load import source_bytes, tiny_folder
+from bitnet_train.importers.load import source_bytes, tiny_folder
+from bitnet_train.run.folder_size import folder_sizes, spoken, warning
 
 LAYERS = {"packed_bytes": 16_000_000, "scale_bytes": 600_000}
 SMALL = {**LAYERS, "folder_bytes": 48_700_000, "original_bytes": 98_400_000, "tables": "int8"}

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file
 
 from bitnet_train.__main__ import main
-from bitnet_train.train import budget
-from bitnet_train.train.budget import StepTime
-from bitnet_train.train.row_lengths import RowLengths
+from bitnet_train.train.data.row_lengths import RowLengths
+from bitnet_train.train.loop import budget
+from bitnet_train.train.loop.budget import StepTime
 
 
 def words(run_dir: Path, *further: str) -> list[str]:

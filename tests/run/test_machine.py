@@ -6,9 +6,9 @@ from pathlib import Path
 from rich.console import Console
 
 from bitnet_train.config import Config
-from bitnet_train.run_directory import RunDirectory
-from bitnet_train.run_machine import settle_machine
-from bitnet_train.train.machine import arithmetic
+from bitnet_train.run.directory import RunDirectory
+from bitnet_train.run.machine import settle_machine
+from bitnet_train.train.loop.machine import arithmetic
 
 
 def settled(directory: RunDirectory | None, **trainer: object) -> tuple[Config, str]:

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 import torch
 
-from bitnet_train import assembly, session, stages
 from bitnet_train.__main__ import main
+from bitnet_train.bench import decode_speed
 from bitnet_train.config.compose import compose
-from bitnet_train.model.load import load_pretrained
-from bitnet_train.runtime import decode_speed
-from bitnet_train.session import Session
-from bitnet_train.train import data as train_data
+from bitnet_train.importers.load import load_pretrained
+from bitnet_train.run import assembly, session
+from bitnet_train.run.session import Session
+from bitnet_train.train.data.module import module as train_data
+from bitnet_train.verbs import convert, train
 
 pytestmark = pytest.mark.timeout(900)  # whole runs: on a loaded machine the usual limit is no sign of a fault
 
@@ -53,7 +54,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Counter[str]]
             (assembly, "load_pretrained"),
             (train_data, "read_corpus"),
             (session, "load_packed"),
-            (stages, "perplexity"),
+            (convert, "perplexity"),
             (decode_speed, "decode_speed"),
         )
         assert main(["run", "quickstart", "--quiet", *words(run_dir)]) == 0
@@ -100,7 +101,7 @@ def test_the_original_is_as_in_its_file_after_training(precision: str, tmp_path:
     config.quiet = True
     shared = Session(config)
     before = shared.original()
-    stages.train(config, shared)
+    train.train(config, shared)
     after = shared.original()
     assert (after is before) == (precision == "fp32")
     kept, fresh = after.model.state_dict(), load_pretrained("tiny").model.state_dict()
@@ -112,7 +113,7 @@ def test_text_does_not_keep_what_trained_on_it(tmp_path: Path) -> None:
     config = compose("quickstart", words(tmp_path / "run")).config
     config.quiet = True
     shared = Session(config)
-    stages.train(config, shared)
+    train.train(config, shared)
     data = shared.data(assembly.open_run(config))
     assert data.trainer is None
     assert data.teacher is None

@@ -16,7 +16,7 @@ from bitnet_train.config.compose import compose, to_dict
 from bitnet_train.config.continued import changes, class_of, has_moved
 from bitnet_train.config.suggest import known_keys
 from bitnet_train.config.target import read_yaml
-from bitnet_train.train.checkpoint import read_manifest
+from bitnet_train.train.loop.checkpoint import read_manifest
 
 WORDS = "The quick brown fox jumps over the lazy dog, and the dog says nothing at all about it. " * 60
 

@@ -14,10 +14,10 @@ from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
 import bitnet_train
 from bitnet_train.errors import ConfigError, ConversionError, FormatError
-from bitnet_train.exporters import export_packed
-from bitnet_train.exporters.packed import QUANT_METHOD
 from bitnet_train.model.int8_table import Int8Linear
 from bitnet_train.model.packed_linear import PackedLinear
+from bitnet_train.packed import export_packed
+from bitnet_train.packed.writer import QUANT_METHOD
 from bitnet_train.quant.scheme import WeightScheme
 from bitnet_train.runtime.hf_quantizer import METHOD
 

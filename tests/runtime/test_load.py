@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from bitnet_train.errors import FormatError
-from bitnet_train.exporters import export_packed, read_manifest
-from bitnet_train.exporters.manifest import SCHEMA, seal
 from bitnet_train.kernels.ops import available_isas, forced_isa
 from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.model.packed_embedding import PackedEmbedding
 from bitnet_train.model.packed_linear import PackedLinear
+from bitnet_train.packed import export_packed, read_manifest
+from bitnet_train.packed.manifest import SCHEMA, seal
 from bitnet_train.quant.scheme import ACTIVATION_SCHEMES, GRANULARITIES, WEIGHT_SCHEMES, WeightScheme
 from bitnet_train.runtime.load import load, load_tokenizer
 

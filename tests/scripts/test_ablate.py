@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import yaml
 
-from bitnet_train.starting_point import is_wanted
+from bitnet_train.run.starting_point import is_wanted
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "scripts"
 GRIDS = sorted((ROOT / "recipes" / "ablations").glob("*.yaml"))
 SMALL = {
@@ -44,9 +44,7 @@ SMALL = {
 @pytest.fixture(scope="module")
 def scripts() -> Any:
     """Return a function that imports a script by its name."""
-    sys.path.insert(0, str(SCRIPTS))
-    yield importlib.import_module
-    sys.path.remove(str(SCRIPTS))
+    return importlib.import_module
 
 
 @pytest.fixture

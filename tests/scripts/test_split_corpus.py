@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import bz2
 import json
-import sys
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 from split_corpus import documents, main, split
 
 DOCUMENTS = [f"document {number}" for number in range(400)]

@@ -10,7 +10,7 @@ from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.model.convert import convert, plan_conversion
 from bitnet_train.model.select import Selection, candidates
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
-from bitnet_train.runtime.sensitivity.in_place import InPlace
+from bitnet_train.sensitivity.in_place import InPlace
 from tests.conftest import CONFIGS
 
 ROLES = ("attention", "mlp", "head", "embedding")

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from bitnet_train.model.patterns import matches
-from bitnet_train.runtime.sensitivity.parts import parts_of
+from bitnet_train.sensitivity.parts import parts_of
 
 LEAVES = ("self_attn.q_proj", "self_attn.o_proj", "mlp.down_proj")
 LLAMA = (*(f"model.layers.{block}.{leaf}" for block in range(11) for leaf in LEAVES), "lm_head")

@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from bitnet_train.errors import DataError
-from bitnet_train.exporters import export_packed
+from bitnet_train.evaluate.comparison import compare
+from bitnet_train.importers.load import load_pretrained
 from bitnet_train.model.convert import convert, plan_conversion
-from bitnet_train.model.load import load_pretrained
 from bitnet_train.model.overrides import read_overrides
 from bitnet_train.model.select import Selection
+from bitnet_train.packed import export_packed
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
-from bitnet_train.runtime.evaluation.comparison import compare
-from bitnet_train.runtime.sensitivity.reference import Reference
-from bitnet_train.runtime.sensitivity.scan import Scanner, total_bytes
+from bitnet_train.sensitivity.reference import Reference
+from bitnet_train.sensitivity.scan import Scanner, total_bytes
 
 BINARY = WeightScheme("binary", "group", 128)
 EVERYTHING = Selection(roles=("attention", "mlp", "head", "embedding"))

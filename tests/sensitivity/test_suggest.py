@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 from bitnet_train.config.compose import compose
-from bitnet_train.runtime.sensitivity.parts import Part
-from bitnet_train.runtime.sensitivity.reference import Fidelity
-from bitnet_train.runtime.sensitivity.scan import Result
-from bitnet_train.runtime.sensitivity.suggest import override_word, suggest
+from bitnet_train.sensitivity.parts import Part
+from bitnet_train.sensitivity.reference import Fidelity
+from bitnet_train.sensitivity.scan import Result
+from bitnet_train.sensitivity.suggest import override_word, suggest
 
 
 def result(pattern, names, only, ternary):

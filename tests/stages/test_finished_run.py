@@ -9,9 +9,9 @@ import pytest
 from rich.console import Console
 
 from bitnet_train.__main__ import main
+from bitnet_train.importers.load import tiny_folder
 from bitnet_train.kernels.isa import available_isas
-from bitnet_train.model.load import tiny_folder
-from bitnet_train.summary import render
+from bitnet_train.run.summary import render
 
 pytestmark = pytest.mark.slow  # one run for all of them
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from bitnet_train import assembly
 from bitnet_train.__main__ import _run_stage, main
 from bitnet_train.cli.arguments import read_call
+from bitnet_train.run import assembly
 
 
 def small(run_dir: Path, *further: str) -> list[str]:

@@ -18,11 +18,11 @@ from bitnet_train.model.bit_lora import AdapterConfig, attach
 from bitnet_train.model.convert import convert
 from bitnet_train.quant.scheme import WeightScheme
 from bitnet_train.quant.surrogate import Tanh
-from bitnet_train.train.fit import FitConfig, FitResult, fit
-from bitnet_train.train.losses import LossConfig
-from bitnet_train.train.module import BitLightningModule
-from bitnet_train.train.optim import OptimConfig
-from bitnet_train.train.schedules import ScheduleConfig
+from bitnet_train.train.loop.fit import FitConfig, FitResult, fit
+from bitnet_train.train.loop.module import BitLightningModule
+from bitnet_train.train.loop.optim import OptimConfig
+from bitnet_train.train.loop.schedules import ScheduleConfig
+from bitnet_train.train.losses.terms import LossConfig
 
 VOCABULARY, LENGTH, ROWS = 64, 12, 8
 STEPS, SAVE_EVERY = 12, 4

@@ -8,14 +8,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bitnet_train.exporters import export_packed, read_manifest
+from bitnet_train.packed import export_packed, read_manifest
 from bitnet_train.quant.scheme import WeightScheme
-from bitnet_train.runtime.check_model import Subject
 from bitnet_train.runtime.load import load
-from bitnet_train.runtime.native import check
-from bitnet_train.runtime.native.check import check_native
 from bitnet_train.runtime.native.model import NativeModel
-from bitnet_train.runtime.validate import validate
+from bitnet_train.validation import check_native as check
+from bitnet_train.validation.check_model import Subject
+from bitnet_train.validation.check_native import check_native
+from bitnet_train.validation.packed import validate
 
 GENERATOR = torch.Generator().manual_seed(1)
 BATCHES = [torch.randint(0, 256, shape, generator=GENERATOR) for shape in ((6, 9), (1, 60))]

@@ -12,23 +12,23 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from bitnet_train.errors import FormatError
-from bitnet_train.exporters import export_packed, read_manifest
-from bitnet_train.exporters.contents import describe_tensor
-from bitnet_train.exporters.manifest import seal, sha256_of
-from bitnet_train.exporters.narrow import hashable
+from bitnet_train.evaluate.perplexity import perplexity
+from bitnet_train.importers.load import load_pretrained
 from bitnet_train.kernels import reference_int8
 from bitnet_train.kernels.isa import available_isas
 from bitnet_train.model.int8_table import Int8Embedding, Int8Linear
-from bitnet_train.model.load import load_pretrained
+from bitnet_train.packed import export_packed, read_manifest
+from bitnet_train.packed.contents import describe_tensor
+from bitnet_train.packed.manifest import seal, sha256_of
+from bitnet_train.packed.narrow import hashable
 from bitnet_train.quant.table import quantize_table
-from bitnet_train.runtime import check_tables
-from bitnet_train.runtime.check_tables import add_table_products, worst_case_inputs
-from bitnet_train.runtime.evaluation.perplexity import perplexity
 from bitnet_train.runtime.load import load
-from bitnet_train.runtime.oracle import rounded_tables
-from bitnet_train.runtime.prompts import validation_texts
-from bitnet_train.runtime.validate import _subject, validate
-from bitnet_train.runtime.validation_report import Level
+from bitnet_train.validation import check_tables
+from bitnet_train.validation.check_tables import add_table_products, worst_case_inputs
+from bitnet_train.validation.oracle import rounded_tables
+from bitnet_train.validation.packed import _subject, validate
+from bitnet_train.validation.prompts import validation_texts
+from bitnet_train.validation.report import Level
 
 SMALL = {"num_prompts": 14, "new_tokens": 3, "num_tokens": 200}
 TOKENS = torch.randint(0, 256, (3, 19), generator=torch.Generator().manual_seed(3))

@@ -8,18 +8,18 @@ import torch
 from rich.console import Console
 
 from bitnet_train.errors import DataError, FormatError
-from bitnet_train.exporters import export_packed, read_manifest
 from bitnet_train.formats.planes import pack_planes
 from bitnet_train.kernels import ops
 from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.model.converted import ConversionRecord, save_converted
+from bitnet_train.packed import export_packed, read_manifest
 from bitnet_train.quant.scheme import ACTIVATION_SCHEMES, WEIGHT_SCHEMES, ActivationScheme, WeightScheme
-from bitnet_train.runtime.check_bytes import check_bytes
-from bitnet_train.runtime.check_integers import check_integers, worst_case_codes
-from bitnet_train.runtime.check_model import Subject, check_layers, check_logits, greedy_continuation
 from bitnet_train.runtime.load import load
-from bitnet_train.runtime.validate import validate
-from bitnet_train.runtime.validation_report import LEVEL_NAMES, Level, ValidationReport
+from bitnet_train.validation.check_bytes import check_bytes
+from bitnet_train.validation.check_integers import check_integers, worst_case_codes
+from bitnet_train.validation.check_model import Subject, check_layers, check_logits, greedy_continuation
+from bitnet_train.validation.packed import validate
+from bitnet_train.validation.report import LEVEL_NAMES, Level, ValidationReport
 
 SMALL = {"num_prompts": 14, "new_tokens": 3, "num_tokens": 200}
 LAYER = "model.layers.1.mlp.down_proj"

@@ -13,7 +13,7 @@ from bitnet_train.quant.scheme import WeightScheme
 from bitnet_train.runtime.load import load
 from bitnet_train.runtime.native.architecture import NotNative
 from bitnet_train.runtime.native.model import NativeModel
-from bitnet_train.runtime.native.shared_operations import shared_operations
+from bitnet_train.validation.shared_operations import shared_operations
 
 IDS = torch.randint(0, 256, (1, 640), generator=torch.Generator().manual_seed(5))
 PIECES = (1, 9, 20, 1, 1, 250, 1, 70, 10)  # of a text; 250 and 70 cross the end of a page

@@ -11,11 +11,11 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer, BloomConfig
 
 from bitnet_train.__main__ import main
-from bitnet_train.exporters import export_packed
+from bitnet_train.importers.load import tiny_folder
 from bitnet_train.model.convert import convert
-from bitnet_train.model.load import tiny_folder
+from bitnet_train.packed import export_packed
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.slow  # one run for all of them
 PROSE = "\n".join(
@@ -159,7 +159,7 @@ def test_a_model_with_another_vocabulary_is_refused(
 ) -> None:
     import shutil
 
-    from bitnet_train.model.load import tiny_folder
+    from bitnet_train.importers.load import tiny_folder
 
     other = shutil.copytree(tiny_folder(), tmp_path / "other")
     tokens = json.loads((other / "tokenizer.json").read_text())

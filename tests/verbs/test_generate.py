@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from bitnet_train import continuation
 from bitnet_train.__main__ import main
 from bitnet_train.config.compose import compose, to_yaml
-from bitnet_train.exporters import export_packed
+from bitnet_train.packed import export_packed
 from bitnet_train.runtime.native.model import NativeModel
+from bitnet_train.verbs import generate as continuation
 
 
 @pytest.fixture(scope="module")

@@ -24,10 +24,10 @@ from bitnet_train.exporters.c_array.example import example_layer, expected_heade
 from bitnet_train.exporters.c_array.header import LARGEST_RANK, TYPES, LayerRow, TensorRow, asset, header_text
 from bitnet_train.exporters.c_array.read_back import read_back
 from bitnet_train.exporters.hf_card import hf_card
-from bitnet_train.exporters.narrow import bytes_of
 from bitnet_train.exporters.options import ExportOptions
-from bitnet_train.exporters.packed_source import PackedSource
 from bitnet_train.formats.planes import NUM_PLANES, row_bytes
+from bitnet_train.packed.narrow import bytes_of
+from bitnet_train.packed.source import PackedSource
 from bitnet_train.progress import track
 
 __all__ = ["check", "read_back", "write"]

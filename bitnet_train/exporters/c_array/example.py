@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bitnet_train.exporters.manifest import LayerEntry
-from bitnet_train.exporters.packed_source import PackedSource
 from bitnet_train.model.packed_linear import PackedLinear
+from bitnet_train.packed.manifest import LayerEntry
+from bitnet_train.packed.source import PackedSource
 
 
 def example_layer(source: PackedSource) -> str | None:

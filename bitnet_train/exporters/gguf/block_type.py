@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bitnet_train.errors import ConfigError, FormatError
-from bitnet_train.exporters.manifest import LayerEntry
 from bitnet_train.formats.ggml import GGML_TYPES, GgmlType, why_not
+from bitnet_train.packed.manifest import LayerEntry
 
 AUTO = "auto"
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from bitnet_train.exporters.card import fact_lines, scheme_lines
 from bitnet_train.exporters.gguf.block_type import Choice
-from bitnet_train.exporters.manifest import Manifest
+from bitnet_train.packed.card import fact_lines, scheme_lines
+from bitnet_train.packed.manifest import Manifest
 
 _CARD = """---
 library_name: gguf

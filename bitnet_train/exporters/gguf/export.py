@@ -19,8 +19,8 @@ from bitnet_train.exporters.gguf.tensors import plan_tensors
 from bitnet_train.exporters.gguf.tokenizer import read_vocabulary
 from bitnet_train.exporters.gguf.vocabulary import Vocabulary, add_vocabulary
 from bitnet_train.exporters.options import ExportOptions
-from bitnet_train.exporters.packed_source import PackedSource
-from bitnet_train.model.gguf_architecture import GgufArchitecture, architecture_of
+from bitnet_train.gguf.architecture import GgufArchitecture, architecture_of
+from bitnet_train.packed.source import PackedSource
 
 _EMBEDDING = "token_embd.weight"
 _NO_ROTATION = "gpt2"

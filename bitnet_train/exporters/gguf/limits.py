@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from bitnet_train.errors import FormatError
-from bitnet_train.model.gguf_architecture import GgufArchitecture
+from bitnet_train.gguf.architecture import GgufArchitecture
 
 _SILU = ("silu", "swish")
 _GELU = ("gelu_pytorch_tanh", "gelu_new", "gelu_fast")

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from bitnet_train.exporters.gguf.block_type import Choice
 from bitnet_train.exporters.gguf.limits import first_of, head_size, rotated_share
 from bitnet_train.exporters.gguf.rope import Rope, add_rope
-from bitnet_train.exporters.manifest import Manifest
-from bitnet_train.model.gguf_architecture import GgufArchitecture
-from bitnet_train.model.gguf_generation import SAMPLING_KEYS
+from bitnet_train.gguf.architecture import GgufArchitecture
+from bitnet_train.importers.gguf.generation import SAMPLING_KEYS
+from bitnet_train.packed.manifest import Manifest
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter

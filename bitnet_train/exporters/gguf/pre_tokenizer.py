@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bitnet_train.errors import FormatError
-from bitnet_train.model.gguf_pre_tokenizer import KNOWN, Step
+from bitnet_train.gguf.pre_tokenizer import KNOWN, Step
 
 
 def pre_tokenizer_name(tokenizer: Mapping[str, Any]) -> str:

@@ -17,12 +17,12 @@ from bitnet_train.errors import FormatError
 from bitnet_train.exporters.gguf.container import MODEL_NAME
 from bitnet_train.exporters.gguf.rounded_table import TABLE_TYPES, round_table
 from bitnet_train.exporters.options import ExportOptions
-from bitnet_train.exporters.packed_source import PackedSource
 from bitnet_train.formats.ggml import GGML_TYPES, decode, dequantize_blocks
 from bitnet_train.formats.q8_0 import decode_q8_0
-from bitnet_train.model.gguf_architecture import GgufArchitecture, architecture_named, architecture_of
-from bitnet_train.model.gguf_file import GgufFile, GgufTensor, open_gguf
-from bitnet_train.model.import_gguf import dequantize_tensor
+from bitnet_train.gguf.architecture import GgufArchitecture, architecture_named, architecture_of
+from bitnet_train.gguf.file import GgufFile, GgufTensor, open_gguf
+from bitnet_train.importers.gguf.one_bit_weights import dequantize_tensor
+from bitnet_train.packed.source import PackedSource
 
 _ROPE = "rope_"
 _HEAD, _EMBEDDING = "lm_head.weight", "token_embd.weight"

@@ -22,7 +22,7 @@ import numpy as np
 
 from bitnet_train.errors import FormatError
 from bitnet_train.exporters.gguf.container import FileTensor
-from bitnet_train.model.gguf_rope import ROPE_FACTORS, llama3_factors
+from bitnet_train.importers.gguf.rope import ROPE_FACTORS, llama3_factors
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from bitnet_train.errors import FormatError
 from bitnet_train.exporters.gguf.pre_tokenizer import flatten
-from bitnet_train.exporters.packed_source import PackedSource
-from bitnet_train.model.gguf_generation import END_NAMES
+from bitnet_train.importers.gguf.generation import END_NAMES
+from bitnet_train.packed.source import PackedSource
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter

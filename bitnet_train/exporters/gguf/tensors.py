@@ -19,12 +19,12 @@ from torch import Tensor
 from bitnet_train.errors import FormatError
 from bitnet_train.exporters.gguf.container import FileTensor
 from bitnet_train.exporters.gguf.rounded_table import TABLE_TYPES, encode_table
-from bitnet_train.exporters.manifest import LayerEntry, TableEntry
 from bitnet_train.exporters.options import ExportOptions
-from bitnet_train.exporters.packed_source import PackedSource
 from bitnet_train.formats import q8_0
 from bitnet_train.formats.ggml import GgmlType, encode_planes
-from bitnet_train.model.gguf_architecture import GgufArchitecture
+from bitnet_train.gguf.architecture import GgufArchitecture
+from bitnet_train.packed.manifest import LayerEntry, TableEntry
+from bitnet_train.packed.source import PackedSource
 
 _FLOAT_TYPES = {"float32": (0, 4), "float16": (1, 2), "bfloat16": (30, 2)}
 """Number in `enum ggml_type` and bytes a value of each stored dtype."""

@@ -16,7 +16,7 @@ from bitnet_train.exporters.gguf.sentencepiece import read_sentencepiece
 from bitnet_train.exporters.gguf.special_tokens import read_special_tokens
 from bitnet_train.exporters.gguf.vocabulary import Vocabulary
 from bitnet_train.exporters.options import ExportOptions
-from bitnet_train.exporters.packed_source import PackedSource
+from bitnet_train.packed.source import PackedSource
 
 
 def read_vocabulary(source: PackedSource, vocab_size: int, options: ExportOptions) -> Vocabulary:

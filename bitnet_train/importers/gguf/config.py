@@ -19,8 +19,8 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from bitnet_train.errors import FormatError
-from bitnet_train.model.gguf_file import ArrayOf, GgufFile
-from bitnet_train.model.gguf_rope import complete_rope
+from bitnet_train.gguf.file import ArrayOf, GgufFile
+from bitnet_train.importers.gguf.rope import complete_rope
 
 EMBEDDING = "token_embd.weight"
 HEAD = "output.weight"

@@ -20,11 +20,11 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from bitnet_train.errors import ConversionError, FormatError
-from bitnet_train.model.float_folder import cannot_load, require_all_placed
-from bitnet_train.model.gguf_config import HEAD
-from bitnet_train.model.gguf_file import GgufFile
-from bitnet_train.model.gguf_metadata import architecture_name, check_sizes, restore_pre_tokenizer
-from bitnet_train.model.gguf_rope import ROPE_TENSORS, complete_rope
+from bitnet_train.gguf.file import GgufFile
+from bitnet_train.importers.float_folder import cannot_load, require_all_placed
+from bitnet_train.importers.gguf.config import HEAD
+from bitnet_train.importers.gguf.metadata import architecture_name, check_sizes, restore_pre_tokenizer
+from bitnet_train.importers.gguf.rope import ROPE_TENSORS, complete_rope
 from bitnet_train.model.quiet import quiet_transformers
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from bitnet_train.model.gguf_file import GgufFile
+from bitnet_train.gguf.file import GgufFile
 
 END_KEYS = tuple(f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot", "eom"))
 END_NAMES = (

@@ -19,10 +19,10 @@ from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from bitnet_train.errors import FormatError
+from bitnet_train.gguf.file import ArrayOf, GgufFile
+from bitnet_train.gguf.pre_tokenizer import apply_pre_tokenizer
+from bitnet_train.importers.gguf.config import complete_config
 from bitnet_train.model.config_fields import drop_padding_beyond
-from bitnet_train.model.gguf_config import complete_config
-from bitnet_train.model.gguf_file import ArrayOf, GgufFile
-from bitnet_train.model.gguf_pre_tokenizer import apply_pre_tokenizer
 from bitnet_train.model.quiet import quiet_transformers
 
 _CONFIG, _TOKENIZER = "config.gguf", "tokenizer.gguf"

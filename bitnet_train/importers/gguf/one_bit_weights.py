@@ -30,13 +30,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bitnet_train.errors import ConversionError, FormatError
 from bitnet_train.formats.ggml import GGML_TYPES, decode, dequantize_blocks
+from bitnet_train.gguf.architecture import ARCHITECTURES, GgufArchitecture, architecture_named
+from bitnet_train.gguf.file import GgufFile, GgufTensor
+from bitnet_train.importers.gguf.config import BIAS_SWITCHES, EMBEDDING, HEAD
+from bitnet_train.importers.gguf.metadata import architecture_name, read_metadata
+from bitnet_train.importers.gguf.rope import ROPE_TENSORS
+from bitnet_train.importers.one_bit_model import OneBitWeight, empty_model, fill_floats, fill_one_bit
 from bitnet_train.model.converted import ConversionRecord
-from bitnet_train.model.gguf_architecture import ARCHITECTURES, GgufArchitecture, architecture_named
-from bitnet_train.model.gguf_config import BIAS_SWITCHES, EMBEDDING, HEAD
-from bitnet_train.model.gguf_file import GgufFile, GgufTensor
-from bitnet_train.model.gguf_metadata import architecture_name, read_metadata
-from bitnet_train.model.gguf_rope import ROPE_TENSORS
-from bitnet_train.model.one_bit_model import OneBitWeight, empty_model, fill_floats, fill_one_bit
 from bitnet_train.progress import track
 from bitnet_train.quant.scheme import ActivationScheme
 

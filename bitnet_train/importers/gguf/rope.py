@@ -21,7 +21,7 @@ import numpy as np
 from transformers import PreTrainedConfig
 
 from bitnet_train.errors import FormatError
-from bitnet_train.model.gguf_file import GgufFile
+from bitnet_train.gguf.file import GgufFile
 
 ROPE_FACTORS = "rope_freqs.weight"
 _SHORT_FACTORS, _LONG_FACTORS = "rope_factors_short.weight", "rope_factors_long.weight"

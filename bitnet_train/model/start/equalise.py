@@ -28,8 +28,8 @@ from transformers.pytorch_utils import Conv1D
 
 from bitnet_train.model.bit_linear import linear_parameters
 from bitnet_train.model.bit_lora import is_norm
-from bitnet_train.model.blocks import BlockCall, block_calls, decoder_blocks, embedded, run_block
-from bitnet_train.model.input_moments import row_batches, second_moments
+from bitnet_train.model.start.blocks import BlockCall, block_calls, decoder_blocks, embedded, run_block
+from bitnet_train.model.start.input_moments import row_batches, second_moments
 from bitnet_train.progress import track
 from bitnet_train.quant.scheme import WeightScheme
 from bitnet_train.quant.weight import absmean_scale, expand_scale, float_codes

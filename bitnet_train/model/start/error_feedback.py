@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from bitnet_train.errors import ConversionError
-from bitnet_train.model.fit_scale import fit_scale
+from bitnet_train.model.start.fit_scale import fit_scale
 from bitnet_train.quant.scheme import WeightScheme
 from bitnet_train.quant.weight import expand_scale, float_codes, round_scale
 

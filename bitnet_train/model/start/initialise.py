@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 
 from bitnet_train.errors import ConfigError, ConversionError
 from bitnet_train.model.bit_linear import BitLinear, bit_layers
-from bitnet_train.model.blocks import (
+from bitnet_train.model.start.blocks import (
     BlockCall,
     block_calls,
     decoder_blocks,
@@ -32,9 +32,9 @@ from bitnet_train.model.blocks import (
     shared_inputs,
     training_forward,
 )
-from bitnet_train.model.error_feedback import error_feedback
-from bitnet_train.model.fit_scale import fit_scale
-from bitnet_train.model.input_moments import row_batches, second_moments
+from bitnet_train.model.start.error_feedback import error_feedback
+from bitnet_train.model.start.fit_scale import fit_scale
+from bitnet_train.model.start.input_moments import row_batches, second_moments
 from bitnet_train.progress import track
 from bitnet_train.quant.scheme import WeightScheme
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bitnet_train.model.blocks import BlockCall, layer_inputs, run_until_reached
+from bitnet_train.model.start.blocks import BlockCall, layer_inputs, run_until_reached
 
 _BATCH_ROWS = 4
 

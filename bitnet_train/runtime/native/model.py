@@ -28,9 +28,9 @@ from typing import Any, TypedDict, Unpack, overload
 import numpy as np
 
 from bitnet_train.errors import ConfigError, DataError
-from bitnet_train.exporters.end_tokens import end_tokens
-from bitnet_train.exporters.manifest import MANIFEST_NAME, Manifest
-from bitnet_train.exporters.reader import hash_file, read_manifest, verify_files
+from bitnet_train.packed.end_tokens import end_tokens
+from bitnet_train.packed.manifest import MANIFEST_NAME, Manifest
+from bitnet_train.packed.reader import hash_file, read_manifest, verify_files
 from bitnet_train.runtime.generation import Generation, Sampling
 from bitnet_train.runtime.messages import Prompt, read_prompts
 from bitnet_train.runtime.native.architecture import Architecture, NotNative

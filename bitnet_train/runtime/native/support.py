@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bitnet_train.errors import FormatError
-from bitnet_train.exporters.json_fields import parse_object
-from bitnet_train.exporters.manifest import LayerEntry, Manifest, TableEntry, layer_parts, table_parts
-from bitnet_train.exporters.reader import read_manifest
+from bitnet_train.packed.json_fields import parse_object
+from bitnet_train.packed.manifest import LayerEntry, Manifest, TableEntry, layer_parts, table_parts
+from bitnet_train.packed.reader import read_manifest
 from bitnet_train.runtime.native.architecture import Architecture, NotNative, read_architecture
 
 CONFIG_NAME = "config.json"

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from bitnet_train.errors import FormatError
-from bitnet_train.exporters.json_fields import Fields, parse_object, read_text
+from bitnet_train.packed.json_fields import Fields, parse_object, read_text
 
 _LARGEST_HEADER_BYTES = 64 << 20
 _LENGTH_BYTES = 8

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from bitnet_train.errors import BitnetTrainError, FormatError
-from bitnet_train.exporters.manifest import WEIGHTS_NAME, LayerEntry, Manifest, TableEntry
+from bitnet_train.packed.manifest import WEIGHTS_NAME, LayerEntry, Manifest, TableEntry
 from bitnet_train.runtime.native.architecture import Architecture
 from bitnet_train.runtime.native.support import EMBEDDING, FREQUENCIES, HEAD, Place, is_tied, places
 from bitnet_train.runtime.native.tensor_file import TensorFile

@@ -33,14 +33,21 @@ from bitnet_train.errors import ConfigError, TrainingError
 from bitnet_train.model.bit_layer import BitLayer
 from bitnet_train.model.bit_linear import bit_layers, set_hardness
 from bitnet_train.model.bit_lora import is_norm
-from bitnet_train.model.blocks import BlockCall, block_calls, decoder_blocks, embedded, run_block, training_forward
-from bitnet_train.model.initialise import InitConfig, fit_block, require_learnable
+from bitnet_train.model.start.blocks import (
+    BlockCall,
+    block_calls,
+    decoder_blocks,
+    embedded,
+    run_block,
+    training_forward,
+)
+from bitnet_train.model.start.initialise import InitConfig, fit_block, require_learnable
 from bitnet_train.progress import track
 from bitnet_train.quant.weight import away_from_thresholds
-from bitnet_train.train.block_file import BlockResult, load_block, save_block
-from bitnet_train.train.hidden_states import hidden_states
-from bitnet_train.train.optim import OnePassAdamW
-from bitnet_train.train.schedules import ScheduleConfig, hardness, lr_factor
+from bitnet_train.train.blocks.block_file import BlockResult, load_block, save_block
+from bitnet_train.train.blocks.hidden_states import hidden_states
+from bitnet_train.train.loop.optim import OnePassAdamW
+from bitnet_train.train.loop.schedules import ScheduleConfig, hardness, lr_factor
 
 BlockLoss = Literal["token_mse", "mse"]
 _RATE = 0.06  # mean magnitudes a step where `lr` is null; 0.05 to 0.08 served 60 and 200 steps of SmolLM2 alike

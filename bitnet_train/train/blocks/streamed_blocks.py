@@ -23,18 +23,18 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from bitnet_train.model.blocks import block_calls, decoder_blocks
 from bitnet_train.model.convert import replace_layers, replace_parts
 from bitnet_train.model.converted import INDEX_FILE, ConversionRecord, converted_folder
-from bitnet_train.model.initialise import InitConfig, require_learnable
 from bitnet_train.model.rounded_table import put_tables, round_parameters, stored_parameters
 from bitnet_train.model.saved_tensors import save_tensors
+from bitnet_train.model.start.blocks import block_calls, decoder_blocks
+from bitnet_train.model.start.initialise import InitConfig, require_learnable
 from bitnet_train.progress import track
 from bitnet_train.quant.scheme import WeightScheme
 from bitnet_train.quant.stored import Stored
 from bitnet_train.quant.stored import rounded as round_to
-from bitnet_train.train.blockwise import BlockTraining, BlockwiseConfig
-from bitnet_train.train.schedules import ScheduleConfig
+from bitnet_train.train.blocks.blockwise import BlockTraining, BlockwiseConfig
+from bitnet_train.train.loop.schedules import ScheduleConfig
 
 
 def reconstruct_streamed(

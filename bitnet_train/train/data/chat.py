@@ -24,10 +24,10 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from bitnet_train.errors import DataError
-from bitnet_train.train.chat_template import ChatTemplate
-from bitnet_train.train.chat_turn import answer, note_left_out
-from bitnet_train.train.examples import Answered, Completion, Conversation, Instruction
-from bitnet_train.train.special_tokens import bos_token
+from bitnet_train.train.data.chat_template import ChatTemplate
+from bitnet_train.train.data.chat_turn import answer, note_left_out
+from bitnet_train.train.data.examples import Answered, Completion, Conversation, Instruction
+from bitnet_train.train.data.special_tokens import bos_token
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from transformers import PreTrainedTokenizerBase
 
 from bitnet_train.errors import DataError
-from bitnet_train.train.examples import Tools
-from bitnet_train.train.messages import REASONING, ROLES, Message
-from bitnet_train.train.tool_calls import with_text_arguments
+from bitnet_train.train.data.examples import Tools
+from bitnet_train.train.data.messages import REASONING, ROLES, Message
+from bitnet_train.train.data.tool_calls import with_text_arguments
 
 Turn = dict[str, Any]
 

@@ -33,10 +33,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from bitnet_train.errors import DataError
-from bitnet_train.train.chat_template import ChatTemplate
-from bitnet_train.train.examples import Conversation
-from bitnet_train.train.messages import REASONING, Message
-from bitnet_train.train.tool_calls import call_names
+from bitnet_train.train.data.chat_template import ChatTemplate
+from bitnet_train.train.data.examples import Conversation
+from bitnet_train.train.data.messages import REASONING, Message
+from bitnet_train.train.data.tool_calls import call_names
 
 _MARK = re.compile(r"<[^<>\n]+>|\[[^\[\]\n]+\]")  # <think>, <|channel>, [THINK]
 _OPEN_MARK = re.compile(r"[<\[][^<>\[\]\s]*\Z")

@@ -22,14 +22,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bitnet_train.errors import ConfigError, DataError
 from bitnet_train.progress import track
-from bitnet_train.train.data_config import DataConfig
-from bitnet_train.train.examples import Document, Example, Row, RowReader, content_digest
-from bitnet_train.train.file_formats import is_text, read_file
-from bitnet_train.train.files import BESIDE, find_files, held_out_files
-from bitnet_train.train.row_shape import Kind
-from bitnet_train.train.self_corpus import self_documents
-from bitnet_train.train.sources import file_rows, hub_rows, text_rows
-from bitnet_train.train.stdlib_corpus import stdlib_documents
+from bitnet_train.train.data.examples import Document, Example, Row, RowReader, content_digest
+from bitnet_train.train.data.file_formats import is_text, read_file
+from bitnet_train.train.data.files import BESIDE, find_files, held_out_files
+from bitnet_train.train.data.row_shape import Kind
+from bitnet_train.train.data.self_corpus import self_documents
+from bitnet_train.train.data.settings import DataConfig
+from bitnet_train.train.data.sources import file_rows, hub_rows, text_rows
+from bitnet_train.train.data.stdlib_corpus import stdlib_documents
 
 SPLITS = ("train", "validation")
 REPLACED = "`data.validation_path` is given"

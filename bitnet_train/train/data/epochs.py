@@ -16,8 +16,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from bitnet_train.train.row_lengths import RowLengths
-from bitnet_train.train.sampler import ShortRows, StepBatchSampler
+from bitnet_train.train.data.row_lengths import RowLengths
+from bitnet_train.train.data.sampler import ShortRows, StepBatchSampler
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from bitnet_train.errors import DataError
-from bitnet_train.train.lone_surrogates import refuse_lone_surrogates, replace_lone_surrogates
-from bitnet_train.train.messages import Message, read_messages
-from bitnet_train.train.row_shape import FieldNames, Kind, listing, recognise
-from bitnet_train.train.tool_calls import read_tools
+from bitnet_train.train.data.lone_surrogates import refuse_lone_surrogates, replace_lone_surrogates
+from bitnet_train.train.data.messages import Message, read_messages
+from bitnet_train.train.data.row_shape import FieldNames, Kind, listing, recognise
+from bitnet_train.train.data.tool_calls import read_tools
 
 Tools = tuple[Mapping[str, Any], ...]
 Row = tuple[str, Mapping[str, Any]]  # where it stands ("rows.jsonl:12"), and its fields

@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from bitnet_train.errors import DataError
-from bitnet_train.train.examples import Row
-from bitnet_train.train.table_nulls import without_nulls
+from bitnet_train.train.data.examples import Row
+from bitnet_train.train.data.table_nulls import without_nulls
 
 DOCUMENTATION = (".md", ".rst", ".py")  # text that more often stands beside data than is data
 TEXTS = (".txt", ".text", ".raw", *DOCUMENTATION)

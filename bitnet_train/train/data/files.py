@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bitnet_train.errors import DataError
-from bitnet_train.train.file_formats import DOCUMENTATION, is_readable, is_text, known_suffixes, suffix
+from bitnet_train.train.data.file_formats import DOCUMENTATION, is_readable, is_text, known_suffixes, suffix
 
 _SPLITS = {
     "train": ("train", "training"),

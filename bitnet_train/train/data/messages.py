@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bitnet_train.errors import DataError
-from bitnet_train.train.tool_calls import read_calls
+from bitnet_train.train.data.tool_calls import read_calls
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 _ALIASES = {  # ShareGPT's names; a function call is written by the model, so it is trained

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from bitnet_train.errors import DataError
-from bitnet_train.train.chunk import TokenRows, concatenate
-from bitnet_train.train.data_config import KINDS, DataConfig
-from bitnet_train.train.mix import Mix, MixPart, read_mix
-from bitnet_train.train.packing import Layout, PackedRows, pack_where_it_helps
-from bitnet_train.train.token_cache import SPLITS, digest
+from bitnet_train.train.data.chunk import TokenRows, concatenate
+from bitnet_train.train.data.mix import Mix, MixPart, read_mix
+from bitnet_train.train.data.packing import Layout, PackedRows, pack_where_it_helps
+from bitnet_train.train.data.settings import KINDS, DataConfig
+from bitnet_train.train.data.token_cache import SPLITS, digest
 
 Facts = dict[str, Any]
 Loader = Callable[[DataConfig], tuple[dict[str, TokenRows], Facts]]

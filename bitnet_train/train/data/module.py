@@ -27,19 +27,19 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bitnet_train.errors import ConfigError, DataError
 from bitnet_train.model.config_fields import max_positions
-from bitnet_train.train.chat import segments
-from bitnet_train.train.chunk import TokenRows, collate
-from bitnet_train.train.corpus import read_corpus
-from bitnet_train.train.data_config import DataConfig
-from bitnet_train.train.epochs import Epochs
-from bitnet_train.train.mix import Mix
-from bitnet_train.train.mixed_rows import run_rows
-from bitnet_train.train.packing import PackedRows
-from bitnet_train.train.row_lengths import RowLengths
-from bitnet_train.train.sampler import ShortRows, StepBatchSampler, order_of_pass
-from bitnet_train.train.token_cache import CACHE_VERSION, digest, load_rows, save_rows, tokenizer_digest
-from bitnet_train.train.tokenise import tokenise_examples
-from bitnet_train.train.unread import count_left_out
+from bitnet_train.train.data.chat import segments
+from bitnet_train.train.data.chunk import TokenRows, collate
+from bitnet_train.train.data.corpus import read_corpus
+from bitnet_train.train.data.epochs import Epochs
+from bitnet_train.train.data.mix import Mix
+from bitnet_train.train.data.mixed_rows import run_rows
+from bitnet_train.train.data.packing import PackedRows
+from bitnet_train.train.data.row_lengths import RowLengths
+from bitnet_train.train.data.sampler import ShortRows, StepBatchSampler, order_of_pass
+from bitnet_train.train.data.settings import DataConfig
+from bitnet_train.train.data.token_cache import CACHE_VERSION, digest, load_rows, save_rows, tokenizer_digest
+from bitnet_train.train.data.tokenise import tokenise_examples
+from bitnet_train.train.data.unread import count_left_out
 
 Batch = dict[str, Tensor]
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from bitnet_train.errors import DataError
-from bitnet_train.train.chunk import TokenRows
+from bitnet_train.train.data.chunk import TokenRows
 
 WORTH_IT = 0.9  # pack where the rows become fewer than this share of what they were
 _CLEAR = 20  # a leak is this many times larger than what is taken for rounding

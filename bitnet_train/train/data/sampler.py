@@ -21,7 +21,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from bitnet_train.train.mix import Mix
+from bitnet_train.train.data.mix import Mix
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from bitnet_train.errors import ConfigError, DataError
 from bitnet_train.model.config_fields import vocab_size
 from bitnet_train.progress import track
-from bitnet_train.train.special_tokens import lead_token, pad_token
-from bitnet_train.train.token_cache import digest, tokenizer_digest, write_cache
+from bitnet_train.train.data.special_tokens import lead_token, pad_token
+from bitnet_train.train.data.token_cache import digest, tokenizer_digest, write_cache
 
 log = logging.getLogger(__name__)
 

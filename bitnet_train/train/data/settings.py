@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from bitnet_train.errors import ConfigError
-from bitnet_train.train.mix import read_mix
-from bitnet_train.train.row_shape import FieldNames
-from bitnet_train.train.self_corpus import SelfCorpusConfig
+from bitnet_train.train.data.mix import read_mix
+from bitnet_train.train.data.row_shape import FieldNames
+from bitnet_train.train.data.self_corpus import SelfCorpusConfig
 
 SourceName = Literal["stdlib", "files", "hub", "self"]
 KindName = Literal["auto", "text", "chat", "instruction", "completion"]

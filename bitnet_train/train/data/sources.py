@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from bitnet_train.errors import DataError
-from bitnet_train.train.examples import Row
-from bitnet_train.train.file_formats import read_file
-from bitnet_train.train.files import find_files
-from bitnet_train.train.table_nulls import without_nulls
+from bitnet_train.train.data.examples import Row
+from bitnet_train.train.data.file_formats import read_file
+from bitnet_train.train.data.files import find_files
+from bitnet_train.train.data.table_nulls import without_nulls
 
 
 def text_rows(documents: Iterable[str], origin: str) -> Iterator[Row]:

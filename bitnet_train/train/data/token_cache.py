@@ -28,7 +28,7 @@ from safetensors.numpy import save
 from transformers import PreTrainedTokenizerBase
 
 from bitnet_train.errors import DataError
-from bitnet_train.train.chunk import TokenRows
+from bitnet_train.train.data.chunk import TokenRows
 
 CACHE_VERSION = 2
 SPLITS = ("train", "validation")

@@ -17,11 +17,11 @@ from transformers import PreTrainedTokenizerBase
 
 from bitnet_train.errors import DataError
 from bitnet_train.progress import track
-from bitnet_train.train.chat import Tokens, render, tokenise
-from bitnet_train.train.chat_template import ChatTemplate
-from bitnet_train.train.chunk import TokenRows, stack_rows, windows
-from bitnet_train.train.examples import Document, Example
-from bitnet_train.train.special_tokens import lead_token, pad_token
+from bitnet_train.train.data.chat import Tokens, render, tokenise
+from bitnet_train.train.data.chat_template import ChatTemplate
+from bitnet_train.train.data.chunk import TokenRows, stack_rows, windows
+from bitnet_train.train.data.examples import Document, Example
+from bitnet_train.train.data.special_tokens import lead_token, pad_token
 
 _TEXTS_AT_ONCE = 64  # handed to the tokenizer together, which works on them in parallel
 

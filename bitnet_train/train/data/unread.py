@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from bitnet_train.train.corpus import Corpus
+from bitnet_train.train.data.corpus import Corpus
 
 
 def count_left_out(corpus: Corpus, counts: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:

@@ -17,10 +17,10 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 
 from bitnet_train.errors import ConfigError
 from bitnet_train.model.bit_linear import on_kernels
-from bitnet_train.train.checkpoint import AtomicCheckpointIO, folder_name
-from bitnet_train.train.held_out import FIGURE, point_to_best
-from bitnet_train.train.module import BitLightningModule
-from bitnet_train.train.signals import Interrupted, SignalWatcher
+from bitnet_train.train.loop.checkpoint import AtomicCheckpointIO, folder_name
+from bitnet_train.train.loop.held_out import FIGURE, point_to_best
+from bitnet_train.train.loop.module import BitLightningModule
+from bitnet_train.train.loop.signals import Interrupted, SignalWatcher
 
 
 class Saving(Callback):

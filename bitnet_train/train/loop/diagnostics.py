@@ -34,8 +34,8 @@ from bitnet_train.model.bit_linear import BitLinear, clean_name
 from bitnet_train.progress import open_console
 from bitnet_train.quant.activation import quantize_activation
 from bitnet_train.quant.weight import expand_scale
-from bitnet_train.train.layer_watch import quantised_layers
-from bitnet_train.train.module import BitLightningModule
+from bitnet_train.train.loop.layer_watch import quantised_layers
+from bitnet_train.train.loop.module import BitLightningModule
 
 DEBUG_FILE = "debug.jsonl"
 NEAR_ZERO = 0.05

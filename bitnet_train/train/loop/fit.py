@@ -21,19 +21,19 @@ from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.loggers import Logger
 
 from bitnet_train.errors import ConfigError, TrainingError
-from bitnet_train.train.callbacks import Figures, Saving, Validating
-from bitnet_train.train.checkpoint import AtomicCheckpointIO, find_latest, list_checkpoints, read_manifest
 from bitnet_train.train.choice import choose
-from bitnet_train.train.data import BitDataModule
-from bitnet_train.train.diagnostics import Telemetry
-from bitnet_train.train.guard import DivergenceWatch
-from bitnet_train.train.held_out import HeldOutWatch
-from bitnet_train.train.launch import cluster_environment
-from bitnet_train.train.machine import AUTO, PRECISIONS, arithmetic
-from bitnet_train.train.module import BitLightningModule
-from bitnet_train.train.progress import ProgressShown
-from bitnet_train.train.signals import SignalWatcher
-from bitnet_train.train.tracking import METRICS_FILE, JsonlLogger
+from bitnet_train.train.data.module import BitDataModule
+from bitnet_train.train.loop.callbacks import Figures, Saving, Validating
+from bitnet_train.train.loop.checkpoint import AtomicCheckpointIO, find_latest, list_checkpoints, read_manifest
+from bitnet_train.train.loop.diagnostics import Telemetry
+from bitnet_train.train.loop.guard import DivergenceWatch
+from bitnet_train.train.loop.held_out import HeldOutWatch
+from bitnet_train.train.loop.launch import cluster_environment
+from bitnet_train.train.loop.machine import AUTO, PRECISIONS, arithmetic
+from bitnet_train.train.loop.module import BitLightningModule
+from bitnet_train.train.loop.progress import ProgressShown
+from bitnet_train.train.loop.signals import SignalWatcher
+from bitnet_train.train.trackers.tracking import METRICS_FILE, JsonlLogger
 
 _LIGHTNING_LOGGERS = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
 

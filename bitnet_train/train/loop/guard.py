@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bitnet_train.errors import TrainingError
-from bitnet_train.train.logit_loss import LOGIT_TERMS
+from bitnet_train.train.losses.logit_loss import LOGIT_TERMS
 
 REMEDY = (
     "Lower `optimizer.lr`, raise `schedule.warmup_fraction`, or use `trainer.precision=fp32`: "

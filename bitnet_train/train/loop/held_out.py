@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bitnet_train.errors import TrainingError
-from bitnet_train.train.checkpoint import folder_name, verify
+from bitnet_train.train.loop.checkpoint import folder_name, verify
 
 FIGURE = "val_ce"
 POINTER = "best.json"

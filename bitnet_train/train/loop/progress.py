@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bitnet_train.progress import open_console
-from bitnet_train.train.module import BitLightningModule
+from bitnet_train.train.loop.module import BitLightningModule
 
 LINE_EVERY_S = 10.0
 

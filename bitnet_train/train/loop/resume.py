@@ -21,9 +21,9 @@ from typing import Any, Protocol
 from torch import nn
 
 from bitnet_train.errors import TrainingError
-from bitnet_train.train.checkpoint import AtomicCheckpointIO
-from bitnet_train.train.held_out import HeldOutWatch
-from bitnet_train.train.rng import generator_states, restore_generators
+from bitnet_train.train.loop.checkpoint import AtomicCheckpointIO
+from bitnet_train.train.loop.held_out import HeldOutWatch
+from bitnet_train.train.loop.rng import generator_states, restore_generators
 
 PROGRESS = ("step", "tokens", "seconds", "max_steps", "seed", "metrics", "validation_metrics")
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from bitnet_train.errors import ConfigError
 from bitnet_train.model.bit_linear import clean_name
 from bitnet_train.model.config_fields import num_heads, num_key_value_heads
-from bitnet_train.train.logit_loss import IGNORED
+from bitnet_train.train.losses.logit_loss import IGNORED
 
 KINDS = ("query", "key", "value")
 _PROJECTION = re.compile(r"(?:^|\.)(\d+)\.(?:.*\.)?(?:([qkv])_proj|w([qkv])|(query|key|value))$")

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bitnet_train.train import losses
-from bitnet_train.train.attention_relation import RelationTaps
-from bitnet_train.train.logit_loss import LOGIT_TERMS, Target, TeacherLogits, logit_loss
-from bitnet_train.train.losses import LossConfig
-from bitnet_train.train.packing import document_numbers
+from bitnet_train.train.data.packing import document_numbers
+from bitnet_train.train.losses import terms as losses
+from bitnet_train.train.losses.attention_relation import RelationTaps
+from bitnet_train.train.losses.logit_loss import LOGIT_TERMS, Target, TeacherLogits, logit_loss
+from bitnet_train.train.losses.terms import LossConfig
 
 Batch = dict[str, Tensor]
 TERMS = losses.WEIGHTS

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bitnet_train.train.teacher_top_k import TopK, summarise
+from bitnet_train.train.losses.teacher_top_k import TopK, summarise
 
 CACHE_VERSION = 1
 _HEADER = struct.Struct("<32sII")

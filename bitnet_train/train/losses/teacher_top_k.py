@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bitnet_train.train.logit_loss import Divergence, LogitWeights, Softmax
+from bitnet_train.train.losses.logit_loss import Divergence, LogitWeights, Softmax
 
 CHUNK_BYTES = 64 << 20  # of logits in float32, while the likeliest are looked for
 

@@ -23,8 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bitnet_train.errors import ConfigError
-from bitnet_train.train.hidden_loss import hidden_distance
-from bitnet_train.train.logit_loss import IGNORED, LogitWeights, TeacherLogits, logit_loss
+from bitnet_train.train.losses.hidden_loss import hidden_distance
+from bitnet_train.train.losses.logit_loss import IGNORED, LogitWeights, TeacherLogits, logit_loss
 
 WEIGHTS = ("kl", "reverse_kl", "ce", "hidden", "attention")
 BALANCE_RATIO = 0.3  # share of the other losses' gradient norm that won in the replications we know of

@@ -18,7 +18,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import Logger
 
 from bitnet_train.errors import ConfigError
-from bitnet_train.train.redaction import redact_text
+from bitnet_train.train.trackers.redaction import redact_text
 
 START_PATIENCE_S = 10.0
 FINISH_PATIENCE_S = 30.0

@@ -26,9 +26,9 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from bitnet_train.errors import ConfigError
 from bitnet_train.train.choice import choose
-from bitnet_train.train.guarded_tracker import GuardedTracker, Say, say_on_stderr
-from bitnet_train.train.redaction import redact
-from bitnet_train.train.wandb_tracker import WANDB_MODES, wandb_tracker
+from bitnet_train.train.trackers.guarded_tracker import GuardedTracker, Say, say_on_stderr
+from bitnet_train.train.trackers.redaction import redact
+from bitnet_train.train.trackers.wandb_tracker import WANDB_MODES, wandb_tracker
 
 METRICS_FILE = "metrics.jsonl"
 

@@ -20,8 +20,8 @@ from urllib.request import urlopen
 
 from lightning.pytorch.loggers import WandbLogger
 
-from bitnet_train.train.guarded_tracker import Say
-from bitnet_train.train.redaction import redact_text
+from bitnet_train.train.trackers.guarded_tracker import Say
+from bitnet_train.train.trackers.redaction import redact_text
 
 WANDB_MODES = {"auto": None, "online": False, "offline": True}  # value: offline
 PROBE_S = 3.0

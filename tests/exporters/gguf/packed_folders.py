@@ -21,9 +21,9 @@ from transformers import (
     Qwen3Config,
 )
 
-from bitnet_train.exporters import export_packed
 from bitnet_train.model.convert import convert
 from bitnet_train.model.select import Selection
+from bitnet_train.packed import export_packed
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 
 VOCABULARY = 97

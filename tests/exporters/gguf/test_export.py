@@ -12,14 +12,13 @@ from transformers import LlamaConfig
 from bitnet_train.errors import ConfigError, FormatError
 from bitnet_train.exporters.gguf import MODEL_NAME, check, expected, read_back, write
 from bitnet_train.exporters.options import ExportOptions
-from bitnet_train.exporters.packed_source import open_packed
 from bitnet_train.formats.ggml import GGML_TYPES
-from bitnet_train.model.gguf_file import open_gguf
-from bitnet_train.model.load import load_pretrained
+from bitnet_train.gguf.file import open_gguf
+from bitnet_train.importers.load import load_pretrained
 from bitnet_train.model.select import Selection
+from bitnet_train.packed.source import open_packed
 from bitnet_train.quant.scheme import WeightScheme
-
-from .packed_folders import FAMILIES, ONE_BIT_TABLES, SIZES, pack
+from tests.exporters.gguf.packed_folders import FAMILIES, ONE_BIT_TABLES, SIZES, pack
 
 BUFFERS = ("inv_freq", "embed_scale")
 

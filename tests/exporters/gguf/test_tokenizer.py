@@ -9,13 +9,13 @@ import pytest
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
 from bitnet_train.errors import FormatError
-from bitnet_train.exporters.end_tokens import end_tokens
 from bitnet_train.exporters.gguf.pre_tokenizer import pre_tokenizer_name
 from bitnet_train.exporters.gguf.tokenizer import read_vocabulary
 from bitnet_train.exporters.gguf.vocabulary import TokenKind
 from bitnet_train.exporters.options import ExportOptions
-from bitnet_train.model.gguf_pre_tokenizer import KNOWN, apply_pre_tokenizer
-from bitnet_train.model.load import tiny_folder
+from bitnet_train.gguf.pre_tokenizer import KNOWN, apply_pre_tokenizer
+from bitnet_train.importers.load import tiny_folder
+from bitnet_train.packed.end_tokens import end_tokens
 
 TEXT = ["the theme of these three thieves", "1234 and 12", "a  b   c"]
 LINE = "\u2581"

@@ -9,10 +9,9 @@ import torch
 from transformers import Gemma2Config, Gemma3TextConfig, GPT2Config, LlamaConfig, Phi3Config, Qwen2Config, Qwen3Config
 
 from bitnet_train.errors import ConversionError, FormatError
-from bitnet_train.model.load import load_pretrained
-
-from .gguf_files import VOCABULARY, float_tensor
-from .gguf_models import SMALL, load, logits, make_float
+from bitnet_train.importers.load import load_pretrained
+from tests.gguf.gguf_files import VOCABULARY, float_tensor
+from tests.gguf.gguf_models import SMALL, load, logits, make_float
 
 THETA = {"rope_theta": 1e4}
 PLAIN = {"rope_type": "default", **THETA}

@@ -8,25 +8,24 @@ import pytest
 import torch
 
 from bitnet_train.exporters.options import ExportOptions
-from bitnet_train.exporters.packed import export_packed
-from bitnet_train.exporters.packed_source import open_packed
 from bitnet_train.exporters.table import export_as
 from bitnet_train.formats.ggml import encode
+from bitnet_train.gguf.architecture import architecture_named
+from bitnet_train.gguf.file import open_gguf
+from bitnet_train.importers.load import load_pretrained
 from bitnet_train.model.bit_linear import bit_layers, set_training
 from bitnet_train.model.bit_lora import AdapterConfig, attach
 from bitnet_train.model.converted import load_converted, save_converted
-from bitnet_train.model.gguf_architecture import architecture_named
-from bitnet_train.model.gguf_file import open_gguf
-from bitnet_train.model.load import load_pretrained
 from bitnet_train.model.merge import merge
+from bitnet_train.packed.source import open_packed
+from bitnet_train.packed.writer import export_packed
 from bitnet_train.quant.scheme import ActivationScheme
 from bitnet_train.quant.surrogate import Clipped, Identity, Tanh
-from bitnet_train.runtime.validate import validate
-from bitnet_train.runtime.validation_report import LEVEL_NAMES
-
-from . import gguf_files
-from .gguf_files import BLOCKS, VOCABULARY, one_bit_tensor, rotated_rows
-from .gguf_models import (
+from bitnet_train.validation.packed import validate
+from bitnet_train.validation.report import LEVEL_NAMES
+from tests.gguf import gguf_files
+from tests.gguf.gguf_files import BLOCKS, VOCABULARY, one_bit_tensor, rotated_rows
+from tests.gguf.gguf_models import (
     ARCHITECTURES,
     LLAMA,
     ONE_BIT,

@@ -7,13 +7,12 @@ from transformers import (
     LlamaConfig,
 )
 
+from bitnet_train.importers.load import load_pretrained
 from bitnet_train.model.bit_embedding import BitEmbedding
 from bitnet_train.model.bit_linear import BitLinear, bit_layers
-from bitnet_train.model.load import load_pretrained
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
-
-from .gguf_files import BLOCKS, VOCABULARY, float_tensor, one_bit_tensor
-from .gguf_models import (
+from tests.gguf.gguf_files import BLOCKS, VOCABULARY, float_tensor, one_bit_tensor
+from tests.gguf.gguf_models import (
     ARCHITECTURES,
     ONE_BIT,
     SMALL,

@@ -6,7 +6,7 @@ from torch import nn
 
 from bitnet_train.errors import ConversionError
 from bitnet_train.model.bit_linear import BitLinear
-from bitnet_train.model.blocks import (
+from bitnet_train.model.start.blocks import (
     block_calls,
     decoder_blocks,
     embedded,

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from bitnet_train.errors import ConversionError
-from bitnet_train.model.error_feedback import error_feedback
-from bitnet_train.model.fit_scale import fit_scale
+from bitnet_train.model.start.error_feedback import error_feedback
+from bitnet_train.model.start.fit_scale import fit_scale
 from bitnet_train.quant.scheme import GRANULARITIES, WEIGHT_SCHEMES, WeightScheme
 from bitnet_train.quant.weight import absmean_scale, dequantize, expand_scale, float_codes, quantize
 

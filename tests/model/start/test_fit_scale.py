@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bitnet_train.model.fit_scale import fit_scale
+from bitnet_train.model.start.fit_scale import fit_scale
 from bitnet_train.quant.scheme import GRANULARITIES, WEIGHT_SCHEMES, WeightScheme
 from bitnet_train.quant.weight import absmean_scale, expand_scale, float_codes
 

@@ -14,14 +14,14 @@ import torch
 
 import bitnet_train
 from bitnet_train.errors import ConfigError, DataError, FormatError
-from bitnet_train.exporters import export_packed
+from bitnet_train.packed import export_packed
 from bitnet_train.quant.scheme import ACTIVATION_SCHEMES, GRANULARITIES, WEIGHT_SCHEMES, WeightScheme
-from bitnet_train.runtime.check_model import greedy_continuation
 from bitnet_train.runtime.generate import generate
 from bitnet_train.runtime.load import load, load_tokenizer
 from bitnet_train.runtime.native.architecture import NotNative
 from bitnet_train.runtime.native.model import NativeModel
-from bitnet_train.runtime.native.shared_operations import shared_operations
+from bitnet_train.validation.check_model import greedy_continuation
+from bitnet_train.validation.shared_operations import shared_operations
 
 IDS = np.random.default_rng(3).integers(0, 256, 40).tolist()
 PROMPTS = ["def f(x):", "Once upon a time", "import os", "x"]

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from bitnet_train.errors import FormatError
-from bitnet_train.exporters import export_packed
-from bitnet_train.exporters.manifest import seal
 from bitnet_train.kernels import _core, isa
+from bitnet_train.packed import export_packed
+from bitnet_train.packed.manifest import seal
 from bitnet_train.runtime.native.support import reason_against
 
 

@@ -11,7 +11,7 @@ from bitnet_train.runtime import load as runtime_load
 from bitnet_train.runtime.messages import read_prompts
 from bitnet_train.runtime.native.chat import render_chat
 from bitnet_train.runtime.native.tokens import read_tokens
-from bitnet_train.runtime.prompts import PROMPTS
+from bitnet_train.validation.prompts import PROMPTS
 
 TEXTS = [*PROMPTS, "naïve 日本 🙂", "  two  spaces\n\ttab", "<|endoftext|> in the text", "<|im_start|>user"]
 CHAT = [

@@ -12,18 +12,17 @@ from transformers import LlamaForCausalLM
 
 from bitnet_train.errors import ConfigError, TrainingError
 from bitnet_train.model.bit_linear import bit_layers
-from bitnet_train.model.blocks import block_calls
 from bitnet_train.model.convert import convert
-from bitnet_train.model.initialise import InitConfig
+from bitnet_train.model.start.blocks import block_calls
+from bitnet_train.model.start.initialise import InitConfig
 from bitnet_train.quant.scheme import WeightScheme
 from bitnet_train.quant.surrogate import Clipped, Tanh
 from bitnet_train.quant.weight import expand_scale
-from bitnet_train.train import blockwise
-from bitnet_train.train.blockwise import BlockTraining, BlockwiseConfig, block_loss, reconstruct
-from bitnet_train.train.hidden_states import hidden_states
-from bitnet_train.train.schedules import ScheduleConfig
-
-from .tiny_run import llama, rows
+from bitnet_train.train.blocks import blockwise
+from bitnet_train.train.blocks.blockwise import BlockTraining, BlockwiseConfig, block_loss, reconstruct
+from bitnet_train.train.blocks.hidden_states import hidden_states
+from bitnet_train.train.loop.schedules import ScheduleConfig
+from tests.train.tiny_run import llama, rows
 
 BATCH = rows(0, num_rows=12)
 IDS, REAL = BATCH["input_ids"], BATCH["attention_mask"].bool()

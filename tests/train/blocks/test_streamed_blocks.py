@@ -11,17 +11,16 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM
 from bitnet_train.errors import ConversionError
 from bitnet_train.model.convert import convert, plan_conversion
 from bitnet_train.model.converted import ConversionRecord, load_converted, map_converted
-from bitnet_train.model.initialise import InitConfig
 from bitnet_train.model.rounded_table import round_floats, stored_parameters, table_names
 from bitnet_train.model.select import Selection
+from bitnet_train.model.start.initialise import InitConfig
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 from bitnet_train.quant.stored import rounded as rounded_values
 from bitnet_train.quant.surrogate import Clipped
-from bitnet_train.train.blockwise import BlockTraining, BlockwiseConfig, reconstruct
-from bitnet_train.train.schedules import ScheduleConfig
-from bitnet_train.train.streamed_blocks import reconstruct_streamed
-
-from .tiny_run import llama, rows
+from bitnet_train.train.blocks.blockwise import BlockTraining, BlockwiseConfig, reconstruct
+from bitnet_train.train.blocks.streamed_blocks import reconstruct_streamed
+from bitnet_train.train.loop.schedules import ScheduleConfig
+from tests.train.tiny_run import llama, rows
 
 BATCH = rows(0, num_rows=12)
 IDS, REAL = BATCH["input_ids"], BATCH["attention_mask"].bool()

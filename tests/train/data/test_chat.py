@@ -4,17 +4,17 @@ import json
 
 import numpy as np
 import pytest
-from data_examples import CHATML, TEMPLATES, make_tokenizer, shared_data
 from transformers import PreTrainedTokenizerBase
 
 from bitnet_train.errors import DataError
-from bitnet_train.train.chat import Rendered, render_instruction, segments, tokenise
-from bitnet_train.train.chat import render as render_with
-from bitnet_train.train.chat_template import ChatTemplate
-from bitnet_train.train.examples import Answered, Completion, Conversation, Instruction, RowReader
-from bitnet_train.train.messages import Message
-from bitnet_train.train.row_shape import FieldNames
-from bitnet_train.train.sources import file_rows
+from bitnet_train.train.data.chat import Rendered, render_instruction, segments, tokenise
+from bitnet_train.train.data.chat import render as render_with
+from bitnet_train.train.data.chat_template import ChatTemplate
+from bitnet_train.train.data.examples import Answered, Completion, Conversation, Instruction, RowReader
+from bitnet_train.train.data.messages import Message
+from bitnet_train.train.data.row_shape import FieldNames
+from bitnet_train.train.data.sources import file_rows
+from tests.train.data_examples import CHATML, TEMPLATES, make_tokenizer, shared_data
 
 QUESTIONS = ["hi", "and now?"]
 ANSWERS = ["  def add(a, b):\n    return a + b", "naïve 🙂 漢字\n\nyes "]

@@ -3,14 +3,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from data_examples import CALLING, CHATML, make_tokenizer
 
 from bitnet_train.errors import DataError
-from bitnet_train.train.chat import Rendered, render, segments, tokenise
-from bitnet_train.train.chat_template import ChatTemplate
-from bitnet_train.train.chat_turn import NO_END
-from bitnet_train.train.examples import RowReader
-from bitnet_train.train.row_shape import FieldNames
+from bitnet_train.train.data.chat import Rendered, render, segments, tokenise
+from bitnet_train.train.data.chat_template import ChatTemplate
+from bitnet_train.train.data.chat_turn import NO_END
+from bitnet_train.train.data.examples import RowReader
+from bitnet_train.train.data.row_shape import FieldNames
+from tests.train.data_examples import CALLING, CHATML, make_tokenizer
 
 TURN = "{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}"
 WITHOUT_END = "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] }}{% endfor %}"

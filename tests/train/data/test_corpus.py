@@ -5,13 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from data_examples import make_llama, make_tokenizer, shared_data, write_jsonl
 
 from bitnet_train.errors import ConfigError, DataError
-from bitnet_train.train.corpus import Corpus, read_corpus, split_examples
-from bitnet_train.train.data_config import DataConfig
-from bitnet_train.train.examples import Conversation, Document, Example, Instruction
-from bitnet_train.train.self_corpus import SelfCorpusConfig
+from bitnet_train.train.data.corpus import Corpus, read_corpus, split_examples
+from bitnet_train.train.data.examples import Conversation, Document, Example, Instruction
+from bitnet_train.train.data.self_corpus import SelfCorpusConfig
+from bitnet_train.train.data.settings import DataConfig
+from tests.train.data_examples import make_llama, make_tokenizer, shared_data, write_jsonl
 
 MANY: list[Example] = [Document(f"document {number}") for number in range(1000)]
 

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitnet_train.train.epochs import Epochs
-from bitnet_train.train.row_lengths import RowLengths
-from bitnet_train.train.sampler import ShortRows, StepBatchSampler
+from bitnet_train.train.data.epochs import Epochs
+from bitnet_train.train.data.row_lengths import RowLengths
+from bitnet_train.train.data.sampler import ShortRows, StepBatchSampler
 
 sizes = st.integers(1, 25)
 

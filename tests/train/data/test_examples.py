@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from bitnet_train.errors import DataError
-from bitnet_train.train.examples import (
+from bitnet_train.train.data.examples import (
     Completion,
     Conversation,
     Document,
@@ -14,8 +14,8 @@ from bitnet_train.train.examples import (
     RowReader,
     content_digest,
 )
-from bitnet_train.train.messages import Message
-from bitnet_train.train.row_shape import FieldNames, Kind
+from bitnet_train.train.data.messages import Message
+from bitnet_train.train.data.row_shape import FieldNames, Kind
 
 NO_NAMES = FieldNames()
 CHAT = Conversation((Message("user", "hi", False), Message("assistant", "yo", True)))

@@ -11,10 +11,10 @@ import datasets
 import pyarrow
 import pyarrow.parquet
 import pytest
-from data_examples import shared_data, write_jsonl
 
 from bitnet_train.errors import DataError
-from bitnet_train.train.sources import file_rows
+from bitnet_train.train.data.sources import file_rows
+from tests.train.data_examples import shared_data, write_jsonl
 
 TRUNCATED_GZIP = gzip.compress(b'{"text": "x"}' * 99, mtime=0)[:40]  # without the time: its bytes name a test
 ROWS = [{"text": "one"}, {"text": "zwei ü"}]

@@ -3,10 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from data_examples import shared_data
 
 from bitnet_train.errors import DataError
-from bitnet_train.train.files import ABOUT, BESIDE, OTHER, TEST, FoundFiles, find_files, held_out_files
+from bitnet_train.train.data.files import ABOUT, BESIDE, OTHER, TEST, FoundFiles, find_files, held_out_files
+from tests.train.data_examples import shared_data
 
 
 def make(folder: Path, *names: str) -> Path:

@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from data_examples import make_tokenizer, write_jsonl
 
 from bitnet_train.errors import DataError
-from bitnet_train.train.corpus import read_corpus
-from bitnet_train.train.data import load_or_tokenise
-from bitnet_train.train.data_config import DataConfig
-from bitnet_train.train.examples import Document
-from bitnet_train.train.lone_surrogates import replace_lone_surrogates
+from bitnet_train.train.data.corpus import read_corpus
+from bitnet_train.train.data.examples import Document
+from bitnet_train.train.data.lone_surrogates import replace_lone_surrogates
+from bitnet_train.train.data.module import load_or_tokenise
+from bitnet_train.train.data.settings import DataConfig
+from tests.train.data_examples import make_tokenizer, write_jsonl
 
 CUT = "cut inside an emoji: \ud83d"
 ROWS: dict[str, dict[str, Any]] = {

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bitnet_train.errors import DataError
-from bitnet_train.train.messages import EMPTY_TURNS, Message, read_message, read_messages
+from bitnet_train.train.data.messages import EMPTY_TURNS, Message, read_message, read_messages
 
 ASKED = {"role": "user", "content": "q"}
 ANSWERED = {"role": "assistant", "content": "a"}

@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from data_examples import make_llama, make_tokenizer, write_jsonl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitnet_train.errors import ConfigError
-from bitnet_train.train.data import BitDataModule
-from bitnet_train.train.data_config import KINDS, DataConfig
-from bitnet_train.train.data_summary import data_lines
-from bitnet_train.train.mix import Mix, MixPart, read_mix
-from bitnet_train.train.sampler import StepBatchSampler
+from bitnet_train.train.data.mix import Mix, MixPart, read_mix
+from bitnet_train.train.data.module import BitDataModule
+from bitnet_train.train.data.sampler import StepBatchSampler
+from bitnet_train.train.data.settings import KINDS, DataConfig
+from bitnet_train.train.data.summary import data_lines
+from tests.train.data_examples import make_llama, make_tokenizer, write_jsonl
 
 PARTS = st.lists(st.tuples(st.integers(1, 30), st.floats(0.01, 100)), min_size=1, max_size=5)
 

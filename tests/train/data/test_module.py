@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 import torch
-from data_examples import CHATML, DOCUMENTS, make_llama, make_tokenizer, shared_data, write_jsonl
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from transformers import BloomConfig, BloomForCausalLM
 
 from bitnet_train.errors import ConfigError, DataError
-from bitnet_train.train.data import BitDataModule, load_or_tokenise
-from bitnet_train.train.data_config import DataConfig
-from bitnet_train.train.data_summary import data_lines
-from bitnet_train.train.sampler import StepBatchSampler, order_of_pass
+from bitnet_train.train.data.module import BitDataModule, load_or_tokenise
+from bitnet_train.train.data.sampler import StepBatchSampler, order_of_pass
+from bitnet_train.train.data.settings import DataConfig
+from bitnet_train.train.data.summary import data_lines
+from tests.train.data_examples import CHATML, DOCUMENTS, make_llama, make_tokenizer, shared_data, write_jsonl
 
 Batch = dict[str, Tensor]
 

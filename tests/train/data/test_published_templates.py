@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from data_examples import make_tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from bitnet_train.errors import DataError
-from bitnet_train.train.chat import Rendered, render, segments, tokenise
-from bitnet_train.train.chat_template import ChatTemplate
-from bitnet_train.train.chat_turn import NO_END
-from bitnet_train.train.examples import Conversation, RowReader
-from bitnet_train.train.row_shape import FieldNames
+from bitnet_train.train.data.chat import Rendered, render, segments, tokenise
+from bitnet_train.train.data.chat_template import ChatTemplate
+from bitnet_train.train.data.chat_turn import NO_END
+from bitnet_train.train.data.examples import Conversation, RowReader
+from bitnet_train.train.data.row_shape import FieldNames
+from tests.train.data_examples import make_tokenizer
 
 FOLDER = Path(os.environ.get("BITNET_TEST_LLAMA_CPP", "none")) / "templates"
 TEMPLATES = {path.stem: path for path in sorted(FOLDER.glob("*.jinja"))}

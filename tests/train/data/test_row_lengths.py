@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitnet_train.train.row_lengths import RowLengths
+from bitnet_train.train.data.row_lengths import RowLengths
 
 lengths = st.builds(
     lambda rows, piece, times, short, share: RowLengths(rows, piece * times, piece if short else None, share),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitnet_train.train.sampler import ShortRows, StepBatchSampler, order_of_pass
+from bitnet_train.train.data.sampler import ShortRows, StepBatchSampler, order_of_pass
 
 sizes = st.integers(1, 40)
 

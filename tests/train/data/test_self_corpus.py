@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from data_examples import make_llama, make_tokenizer
 
 from bitnet_train.errors import ConfigError, DataError
-from bitnet_train.train.self_corpus import SelfCorpusConfig, model_digest, self_documents
+from bitnet_train.train.data.self_corpus import SelfCorpusConfig, model_digest, self_documents
+from tests.train.data_examples import make_llama, make_tokenizer
 
 CONFIG = SelfCorpusConfig(documents=5, document_tokens=20, batch_documents=2)
 PROMPTS = ["def add(a, b):\n    return a + b\n", "fox"]

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from bitnet_train.errors import ConfigError
-from bitnet_train.train.data_config import DataConfig
-from bitnet_train.train.row_shape import FieldNames
+from bitnet_train.train.data.row_shape import FieldNames
+from bitnet_train.train.data.settings import DataConfig
 
 
 @pytest.mark.parametrize(

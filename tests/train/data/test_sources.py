@@ -4,10 +4,10 @@ from pathlib import Path
 
 import datasets
 import pytest
-from data_examples import write_jsonl
 
 from bitnet_train.errors import DataError
-from bitnet_train.train.sources import hub_rows, text_rows
+from bitnet_train.train.data.sources import hub_rows, text_rows
+from tests.train.data_examples import write_jsonl
 
 ROWS = [{"text": "one"}, {"text": "zwei ü"}]
 

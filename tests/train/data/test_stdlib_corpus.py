@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bitnet_train.train.stdlib_corpus import is_held_out, stdlib_documents
+from bitnet_train.train.data.stdlib_corpus import is_held_out, stdlib_documents
 
 STDLIB = Path(sysconfig.get_paths()["stdlib"])
 

@@ -7,7 +7,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from bitnet_train.train.sources import file_rows, hub_rows
+from bitnet_train.train.data.sources import file_rows, hub_rows
 
 CALLS = [{"name": "f", "arguments": {"x": 1}}, {"name": "g", "arguments": {"y": [None, 2]}}]
 ROWS = [{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "tool_calls": CALLS}], "note": None}]

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_examples import CHATML, make_tokenizer
 
-from bitnet_train.train.chunk import TokenRows
-from bitnet_train.train.token_cache import (
+from bitnet_train.train.data.chunk import TokenRows
+from bitnet_train.train.data.token_cache import (
     cache_path,
     digest,
     load_rows,
@@ -17,6 +16,7 @@ from bitnet_train.train.token_cache import (
     tokenizer_digest,
     write_atomically,
 )
+from tests.train.data_examples import CHATML, make_tokenizer
 
 KEY, FACTS = digest("some content"), {"train": {"rows": 3}}
 

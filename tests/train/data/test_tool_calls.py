@@ -5,7 +5,7 @@ import json
 import pytest
 
 from bitnet_train.errors import DataError
-from bitnet_train.train.tool_calls import call_names, read_calls, read_tools, with_text_arguments
+from bitnet_train.train.data.tool_calls import call_names, read_calls, read_tools, with_text_arguments
 
 FUNCTION = {"name": "f", "description": "d", "parameters": {"type": "object", "properties": {}}}
 TOOL = {"type": "function", "function": FUNCTION}

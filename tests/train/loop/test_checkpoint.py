@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bitnet_train.errors import TrainingError
-from bitnet_train.train.checkpoint import AtomicCheckpointIO, find_latest, folder_name, list_checkpoints, verify
+from bitnet_train.train.loop.checkpoint import AtomicCheckpointIO, find_latest, folder_name, list_checkpoints, verify
 
 
 def state(step: int, size: int = 100) -> dict:

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from bitnet_train.errors import ConfigError
-from bitnet_train.train import devices
-from bitnet_train.train.devices import check_devices
+from bitnet_train.train.loop import devices
+from bitnet_train.train.loop.devices import check_devices
 
 REFUSED = [  # accelerator, devices, strategy, GPUs of the machine, part of the message
     ("gpu", 1, "auto", 0, "`trainer.accelerator=gpu`: torch"),

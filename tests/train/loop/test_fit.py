@@ -11,16 +11,17 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch import Callback
-from tiny_run import SAVE_EVERY, STEPS, DieAt, llama, run, tiny_module, trained_tensors
 
 from bitnet_train.errors import ConfigError, TrainingError
-from bitnet_train.train.checkpoint import AtomicCheckpointIO, list_checkpoints
-from bitnet_train.train.losses import LossConfig
-from bitnet_train.train.module import BitLightningModule
-from bitnet_train.train.resume import load_student
-from bitnet_train.train.signals import Interrupted
+from bitnet_train.train.loop.checkpoint import AtomicCheckpointIO, list_checkpoints
+from bitnet_train.train.loop.module import BitLightningModule
+from bitnet_train.train.loop.resume import load_student
+from bitnet_train.train.loop.signals import Interrupted
+from bitnet_train.train.losses.terms import LossConfig
+from tests.train import tiny_run
+from tests.train.tiny_run import SAVE_EVERY, STEPS, DieAt, llama, run, tiny_module, trained_tensors
 
-SCRIPT = Path(__file__).with_name("tiny_run.py")
+SCRIPT = Path(tiny_run.__file__)
 
 
 @pytest.fixture(scope="module")

@@ -7,14 +7,14 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import LambdaCallback
-from tiny_run import run, tiny_module, trained_tensors
 
 from bitnet_train.errors import TrainingError
-from bitnet_train.train.checkpoint import AtomicCheckpointIO
-from bitnet_train.train.guard import DivergenceWatch, check_finite
-from bitnet_train.train.layer_watch import LayerWatch, first_non_finite, quantised_layers
-from bitnet_train.train.losses import LossConfig
-from bitnet_train.train.schedules import ScheduleConfig
+from bitnet_train.train.loop.checkpoint import AtomicCheckpointIO
+from bitnet_train.train.loop.guard import DivergenceWatch, check_finite
+from bitnet_train.train.loop.layer_watch import LayerWatch, first_non_finite, quantised_layers
+from bitnet_train.train.loop.schedules import ScheduleConfig
+from bitnet_train.train.losses.terms import LossConfig
+from tests.train.tiny_run import run, tiny_module, trained_tensors
 
 NAN, INF = float("nan"), float("inf")
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bitnet_train.errors import ConfigError
-from bitnet_train.train.machine import CLEARLY, Arithmetic, arithmetic, physical_cores, thread_count
+from bitnet_train.train.loop.machine import CLEARLY, Arithmetic, arithmetic, physical_cores, thread_count
 
 AVX2_ONLY = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
 
@@ -22,7 +22,7 @@ def test_auto_is_bf16_exactly_where_its_product_is_clearly_faster() -> None:
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the variables are those of x86 libraries")
 def test_auto_is_fp32_where_bf16_is_imitated() -> None:
-    program = "from bitnet_train.train.machine import arithmetic; print(arithmetic('auto', 'cpu').describe())"
+    program = "from bitnet_train.train.loop.machine import arithmetic; print(arithmetic('auto', 'cpu').describe())"
     environment = {**os.environ, **AVX2_ONLY}
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True, timeout=120

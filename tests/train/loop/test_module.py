@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch.callbacks import LambdaCallback
-from tiny_run import UNBALANCED, KeepGradients, Rows, llama, rows, run, tiny_module
 
 from bitnet_train.errors import ConfigError, DataError
 from bitnet_train.model.bit_linear import set_hardness
-from bitnet_train.train import losses
-from bitnet_train.train.losses import LossConfig
-from bitnet_train.train.module import BitLightningModule
+from bitnet_train.train.loop.module import BitLightningModule
+from bitnet_train.train.losses import terms as losses
+from bitnet_train.train.losses.terms import LossConfig
+from tests.train import tiny_run
+from tests.train.tiny_run import UNBALANCED, KeepGradients, Rows, llama, rows, run, tiny_module
 
 # Rounding: a gradient is a sum of products over rows, tokens and widths, nested as deep as the network. With n the
 # number of additions along the longest chain, u the unit roundoff, the error of a sum is at most n u times the sum of
@@ -66,7 +67,7 @@ def test_an_average_of_micro_batch_means_would_be_seen(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_give_the_gradient_of_one(tmp_path: Path) -> None:
-    script = [str(Path(__file__).with_name("tiny_run.py")), str(tmp_path / "ddp"), "--ddp"]
+    script = [tiny_run.__file__, str(tmp_path / "ddp"), "--ddp"]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *script]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(launch, capture_output=True, text=True, timeout=240, env=environment)

@@ -4,7 +4,6 @@ from copy import deepcopy
 
 import pytest
 import torch
-from tiny_run import llama, tiny_module
 
 from bitnet_train.errors import ConfigError, TrainingError
 from bitnet_train.model.bit_linear import bit_layers
@@ -14,7 +13,8 @@ from bitnet_train.model.rounded_table import round_floats, stored_parameters
 from bitnet_train.model.select import Selection
 from bitnet_train.quant.scheme import WeightScheme
 from bitnet_train.quant.stored import rounded
-from bitnet_train.train.optim import GROUPS, OptimConfig, automatic_lr, build_optimizer, parameter_groups, reach
+from bitnet_train.train.loop.optim import GROUPS, OptimConfig, automatic_lr, build_optimizer, parameter_groups, reach
+from tests.train.tiny_run import llama, tiny_module
 
 
 def full_student(learnable_scale: bool = True):

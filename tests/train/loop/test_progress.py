@@ -5,9 +5,9 @@ import re
 from pathlib import Path
 
 from rich.console import Console
-from tiny_run import run, tiny_module
 
-from bitnet_train.train.progress import ProgressShown
+from bitnet_train.train.loop.progress import ProgressShown
+from tests.train.tiny_run import run, tiny_module
 
 
 def shown(tmp_path: Path, console: Console, quiet: bool = False) -> str:

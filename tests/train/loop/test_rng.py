@@ -5,7 +5,7 @@ import random
 import numpy as np
 import torch
 
-from bitnet_train.train.rng import generator_states, restore_generators, seed_step
+from bitnet_train.train.loop.rng import generator_states, restore_generators, seed_step
 
 
 def draw() -> list[float]:

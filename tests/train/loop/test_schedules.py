@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 from bitnet_train.errors import ConfigError
-from bitnet_train.train.schedules import HARDNESS_SCHEDULES, LR_SCHEDULES, ScheduleConfig, hardness, lr_factor
+from bitnet_train.train.loop.schedules import HARDNESS_SCHEDULES, LR_SCHEDULES, ScheduleConfig, hardness, lr_factor
 
 STEPS = 1000
 

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from bitnet_train.train.signals import Interrupted, SignalWatcher
+from bitnet_train.train.loop.signals import Interrupted, SignalWatcher
 
 
 def test_before_training_a_signal_ends_the_run_at_once() -> None:

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bitnet_train.train import logit_loss as module
-from bitnet_train.train.logit_loss import IGNORED, LogitWeights, TeacherLogits, logit_loss
+from bitnet_train.train.losses import logit_loss as module
+from bitnet_train.train.losses.logit_loss import IGNORED, LogitWeights, TeacherLogits, logit_loss
 
 B, L, V = 2, 5, 7
 MIXES = [

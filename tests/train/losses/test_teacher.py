@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_run import llama
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from bitnet_train.errors import ConfigError
-from bitnet_train.train.losses import LossConfig
-from bitnet_train.train.teacher import check_comparable, check_same_vocabulary, keep_products_in_bfloat16
+from bitnet_train.train.losses.teacher import check_comparable, check_same_vocabulary, keep_products_in_bfloat16
+from bitnet_train.train.losses.terms import LossConfig
+from tests.train.tiny_run import llama
 
 
 def tokenizer(*words: str) -> PreTrainedTokenizerFast:

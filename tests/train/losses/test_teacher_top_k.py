@@ -5,8 +5,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from bitnet_train.train.logit_loss import LogitWeights, TeacherLogits, logit_loss
-from bitnet_train.train.teacher_top_k import summarise
+from bitnet_train.train.losses.logit_loss import LogitWeights, TeacherLogits, logit_loss
+from bitnet_train.train.losses.teacher_top_k import summarise
 
 R, V = 6, 13
 

@@ -5,8 +5,9 @@ import torch
 import torch.nn.functional as F
 
 from bitnet_train.errors import ConfigError
-from bitnet_train.train import logit_loss, losses
-from bitnet_train.train.losses import LossConfig
+from bitnet_train.train.losses import logit_loss
+from bitnet_train.train.losses import terms as losses
+from bitnet_train.train.losses.terms import LossConfig
 
 B, L, V, H = 3, 7, 11, 5
 

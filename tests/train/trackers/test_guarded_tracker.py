@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 from lightning.pytorch.loggers import CSVLogger, Logger
-from tiny_run import run, tiny_module
 
 from bitnet_train.errors import ConfigError
-from bitnet_train.train import guarded_tracker
-from bitnet_train.train.tracking import guarded
+from bitnet_train.train.trackers import guarded_tracker
+from bitnet_train.train.trackers.tracking import guarded
+from tests.train.tiny_run import run, tiny_module
 
 MOMENTS = ("init", "log_hyperparams", "log_metrics", "save", "finalize")
 FOREVER = Event()

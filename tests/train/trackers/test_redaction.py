@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from bitnet_train.train.redaction import REDACTED, redact
+from bitnet_train.train.trackers.redaction import REDACTED, redact
 
 HEX = "0123456789abcdef0123456789abcdef01234567"
 

@@ -5,10 +5,10 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny_run import run, tiny_module
 
 from bitnet_train.errors import ConfigError
-from bitnet_train.train.tracking import TRACKERS, JsonlLogger, build_loggers, require_package
+from bitnet_train.train.trackers.tracking import TRACKERS, JsonlLogger, build_loggers, require_package
+from tests.train.tiny_run import run, tiny_module
 
 SECRET = "hf_plantedSecret0123456789abcdef"
 

@@ -15,7 +15,7 @@ from threading import Thread
 
 import pytest
 
-from bitnet_train.train.wandb_tracker import is_reachable, wandb_has_key
+from bitnet_train.train.trackers.wandb_tracker import is_reachable, wandb_has_key
 
 SECRET = "hf_plantedSecret0123456789abcdef"
 PASSWORD = "planted-password"
@@ -24,7 +24,7 @@ KEY = "ab" * 20
 WANDB = """
 import sys
 from pathlib import Path
-from bitnet_train.train.tracking import build_loggers
+from bitnet_train.train.trackers.tracking import build_loggers
 run_dir, secret, password = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 config = {"hf_token": secret, "url": f"https://me:{password}@example.org", "deep": [{"password": password}],
           "overrides": [f"logger.api_key={password}", secret], "lr": 0.125}
@@ -110,7 +110,7 @@ WITHOUT_NETWORK = """
 import sys
 from pathlib import Path
 from bitnet_train.train import wandb_tracker
-from bitnet_train.train.tracking import build_loggers
+from bitnet_train.train.trackers.tracking import build_loggers
 wandb_tracker._TIMEOUTS["init_timeout"] = 2.0
 run_dir, mode = Path(sys.argv[1]), sys.argv[2]
 (logger,) = build_loggers("wandb", run_dir, {"lr": 0.125}, project="planted", name="a run", mode=mode)

@@ -1,0 +1,1 @@
+"""Models out of GGUF files: configuration, rotary positions, tokenizer and weights, float or 1-bit."""

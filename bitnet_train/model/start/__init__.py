@@ -1,0 +1,1 @@
+"""Where training starts from: error feedback, least squares, equalisation, block by block."""

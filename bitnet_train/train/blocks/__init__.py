@@ -1,0 +1,1 @@
+"""Blocks trained one by one against the full-precision model, in memory or from files."""

@@ -1,0 +1,1 @@
+"""From text to rows of tokens: sources, chats, masks, packing, the order of rows."""

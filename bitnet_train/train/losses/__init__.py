@@ -1,0 +1,1 @@
+"""What is minimised: cross-entropy, distillation from the frozen original, hidden states, attention."""

@@ -1,0 +1,1 @@
+"""Where figures go, with secrets taken out."""

@@ -1,0 +1,31 @@
+"""`bitnet-train merge`: what was trained, folded into the latent weights."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+from bitnet_train.config import Config
+from bitnet_train.model.converted import save_converted
+from bitnet_train.model.merge import merge as merge_model
+from bitnet_train.progress import open_console
+from bitnet_train.run import assembly
+from bitnet_train.run.session import Session
+
+Facts = dict[str, Any]
+
+
+def merge(config: Config, session: Session | None = None) -> Facts:
+    """Fold what was trained into the latent weights, checked bit for bit, and save the model in float32."""
+    assembly.prepare_process(config)
+    directory, console = assembly.finished_run(config), open_console(config.quiet)
+    original = (session or Session(config)).original()
+    trained = assembly.trained_student(config, original, directory, console.print)
+    student = trained.student
+    merged = merge_model(student.model).eval()
+    shutil.rmtree(directory.merged, ignore_errors=True)
+    save_converted(merged, student.record, directory.merged, student.tokenizer)
+    chosen = f", the best by held-out perplexity, {trained.best['val_perplexity']:.2f}," if trained.best else ""
+    console.print(f"Merged step {trained.step}{chosen} into {directory.merged}")
+    facts = {"checkpoint": str(trained.checkpoint), "step": trained.step, "best": trained.best}
+    return directory.write_facts("merge", facts)

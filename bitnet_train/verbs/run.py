@@ -1,0 +1,54 @@
+"""`bitnet-train run`: all stages in a row, in one `Session`, so that what two of them need is loaded once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from bitnet_train.config import Config
+from bitnet_train.errors import ConfigError
+from bitnet_train.model.input_scale import INPUT_SCALE_REFUSAL
+from bitnet_train.model.lora_layers import OUTSIDE_MERGE_REFUSAL
+from bitnet_train.model.sub_norm import SUB_NORM_REFUSAL
+from bitnet_train.progress import open_console
+from bitnet_train.run import assembly, summary
+from bitnet_train.run.session import Session
+from bitnet_train.run.side_by_side import continue_both, timed
+from bitnet_train.verbs.convert import convert
+from bitnet_train.verbs.evaluate import evaluate
+from bitnet_train.verbs.export import export
+from bitnet_train.verbs.merge import merge
+from bitnet_train.verbs.train import train
+from bitnet_train.verbs.validate import validate
+
+Facts = dict[str, Any]
+
+
+def run(config: Config) -> Facts:
+    """Go the whole way: convert, train, merge, export, validate, evaluate, and compare with the original."""
+    if config.adapter.kind == "lora_outside":
+        raise ConfigError(f"`adapter.kind=lora_outside` cannot go the whole way. {OUTSIDE_MERGE_REFUSAL}")
+    for key, refusal in (("input_scale", INPUT_SCALE_REFUSAL), ("sub_norm", SUB_NORM_REFUSAL)):
+        if getattr(config.weight, key):
+            raise ConfigError(f"`weight.{key}=true` cannot go the whole way. {refusal}")
+    assembly.check_machine(config)
+    directory, console = assembly.open_run(config), open_console(config.quiet)
+    config.path, config.export.force = str(directory.root), True
+    session, facts, seconds = Session(config), {}, {}
+    stages: dict[str, Callable[[], Facts]] = {
+        "convert": lambda: convert(config, session, is_compared_later=config.evaluate.against is None),
+        "train": lambda: train(config, session),
+        "merge": lambda: merge(config, session),
+        "export": lambda: export(config),
+        "validate": lambda: validate(config),
+        "evaluate": lambda: evaluate(config, session),
+    }
+    for name, stage in stages.items():
+        console.rule(name)
+        facts[name], seconds[name] = timed(stage)
+    both, seconds["result"] = timed(lambda: continue_both(config, directory, session, facts["evaluate"]))
+    compared = directory.write_facts("run", {**summary.summarise(config, facts), **both, "stage_seconds": seconds})
+    if not config.quiet:
+        console.rule("result")
+        console.print(summary.render(compared))
+    return compared

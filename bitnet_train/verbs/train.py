@@ -1,0 +1,95 @@
+"""`bitnet-train train`: train through the quantiser, or go on where an interrupted run stopped."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import asdict
+from typing import Any
+
+from bitnet_train.config import Config
+from bitnet_train.config.compose import to_dict, to_yaml
+from bitnet_train.model.bit_lora import trainable_report
+from bitnet_train.progress import open_console
+from bitnet_train.run import assembly, expectation, summary
+from bitnet_train.run.dry_run import describe_training
+from bitnet_train.run.exports import check_exports
+from bitnet_train.run.length import settle
+from bitnet_train.run.machine import settle_machine
+from bitnet_train.run.session import Session
+from bitnet_train.run.starting_point import spent_before
+from bitnet_train.run.trained_settings import CONTENT, check_continued, is_other_text, settings_of, step_reached
+from bitnet_train.train.data.summary import print_data
+from bitnet_train.train.loop.fit import fit
+from bitnet_train.train.loop.freed_memory import keep_freed_memory
+from bitnet_train.train.loop.optim import reach
+from bitnet_train.train.trackers.redaction import redact
+
+Facts = dict[str, Any]
+
+
+def train(config: Config, session: Session | None = None) -> Facts:
+    """Train through the quantiser up to `trainer.max_steps`, or go on where an interrupted run stopped."""
+    assembly.prepare_process(config)
+    assembly.check_machine(config)
+    check_continued(config)
+    if config.dry_run:
+        return describe_training(config, open_console(config.quiet))
+    keep_freed_memory()
+    directory, console, given = assembly.open_run(config), open_console(config.quiet), to_yaml(config)
+    config = deepcopy(config)  # what is settled here is no setting that later stages are asked for
+    is_alone, session = session is None, session or Session(config)
+    arithmetic = settle_machine(config, directory, console)
+    original = session.original()
+    check_exports(config, original)
+    data = session.data(directory)
+    print_data(console, data.describe())
+    student = assembly.prepare_student(config, original, directory, data)
+    assembly.print_kept_scheme(config, original, console)
+    module = assembly.training_module(config, student, original, directory, packed=data.is_packed)
+    estimate, rate = settle(config, module, data, directory)
+    trainable, total = trainable_report(student.model)
+    console.print(f"Training {trainable:,} of {total:,} parameters, peak learning rate {rate:.3g}.")
+    console.print(f"Budget: {estimate.describe()}; {arithmetic.describe()}.", soft_wrap=True)
+    if (slow := expectation.warning(config, estimate, arithmetic)) is not None:
+        console.print(f"note: {slow}", soft_wrap=True)
+    distance = reach(student.model, module.optim, config.trainer.max_steps)
+    if distance is not None and (warning := distance.warning()):
+        console.print(f"note: {warning}")
+    content = data.describe()["content_sha256"]
+    if is_other_text(config, content):
+        console.print(
+            "note: the text is not the one that the steps so far were trained on. The run goes on with it, from step "
+            f"{step_reached(config)} on, and not as the uninterrupted run would have.",
+            soft_wrap=True,
+        )
+    module.announced = assembly.record_run(config, given, directory, console.print)
+    result = fit(
+        module,
+        data,
+        assembly.fit_config(config),
+        directory.root,
+        assembly.trackers(config, directory),
+        settings=settings_of(given) | {"trainer.precision": config.trainer.precision, CONTENT: content},
+    )
+    if result.is_stopped_early:
+        console.print(
+            f"Stopped after step {result.steps} of {estimate.max_steps}: no better held-out figure in "
+            f"{config.trainer.patience} validations (`trainer.patience`), the best is that of step {result.best_step}.",
+            soft_wrap=True,
+        )
+    console.print(summary.after_training(result, directory.root), markup=False, soft_wrap=True)
+    if is_alone:
+        console.print(f"Next: bitnet-train merge {directory.root}", markup=False, soft_wrap=True)
+    return directory.write_facts(
+        "train",
+        {
+            **asdict(result),
+            "lr": rate,
+            "arithmetic": arithmetic.describe(),
+            "before": asdict(spent_before(config, directory)),
+            "trainable_parameters": trainable,
+            "parameters": total,
+            "data": data.describe(),
+            "config": redact(to_dict(config)),
+        },
+    )

@@ -1,0 +1,50 @@
+"""`bitnet-train validate`: the proof that a packed folder, and each export of it, computes what was trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from bitnet_train.config import Config
+from bitnet_train.progress import open_console
+from bitnet_train.run import assembly
+from bitnet_train.run.directory import is_model, packed_folder
+from bitnet_train.validation.export import validate_export
+from bitnet_train.validation.packed import validate as validate_packed
+
+Facts = dict[str, Any]
+
+
+def validate(config: Config) -> Facts:
+    """Prove at six levels that the packed folder computes what was trained, and that every export holds its weights."""
+    assembly.prepare_process(config)
+    if is_model(config):
+        return _validate_export(config, Path(config.path or ""), config.validate.against)
+    console = open_console(config.quiet)
+    artefact, directory = packed_folder(config)
+    against = config.validate.against
+    if against is None and directory is not None and directory.merged.is_dir():
+        against = str(directory.merged)
+    report = validate_packed(
+        artefact,
+        against=against,
+        num_prompts=config.validate.num_prompts,
+        new_tokens=config.validate.new_tokens,
+        num_tokens=config.validate.num_tokens,
+        all_isas=config.validate.all_isas,
+        native_tokens=config.validate.native_tokens,
+        progress=lambda level: console.print(f"validating: {level}"),
+    )
+    console.print(report.render())
+    facts = report.to_dict()
+    exports = directory.written_exports() if directory is not None else []
+    facts["exports"] = [_validate_export(config, folder, str(artefact)) for folder in exports]
+    facts["passed"] = facts["passed"] and all(export["passed"] for export in facts["exports"])
+    return directory.write_facts("validate", facts) if directory is not None else facts
+
+
+def _validate_export(config: Config, path: Path, against: str | None) -> Facts:
+    console = open_console(config.quiet)
+    report = validate_export(path, against=against, progress=lambda level: console.print(f"validating: {level}"))
+    console.print(report.render())
+    return report.to_dict()
