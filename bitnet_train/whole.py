@@ -1,96 +1,119 @@
-"""A folder appears whole or not at all.
+"""Files and folders that appear whole or not at all: the one writer of everything that must survive a kill.
 
-Everything is written to a hidden sibling (`.NAME.partial-PID`), flushed to the disk, and renamed: on POSIX a rename
-within one file system is atomic, so a crash, a kill or a full disk leaves either the previous folder or the new one.
-A partial folder that a killed process left behind can be deleted by hand.
+What is written goes to a hidden sibling (`.NAME.partial-HOST-PID`), is flushed to the disk, and renamed. On POSIX a
+rename within one file system is atomic, so a crash, a kill or a full disk leaves what was there before, or what is new.
+A folder that is replaced steps aside first (`.NAME.previous-HOST-PID`): for the moment between two renames there is
+none, and a process that dies just then has the next writer put the previous one back. What a dead process of this
+machine left behind goes away when the same name is written again.
 """
 
 from __future__ import annotations
 
 import os
+import platform
+import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bitnet_train.errors import FormatError
+_LEFT = re.compile(r"\.(?P<name>.+)\.(?P<kind>partial|previous)-(?P<host>.+)-(?P<pid>\d+)")
 
 
 @contextmanager
-def staged_folder(target: Path, *, force: bool, owned: Callable[[Path], set[str]]) -> Iterator[Path]:
-    """Yield a folder to write into; when the block ends well, it becomes `target`.
-
-    Parameters
-    ----------
-    target
-        A path that does not exist, or an empty folder; with `force` also an earlier export.
-    force
-        Replace an earlier export. A folder with any file that `owned` does not list is never replaced.
-    owned
-        The names of the files that the earlier export at this path wrote.
-
-    Raises
-    ------
-    FormatError
-        When `target` is taken, or the disk is full, read-only or not permitted. `target` is then unchanged.
-    """
-    _check_target(target, force=force, owned=owned)
-    staging = target.parent / f".{target.name}.partial-{os.getpid()}"
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a sibling to write to; when the block ends well it becomes `path`, flushed to the disk. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(path)
+    draft = _sibling(path, "partial")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir()
-        yield staging
-        for path in [*staging.iterdir(), staging]:
-            _fsync(path)
-        _swap(staging, target)
-    except OSError as error:
-        raise FormatError(
-            f"Could not write {target}: {error.strerror or error}. Nothing was changed there. Free some space or "
-            "choose a folder that you may write to, and export again: the trained model is still where it was."
-        ) from error
+        yield draft
+        _flush(draft)
+        draft.replace(path)
+        _flush(path.parent)
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        draft.unlink(missing_ok=True)
 
 
-def _check_target(target: Path, *, force: bool, owned: Callable[[Path], set[str]]) -> None:
-    if not target.exists():
-        return
-    if not target.is_dir():
-        raise FormatError(f"Cannot export to {target}: it is a file. Choose a folder.")
-    present = {entry.name for entry in target.iterdir()}
-    if not present:
-        return
-    if not force:
-        raise FormatError(
-            f"Cannot export to {target}: the folder is not empty. Choose another, or replace an earlier "
-            "export with `force=True` (on the command line `export.force=true`)."
-        )
-    foreign = sorted(present - owned(target))
-    if foreign:
-        raise FormatError(
-            f"Cannot replace {target}: it also holds {', '.join(foreign[:3])}{' ...' if len(foreign) > 3 else ''}, "
-            "which no export wrote. Move that away, or choose another folder."
-        )
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty sibling to fill; when the block ends well it becomes `path`, in place of an earlier one there.
+
+    Every file is flushed to the disk before the rename. Raises OSError; `path` is then as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(path)
+    draft = _sibling(path, "partial")
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        draft.mkdir()
+        yield draft
+        for entry in [*draft.rglob("*"), draft]:
+            _flush(entry)
+        _swap(draft, path)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
-def _swap(staging: Path, target: Path) -> None:
-    """Rename `staging` to `target`; an earlier export steps aside first and comes back if that fails."""
-    if not target.exists() or not any(target.iterdir()):
-        staging.rename(target)
+def write_whole(path: Path, text: str) -> None:
+    """Write text as UTF-8, whole or not at all. Raises OSError."""
+    with whole_file(path) as draft:
+        draft.write_text(text, encoding="utf-8")
+
+
+def remove_folder(path: Path) -> None:
+    """Delete a folder; it is renamed first, so that a half-deleted one never looks whole."""
+    doomed = _sibling(path, "partial")
+    shutil.rmtree(doomed, ignore_errors=True)
+    path.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _swap(draft: Path, path: Path) -> None:
+    """Rename `draft` to `path`; what is there steps aside first and comes back if that fails."""
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        draft.rename(path)
     else:
-        previous = target.parent / f".{target.name}.previous-{os.getpid()}"
-        target.rename(previous)
+        previous = _sibling(path, "previous")
+        path.rename(previous)
         try:
-            staging.rename(target)
+            draft.rename(path)
         except OSError:
-            previous.rename(target)
+            previous.rename(path)
             raise
         shutil.rmtree(previous, ignore_errors=True)
-    _fsync(target.parent)
+    _flush(path.parent)
 
 
-def _fsync(path: Path) -> None:
+def _sibling(path: Path, kind: str) -> Path:
+    return path.with_name(f".{path.name}.{kind}-{platform.node()}-{os.getpid()}")
+
+
+def _sweep(path: Path) -> None:
+    """Remove what dead processes of this machine left of `path`, or put the previous one back where there is none."""
+    for left in sorted(path.parent.iterdir(), reverse=True):  # `previous` before `partial`
+        match = _LEFT.fullmatch(left.name)
+        if match is None or match["name"] != path.name or match["host"] != platform.node() or _lives(int(match["pid"])):
+            continue
+        if match["kind"] == "previous" and not path.exists():
+            left.rename(path)
+        elif left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _flush(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -30,7 +30,7 @@ from bitnet_train.exporters.gguf.container import FileTensor, require_package, w
 from bitnet_train.gguf.architecture import GgufArchitecture, architecture_of
 from bitnet_train.model.bit_linear import clean_name
 from bitnet_train.model.lora_layers import LoraOutside
-from bitnet_train.whole import staged_folder
+from bitnet_train.packed.export_folder import export_folder
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
@@ -118,7 +118,7 @@ def write_adapter(
         "num_layers": len(pairs),
         "num_values": sum(pair.a.numel() + pair.b.numel() for pair in pairs),
     }
-    with staged_folder(Path(out).absolute(), force=force, owned=lambda _: {ADAPTER_NAME, CARD_NAME}) as folder:
+    with export_folder(Path(out).absolute(), force=force, owned=lambda _: {ADAPTER_NAME, CARD_NAME}) as folder:
         write_file(folder / ADAPTER_NAME, architecture.name, add_metadata, list(_tensors(pairs, alpha)))
         ranks = ", ".join(map(str, facts["ranks"]))
         card = {"ranks": ranks, "num_layers": len(pairs), "architecture": architecture.name, "name": ADAPTER_NAME}

@@ -20,9 +20,9 @@ from bitnet_train.errors import ConfigError, FormatError
 from bitnet_train.exporters import c_array, gguf, hf_bitnet, plain
 from bitnet_train.exporters.options import ExportOptions
 from bitnet_train.exporters.record import RECORD_NAME, ExportRecord, files_of, read_record
+from bitnet_train.packed.export_folder import export_folder
 from bitnet_train.packed.source import PackedSource, open_packed
 from bitnet_train.packed.writer import versions
-from bitnet_train.whole import staged_folder
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def export_as(
     exporter, options = exporter_of(name), options or ExportOptions()
     with open_packed(packed_folder) as source:
         exporter.check(source, options)
-        with staged_folder(Path(out).absolute(), force=force, owned=_files_of_an_export) as folder:
+        with export_folder(Path(out).absolute(), force=force, owned=_files_of_an_export) as folder:
             facts = exporter.write(source, folder, options)
             manifest = source.manifest
             record = ExportRecord(

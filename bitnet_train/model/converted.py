@@ -13,7 +13,6 @@ A model larger than memory can be opened with `map_converted`; its weights may l
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -43,6 +42,7 @@ from bitnet_train.model.saved_tensors import save_module
 from bitnet_train.model.select import Selection
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 from bitnet_train.quant.surrogate import Identity, Surrogate, surrogate_from_dict
+from bitnet_train.whole import whole_folder
 
 RECORD_FILE = "conversion.json"
 _SCHEMAS = (1, 2, 3)
@@ -125,14 +125,17 @@ def save_converted(
     record: ConversionRecord,
     directory: str | Path,
     tokenizer: PreTrainedTokenizerBase | None = None,
+    *,
+    replace: bool = False,
 ) -> None:
     """Write a merged model (BitLinear inside, no adapter) to `directory`, which must not exist or be empty.
 
-    Raises ConversionError when the record does not name exactly the model's BitLinear layers (an adapter is still
-    attached, or the record is of another model) or the directory is taken.
+    With `replace` an earlier model there is given up, once the new one is whole. Raises ConversionError when the record
+    does not name exactly the model's BitLinear layers (an adapter is still attached, or the record is of another model)
+    or the directory is taken.
     """
     _require_savable(model, record)
-    with converted_folder(directory, model, record, tokenizer) as partial:
+    with converted_folder(directory, model, record, tokenizer, replace=replace) as partial:
         save_module(model, partial / WEIGHTS_FILE, {"format": "pt"})
 
 
@@ -142,26 +145,23 @@ def converted_folder(
     model: PreTrainedModel,
     record: ConversionRecord,
     tokenizer: PreTrainedTokenizerBase | None,
+    *,
+    replace: bool = False,
 ) -> Iterator[Path]:
     """Give a folder with everything but the weights, which the caller writes; it gets its name when that succeeded.
 
-    Raises ConversionError when the directory is taken.
+    Raises ConversionError when the directory is taken; with `replace` it is given up for the new one at the end.
     """
     target = Path(directory)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    if not replace and target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ConversionError(f"{target} exists and is not empty. Choose another directory or remove it.")
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    model.config.save_pretrained(partial)
-    save_generation_settings(model, partial)
-    if tokenizer is not None:
-        tokenizer.save_pretrained(partial)
-    (partial / RECORD_FILE).write_text(json.dumps(record.to_dict(), indent=2) + "\n", encoding="utf-8")
-    yield partial
-    if target.exists():
-        target.rmdir()
-    partial.rename(target)
+    with whole_folder(target) as partial:
+        model.config.save_pretrained(partial)
+        save_generation_settings(model, partial)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(partial)
+        (partial / RECORD_FILE).write_text(json.dumps(record.to_dict(), indent=2) + "\n", encoding="utf-8")
+        yield partial
 
 
 def load_converted(

@@ -32,11 +32,11 @@ from bitnet_train.model.saved_tensors import save_tensors
 from bitnet_train.model.training_only import require_packable
 from bitnet_train.packed.card import model_card
 from bitnet_train.packed.contents import Contents, collect
+from bitnet_train.packed.export_folder import export_folder
 from bitnet_train.packed.manifest import FORMAT, MANIFEST_NAME, WEIGHTS_NAME, FileEntry, Manifest
 from bitnet_train.packed.reader import hash_file, read_manifest
 from bitnet_train.packed.sizes import measure_sizes, table_sizes
 from bitnet_train.packed.tables import int8_tables
-from bitnet_train.whole import staged_folder
 
 QUANT_METHOD = "bitnet_train"
 """The name in config.json under which transformers finds this package."""
@@ -81,7 +81,7 @@ def export_packed(
     _check_model(model)
     tables = int8_tables(model, embedding=embedding, head=head)
     facts_record: dict[str, Any] = plain_facts(facts or {})
-    with staged_folder(Path(out_dir).absolute(), force=force, owned=_files_of_an_export) as folder:
+    with export_folder(Path(out_dir).absolute(), force=force, owned=_files_of_an_export) as folder:
         contents = collect(model, tables)
         _write_weights(contents, folder / WEIGHTS_NAME)
         write_companions(model, tokenizer, folder)

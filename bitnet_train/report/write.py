@@ -9,6 +9,7 @@ from bitnet_train.errors import ConfigError
 from bitnet_train.report.evaluation import document
 from bitnet_train.report.html import render_html
 from bitnet_train.report.markdown import render_markdown
+from bitnet_train.whole import write_whole
 
 
 def write_report(facts: dict[str, Any], folder: Path) -> dict[str, str]:
@@ -20,9 +21,8 @@ def write_report(facts: dict[str, Any], folder: Path) -> dict[str, str]:
     made = document(facts)
     paths = {"markdown": folder / "report.md", "html": folder / "report.html"}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        paths["markdown"].write_text(render_markdown(made), encoding="utf-8")
-        paths["html"].write_text(render_html(made), encoding="utf-8")
+        write_whole(paths["markdown"], render_markdown(made))
+        write_whole(paths["html"], render_html(made))
     except OSError as error:
         raise ConfigError(f"`evaluate.report={folder}` cannot be written: {error.strerror}.") from error
     return {name: str(path) for name, path in paths.items()}

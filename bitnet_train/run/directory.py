@@ -26,6 +26,7 @@ from typing import Any
 from bitnet_train.config.schema import Config
 from bitnet_train.errors import ConfigError, FormatError
 from bitnet_train.run.trained_settings import check_finished
+from bitnet_train.whole import write_whole
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class RunDirectory:
         try:
             (self.root / "facts").mkdir(parents=True, exist_ok=True)
             if not self.config.exists():
-                self.config.write_text(config_yaml, encoding="utf-8")
+                write_whole(self.config, config_yaml)
         except OSError as error:
             raise ConfigError(
                 f"`run.dir={self.root}` cannot be written: {error.strerror}. Set `run.dir` or `run.root` to a folder "
@@ -96,9 +97,7 @@ class RunDirectory:
         """Write what a stage did, with the versions and the time, and return it."""
         complete = {"stage": stage, "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **facts, "made_by": made_by()}
         path = self.root / "facts" / f"{stage}.json"
-        draft = path.with_suffix(".tmp")
-        draft.write_text(json.dumps(complete, indent=2, default=str) + "\n", encoding="utf-8")
-        draft.replace(path)
+        write_whole(path, json.dumps(complete, indent=2, default=str) + "\n")
         return complete
 
     def facts(self, stage: str) -> dict[str, Any] | None:

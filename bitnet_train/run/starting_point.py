@@ -118,8 +118,7 @@ def _make(
         facts["init"] = initialise(model, init, *calibration_rows(data, init.calibration_rows))
     blocks = facts.get("blockwise", {"tokens": 0, "earlier_seconds": 0.0})
     facts |= {"seconds": time.perf_counter() - started + blocks["earlier_seconds"], "tokens": blocks["tokens"]}
-    shutil.rmtree(directory.start, ignore_errors=True)
-    save_converted(model, record, directory.start, original.tokenizer)
+    save_converted(model, record, directory.start, original.tokenizer, replace=True)
     directory.write_facts("start", facts)
     shutil.rmtree(scratch, ignore_errors=True)
     return model, record

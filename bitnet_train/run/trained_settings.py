@@ -12,7 +12,6 @@ config.yaml alone.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +25,7 @@ from bitnet_train.config.continued import ASKED_ANEW, CALL, Change, changes, has
 from bitnet_train.config.schema import Config
 from bitnet_train.config.target import read_yaml
 from bitnet_train.errors import ConfigError
+from bitnet_train.whole import write_whole
 
 CONFIG, CHECKPOINTS, MANIFEST = "config.yaml", "checkpoints", "manifest.json"
 CONTENT = "data.content_sha256"  # of the text itself, among the settings that a checkpoint keeps
@@ -102,9 +102,7 @@ def record(config_yaml: str, root: Path) -> dict[str, Change]:
     changed = changes(flatten(before), flatten(asked), "fixed", "trained", "verbs")
     if changed:
         _keep_call(before, asked)
-        draft = path.with_name(f".{CONFIG}-{os.getpid()}")
-        draft.write_text(yaml.safe_dump(asked, sort_keys=False, allow_unicode=True, width=10**6), encoding="utf-8")
-        draft.replace(path)
+        write_whole(path, yaml.safe_dump(asked, sort_keys=False, allow_unicode=True, width=10**6))
     return changed
 
 

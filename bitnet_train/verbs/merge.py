@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import Any
 
 from bitnet_train.config import Config
@@ -23,8 +22,7 @@ def merge(config: Config, session: Session | None = None) -> Facts:
     trained = assembly.trained_student(config, original, directory, console.print)
     student = trained.student
     merged = merge_model(student.model).eval()
-    shutil.rmtree(directory.merged, ignore_errors=True)
-    save_converted(merged, student.record, directory.merged, student.tokenizer)
+    save_converted(merged, student.record, directory.merged, student.tokenizer, replace=True)
     chosen = f", the best by held-out perplexity, {trained.best['val_perplexity']:.2f}," if trained.best else ""
     console.print(f"Merged step {trained.step}{chosen} into {directory.merged}")
     facts = {"checkpoint": str(trained.checkpoint), "step": trained.step, "best": trained.best}

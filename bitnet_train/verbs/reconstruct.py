@@ -58,26 +58,23 @@ def _into_run(config: Config, original: LoadedModel, plan: Plan, console: Consol
     data = assembly.data_module(config, original, directory)
     print_data(console, data.describe())
     scratch = directory.cache / f"blocks-{fingerprint_of(config)[:16]}"
-    draft = directory.root / ".reconstructed"
-    shutil.rmtree(draft, ignore_errors=True)
     settings = build(BlockwiseConfig, config.blockwise)
     facts = reconstruct_streamed(
         original.model,
         assembly.record_of(config, plan, assembly.tables_of(config, original, plan)),
         original.tokenizer,
-        draft,
+        directory.merged,
         settings,
         build(ScheduleConfig, config.schedule),
         *in_pieces(*calibration_rows(data, settings.rows), settings.row_tokens),
         scratch,
         init=build(InitConfig, config.init),
+        replace=True,
         train_norms=config.adapter.train_norms,
         bf16=config.trainer.precision == "bf16",
         seed=config.trainer.seed,
     )
     assembly.record_run(config, asked, directory, console.print)
-    shutil.rmtree(directory.merged, ignore_errors=True)
-    draft.rename(directory.merged)
     shutil.rmtree(scratch, ignore_errors=True)
     console.print(f"Merged model in {directory.merged}. Pack it: `bitnet-train export {directory.root}`.")
     return directory.write_facts(

@@ -7,7 +7,6 @@ error, so the hash must be equal; every shape is checked too. The file is put in
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from bitnet_train.errors import FormatError
 from bitnet_train.model.saved_tensors import save_arrays
 from bitnet_train.runtime.native.architecture import Architecture
 from bitnet_train.runtime.native.tensor_file import TensorFile
+from bitnet_train.whole import whole_file
 
 _MODEL_KEY = "bitnet_train.manifest_sha256"
 _NAMES = ("keys", "token_ids", "values")
@@ -63,13 +63,10 @@ def write_prompt(path: Path, prompt: CachedPrompt, model_sha256: str) -> None:
         "values": np.ascontiguousarray(prompt.values, np.float32),
         "token_ids": np.asarray(prompt.token_ids, np.int32),
     }
-    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_arrays(tensors, beside, {_MODEL_KEY: model_sha256})
-        beside.replace(path)
+        with whole_file(path) as draft:
+            save_arrays(tensors, draft, {_MODEL_KEY: model_sha256})
     except Exception as error:  # the library wraps the operating system's error in its own
-        beside.unlink(missing_ok=True)
         raise FormatError(f"`generate.prompt_cache={path}` cannot be written: {error}.") from error
 
 

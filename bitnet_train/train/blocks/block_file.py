@@ -11,6 +11,7 @@ from torch import nn
 
 from bitnet_train.errors import TrainingError
 from bitnet_train.model.saved_tensors import save_tensors
+from bitnet_train.whole import whole_file
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,9 @@ class BlockResult:
 
 def save_block(block: nn.Module, result: BlockResult, file: Path, prefix: str) -> None:
     """Write the tensors of a block under their names in the model, which begin with `prefix`; whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_suffix(".partial")
     tensors = {f"{prefix}{name}": tensor.contiguous() for name, tensor in block.state_dict().items()}
-    save_tensors(tensors, draft, {"format": "pt", "result": json.dumps(asdict(result))})
-    draft.replace(file)
+    with whole_file(file) as draft:
+        save_tensors(tensors, draft, {"format": "pt", "result": json.dumps(asdict(result))})
 
 
 def load_block(block: nn.Module, file: Path, prefix: str) -> BlockResult | None:

@@ -49,6 +49,7 @@ def reconstruct_streamed(
     scratch: Path,
     *,
     init: InitConfig,
+    replace: bool = False,
     train_norms: bool = True,
     bf16: bool = False,
     seed: int = 0,
@@ -61,7 +62,7 @@ def reconstruct_streamed(
     Raises
     ------
     ConversionError
-        When `init` fits scales that are fixed, or `out` is taken.
+        When `init` fits scales that are fixed, or `out` is taken and not to be replaced.
     TrainingError
         When a block's loss is not finite, or a saved block is damaged.
     """
@@ -90,7 +91,7 @@ def reconstruct_streamed(
             return block
 
         results.append(training.one(index, plain, calls[index], convert))
-    with converted_folder(out, student, record, tokenizer) as folder:
+    with converted_folder(out, student, record, tokenizer, replace=replace) as folder:
         files = [training.file(index) for index in range(len(blocks))]
         _write_shards(folder, student, name, files, rounded=record.is_rounded)
     return training.facts(results, started)

@@ -17,7 +17,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from transformers import PreTrainedTokenizerBase
 
 from bitnet_train.errors import DataError
 from bitnet_train.train.data.chunk import TokenRows
+from bitnet_train.whole import whole_file
 
 CACHE_VERSION = 2
 SPLITS = ("train", "validation")
@@ -58,24 +58,11 @@ def cache_path(folder: Path, key: str) -> Path:
     return folder / f"tokens-{key[:16]}.safetensors"
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write to a sibling, flush to disk, rename. A failure leaves an earlier file of that name as it was."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sibling = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with sibling.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        sibling.replace(path)
-    finally:
-        sibling.unlink(missing_ok=True)
-
-
 def write_cache(path: Path, content: bytes) -> None:
-    """`write_atomically`, but a disk that is full or read-only is only reported."""
+    """Write whole or not at all; a disk that is full or read-only is only reported."""
     try:
-        write_atomically(path, content)
+        with whole_file(path) as draft:
+            draft.write_bytes(content)
     except OSError as error:
         log.warning("The cache %s could not be written (%s); the work will be repeated next time.", path, error)
 

@@ -3,10 +3,9 @@
 ```
 checkpoints/step-000120/state.pt        torch.save of plain numbers, lists, dicts and tensors
                         manifest.json   schema, step, versions, settings, and per file: size in bytes, SHA-256
-checkpoints/.tmp-step-000120-<pid>/     being written; renamed when flushed to the disk
 ```
 
-A rename within one folder is atomic on POSIX, so a kill or a full disk leaves every earlier checkpoint as it was.
+A kill or a full disk leaves every earlier checkpoint as it was (`whole.py`).
 Loading checks the hash first and unpickles nothing but plain data (`weights_only=True`).
 """
 
@@ -14,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -27,6 +25,7 @@ from lightning.pytorch.plugins import CheckpointIO
 from torch import Tensor
 
 from bitnet_train.errors import TrainingError
+from bitnet_train.whole import remove_folder, whole_folder
 
 SCHEMA = 1
 STATE = "state.pt"
@@ -56,12 +55,10 @@ class AtomicCheckpointIO(CheckpointIO):
         """
         folder = Path(path)
         _check_tensors_finite(checkpoint["state_dict"], folder)
-        staging = folder.parent / f".tmp-{folder.name}-{os.getpid()}"
         try:
-            _write(checkpoint, staging, self.settings)
-            _swap_in(staging, folder)
+            with whole_folder(folder) as draft:
+                _write(checkpoint, draft, self.settings)
         except (OSError, RuntimeError) as error:  # torch wraps a failed write in a RuntimeError
-            shutil.rmtree(staging, ignore_errors=True)
             raise TrainingError(
                 f"Could not write the checkpoint {folder}: {_reason(error)}. Earlier checkpoints are untouched. Free "
                 "disk space or make the folder writable, then continue with `trainer.resume=auto`."
@@ -77,11 +74,7 @@ class AtomicCheckpointIO(CheckpointIO):
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Delete the folder; renamed first, so that a half-deleted one never looks whole."""
-        folder = Path(path)
-        doomed = folder.parent / f".tmp-{folder.name}-{os.getpid()}-old"
-        shutil.rmtree(doomed, ignore_errors=True)
-        folder.rename(doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
+        remove_folder(Path(path))
 
     def _prune(self, newest: Path) -> None:
         step = step_of(newest)
@@ -89,7 +82,7 @@ class AtomicCheckpointIO(CheckpointIO):
         for folder in earlier[: -self.keep_last]:
             if folder not in self.protected:
                 self.remove_checkpoint(folder)
-        for leftover in newest.parent.glob(".tmp-step-*"):
+        for leftover in newest.parent.glob(".step-*.p*-*"):
             shutil.rmtree(leftover, ignore_errors=True)
 
 
@@ -167,12 +160,10 @@ def _damaged(path: Path, why: str) -> TrainingError:
     return TrainingError(f"{path} is damaged: {why}. Use an earlier checkpoint (`trainer.resume=PATH`) or start anew.")
 
 
-def _write(checkpoint: dict[str, Any], staging: Path, settings: Mapping[str, Any] | None) -> None:
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
-    with (staging / STATE).open("wb") as file:
+def _write(checkpoint: dict[str, Any], draft: Path, settings: Mapping[str, Any] | None) -> None:
+    with (draft / STATE).open("wb") as file:
         torch.save(_plain(checkpoint), file)
-    facts = {"bytes": (staging / STATE).stat().st_size, "sha256": _sha256(staging / STATE)}
+    facts = {"bytes": (draft / STATE).stat().st_size, "sha256": _sha256(draft / STATE)}
     manifest = {
         "schema": SCHEMA,
         "step": checkpoint["progress"]["step"],
@@ -180,19 +171,7 @@ def _write(checkpoint: dict[str, Any], staging: Path, settings: Mapping[str, Any
         "settings": settings,
         "files": {STATE: facts},
     }
-    (staging / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    for path in (staging / STATE, staging / MANIFEST, staging):
-        _flush(path)
-
-
-def _swap_in(staging: Path, folder: Path) -> None:
-    """Rename; a checkpoint of the same step steps aside first and is deleted afterwards."""
-    old = folder.parent / f".tmp-{folder.name}-{os.getpid()}-old"
-    if folder.exists():
-        folder.rename(old)
-    staging.rename(folder)
-    _flush(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    (draft / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 
 def _reason(error: BaseException | None) -> str:
@@ -203,14 +182,6 @@ def _reason(error: BaseException | None) -> str:
             return error.strerror or str(error)
         error = error.__cause__ or error.__context__
     return said
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _sha256(path: Path) -> str:

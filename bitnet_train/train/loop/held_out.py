@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 
 from bitnet_train.errors import TrainingError
 from bitnet_train.train.loop.checkpoint import folder_name, verify
+from bitnet_train.whole import write_whole
 
 FIGURE = "val_ce"
 POINTER = "best.json"
@@ -97,9 +97,7 @@ def _pointed_step(pointer: Path) -> int | None:
 
 def point_to_best(folder: Path, step: int, figures: Mapping[str, float]) -> None:
     """Say beside the checkpoints which one is the best, and by what figures."""
-    draft = folder.parent / f".tmp-{POINTER}-{os.getpid()}"
-    draft.write_text(json.dumps({"step": step, **figures}) + "\n", encoding="utf-8")
-    draft.replace(folder.parent / POINTER)
+    write_whole(folder.parent / POINTER, json.dumps({"step": step, **figures}) + "\n")
 
 
 def find_best(directory: Path, say: Callable[[str], object]) -> tuple[Path, dict[str, Any]] | None:

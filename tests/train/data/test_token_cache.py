@@ -14,7 +14,6 @@ from bitnet_train.train.data.token_cache import (
     load_rows,
     save_rows,
     tokenizer_digest,
-    write_atomically,
 )
 from tests.train.data_examples import CHATML, make_tokenizer
 
@@ -79,15 +78,6 @@ def test_a_file_renamed_to_another_key_is_not_believed(tmp_path: Path) -> None:
     other = digest("other content")
     cache_path(tmp_path, KEY).rename(cache_path(tmp_path, other))
     assert load_rows(tmp_path, other) is None
-
-
-def test_a_failed_write_leaves_the_earlier_file_and_no_sibling(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    write_atomically(path, b"before")
-    with pytest.raises(TypeError):
-        write_atomically(path, "not bytes")
-    assert path.read_bytes() == b"before"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_cache_that_cannot_be_written_is_reported_and_not_an_error(

@@ -30,7 +30,7 @@ def test_what_was_saved_is_loaded_as_plain_data(tmp_path: Path) -> None:
 
 
 def test_the_last_n_are_kept_and_nothing_else_lies_around(tmp_path: Path) -> None:
-    (tmp_path / ".tmp-step-000001-99999").mkdir()
+    (tmp_path / ".step-000001.partial-elsewhere-99999").mkdir()
     for step in (1, 20, 3_000_000, 300):
         save(tmp_path, step, keep_last=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000020", "step-000300", "step-3000000"]
@@ -94,7 +94,7 @@ def test_damage_is_found_before_loading_and_the_file_is_named(tmp_path: Path, da
 def test_the_newest_whole_checkpoint_is_found_and_damaged_ones_are_named(tmp_path: Path, damage) -> None:
     whole = save(tmp_path, 1)
     damage(save(tmp_path, 2))
-    (tmp_path / ".tmp-step-000003-1").mkdir()
+    (tmp_path / ".step-000003.partial-elsewhere-1").mkdir()
     (tmp_path / "notes").mkdir()
     said: list[str] = []
     assert find_latest(tmp_path, say=said.append) == whole
