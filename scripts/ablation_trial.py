@@ -26,6 +26,7 @@ from bitnet_train.config import Config
 from bitnet_train.config.compose import compose
 from bitnet_train.evaluate.comparison import Comparison, compare
 from bitnet_train.evaluate.windows import windows
+from bitnet_train.importers.load import load_pretrained
 from bitnet_train.model.bit_linear import on_kernels
 from bitnet_train.run import assembly
 from bitnet_train.run.directory import made_by
@@ -38,7 +39,7 @@ def run_trial(task: Task) -> dict[str, Any]:
     config.quiet = True
     assembly.prepare_process(config)
     directory = assembly.open_run(config)
-    original = assembly.load_original(config)
+    original = load_pretrained(config.model.source)
     data = assembly.data_module(config, original, directory)
     data.setup()
     rows = assembly.held_out_rows(config, original.tokenizer, data)

@@ -21,9 +21,11 @@ from bitnet_train.config.layout import label, recipes
 from bitnet_train.config.older import as_it_ran
 from bitnet_train.config.suggest import did_you_mean
 from bitnet_train.errors import ConfigError
-from bitnet_train.gguf.magic import is_gguf
+from bitnet_train.importers.found import RUN_FILE, find_model
+from bitnet_train.packed.manifest import MANIFEST_NAME
 
 Kind = Literal["none", "recipe", "run", "artefact", "model"]
+_MODELS = ("gguf", "export", "folder", "merged")  # not worked on, but looked at
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def find_target(word: str | None) -> Target:
     path = Path(word).expanduser()
     if word in recipes():
         return _recipe(recipes()[word], word)
-    if _is_model(path):
+    if find_model(word).kind in _MODELS and path.exists():
         return Target("model", path.stem, str(path), path=path)
     if path.is_dir():
         return _directory(path)
@@ -59,13 +61,6 @@ def find_target(word: str | None) -> Target:
         f"`{word}` is neither a recipe nor a file nor a directory.{did_you_mean(word, recipes())} "
         f"Recipes: {', '.join(recipes())}. `bitnet-train ls` shows recipes, choices and runs."
     )
-
-
-def _is_model(path: Path) -> bool:
-    if is_gguf(path):
-        return path.is_file()
-    own = any((path / name).is_file() for name in ("config.yaml", "manifest.json"))
-    return not own and any((path / name).is_file() for name in ("config.json", "export.json"))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -92,8 +87,8 @@ def _recipe(path: Path, name: str) -> Target:
 
 
 def _directory(path: Path) -> Target:
-    is_artefact = (path / "manifest.json").is_file()
-    run_dir = next((folder for folder in (path, path.absolute().parent) if (folder / "config.yaml").is_file()), None)
+    is_artefact = (path / MANIFEST_NAME).is_file()
+    run_dir = next((folder for folder in (path, path.absolute().parent) if (folder / RUN_FILE).is_file()), None)
     if is_artefact and run_dir is None:
         return Target("artefact", path.name, str(path), path=path)
     if run_dir is None or (run_dir != path and not is_artefact):
@@ -101,7 +96,7 @@ def _directory(path: Path) -> Target:
             f"{path}: neither a run directory (it has no `config.yaml`) nor an artefact (it has no `manifest.json`) "
             "nor a model (it has no `config.json`). `bitnet-train ls` lists the runs."
         )
-    saved = run_dir / "config.yaml"
+    saved = run_dir / RUN_FILE
     content = as_it_ran(read_yaml(saved))
     name = str(content.get("recipe", run_dir.name))
     return Target("artefact" if is_artefact else "run", name, str(saved), content, path, run_dir)

@@ -1,14 +1,9 @@
-"""Load a pretrained model from where it is: bundled, a directory, a GGUF file, or the Hugging Face hub.
+"""The one door in: whatever names a model (`importers.found` says how) becomes a model, and says what it was.
 
-    tiny          the model inside this package
-    DIRECTORY     a folder with config.json and safetensors
-    FILE          a GGUF, whatever it is called: dequantised, rounded to bf16 values, so that what stays float is
-                  stored in two bytes
-    OWNER/NAME    a hub id, from the local cache or the network, where nothing is called so here; hub:OWNER/NAME is
-                  never anything else (`source`)
-
-The result is a plain causal LM in evaluation mode. A GGUF with 1-bit weights (`import_gguf`) and a folder with
-`quant_method: bitnet` (`import_hf_bitnet`) give one that is 1-bit already, and the record of its layers.
+A float model comes as a plain causal LM in evaluation mode. A GGUF with 1-bit weights, a folder with `quant_method:
+bitnet`, a packed and a merged folder of ours give one that is 1-bit already, and the record of its layers; a run gives
+its merged model, and before there is one what it packed. A GGUF is dequantised and rounded to bf16 values, so that what
+stays float is stored in two bytes.
 
 No code from a repository is ever run, and weights come from safetensors only, never from pickles. The structure of a
 file is checked before a reader that trusts it opens it. Every tensor of a model has to come from its files, and every
@@ -18,9 +13,11 @@ tensor of the files to have a place in the model.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from importlib import import_module, resources
 from pathlib import Path
+from typing import Literal
 
 import torch
 from huggingface_hub import snapshot_download
@@ -28,17 +25,17 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bitnet_train.errors import ConversionError, FormatError
 from bitnet_train.gguf.file import GgufFile, open_gguf
-from bitnet_train.gguf.magic import is_gguf
 from bitnet_train.importers.float_folder import ALLOWED, cannot_load, read_folder
+from bitnet_train.importers.found import ADAPTER_FILE, HF_FILE, Found, find_model
 from bitnet_train.importers.gguf.float_weights import import_other_gguf
 from bitnet_train.importers.gguf.generation import restore_gguf_generation
 from bitnet_train.importers.gguf.one_bit_weights import import_float_gguf, import_gguf, is_known, is_one_bit
 from bitnet_train.importers.hf_bitnet import import_hf_bitnet, is_hf_bitnet
-from bitnet_train.importers.source import TINY, hub_id, looks_like_path
-from bitnet_train.model.converted import RECORD_FILE, ConversionRecord, weight_files
+from bitnet_train.importers.packed import reopen_packed
+from bitnet_train.importers.source import TINY, hub_id
+from bitnet_train.model.converted import ConversionRecord, load_converted, weight_files
 from bitnet_train.quant.scheme import ActivationScheme
 
-ADAPTER_FILE = "adapter_config.json"
 CONFIG_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
 _HUB_FILES = [*CONFIG_FILES, "*.safetensors"]
 
@@ -58,23 +55,26 @@ class LoadedModel:
 def load_pretrained(source: str, *, dtype: torch.dtype = torch.float32) -> LoadedModel:
     """Load model and tokenizer from `source`, see the module docstring.
 
-    1-bit layers are float32 whatever `dtype` says, with int8 activations.
+    1-bit layers are float32 whatever `dtype` says, with int8 activations where the file does not say.
 
     Raises ConversionError when nothing can be loaded from it (saying what was tried), FormatError for damaged files and
     for 1-bit weights that cannot be kept exactly.
     """
-    path = Path(source).expanduser()
-    if source == TINY:
-        return _float(source, *read_folder(source, tiny_folder(), dtype))
-    if is_gguf(path):
-        return _from_gguf(source, path, dtype)
-    if path.is_dir():
-        return _from_directory(source, path, dtype)
-    if path.is_file():
-        raise ConversionError(f"`model.source={source}` is a file, but no GGUF. {ALLOWED}")
-    if looks_like_path(source):
-        raise _no_directory(source, path)
-    return _from_directory(source, _snapshot(source), dtype)
+    found = find_model(source)
+    if found.kind == "tiny":
+        return _float_folder(source, tiny_folder(), dtype)
+    if found.kind == "gguf":
+        return _from_gguf(source, found.path, dtype)
+    if found.kind == "run":
+        return _from_run(source, found.path)
+    if found.kind == "merged":
+        return _one_bit(source, *load_converted(found.path))
+    if found.kind == "packed":
+        return _one_bit(source, *reopen_packed(found.path))
+    folder = folder_of_others(source, found)
+    if is_hf_bitnet(folder):
+        return _one_bit(source, *import_hf_bitnet(folder, ActivationScheme(), dtype))
+    return _float_folder(source, folder, dtype)
 
 
 def load_mapped(source: str) -> LoadedModel:
@@ -84,22 +84,18 @@ def load_mapped(source: str) -> LoadedModel:
 
     Raises ConversionError for a GGUF file, for a model that is 1-bit already, and as `load_pretrained` does.
     """
-    path = Path(source).expanduser()
-    if is_gguf(path):
+    found = find_model(source)
+    if found.kind == "gguf":
         raise ConversionError(
             f"`model.source={source}`: weights of a GGUF cannot be mapped, they have to be dequantised. Give the "
             "Hugging Face folder, or, where the model fits into memory, train with `blockwise=on`."
         )
-    if source != TINY and not path.is_dir():
-        if looks_like_path(source):
-            raise _no_directory(source, path)
-        path = _snapshot(source)
-    folder = tiny_folder() if source == TINY else path
-    require_model_of_others(folder)
-    if is_hf_bitnet(folder):
+    folder = tiny_folder() if found.kind == "tiny" else None
+    if folder is None and found.kind not in ("run", "merged", "packed"):
+        folder = folder_of_others(source, found)
+    if folder is None or is_hf_bitnet(folder):
         raise ConversionError(f"`model.source={source}` is 1-bit already. Give the float model it was made from.")
-    weight_files(folder)
-    return _float(source, *read_folder(source, folder, "auto"))
+    return _float_folder(source, folder, "auto")
 
 
 def source_bytes(source: str) -> int | None:
@@ -129,36 +125,49 @@ def tiny_folder() -> Path:
     return folder
 
 
-def _no_directory(source: str, path: Path) -> ConversionError:
-    return ConversionError(f"`model.source={source}`: there is no such directory ({path.absolute()}). {ALLOWED}")
+def _from_run(source: str, run: Path) -> LoadedModel:
+    for found in (find_model(str(run / name)) for name in ("merged", "artefact")):
+        if found.kind in ("merged", "packed"):
+            return replace(load_pretrained(str(found.path)), source=source)
+    raise ConversionError(
+        f"`model.source={source}` is a run that has no merged or packed model yet. `bitnet-train merge {source}` makes "
+        "one of a trained run."
+    )
 
 
-def _snapshot(source: str) -> Path:
+def folder_of_others(source: str, found: Found, files: Sequence[str] = _HUB_FILES) -> Path:
+    """Return the folder of a Hugging Face model, of a hub id with these `files` of it; refuse what is none."""
+    if found.kind == "file":
+        raise ConversionError(f"`model.source={source}` is a file, but no GGUF. {ALLOWED}")
+    if found.kind == "missing":
+        what = "file" if found.path.suffix.lower() == ".gguf" else "directory"
+        raise ConversionError(f"`model.source={source}`: there is no such {what} ({found.path.absolute()}). {ALLOWED}")
+    folder = _snapshot(source, files) if found.kind == "hub" else found.path
+    if (folder / ADAPTER_FILE).is_file():
+        raise ConversionError(_adapter_message(folder))
+    if not (folder / HF_FILE).is_file():
+        raise ConversionError(f"`model.source={folder}` has no {HF_FILE}, so it holds no model. {ALLOWED}")
+    return folder
+
+
+def _snapshot(source: str, files: Sequence[str]) -> Path:
     """Fetch the few files of a hub id that matter, or find them in the cache; return their folder."""
     try:
-        return Path(snapshot_download(hub_id(source), allow_patterns=_HUB_FILES, ignore_patterns=["*/*"]))
+        return Path(snapshot_download(hub_id(source), allow_patterns=list(files), ignore_patterns=["*/*"]))
     except Exception as error:  # the http library behind huggingface_hub, and its errors, differ between versions
         raise cannot_load(source, "as a hub id (neither from the cache nor from huggingface.co)", error) from error
 
 
-def _from_directory(source: str, folder: Path, dtype: torch.dtype) -> LoadedModel:
-    require_model_of_others(folder)
-    if is_hf_bitnet(folder):
-        return _one_bit(source, *import_hf_bitnet(folder, ActivationScheme(), dtype))
-    weight_files(folder)  # transformers follows `../` in an index
-    return _float(source, *read_folder(source, folder, dtype))
-
-
 def _one_bit(
-    source: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, record: ConversionRecord
+    source: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, record: ConversionRecord
 ) -> LoadedModel:
+    if tokenizer is None:
+        raise ConversionError(f"`model.source={source}` has no tokenizer, so no text can be read with it.")
     description = f"{_describe(model)}, {record.describe()}"
     return LoadedModel(model, tokenizer, source, description, record)
 
 
 def _from_gguf(source: str, path: Path, dtype: torch.dtype) -> LoadedModel:
-    if not path.is_file():
-        raise ConversionError(f"`model.source={source}`: there is no such file ({path.absolute()}). {ALLOWED}")
     gguf = open_gguf(path)
     require_model(source, gguf)
     if not _has_gguf_package():
@@ -173,6 +182,11 @@ def _from_gguf(source: str, path: Path, dtype: torch.dtype) -> LoadedModel:
     model, tokenizer = (import_float_gguf if is_known(gguf) else import_other_gguf)(gguf, dtype)
     restore_gguf_generation(model, tokenizer, gguf)
     return _float(source, model, tokenizer)
+
+
+def _float_folder(source: str, folder: Path, dtype: torch.dtype | Literal["auto"]) -> LoadedModel:
+    weight_files(folder)  # transformers follows `../` in an index
+    return _float(source, *read_folder(source, folder, dtype))
 
 
 def _float(source: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> LoadedModel:
@@ -199,27 +213,6 @@ def _has_gguf_package() -> bool:
     return True
 
 
-def require_model_of_others(folder: Path) -> None:
-    """Refuse the folders that this package itself writes, and adapters, which transformers would put in by itself."""
-    if (folder / ADAPTER_FILE).is_file():
-        raise ConversionError(_adapter_message(folder))
-    if (folder / RECORD_FILE).is_file():
-        raise ConversionError(
-            f"`model.source={folder}` is a merged 1-bit model: it has no float weights to convert. Open it with "
-            "`bitnet_train.model.converted.load_converted`, or train on from it with `bitnet-train run RECIPE "
-            "model.source=FOLDER`."
-        )
-    manifest = folder / "manifest.json"
-    if manifest.is_file() and _is_packed_manifest(manifest):
-        raise ConversionError(
-            f"`model.source={folder}` is a packed 1-bit artefact: it has no float weights to convert. Use it with "
-            "`bitnet_train.load`, or train on from it with `bitnet_train.importers.packed.reopen_packed`, as "
-            "`bitnet-train run RECIPE model.source=FOLDER` does."
-        )
-    if not (folder / "config.json").is_file():
-        raise ConversionError(f"`model.source={folder}` has no config.json, so it holds no model. {ALLOWED}")
-
-
 def _adapter_message(folder: Path) -> str:
     try:
         base = json.loads((folder / ADAPTER_FILE).read_text(encoding="utf-8")).get("base_model_name_or_path")
@@ -233,14 +226,6 @@ def _adapter_message(folder: Path) -> str:
         f"    AutoPeftModelForCausalLM.from_pretrained({str(folder)!r}).merge_and_unload().save_pretrained('merged')\n"
         f"    AutoTokenizer.from_pretrained({str(base or folder)!r}).save_pretrained('merged')"
     )
-
-
-def _is_packed_manifest(path: Path) -> bool:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(content, dict) and str(content.get("format", "")).startswith("planes_")
 
 
 def _describe(model: PreTrainedModel) -> str:

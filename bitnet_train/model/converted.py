@@ -35,6 +35,7 @@ from transformers import (
 from bitnet_train.errors import ConversionError, FormatError
 from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.model.convert import replace_layers
+from bitnet_train.model.folder_names import INDEX_FILE, RECORD_FILE, WEIGHTS_FILE
 from bitnet_train.model.generation_settings import restore_generation_settings, save_generation_settings
 from bitnet_train.model.plan import describe_schemes
 from bitnet_train.model.rounded_table import put_tables
@@ -44,10 +45,7 @@ from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 from bitnet_train.quant.surrogate import Identity, Surrogate, surrogate_from_dict
 from bitnet_train.whole import whole_folder
 
-RECORD_FILE = "conversion.json"
 _SCHEMAS = (1, 2, 3)
-WEIGHTS_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 
 

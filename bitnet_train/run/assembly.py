@@ -23,12 +23,11 @@ from bitnet_train.config.continued import told
 from bitnet_train.errors import ConfigError, TrainingError
 from bitnet_train.evaluate.windows import windows
 from bitnet_train.importers.load import LoadedModel, load_pretrained
-from bitnet_train.importers.outline import is_outline, outline
-from bitnet_train.importers.packed import reopen_packed
+from bitnet_train.importers.outline import is_outline
 from bitnet_train.model.bit_linear import set_training
 from bitnet_train.model.bit_lora import AdapterConfig, attach
 from bitnet_train.model.convert import Plan, convert, plan_conversion, plan_of_converted
-from bitnet_train.model.converted import RECORD_FILE, ConversionRecord, load_converted
+from bitnet_train.model.converted import ConversionRecord
 from bitnet_train.model.input_scale import add_input_scales
 from bitnet_train.model.overrides import read_overrides
 from bitnet_train.model.plan import describe_schemes
@@ -36,7 +35,6 @@ from bitnet_train.model.rounded_table import round_floats, table_names
 from bitnet_train.model.select import Selection
 from bitnet_train.model.sub_norm import add_sub_norms, calibrate
 from bitnet_train.model.training_only import train_own_parameters
-from bitnet_train.packed.manifest import MANIFEST_NAME
 from bitnet_train.progress import be_quiet, open_console
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 from bitnet_train.quant.surrogate import SURROGATES
@@ -128,32 +126,6 @@ def check_machine(config: Config) -> None:
     """Raise ConfigError for devices that this machine lacks, and for processes that do not fit them."""
     check_devices(config.trainer.accelerator, config.trainer.devices, config.trainer.strategy)
     cluster_environment(config.trainer.devices)
-
-
-def load_original(config: Config) -> LoadedModel:
-    """Load the model to start from; a packed or a merged folder of ours gives the 1-bit model that it holds.
-
-    They compute the same. A packed one has latents of one size, its scale; a merged one has them as training left them.
-    """
-    source = config.model.source
-    if (Path(source) / RECORD_FILE).is_file():
-        model, tokenizer, record = load_converted(source)
-    elif (Path(source) / MANIFEST_NAME).is_file():
-        model, tokenizer, record = reopen_packed(source)
-    else:
-        return load_pretrained(source)
-    if tokenizer is None:
-        raise ConfigError(f"`model.source={source}` has no tokenizer, so no text can be read with it.")
-    description = f"{type(model).__name__}, {record.describe()}"
-    return LoadedModel(model, tokenizer, source, description, record)
-
-
-def outline_original(config: Config) -> LoadedModel | None:
-    """Return the model to start from without its values, as far as its files tell it without their weights, or None."""
-    source = Path(config.model.source)
-    if (source / RECORD_FILE).is_file() or (source / MANIFEST_NAME).is_file():
-        return None
-    return outline(config.model.source)
 
 
 def plan_of(config: Config, original: LoadedModel) -> Plan:

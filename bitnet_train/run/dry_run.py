@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.text import Text
 
 from bitnet_train.config import Config
-from bitnet_train.importers.load import LoadedModel
-from bitnet_train.importers.outline import is_outline, stand_in
+from bitnet_train.importers.load import LoadedModel, load_pretrained
+from bitnet_train.importers.outline import is_outline, outline, stand_in
 from bitnet_train.model.bit_lora import trainable_report
 from bitnet_train.run import assembly
 from bitnet_train.run.directory import RunDirectory
@@ -65,12 +65,12 @@ def describe_training(config: Config, console: Console) -> dict[str, Any]:
 def _seen(config: Config, console: Console) -> LoadedModel:
     """Return the outline of the model, or the model itself where its weights are needed from the start."""
     needs_weights = config.data.source == "self"
-    seen = None if needs_weights else assembly.outline_original(config)
+    seen = None if needs_weights else outline(config.model.source)
     if seen is not None:
         return seen
     reason = "`data.source=self`: it writes the text" if needs_weights else "only its weights say what it is"
     console.print(f"Opening the weights of {config.model.source} first ({reason}) ...", markup=False, soft_wrap=True)
-    return assembly.load_original(config)
+    return load_pretrained(config.model.source)
 
 
 def _data(config: Config, seen: LoadedModel, directory: RunDirectory) -> BitDataModule:
@@ -98,7 +98,7 @@ def _with_weights(config: Config, seen: LoadedModel, console: Console) -> Loaded
         return seen
     told = f"All above needed no weights. Opening those of {config.model.source}, to time a step ..."
     console.print(told, markup=False, soft_wrap=True)
-    return assembly.load_original(config)
+    return load_pretrained(config.model.source)
 
 
 def _print_row(console: Console, sample: Sequence[tuple[str, bool]]) -> None:

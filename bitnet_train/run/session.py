@@ -17,7 +17,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from bitnet_train.config import Config
-from bitnet_train.importers.load import LoadedModel
+from bitnet_train.importers.load import LoadedModel, load_pretrained
 from bitnet_train.run import assembly
 from bitnet_train.run.directory import RunDirectory
 from bitnet_train.runtime.load import load as load_packed
@@ -39,7 +39,7 @@ class Session:
         """Return the model to start from as its file has it, float32 on the CPU; convert a copy, not this one."""
         if self._original is None or not _is_as_loaded(self._original.model):
             self._original = None  # before the next one takes its memory
-            self._original = assembly.load_original(self._config)
+            self._original = load_pretrained(self._config.model.source)
         return self._original
 
     def data(self, directory: RunDirectory) -> BitDataModule:

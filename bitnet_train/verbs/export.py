@@ -22,6 +22,7 @@ from bitnet_train.exporters.adapter import write_adapter
 from bitnet_train.exporters.hub import check_hub_name, push_folder
 from bitnet_train.exporters.options import ExportOptions
 from bitnet_train.exporters.table import export_as
+from bitnet_train.importers.load import load_pretrained
 from bitnet_train.importers.source import public_name
 from bitnet_train.model.converted import map_converted
 from bitnet_train.packed.manifest import MANIFEST_NAME, Manifest
@@ -117,13 +118,13 @@ def _finished_model(config: Config, directory: RunDirectory) -> tuple[PreTrained
     if config.adapter.kind != OUTSIDE:
         model, tokenizer, _ = map_converted(directory.merged)
         return model, tokenizer
-    original = assembly.load_original(config)
+    original = load_pretrained(config.model.source)
     assembly.convert_model(config, original.model, original.record)
     return original.model, original.tokenizer
 
 
 def _write_adapter(config: Config, directory: RunDirectory) -> tuple[Path, Facts]:
-    original = assembly.load_original(config)
+    original = load_pretrained(config.model.source)
     trained = assembly.trained_student(config, original, directory, _console(config).print)
     assert isinstance(trained.student.model, PeftModel)
     out = _target(config, directory.artefact, directory)

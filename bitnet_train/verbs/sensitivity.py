@@ -11,7 +11,7 @@ from typing import Any
 
 from bitnet_train.config import Config, build
 from bitnet_train.errors import ConfigError
-from bitnet_train.importers.load import LoadedModel
+from bitnet_train.importers.load import LoadedModel, load_pretrained
 from bitnet_train.progress import open_console
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 from bitnet_train.run import assembly
@@ -28,7 +28,7 @@ def sensitivity(config: Config) -> Facts:
     """Measure every family and block alone quantised and alone spared; suggest `weight.overrides` for a budget."""
     assembly.prepare_process(config)
     directory, console = assembly.open_run(config), open_console(config.quiet)
-    original = assembly.load_original(config)
+    original = load_pretrained(config.model.source)
     scanner = _scanner(config, original, directory)
     console.print(f"Model: {original.description}")
     scan = scanner.scan(layers=config.sensitivity.layers)

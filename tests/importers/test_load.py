@@ -12,7 +12,6 @@ from transformers import LlamaConfig
 from bitnet_train.errors import ConversionError, FormatError
 from bitnet_train.importers.load import load_mapped, load_pretrained
 from bitnet_train.model.convert import convert
-from bitnet_train.model.converted import ConversionRecord, save_converted
 from tests.gguf.gguf_files import gguf_bytes
 from tests.gguf.gguf_models import SMALL, make_float
 from tests.gguf.gguf_models import logits as gguf_logits
@@ -113,22 +112,9 @@ def test_pickled_weights_are_not_read(folder):
         load_pretrained(str(folder))
 
 
-def test_a_packed_artefact_is_no_float_model(folder):
-    (folder / "manifest.json").write_text(json.dumps({"schema": 1, "format": "planes_v1"}))
-    with pytest.raises(ConversionError, match=r"is a packed 1-bit artefact.*bitnet_train.load"):
-        load_pretrained(str(folder))
-
-
 def test_somebody_elses_manifest_does_not_matter(folder):
     (folder / "manifest.json").write_text(json.dumps({"name": "web app"}))
     load_pretrained(str(folder))
-
-
-def test_a_converted_folder_is_no_float_model(tmp_path):
-    model = tiny_model()
-    save_converted(model, ConversionRecord(convert(model).converted), tmp_path / "merged")
-    with pytest.raises(ConversionError, match="is a merged 1-bit model"):
-        load_pretrained(str(tmp_path / "merged"))
 
 
 @pytest.mark.parametrize("name", ["model.GGUF", "model.Gguf", "model", "blob-1234", "model.bin"])

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bitnet_train.model.convert import replace_layers, replace_parts
-from bitnet_train.model.converted import INDEX_FILE, ConversionRecord, converted_folder
+from bitnet_train.model.converted import ConversionRecord, converted_folder
+from bitnet_train.model.folder_names import INDEX_FILE
 from bitnet_train.model.rounded_table import put_tables, round_parameters, stored_parameters
 from bitnet_train.model.saved_tensors import save_tensors
 from bitnet_train.model.start.blocks import block_calls, decoder_blocks

@@ -13,16 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from bitnet_train.errors import ConversionError
 from bitnet_train.gguf.file import open_gguf
-from bitnet_train.gguf.magic import is_gguf
+from bitnet_train.importers.found import Found, find_model
 from bitnet_train.importers.gguf.metadata import read_metadata
 from bitnet_train.importers.gguf.one_bit_weights import is_known, is_one_bit
 from bitnet_train.importers.hf_bitnet import is_hf_bitnet
-from bitnet_train.importers.load import CONFIG_FILES, LoadedModel, require_model, require_model_of_others, tiny_folder
-from bitnet_train.importers.source import TINY, hub_id, looks_like_path
+from bitnet_train.importers.load import CONFIG_FILES, LoadedModel, folder_of_others, require_model, tiny_folder
 from bitnet_train.model.config_fields import drop_padding_beyond, num_layers, text_config
 from bitnet_train.model.converted import empty_float, weight_files
 from bitnet_train.model.quiet import quiet_transformers
@@ -33,17 +32,18 @@ _FEWEST_LAYERS = 2
 def outline(source: str) -> LoadedModel | None:
     """Return the model without its values, in seconds however large it is; None where only `load` can tell.
 
-    Raises ConversionError for adapters and for folders that this package wrote, FormatError for a damaged GGUF.
+    Raises ConversionError for what is no model, FormatError for a damaged GGUF.
     """
-    path = Path(source).expanduser()
-    if is_gguf(path):
-        return _of_gguf(source, path)
-    folder = tiny_folder() if source == TINY else path if path.is_dir() else _config_folder(source)
-    if folder is None:
+    found = find_model(source)
+    if found.kind == "gguf":
+        return _of_gguf(source, found.path)
+    if found.kind in ("run", "merged", "packed"):
         return None
-    require_model_of_others(folder)
-    has_weights = not path.is_dir() or all(file.is_file() for file in weight_files(folder))
-    return _of_folder(source, folder) if has_weights and not is_hf_bitnet(folder) else None
+    if found.kind == "hub":
+        return _of_hub(source, found)
+    folder = tiny_folder() if found.kind == "tiny" else folder_of_others(source, found)
+    has_weights = all(file.is_file() for file in weight_files(folder))
+    return _of_folder(source, folder) if has_weights else None
 
 
 def is_outline(model: PreTrainedModel) -> bool:
@@ -66,7 +66,18 @@ def stand_in(model: PreTrainedModel) -> PreTrainedModel:
     return made.eval()
 
 
+def _of_hub(source: str, found: Found) -> LoadedModel | None:
+    """Look at the folder of a hub id without its weights."""
+    try:
+        folder = folder_of_others(source, found, CONFIG_FILES)
+    except ConversionError:
+        return None
+    return _of_folder(source, folder)
+
+
 def _of_folder(source: str, folder: Path) -> LoadedModel | None:
+    if is_hf_bitnet(folder):
+        return None
     try:
         with quiet_transformers():
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
@@ -75,9 +86,7 @@ def _of_folder(source: str, folder: Path) -> LoadedModel | None:
             return None
         drop_padding_beyond(config)
         return _outlined(source, config, tokenizer)
-    except (
-        Exception
-    ):  # of any kind: transformers takes files apart without a look at them, and `load` says what is wrong
+    except Exception:  # of any kind: transformers takes files apart without a look, and `load` says what is wrong
         return None
 
 
@@ -95,13 +104,3 @@ def _of_gguf(source: str, path: Path) -> LoadedModel | None:
 def _outlined(source: str, config: Any, tokenizer: Any) -> LoadedModel:
     model = empty_float(config).eval()
     return LoadedModel(model, tokenizer, source, f"{type(model).__name__}, {model.num_parameters():,} parameters")
-
-
-def _config_folder(source: str) -> Path | None:
-    """Return the folder of a hub id without its weights."""
-    if looks_like_path(source):
-        return None
-    try:
-        return Path(snapshot_download(hub_id(source), allow_patterns=CONFIG_FILES, ignore_patterns=["*/*"]))
-    except Exception:  # the http library behind huggingface_hub, and its errors, differ between versions
-        return None

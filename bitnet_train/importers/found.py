@@ -1,0 +1,81 @@
+"""What a word that names a model names: the one place that decides. Nothing heavy is imported, nothing is opened.
+
+tiny          the model inside this package
+gguf          a GGUF file, whatever it is called (its first four bytes say so)
+run           a folder with the configuration of a run
+packed        a folder that this package packed
+merged        a trained 1-bit model in float32, as `merge` leaves it
+export        a model that this package wrote in another format
+adapter       a PEFT adapter
+folder        a Hugging Face folder
+file          another file
+empty         a folder that holds no model
+missing       a path where there is nothing
+hub           a hub id
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from bitnet_train.gguf.magic import is_gguf
+from bitnet_train.importers.source import TINY, looks_like_path
+from bitnet_train.model.folder_names import RECORD_FILE
+from bitnet_train.packed.manifest import FORMAT, MANIFEST_NAME, WEIGHTS_NAME
+
+Kind = Literal[
+    "tiny", "gguf", "run", "packed", "merged", "export", "adapter", "folder", "file", "empty", "missing", "hub"
+]
+RUN_FILE, ADAPTER_FILE, EXPORT_FILE, HF_FILE = "config.yaml", "adapter_config.json", "export.json", "config.json"
+
+
+@dataclass(frozen=True)
+class Found:
+    """The kind of thing, and where it lies; of a hub id the path means nothing."""
+
+    kind: Kind
+    path: Path
+
+
+def find_model(source: str) -> Found:
+    """Tell what `source` names."""
+    path = Path(source).expanduser()
+    if source == TINY:
+        return Found("tiny", path)
+    if is_gguf(path):
+        return Found("gguf" if path.is_file() else "missing", path)
+    if path.is_dir():
+        return Found(_kind_of_folder(path), path)
+    if path.is_file():
+        return Found("file", path)
+    return Found("missing" if looks_like_path(source) else "hub", path)
+
+
+def _kind_of_folder(folder: Path) -> Kind:
+    """Tell what a folder holds: what this package wrote first, for a packed folder is a Hugging Face folder too."""
+    if _is_packed(folder):
+        return "packed"
+    marks: dict[str, Kind] = {
+        ADAPTER_FILE: "adapter",
+        RECORD_FILE: "merged",
+        RUN_FILE: "run",
+        EXPORT_FILE: "export",
+        HF_FILE: "folder",
+    }
+    return next((kind for name, kind in marks.items() if (folder / name).is_file()), "empty")
+
+
+def _is_packed(folder: Path) -> bool:
+    """Whether the manifest is one of ours, damaged or not: other programs write files of that name too."""
+    if not (folder / MANIFEST_NAME).is_file():
+        return False
+    try:
+        content = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        content = None
+    layout = content.get("format", "") if isinstance(content, dict) else ""
+    is_ours = str(layout).startswith(FORMAT.partition("_")[0]) or (folder / WEIGHTS_NAME).is_file()
+    return is_ours or not (folder / HF_FILE).is_file()
