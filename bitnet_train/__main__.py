@@ -19,10 +19,10 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from bitnet_train.cli.arguments import Call, read_call
+from bitnet_train.cli.arguments import read_call
 from bitnet_train.cli.typed_text import decoded, print_everything, read_prompt
 from bitnet_train.errors import BitnetTrainError, ConfigError
-from bitnet_train.verbs import WORD_KINDS
+from bitnet_train.verbs import WORD_KINDS, Call, Verb
 
 if TYPE_CHECKING:
     from bitnet_train.config import Config
@@ -53,17 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _answer(call: Call) -> dict[str, Any]:
     """Do what was asked, with human text on stderr where stdout belongs to the JSON document."""
     with contextlib.redirect_stdout(sys.stderr) if call.json else contextlib.nullcontext():
-        return _run_stage(call) if call.verb.is_stage else _look(call)
+        return _run_stage(call) if call.verb.is_stage else _home(call.verb)(call)
 
 
-def _look(call: Call) -> dict[str, Any]:
-    if call.verb.name == "doctor":
-        from bitnet_train.cli.doctor import doctor
-
-        return doctor(call)
-    from bitnet_train.cli import browse
-
-    return {"ls": browse.ls, "show": browse.show, "cp": browse.cp}[call.verb.name](call)
+def _home(verb: Verb) -> Callable[..., dict[str, Any]]:
+    return getattr(import_module(f"bitnet_train.verbs.{verb.function}"), verb.function)
 
 
 def _run_stage(call: Call) -> dict[str, Any]:

@@ -6,31 +6,15 @@ import argparse
 import difflib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from bitnet_train import __version__
-from bitnet_train.cli.columns import WIDTH, fold, fold_command, fold_named
+from bitnet_train.columns import WIDTH, fold, fold_command, fold_named
 from bitnet_train.errors import ConfigError
-from bitnet_train.verbs import VERBS, Verb
+from bitnet_train.verbs import VERBS, Call, Verb
 
 _OVERRIDE = re.compile(r"^[+~]*[A-Za-z_][\w./@-]*=")
-
-
-@dataclass(frozen=True)
-class Call:
-    """What was asked: a verb, the words that name things, the `key=value` words, the flags."""
-
-    verb: Verb
-    words: tuple[str, ...] = ()
-    overrides: tuple[str, ...] = ()
-    json: bool = False
-    quiet: bool = False
-    dry_run: bool = False
-    quick: bool = False
-    keys: bool = False
-    prompt: str | None = None  # text to continue; `-` = what comes on standard input
 
 
 def read_call(arguments: Sequence[str]) -> Call:

@@ -48,6 +48,21 @@ class Verb:
         return f"{self.name}_" if iskeyword(self.name) else self.name
 
 
+@dataclass(frozen=True)
+class Call:
+    """What was asked: a verb, the words that name things, the `key=value` words, the flags."""
+
+    verb: Verb
+    words: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
+    json: bool = False
+    quiet: bool = False
+    dry_run: bool = False
+    quick: bool = False
+    keys: bool = False
+    prompt: str | None = None  # text to continue; `-` = what comes on standard input
+
+
 VERBS: Mapping[str, Verb] = MappingProxyType(
     {
         verb.name: verb

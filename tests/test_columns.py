@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from bitnet_train.cli.columns import WIDTH, fold, fold_command, fold_named
+from bitnet_train.columns import WIDTH, fold, fold_command, fold_named
 from bitnet_train.verbs import VERBS
 
 WORDS = "a name and what it means, said at such length that it takes more than one line of a terminal to say it"

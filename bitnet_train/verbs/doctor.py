@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from bitnet_train import __version__
-from bitnet_train.cli.arguments import Call
-from bitnet_train.cli.columns import fold
+from bitnet_train.columns import fold
 from bitnet_train.config.layout import groups, house, recipes
 from bitnet_train.errors import BitnetTrainError
+from bitnet_train.verbs import Call
 
 NEEDED = ("torch", "lightning", "transformers", "peft", "datasets", "hydra-core", "wandb", "safetensors", "rich")
 OPTIONAL = ("gguf", "tensorboard")
