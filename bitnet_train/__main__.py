@@ -64,9 +64,7 @@ def _run_stage(call: Call) -> dict[str, Any]:
     config = compose_call(call)
     if config.dry_run and not config.quiet:  # before torch is imported, which takes seconds
         print(f"Dry run of {config.recipe}, model {config.model.source}: nothing is trained or kept.", flush=True)
-    stage: Callable[[Config], dict[str, Any]] = getattr(
-        import_module(f"bitnet_train.verbs.{call.verb.function}"), call.verb.function
-    )
+    stage = _home(call.verb)
     try:
         return stage(config)
     except Exception as error:
@@ -79,6 +77,7 @@ def compose_call(call: Call) -> Config:
     """Compose the configuration of a call and check that its first word names what the verb works on."""
     from bitnet_train.config.compose import compose
     from bitnet_train.config.idle import refuse_idle_keys
+    from bitnet_train.config.inputs import refuse_missing_inputs
     from bitnet_train.config.unread import refuse_unread_keys
 
     composed = compose(call.words[0] if call.words else None, overrides_of(call))
@@ -92,6 +91,7 @@ def compose_call(call: Call) -> Config:
         composed.config.generate.prompt = read_prompt(call.prompt)
     composed.config.quiet, composed.config.dry_run = call.quiet, call.dry_run
     composed.config.debug.enabled |= _wants_debug()
+    refuse_missing_inputs(composed.config, composed.origins, call.verb.name)
     refuse_unread_keys(composed.config, composed.origins, composed.target, call.verb.name)
     idle = refuse_idle_keys(composed.config, composed.origins, composed.target, call.verb.name)
     quick = [QUICK_NOTE] if call.quick else []

@@ -26,6 +26,7 @@ from transformers import (
 )
 
 from bitnet_train.errors import ConversionError, FormatError
+from bitnet_train.importers.found import ALLOWED
 from bitnet_train.model.config_fields import drop_padding_beyond
 from bitnet_train.model.convert import is_tied, untie
 from bitnet_train.model.quiet import quiet_transformers
@@ -100,12 +101,6 @@ def cannot_load(source: str, tried: str, error: Exception) -> ConversionError:
     """Say that, and why, nothing can be loaded from a source."""
     reason = str(error).strip().partition("\n")[0].rstrip(".")
     return ConversionError(f"`model.source={source}` cannot be loaded {tried}: {reason}. {ALLOWED}")
-
-
-ALLOWED = (
-    "Allowed: `tiny`, a directory with config.json, a *.gguf file (with `pip install 'bitnet-train[gguf]'`), or a hub "
-    "id such as owner/name."
-)
 
 
 def _some(names: Iterable[str]) -> str:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from bitnet_train.errors import ConversionError
 from bitnet_train.gguf.magic import is_gguf
 from bitnet_train.importers.source import TINY, looks_like_path
 from bitnet_train.model.folder_names import RECORD_FILE
@@ -30,6 +31,11 @@ Kind = Literal[
     "tiny", "gguf", "run", "packed", "merged", "export", "adapter", "folder", "file", "empty", "missing", "hub"
 ]
 RUN_FILE, ADAPTER_FILE, EXPORT_FILE, HF_FILE = "config.yaml", "adapter_config.json", "export.json", "config.json"
+
+ALLOWED = (
+    "Allowed: `tiny`, a directory with config.json, a *.gguf file (with `pip install 'bitnet-train[gguf]'`), or a hub "
+    "id such as owner/name."
+)
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,19 @@ def find_model(source: str) -> Found:
     if path.is_file():
         return Found("file", path)
     return Found("missing" if looks_like_path(source) else "hub", path)
+
+
+def require_model(source: str, key: str = "model.source") -> Found:
+    """Return what `source` names; ConversionError, which names the `key`, where no model can be there."""
+    found = find_model(source)
+    if found.kind == "file":
+        raise ConversionError(f"`{key}={source}` is a file, but no GGUF. {ALLOWED}")
+    if found.kind == "missing":
+        what = "file" if found.path.suffix.lower() == ".gguf" else "directory"
+        raise ConversionError(f"`{key}={source}`: there is no such {what} ({found.path.absolute()}). {ALLOWED}")
+    if found.kind == "empty":
+        raise ConversionError(f"`{key}={source}` has no {HF_FILE}, so it holds no model. {ALLOWED}")
+    return found
 
 
 def _kind_of_folder(folder: Path) -> Kind:

@@ -25,8 +25,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bitnet_train.errors import ConversionError, FormatError
 from bitnet_train.gguf.file import GgufFile, open_gguf
-from bitnet_train.importers.float_folder import ALLOWED, cannot_load, read_folder
-from bitnet_train.importers.found import ADAPTER_FILE, HF_FILE, Found, find_model
+from bitnet_train.importers.float_folder import cannot_load, read_folder
+from bitnet_train.importers.found import ADAPTER_FILE, ALLOWED, HF_FILE, Found, find_model, require_model
 from bitnet_train.importers.gguf.float_weights import import_other_gguf
 from bitnet_train.importers.gguf.generation import restore_gguf_generation
 from bitnet_train.importers.gguf.one_bit_weights import import_float_gguf, import_gguf, is_known, is_one_bit
@@ -60,7 +60,7 @@ def load_pretrained(source: str, *, dtype: torch.dtype = torch.float32) -> Loade
     Raises ConversionError when nothing can be loaded from it (saying what was tried), FormatError for damaged files and
     for 1-bit weights that cannot be kept exactly.
     """
-    found = find_model(source)
+    found = require_model(source)
     if found.kind == "tiny":
         return _float_folder(source, tiny_folder(), dtype)
     if found.kind == "gguf":
@@ -84,7 +84,7 @@ def load_mapped(source: str) -> LoadedModel:
 
     Raises ConversionError for a GGUF file, for a model that is 1-bit already, and as `load_pretrained` does.
     """
-    found = find_model(source)
+    found = require_model(source)
     if found.kind == "gguf":
         raise ConversionError(
             f"`model.source={source}`: weights of a GGUF cannot be mapped, they have to be dequantised. Give the "
@@ -137,11 +137,6 @@ def _from_run(source: str, run: Path) -> LoadedModel:
 
 def folder_of_others(source: str, found: Found, files: Sequence[str] = _HUB_FILES) -> Path:
     """Return the folder of a Hugging Face model, of a hub id with these `files` of it; refuse what is none."""
-    if found.kind == "file":
-        raise ConversionError(f"`model.source={source}` is a file, but no GGUF. {ALLOWED}")
-    if found.kind == "missing":
-        what = "file" if found.path.suffix.lower() == ".gguf" else "directory"
-        raise ConversionError(f"`model.source={source}`: there is no such {what} ({found.path.absolute()}). {ALLOWED}")
     folder = _snapshot(source, files) if found.kind == "hub" else found.path
     if (folder / ADAPTER_FILE).is_file():
         raise ConversionError(_adapter_message(folder))
@@ -169,7 +164,7 @@ def _one_bit(
 
 def _from_gguf(source: str, path: Path, dtype: torch.dtype) -> LoadedModel:
     gguf = open_gguf(path)
-    require_model(source, gguf)
+    require_language_model(source, gguf)
     if not _has_gguf_package():
         raise ConversionError(
             f"`model.source={source}`: reading a GGUF needs the package `gguf`. Install it: "
@@ -193,7 +188,7 @@ def _float(source: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBa
     return LoadedModel(model, tokenizer, source, _describe(model))
 
 
-def require_model(source: str, gguf: GgufFile) -> None:
+def require_language_model(source: str, gguf: GgufFile) -> None:
     """Refuse the GGUF files that hold something else."""
     kind = gguf.metadata.get("general.type", "model")
     if kind == "adapter":

@@ -17,11 +17,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from bitnet_train.errors import ConversionError
 from bitnet_train.gguf.file import open_gguf
-from bitnet_train.importers.found import Found, find_model
+from bitnet_train.importers.found import Found, require_model
 from bitnet_train.importers.gguf.metadata import read_metadata
 from bitnet_train.importers.gguf.one_bit_weights import is_known, is_one_bit
 from bitnet_train.importers.hf_bitnet import is_hf_bitnet
-from bitnet_train.importers.load import CONFIG_FILES, LoadedModel, folder_of_others, require_model, tiny_folder
+from bitnet_train.importers.load import CONFIG_FILES, LoadedModel, folder_of_others, require_language_model, tiny_folder
 from bitnet_train.model.config_fields import drop_padding_beyond, num_layers, text_config
 from bitnet_train.model.converted import empty_float, weight_files
 from bitnet_train.model.quiet import quiet_transformers
@@ -34,7 +34,7 @@ def outline(source: str) -> LoadedModel | None:
 
     Raises ConversionError for what is no model, FormatError for a damaged GGUF.
     """
-    found = find_model(source)
+    found = require_model(source)
     if found.kind == "gguf":
         return _of_gguf(source, found.path)
     if found.kind in ("run", "merged", "packed"):
@@ -92,7 +92,7 @@ def _of_folder(source: str, folder: Path) -> LoadedModel | None:
 
 def _of_gguf(source: str, path: Path) -> LoadedModel | None:
     gguf = open_gguf(path)
-    require_model(source, gguf)
+    require_language_model(source, gguf)
     if is_one_bit(gguf) or not is_known(gguf):
         return None
     try:

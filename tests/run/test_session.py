@@ -17,7 +17,7 @@ from bitnet_train.config.compose import compose
 from bitnet_train.importers.load import load_pretrained
 from bitnet_train.run import assembly, session
 from bitnet_train.run.session import Session
-from bitnet_train.train.data.module import module as train_data
+from bitnet_train.train.data import module as train_data
 from bitnet_train.verbs import convert, train
 
 pytestmark = pytest.mark.timeout(900)  # whole runs: on a loaded machine the usual limit is no sign of a fault
@@ -51,7 +51,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Counter[str]]
     with pytest.MonkeyPatch.context() as patch:
         counts = count_calls(
             patch,
-            (assembly, "load_pretrained"),
+            (session, "load_pretrained"),
             (train_data, "read_corpus"),
             (session, "load_packed"),
             (convert, "perplexity"),
