@@ -248,7 +248,7 @@ KILLED = """
     import sys, time, torch
     from pathlib import Path
     from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
-    from bitnet_train.exporters import packed
+    from bitnet_train.packed import export_packed
     from bitnet_train.model.convert import convert
     model = AutoModelForCausalLM.from_config(LlamaConfig(hidden_size=64, intermediate_size=128, num_hidden_layers=2,
         num_attention_heads=4, num_key_value_heads=2, vocab_size=64), dtype=torch.float32)
@@ -259,7 +259,7 @@ KILLED = """
             Path(folder, "tokenizer.json").write_text("{}")
             Path(sys.argv[2]).write_text("in the middle")
             time.sleep(60)
-    packed.export_packed(model.eval(), SlowTokenizer(), sys.argv[1], {})
+    export_packed(model.eval(), SlowTokenizer(), sys.argv[1], {})
 """
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from bitnet_train.__main__ import _run_stage, main
 from bitnet_train.cli.arguments import read_call
-from bitnet_train.run import assembly
+from bitnet_train.run import dry_run
 
 
 def small(run_dir: Path, *further: str) -> list[str]:
@@ -97,7 +97,7 @@ def test_a_dry_run_tells_all_that_needs_no_weights_before_it_opens_them(
     def no_weights(source: str) -> None:
         raise AssertionError(f"the weights of {source} are opened")
 
-    monkeypatch.setattr(assembly, "load_pretrained", no_weights)
+    monkeypatch.setattr(dry_run, "load_pretrained", no_weights)
     with pytest.raises(AssertionError, match="are opened"):
         _run_stage(read_call(words))
     assert "Length: " in capsys.readouterr().out, "nothing was read before they were known"

@@ -49,6 +49,7 @@ def test_what_needs_the_whole_model_is_refused(word: str, tmp_path: Path, capsys
 
 
 def test_a_gguf_is_refused_with_the_way_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = [f"run.dir={tmp_path / 'run'}", *SMALL[1:], "model.source=./model.gguf"]
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    words = [f"run.dir={tmp_path / 'run'}", *SMALL[1:], f"model.source={tmp_path / 'model.gguf'}"]
     assert main(["reconstruct", "quickstart", *words]) == 1
     assert "train with `blockwise=on`" in capsys.readouterr().err

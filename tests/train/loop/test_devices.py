@@ -60,7 +60,7 @@ def test_what_the_machine_has_is_let_through(
 @pytest.mark.parametrize("verb", [["train"], ["train", "--dry-run"], ["run"]], ids=" ".join)
 def test_a_gpu_that_is_not_there_is_wrong_usage_and_leaves_no_folder(tmp_path: Path, verb: list[str]) -> None:
     command = [sys.executable, "-m", "bitnet_train", verb[0], "quickstart", *verb[1:], "trainer=gpu_bf16"]
-    command.append("model.source=/nowhere/that/is/loaded")
+    command.append("model.source=nobody/nothing")
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=240)
     assert done.returncode == 2
     assert done.stderr.startswith("ConfigError: `trainer.accelerator=gpu`: torch ")

@@ -109,7 +109,7 @@ def test_a_server_is_asked_for_a_few_seconds(kind: str, reachable: bool, no_prox
 WITHOUT_NETWORK = """
 import sys
 from pathlib import Path
-from bitnet_train.train import wandb_tracker
+from bitnet_train.train.trackers import wandb_tracker
 from bitnet_train.train.trackers.tracking import build_loggers
 wandb_tracker._TIMEOUTS["init_timeout"] = 2.0
 run_dir, mode = Path(sys.argv[1]), sys.argv[2]
