@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 
+ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT))  # for `scripts` and `tests`; last, so that the package that is tested is the installed one
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["PYTHONSAFEPATH"] = "1"  # processes that tests start must run what is installed, not the folder they are in
 if "PYTEST_XDIST_WORKER" in os.environ:  # one core a worker, also for the processes that tests start

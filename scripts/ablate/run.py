@@ -1,16 +1,16 @@
 """What does each lever buy? Train and measure every trial of a grid, seed by seed, and keep a row for each.
 
-    python scripts/ablate.py                                        # recipes/ablations/tiny.yaml, three seeds
-    python scripts/ablate.py --list                                 # the trials, and which are done
-    python scripts/ablate.py --only base 'best*' kl_hidden          # trials or levers by name; * matches
-    python scripts/ablate.py recipes/ablations/smollm2.yaml --threads 2 --seeds 0 \
+    python -m scripts.ablate.run                                 # recipes/ablations/tiny.yaml, three seeds
+    python -m scripts.ablate.run --list                          # the trials, and which are done
+    python -m scripts.ablate.run --only base 'best*' kl_hidden   # trials or levers by name; * matches
+    python -m scripts.ablate.run recipes/ablations/smollm2.yaml --threads 2 --seeds 0 \
         --set model.source=smollm2.gguf --text wiki.test.raw --window 2048
 
-Every trial sees the same tokens. It runs in a process of its own (`ablation_trial.py`), so that time, CPU time and peak
+Every trial sees the same tokens. It runs in a process of its own (`trial.py`), so that time, CPU time and peak
 memory are its own. Its row is written when it ends: an interrupted grid loses one trial, and the same command goes on
 with the next. A row counts as done while the words of its trial are what the grid says; `--retry` repeats failed ones.
 Trials whose words do not compose are shown and left out. Two calls with other `--only` or `--seeds` may fill one file
-side by side, each pinned to a core of its own. `scripts/results_table.py` makes the tables.
+side by side, each pinned to a core of its own. `scripts/tables/results.py` makes the tables.
 """
 
 from __future__ import annotations
@@ -29,16 +29,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ablation_grid import Grid, Trial, read_grid
-from ablation_task import Task, keep_tokens, start_directory
-from machine_facts import ROOT
-
 from bitnet_train.config import Config
 from bitnet_train.config.compose import compose, to_yaml
 from bitnet_train.errors import ConfigError
+from scripts import ROOT
+from scripts.ablate.grid import Grid, Trial, read_grid
+from scripts.ablate.task import Task, keep_tokens, start_directory
 
 RESULTS = ROOT / "recipes" / "results"
-WORKER = ROOT / "scripts" / "ablation_trial.py"
+WORKER = "scripts.ablate.trial"
 NOTES = ("kind", "lever", "what", "against")  # of a trial, for the tables: a change of these changes no figure
 Row = dict[str, Any]
 
@@ -140,17 +139,18 @@ def _asks(row: Row) -> Row:
 
 def measure(trial: Trial, seed: int, options: argparse.Namespace) -> Row:
     """Run one trial in a process of its own and return its row, or one that says how it failed."""
-    folder = options.work / f"trial-{os.getpid()}"  # another part of the grid may run beside this one
+    folder = (options.work / f"trial-{os.getpid()}").resolve()  # another part of the grid may run beside this one
     shutil.rmtree(folder, ignore_errors=True)
     directory = start_directory(folder, options.work / "cache")
     length = [f"trainer.max_tokens={trial.tokens}", "trainer.save_every_steps=1000000"]
     fixed = [*length, f"trainer.seed={seed}", f"trainer.num_threads={options.threads}", "logger=none"]
     text = str(options.text.resolve()) if options.text else None
     words = [*trial.words, *fixed]
-    task = Task(trial.recipe, words, str(folder.resolve()), text, options.window, options.text_tokens)
+    task = Task(trial.recipe, words, str(folder), text, options.window, options.text_tokens)
     task_file, row_file = folder / "task.json", folder / "row.json"
     task.write(task_file)
-    done = subprocess.run([sys.executable, WORKER, task_file, row_file], stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", WORKER, task_file, row_file]
+    done = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     keep_tokens(directory, options.work / "cache")
     found = json.loads(row_file.read_text(encoding="utf-8")) if done.returncode == 0 else {"error": _last(done.stderr)}
     if done.returncode in (130, 143):

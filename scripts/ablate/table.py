@@ -1,4 +1,4 @@
-"""Tables of what `ablate.py` measured: means over seeds with their spread, and differences seed by seed.
+"""Tables of what `ablate/run.py` measured: means over seeds with their spread, and differences seed by seed.
 
     ratio        perplexity of the trained student / full precision, held-out text; mean +- deviation over seeds
     difference   perplexity of a trial / that of the trial it is compared with, - 1, for each seed that both have; mean

@@ -1,6 +1,6 @@
 """One trial of an ablation in a process of its own: train as `bitnet-train train` does, measure the trained student.
 
-    python scripts/ablation_trial.py TASK.json ROW.json
+    python -m scripts.ablate.trial TASK.json ROW.json
 
 The student is measured as it was trained, in evaluation mode: that computes on the integers the packed model computes
 on. Perplexity, KL divergence and top-1 agreement are against the full-precision model on the same rows, in-domain (the
@@ -17,8 +17,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ablation_task import Task
-from machine_facts import commit, cpu_name
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
@@ -31,6 +29,8 @@ from bitnet_train.model.bit_linear import on_kernels
 from bitnet_train.run import assembly
 from bitnet_train.run.directory import made_by
 from bitnet_train.verbs.train import train
+from scripts.ablate.task import Task
+from scripts.bench.machine_facts import commit, cpu_name
 
 
 def run_trial(task: Task) -> dict[str, Any]:

@@ -5,7 +5,7 @@ of 256, so each 1-bit file format fits it) and its own byte-level BPE tokenizer,
 `bitnet_train.train.data.stdlib_corpus` plus the regression tests of that split. Matrices are trained with Muon,
 embeddings and norms with AdamW; warm-up, constant, then a linear decay to zero over the last 40 %.
 
-    python scripts/pretrain_tiny.py --minutes 60 --threads 2 --out bitnet_train/assets/tiny
+    python -m scripts.assets.tiny --minutes 60 --threads 2 --out bitnet_train/assets/tiny
 
 writes `config.json model.safetensors (bf16) tokenizer.json ... README.md training_log.jsonl` under `--out`. The
 budget is wall-clock minutes: the schedule follows elapsed time, so a slower machine sees fewer tokens. State is
@@ -44,7 +44,7 @@ pipeline_tag: text-generation
 # tiny: the bundled model of bitnet_train
 
 A 4-layer Llama (hidden 256, feed-forward 768, vocabulary 4096, context 512) that writes Python. Made by
-`scripts/pretrain_tiny.py` from the CPython standard library (PSF licence); 5 % of its modules, chosen by a hash of
+`scripts/assets/tiny.py` from the CPython standard library (PSF licence); 5 % of its modules, chosen by a hash of
 their path, are held out. It exists so that conversion, training and export can be tried in minutes with no network.
 It is no use for anything else. `training_log.jsonl` is the log of the run that made it.
 """

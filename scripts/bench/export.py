@@ -1,6 +1,6 @@
 """How fast, and in how much memory, does a model larger than memory go out? One core, one synthetic Llama.
 
-    python scripts/bench_export.py --work /big/disk [--billions 3] [--formats gguf plain] [--out FILE]
+    python -m scripts.bench.export --work /big/disk [--billions 3] [--formats gguf plain] [--out FILE]
 
 The merged folder of a training run is built from random shards, one tensor at a time, and exported by a process pinned
 to one core: packed first, then each format from the packed folder. Its parent watches how much memory of its own
@@ -17,14 +17,15 @@ import sys
 from pathlib import Path
 
 import torch
-from machine_facts import describe_run
-from synthetic_llama import SHAPES, folder_bytes, llama_config, write_llama
 from transformers import LlamaConfig
-from watched import run_watched
 
 from bitnet_train.exporters.table import EXPORTERS
 from bitnet_train.model.converted import RECORD_FILE, ConversionRecord
 from bitnet_train.quant.scheme import WeightScheme
+from scripts import RESULTS
+from scripts.bench.machine_facts import describe_run
+from scripts.bench.synthetic_llama import SHAPES, folder_bytes, llama_config, write_llama
+from scripts.bench.watched import run_watched
 
 EXPORT = """
 import sys, time, torch
@@ -67,7 +68,7 @@ def main() -> None:
     parser.add_argument("--billions", type=float, choices=sorted(SHAPES), default=3.0)
     parser.add_argument("--formats", nargs="*", default=["gguf"], choices=list(EXPORTERS))
     parser.add_argument("--core", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "bench_export.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "bench_export.json")
     parser.add_argument("--keep", action="store_true", help="leave the folders there")
     chosen = parser.parse_args()
     work = chosen.work / "bench_export"

@@ -1,6 +1,6 @@
 """Time every kernel against torch and against the limits of this machine, and write a JSON result file.
 
-    python scripts/bench_kernels.py --out scripts/results/bench_kernels.json [--rounds 9] [--cpu 1]
+    python -m scripts.bench.kernels --out scripts/results/bench_kernels.json [--rounds 9] [--cpu 1]
 
 Each figure is the median over rounds of seconds per call, in which the contenders of a shape take turns; GOP/s is
 2 * T * N * K / time. Quantising and preparing the activations is part of the call. "Warm" weights stay in the caches;
@@ -22,12 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from machine_facts import describe_run
-from machine_limits import limits
 
 from bitnet_train.formats.planes import pack_planes
 from bitnet_train.kernels import ops
 from bitnet_train.kernels.isa import core
+from scripts.bench.machine_facts import describe_run
+from scripts.bench.machine_limits import limits
 
 WARM = [(4096, 4096), (576, 1536), (1536, 576), (2048, 2048)]  # N, K; TARGETS and SmolLM2
 COLD = (65536, 8192)  # 64 MiB of bits

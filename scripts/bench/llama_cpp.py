@@ -1,6 +1,6 @@
 """Time packed models against llama.cpp on the same +-1 weights, in one run, and write a JSON result file.
 
-    python scripts/bench_llama_cpp.py --work DIR --llama-cpp BUILD/bin [--smollm2 FILE.gguf] [--models NAME ...]
+    python -m scripts.bench.llama_cpp --work DIR --llama-cpp BUILD/bin [--smollm2 FILE.gguf] [--models NAME ...]
 
 Models: a synthetic Llama with embedding and head at 1 bit (`synthetic-1-bit`) and at int8 (`synthetic-int8`), and
 SmolLM2-135M with its tied table at int8 (`smollm2-int8`); made once in --work, untrained, for speed does not depend on
@@ -17,16 +17,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from llama_cpp_logits import agreement
-from llama_cpp_models import FILE_TYPES, Subject, make_artefact, quantize, write_gguf
-from llama_cpp_report import print_memory, print_report
-from machine_facts import ROOT, describe_run
 from transformers import LlamaConfig
 
 from bitnet_train.bench.llama_cpp import llama_row
 from bitnet_train.bench.row import Row, merged
 from bitnet_train.bench.timing import Workload
 from bitnet_train.bench.worker import Task, measure_apart, ways
+from scripts import RESULTS, ROOT
+from scripts.bench.llama_cpp_report import print_memory, print_report
+from scripts.bench.machine_facts import describe_run
+from scripts.llama_cpp.logits import agreement
+from scripts.llama_cpp.models import FILE_TYPES, Subject, make_artefact, quantize, write_gguf
 
 EVERY_ROUND = ("Q1_0", "TQ2_0", "Q4_0")
 CONTEXTS = (128, 512, 1024, 2048, 4096, 8192)
@@ -162,7 +163,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--llama-cpp", type=Path, required=True, help="folder of llama-bench, llama-quantize, ...")
     parser.add_argument("--smollm2", type=Path, help="a GGUF of SmolLM2-135M")
     parser.add_argument("--models", nargs="*", default=[], help="names of models; all if left out")
-    parser.add_argument("--out", type=Path, default=ROOT / "scripts" / "results" / "bench_llama_cpp.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "bench_llama_cpp.json")
     parser.add_argument("--threads", type=int, nargs="*", default=[1, 2])
     parser.add_argument("--cpus", type=int, nargs="*", default=[1, 0], help="cores; n threads take the first n")
     parser.add_argument("--rounds", type=int, default=3)

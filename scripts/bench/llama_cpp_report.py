@@ -1,6 +1,6 @@
-"""Print what `bench_llama_cpp.py` measured: a table a model, ratios to llama.cpp, and which targets are reached.
+"""Print what `bench/llama_cpp.py` measured: a table a model, ratios to llama.cpp, and which targets are reached.
 
-python scripts/llama_cpp_report.py [RESULT.json]
+python -m scripts.bench.llama_cpp_report [RESULT.json]
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ import json
 import sys
 from pathlib import Path
 from typing import Any
+
+from scripts import RESULTS
 
 Measured = dict[str, Any]
 
@@ -97,5 +99,5 @@ def _short(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    default = Path(__file__).parent / "results" / "bench_llama_cpp.json"
+    default = RESULTS / "bench_llama_cpp.json"
     print_report(json.loads((Path(sys.argv[1]) if len(sys.argv) > 1 else default).read_text()))

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bitnet_train.run.directory import made_by
-
-ROOT = Path(__file__).resolve().parent.parent
+from scripts import ROOT
 
 
 def describe_run(options: argparse.Namespace) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """Measure `bitnet-train run quickstart`, process start to result: how long each step takes, and what it prints.
 
-    python scripts/bench_quickstart.py             # as this machine is
-    python scripts/bench_quickstart.py --as avx2   # as most laptops are: its libraries held to AVX2, no bf16
-    python scripts/bench_quickstart.py --tables    # write README's table anew from all result files
-    python scripts/bench_quickstart.py --check     # exit 1 if that table is not what they say
+    python -m scripts.bench.quickstart             # as this machine is
+    python -m scripts.bench.quickstart --as avx2   # as most laptops are: its libraries held to AVX2, no bf16
+    python -m scripts.bench.quickstart --tables    # write README's table anew from all result files
+    python -m scripts.bench.quickstart --check     # exit 1 if that table is not what they say
 
 One result file a kind of machine, `scripts/results/quickstart_KIND.json`. Run it on an idle machine: it is timed whole.
 """
@@ -21,11 +21,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from machine_facts import describe_run
-from page_block import keep_block
+from scripts import RESULTS, ROOT
+from scripts.bench.machine_facts import describe_run
+from scripts.tables.page_block import keep_block
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "scripts" / "results"
 PAGE = ROOT / "README.md"
 KINDS = ("amx", "avx512_bf16", "avx512", "avx2", "other")
 NARROWER = {
@@ -123,7 +122,7 @@ def main() -> int:
         measured = {name: measure(words, environment) for name, words in COMMANDS.items()}
         facts = {"kind": kind, "imitated": options.kind is not None, **describe_run(options), **measured}
         (RESULTS / f"quickstart_{kind}.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    return keep_block(PAGE, "steps", "bench_quickstart.py", table(), check=options.check)
+    return keep_block(PAGE, "steps", "bench.quickstart", table(), check=options.check)
 
 
 if __name__ == "__main__":

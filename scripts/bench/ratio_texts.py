@@ -1,8 +1,8 @@
 """Show what a perplexity ratio reads like: the bundled model trained for ever longer, and what each writes.
 
-    python scripts/ratio_texts.py              # train, measure, keep the result file, write docs/quality.md's table
-    python scripts/ratio_texts.py --tables     # only write the table
-    python scripts/ratio_texts.py --check      # exit 1 if the table is not what the result file says
+    python -m scripts.bench.ratio_texts            # train, measure, keep the result file, write docs/quality.md's table
+    python -m scripts.bench.ratio_texts --tables   # only write the table
+    python -m scripts.bench.ratio_texts --check    # exit 1 if the table is not what the result file says
 
 Every row is `bitnet-train run quickstart` with fewer steps: the same model, text, learning rate and prompt.
 """
@@ -17,11 +17,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from machine_facts import describe_run
-from page_block import keep_block
+from scripts import RESULTS, ROOT
+from scripts.bench.machine_facts import describe_run
+from scripts.tables.page_block import keep_block
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULT = ROOT / "scripts" / "results" / "ratio_texts.json"
+RESULT = RESULTS / "ratio_texts.json"
 PAGE = ROOT / "docs" / "quality.md"
 STEPS = (120, 30)
 Facts = dict[str, Any]
@@ -76,7 +76,7 @@ def main() -> int:
             work = options.work or Path(folder)
             facts = {**describe_run(options), "rows": [trained_for(steps, work) for steps in STEPS]}
         RESULT.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    return keep_block(PAGE, "texts", "ratio_texts.py", table(), check=options.check)
+    return keep_block(PAGE, "texts", "bench.ratio_texts", table(), check=options.check)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """In how much memory is a model reconstructed that is larger than memory? A synthetic Llama in bfloat16 shards.
 
-    python scripts/bench_reconstruct.py --work /big/disk [--billions 3] [--cores 0 1] [--out FILE]
+    python -m scripts.bench.reconstruct --work /big/disk [--billions 3] [--cores 0 1] [--out FILE]
 
 The model is built one layer at a time. Then `bitnet-train reconstruct` reads it, with few steps a block, since memory
 does not depend on their number, and `bitnet-train export` packs the result. Memory of its own (`RssAnon`) is watched
@@ -17,9 +17,11 @@ import time
 from pathlib import Path
 
 import torch
-from machine_facts import describe_run
-from synthetic_llama import SHAPES, folder_bytes, llama_config, write_llama
-from watched import run_watched
+
+from scripts import RESULTS
+from scripts.bench.machine_facts import describe_run
+from scripts.bench.synthetic_llama import SHAPES, folder_bytes, llama_config, write_llama
+from scripts.bench.watched import run_watched
 
 
 def main() -> None:
@@ -31,7 +33,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=4, help="rows of text")
     parser.add_argument("--context", type=int, default=256, help="tokens a row")
     parser.add_argument("--cores", type=int, nargs="+", default=[0])
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "bench_reconstruct.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "bench_reconstruct.json")
     parser.add_argument("--keep", action="store_true", help="leave the folders there")
     chosen = parser.parse_args()
     work = chosen.work / "bench_reconstruct"

@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 
 import torch
-from llama_cpp_models import byte_tokenizer
 from safetensors.torch import save_file
 from transformers import LlamaConfig
+
+from scripts.llama_cpp.models import byte_tokenizer
 
 SHAPES = {  # billions of weights -> hidden, ff, layers
     0.1: (768, 2048, 14),

@@ -1,6 +1,6 @@
 """How much does the quantiser cost a training step? The same model, trainer and loss with kinds of linear layer.
 
-    python scripts/bench_train_step.py [--quick] [--threads 1] [--precisions bf16-mixed 32-true] [--out FILE]
+    python -m scripts.bench.train_step [--quick] [--threads 1] [--precisions bf16-mixed 32-true] [--out FILE]
 
     linear     nn.Linear: no quantiser at all
     naive      W + (Q(W) - W).detach() and the same for x, the usual spelling, one scale a row
@@ -32,7 +32,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import Callback, Trainer
-from machine_facts import describe_run
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -47,6 +46,8 @@ from bitnet_train.train.loop.freed_memory import keep_freed_memory
 from bitnet_train.train.loop.module import BitLightningModule
 from bitnet_train.train.loop.optim import OptimConfig
 from bitnet_train.train.losses.terms import LossConfig
+from scripts import RESULTS
+from scripts.bench.machine_facts import describe_run
 
 KINDS = ("linear", "naive", "ours", "groups", "composed", "returning")
 PRECISIONS = ("bf16-mixed", "32-true")
@@ -175,7 +176,7 @@ def peak_bytes() -> int:
 def in_process(kind: str, precision: str, chosen: argparse.Namespace) -> dict[str, Any]:
     """Measure in a process of its own."""
     sizes = [f"--{name}={getattr(chosen, name)}" for name in ("threads", "layers", "rows", "tokens", "steps")]
-    command = [sys.executable, __file__, "--worker", kind, precision, *sizes]
+    command = [sys.executable, "-m", "scripts.bench.train_step", "--worker", kind, precision, *sizes]
     finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(finished.stdout.splitlines()[-1])
 
@@ -221,7 +222,7 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="*", default=list(PRECISIONS), choices=PRECISIONS)
     parser.add_argument("--quick", action="store_true", help="6 layers, one round")
     parser.add_argument("--worker", nargs=2, metavar=("KIND", "PRECISION"), help=argparse.SUPPRESS)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "bench_train_step.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "bench_train_step.json")
     chosen = parser.parse_args()
     if chosen.worker:
         warnings.simplefilter("ignore")

@@ -1,7 +1,7 @@
 """Make a multiple-choice file from any text or from GSM8K, the same every time.
 
-python scripts/make_choices.py wiki.test.raw choices.jsonl            # which continuation follows this beginning?
-python scripts/make_choices.py gsm8k/test.jsonl choices.jsonl         # which number answers this question?
+python -m scripts.corpus.choices wiki.test.raw choices.jsonl            # which continuation follows this beginning?
+python -m scripts.corpus.choices gsm8k/test.jsonl choices.jsonl         # which number answers this question?
 
 From a text: a paragraph is cut in two; the choices are its own next words and those of three other paragraphs, equally
 many words each. From GSM8K rows: the final answer, and those of three other questions. Rows are those that
@@ -52,13 +52,13 @@ def _with_others(answers: list[str], count: int) -> list[Row]:
     return made
 
 
-def main() -> int:
+def main(words: list[str] | None = None) -> int:
     """Read the source, write the rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="a text file, or GSM8K's .jsonl")
     parser.add_argument("out", type=Path)
     parser.add_argument("--count", type=int, default=200, help="questions at most")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     text = arguments.source.read_text(encoding="utf-8")
     if arguments.source.suffix == ".jsonl":
         rows = from_gsm8k([json.loads(line) for line in text.splitlines() if line.strip()], arguments.count)

@@ -1,6 +1,6 @@
 """Split documents into training text and held-out text, the same way every time.
 
-    python scripts/split_corpus.py FOLDER wiki_demo.txt c4_demo.jsonl --held-out 0.1 --also alpaca.json gsm8k.jsonl
+    python -m scripts.corpus.split FOLDER wiki_demo.txt c4_demo.jsonl --held-out 0.1 --also alpaca.json gsm8k.jsonl
 
 Writes FOLDER/train.txt, one long text, so that no row of tokens is padded, and FOLDER/heldout.jsonl, a row {"text":
 document} each. A .json or .jsonl file holds a document in each row: its field "text", or all its strings; WikiText, one
@@ -23,8 +23,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import web_page
-from wikitext import articles, is_wikitext
+from scripts.corpus import web_page
+from scripts.corpus.wikitext import articles, is_wikitext
 
 
 def documents(path: Path) -> Iterator[str]:
@@ -39,7 +39,7 @@ def documents(path: Path) -> Iterator[str]:
 
 
 def _of_dump(path: Path) -> Iterable[str]:
-    import wikipedia  # needs a package that nothing else needs
+    from scripts.corpus import wikipedia  # needs a package that nothing else needs
 
     return wikipedia.articles(path)
 

@@ -1,8 +1,8 @@
 r"""Load thousands of damaged and hostile packed folders with the native runtime: each is a `FormatError`, or works.
 
-    python scripts/fuzz_loader.py --count 10000
+    python -m scripts.fuzz.loader --count 10000
     LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libstdc++.so)" \
-        ASAN_OPTIONS=detect_leaks=0 python scripts/fuzz_loader.py --folder ARTEFACT --count 10000
+        ASAN_OPTIONS=detect_leaks=0 python -m scripts.fuzz.loader --folder ARTEFACT --count 10000
 
 Every mutation is drawn from the seed and its number, so `--first 4711 --count 1` repeats one. Files are changed at
 random, and with intent: lengths of 2^63, offsets that overlap, shapes whose product overflows, sizes of 2^60 in

@@ -1,8 +1,8 @@
 r"""Open thousands of damaged and hostile files of others: each is a `FormatError`, or gives a model that computes.
 
-    python scripts/fuzz_readers.py --count 10000
-    python scripts/fuzz_readers.py --door gguf --first 4711 --count 1     repeats one
-    python scripts/fuzz_readers.py --truncate                             cuts every header at every byte
+    python -m scripts.fuzz.readers --count 10000
+    python -m scripts.fuzz.readers --door gguf --first 4711 --count 1     repeats one
+    python -m scripts.fuzz.readers --truncate                             cuts every header at every byte
 
 Doors: a GGUF with 1-bit weights, a folder with `quant_method: bitnet` whose weights an index names, and a packed folder
 read for export. Every mutation is drawn from the seed and its number. Files are changed at random, and with intent:
@@ -13,7 +13,6 @@ not checked, for that would stop nearly all of them at the door. None may take a
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import random
@@ -29,7 +28,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a config that asks for another repository asks in vain
@@ -47,19 +45,8 @@ from bitnet_train.model.convert import convert
 from bitnet_train.packed.source import open_packed
 from bitnet_train.packed.writer import export_packed
 from bitnet_train.quant.scheme import WeightScheme
+from scripts.fuzz import loader
 
-
-def _fuzz_loader() -> ModuleType:
-    """Return the script beside this one, whose mutations are used here too."""
-    spec = importlib.util.spec_from_file_location("fuzz_loader", Path(__file__).with_name("fuzz_loader.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-loader = _fuzz_loader()
 Mutation = Callable[[random.Random, bytes], bytes]
 
 SLOWEST_S = 1.0  # of CPU: other work on the machine is not the reader's fault

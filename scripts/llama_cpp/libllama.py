@@ -18,7 +18,16 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
-from libllama_api import FILE_TYPES, GGML_TYPES, NO_FLASH_ATTENTION, Batch, last_errors, libggml, libllama
+
+from scripts.llama_cpp.libllama_api import (
+    FILE_TYPES,
+    GGML_TYPES,
+    NO_FLASH_ATTENTION,
+    Batch,
+    last_errors,
+    libggml,
+    libllama,
+)
 
 
 class LlamaCpp:

@@ -22,7 +22,7 @@ PAIRS = (
     ("float", "dense"),
     ("rounded", "llama_cpp"),
 )
-"""What `prove_gguf.py` compares, named there."""
+"""What `prove` compares, named there."""
 
 
 @dataclass

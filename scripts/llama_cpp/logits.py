@@ -21,10 +21,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from float_model import float_model
 from transformers import PreTrainedModel
 
 import bitnet_train
+from scripts.llama_cpp.float_model import float_model
 
 WINDOW_TOKENS, NUM_WINDOWS = 128, 2
 

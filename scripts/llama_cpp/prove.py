@@ -1,7 +1,7 @@
 """Prove exported GGUF files with the real llama.cpp on real text, and write a JSON result file.
 
     export BITNET_TEST_LLAMA_CPP="$(scripts/build_llama_cpp)"
-    python scripts/prove_gguf.py --work DIR --text wiki.test.raw NAME=PACKED_FOLDER ...
+    python -m scripts.llama_cpp.prove --work DIR --text wiki.test.raw NAME=PACKED_FOLDER ...
 
 Every packed folder is exported in every type that it fits. Of each file it is recorded:
 
@@ -19,7 +19,7 @@ Every packed folder is exported in every type that it fits. Of each file it is r
                 from `float` is what each activation quantiser costs.
     greedy      how the texts of a few prompts continue
 
-A model that is not named keeps what an earlier run wrote about it. `gguf_table.py` puts the figures into docs/gguf.md.
+A model that is not named keeps what an earlier run wrote about it. `tables/gguf.py` puts the figures into docs/gguf.md.
 """
 
 from __future__ import annotations
@@ -31,12 +31,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from float_model import float_model
-from ggml_activations import round_as_ggml
-from libllama import LlamaCpp, quantize_file
-from libllama_api import VERSION
-from logit_runs import compare_logits, torch_logits, windows
-from machine_facts import ROOT, describe_run
 from transformers import AutoTokenizer
 
 from bitnet_train import NativeModel
@@ -46,6 +40,13 @@ from bitnet_train.exporters.options import ExportOptions
 from bitnet_train.exporters.table import export_as
 from bitnet_train.formats.ggml import GGML_TYPES
 from bitnet_train.packed.source import PackedSource, open_packed
+from scripts import RESULTS
+from scripts.bench.machine_facts import describe_run
+from scripts.llama_cpp.float_model import float_model
+from scripts.llama_cpp.ggml_activations import round_as_ggml
+from scripts.llama_cpp.libllama import LlamaCpp, quantize_file
+from scripts.llama_cpp.libllama_api import VERSION
+from scripts.llama_cpp.logit_runs import compare_logits, torch_logits, windows
 
 PROMPTS = (
     "def read_lines(path):\n",
@@ -162,7 +163,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=20_000, help="tokens that are predicted")
     parser.add_argument("--window", type=int, default=512)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=ROOT / "scripts" / "results" / "prove_gguf.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "prove_gguf.json")
     return parser.parse_args()
 
 

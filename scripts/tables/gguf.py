@@ -1,7 +1,7 @@
-"""Write the tables of docs/gguf.md from the result file of `prove_gguf.py`.
+"""Write the tables of docs/gguf.md from the result file of `llama_cpp/prove.py`.
 
-python scripts/gguf_table.py             # rewrite docs/gguf.md between its two markers
-python scripts/gguf_table.py --check     # exit 1 if docs/gguf.md is not what the result file says
+python -m scripts.tables.gguf             # rewrite docs/gguf.md between its two markers
+python -m scripts.tables.gguf --check     # exit 1 if docs/gguf.md is not what the result file says
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULT = ROOT / "scripts" / "results" / "prove_gguf.json"
+from scripts import RESULTS, ROOT
+
+RESULT = RESULTS / "prove_gguf.json"
 PAGE = ROOT / "docs" / "gguf.md"
-BEGIN, END = "<!-- figures: written by scripts/gguf_table.py -->", "<!-- /figures -->"
+BEGIN, END = "<!-- figures: written by scripts/tables/gguf.py -->", "<!-- /figures -->"
 Measured = dict[str, Any]
 
 HEADER = (
@@ -86,7 +86,7 @@ def main() -> int:
     after = head + block() + rest.split(END)[1]
     if parser.parse_args().check:
         if before != after:
-            print("docs/gguf.md is stale: run `python scripts/gguf_table.py`", file=sys.stderr)
+            print("docs/gguf.md is stale: run `python -m scripts.tables.gguf`", file=sys.stderr)
         return int(before != after)
     PAGE.write_text(after, encoding="utf-8")
     return 0

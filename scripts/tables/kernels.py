@@ -1,7 +1,7 @@
-"""Draw the roofline picture and write the table of kernels from a result file of `bench_kernels.py`.
+"""Draw the roofline picture and write the table of kernels from a result file of `bench/kernels.py`.
 
-    python scripts/plot_kernels.py             # docs/kernels.svg and docs/kernels.md
-    python scripts/plot_kernels.py --check     # exit 1 if docs/kernels.md is not what the result file says
+    python -m scripts.tables.kernels             # docs/kernels.svg and docs/kernels.md
+    python -m scripts.tables.kernels --check     # exit 1 if docs/kernels.md is not what the result file says
 
 A roofline has operations per byte of weights on one axis and operations per second on the other. A kernel lies under
 two kinds of roofs: the slanted ones are the bandwidth of a level of memory, the level ones what its arithmetic can do.
@@ -16,8 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULT = ROOT / "scripts" / "results" / "bench_kernels.json"
+from scripts import RESULTS, ROOT
+
+RESULT = RESULTS / "bench_kernels.json"
 DOCS = ROOT / "docs"
 Row = dict[str, Any]
 
@@ -85,7 +86,7 @@ def document(result: dict[str, Any]) -> str:
     text = [
         "# Kernels",
         "",
-        "Written by `scripts/plot_kernels.py` from a result file of `scripts/bench_kernels.py`; no figure is typed.",
+        "Written by `scripts/tables/kernels.py` from a result file of `scripts/bench/kernels.py`; no figure is typed.",
         "GOP/s = 2 x T x N x K / time, medians, quantising and packing of the activations included. T tokens, a weight",
         "of N outputs and K inputs; the largest weight does not fit the caches.",
         "",
@@ -162,7 +163,7 @@ def main() -> int:
     if options.check:
         fresh = page.is_file() and page.read_text() == text and (options.docs / "kernels.svg").is_file()
         if not fresh:
-            print("docs/kernels.md is stale: run `python scripts/plot_kernels.py`", file=sys.stderr)
+            print("docs/kernels.md is stale: run `python -m scripts.tables.kernels`", file=sys.stderr)
         return int(not fresh)
     options.docs.mkdir(exist_ok=True)
     page.write_text(text)

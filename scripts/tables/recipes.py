@@ -1,4 +1,4 @@
-"""The table of measured recipes: one row a result file that `results_table.py --keep` wrote."""
+"""The table of measured recipes: one row a result file that `tables.results --keep` wrote."""
 
 from __future__ import annotations
 

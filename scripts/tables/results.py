@@ -1,9 +1,9 @@
 """Write the tables of README.md and recipes/README.md from the result files in `recipes/results/`.
 
-python scripts/results_table.py                # rewrite what stands between the markers of each table
-python scripts/results_table.py --keep RUN     # first keep the summary of a finished run as the recipe's result, with
-                                               # all texts of its last `bitnet-train evaluate RUN`
-python scripts/results_table.py --check        # exit 1 if a page is not what the result files say
+python -m scripts.tables.results              # rewrite what stands between the markers of each table
+python -m scripts.tables.results --keep RUN   # first keep the summary of a finished run as the recipe's result,
+                                               # with all texts of its last `bitnet-train evaluate RUN`
+python -m scripts.tables.results --check      # exit 1 if a page is not what the result files say
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from ablation_table import grid_table, rate_table, task_table
-from recipe_table import recipe_table
-
 from bitnet_train.run.summary import texts
+from scripts import ROOT
+from scripts.ablate.table import grid_table, rate_table, task_table
+from scripts.tables.recipes import recipe_table
 
-ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "recipes" / "results"
-ABLATE = "python scripts/ablate.py"
+ABLATE = "python -m scripts.ablate.run"
 TINY, SMOLLM2, TASK, TASK_SMOLLM2, RATES = (
     RESULTS / f"{name}.json"
     for name in ("ablation_tiny", "ablation_smollm2", "ablation_task", "ablation_task_smollm2", "baseline_rates")
@@ -48,7 +47,7 @@ PAGES: dict[str, dict[str, Callable[[], list[str]]]] = {
 def written(page: str, text: str) -> str:
     """Return the text of a page with every table of `PAGES` made anew between its markers."""
     for name, lines in PAGES[page].items():
-        begin, end = f"<!-- {name}: written by scripts/results_table.py -->", f"<!-- /{name} -->"
+        begin, end = f"<!-- {name}: written by scripts/tables/results.py -->", f"<!-- /{name} -->"
         if text.count(begin) != 1 or text.count(end) != 1:
             raise SystemExit(f"{page}: `{begin}` and `{end}` must each stand there once.")
         head, rest = text.split(begin)
@@ -87,7 +86,7 @@ def main() -> int:
         if not arguments.check:
             path.write_text(after, encoding="utf-8")
     if arguments.check and stale:
-        print(f"{', '.join(stale)}: stale. Run `python scripts/results_table.py`.", file=sys.stderr)
+        print(f"{', '.join(stale)}: stale. Run `python -m scripts.tables.results`.", file=sys.stderr)
     return int(arguments.check and bool(stale))
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from libllama_api import VARIABLE, library_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from bitnet_train.importers.load import tiny_folder
@@ -18,6 +17,7 @@ from bitnet_train.model.convert import convert
 from bitnet_train.model.select import Selection
 from bitnet_train.packed import export_packed
 from bitnet_train.quant.scheme import WeightScheme
+from scripts.llama_cpp.libllama_api import VARIABLE, library_file
 
 MakePacked = Callable[..., Path]
 

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from float_model import float_model
-from libllama import LlamaCpp, quantize_file
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel
 
@@ -19,6 +17,8 @@ from bitnet_train.model.convert import convert
 from bitnet_train.model.lora_layers import LoraOutside
 from bitnet_train.model.select import Selection
 from bitnet_train.quant.scheme import WeightScheme
+from scripts.llama_cpp.float_model import float_model
+from scripts.llama_cpp.libllama import LlamaCpp, quantize_file
 
 BINARY_ROW = WeightScheme(granularity="row")
 IDS = list(range(3, 60))

@@ -8,9 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from float_model import float_model
-from ggml_activations import round_as_ggml
-from libllama import LlamaCpp, quantize_file
 from transformers import PreTrainedModel
 
 import bitnet_train
@@ -19,6 +16,9 @@ from bitnet_train.exporters.options import ExportOptions
 from bitnet_train.exporters.table import export_as
 from bitnet_train.formats.ggml import GGML_TYPES
 from bitnet_train.quant.scheme import WeightScheme
+from scripts.llama_cpp.float_model import float_model
+from scripts.llama_cpp.ggml_activations import round_as_ggml
+from scripts.llama_cpp.libllama import LlamaCpp, quantize_file
 
 BINARY_ROW = WeightScheme(granularity="row")
 TERNARY_ROW = WeightScheme(name="ternary", granularity="row")

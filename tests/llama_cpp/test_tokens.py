@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from libllama import LlamaCpp
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -15,6 +14,7 @@ from bitnet_train.exporters.gguf import MODEL_NAME
 from bitnet_train.exporters.table import export_as
 from bitnet_train.gguf.pre_tokenizer import KNOWN, Step
 from bitnet_train.quant.scheme import WeightScheme
+from scripts.llama_cpp.libllama import LlamaCpp
 
 SMOLLM2 = Path(os.environ.get("BITNET_TEST_SMOLLM2", ""))
 NO_MARKS = ("tekken", "gpt-4o")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from libllama import LlamaCpp, dequantize, quantize
 
 from bitnet_train import NativeModel
 from bitnet_train.exporters.gguf import MODEL_NAME
@@ -16,6 +15,7 @@ from bitnet_train.gguf.architecture import architecture_of
 from bitnet_train.gguf.file import open_gguf
 from bitnet_train.packed.source import open_packed
 from bitnet_train.quant.scheme import WeightScheme
+from scripts.llama_cpp.libllama import LlamaCpp, dequantize, quantize
 
 SCHEMES = {
     "binary row": WeightScheme(granularity="row"),

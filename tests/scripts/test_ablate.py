@@ -1,9 +1,8 @@
-"""The grid, its runner and its tables: `scripts/ablate.py` and what it is made of."""
+"""The grid, its runner and its tables: `scripts/ablate/run.py` and what it is made of."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import math
 import subprocess
@@ -16,9 +15,13 @@ import pytest
 import yaml
 
 from bitnet_train.run.starting_point import is_wanted
+from scripts.ablate.grid import read_grid
+from scripts.ablate.run import chosen, configured, is_done, main, parse, runnable
+from scripts.ablate.table import grid_table, task_table
+from scripts.tables.recipes import recipe_table
+from scripts.tables.results import PAGES, written
 
 ROOT = Path(__file__).parents[2]
-SCRIPTS = ROOT / "scripts"
 GRIDS = sorted((ROOT / "recipes" / "ablations").glob("*.yaml"))
 SMALL = {
     "recipe": "quickstart",
@@ -41,12 +44,6 @@ SMALL = {
 }
 
 
-@pytest.fixture(scope="module")
-def scripts() -> Any:
-    """Return a function that imports a script by its name."""
-    return importlib.import_module
-
-
 @pytest.fixture
 def grid_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("PYTHONSAFEPATH", raising=False)  # a trial is a script that imports its neighbours
@@ -55,8 +52,8 @@ def grid_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_a_grid_asks_for_every_lever_alone_added_and_left_out(scripts, grid_file: Path) -> None:
-    trials = {trial.name: trial for trial in scripts("ablation_grid").read_grid(grid_file).trials()}
+def test_a_grid_asks_for_every_lever_alone_added_and_left_out(grid_file: Path) -> None:
+    trials = {trial.name: trial for trial in read_grid(grid_file).trials()}
     around = ["best", "best - fine", "best + fast", "best + half"]
     assert list(trials) == ["base", "base + fine", "base + fast", "base + half", *around, "baselines/onebit"]
     common, base = tuple(SMALL["common"]), tuple(SMALL["base"])
@@ -65,15 +62,15 @@ def test_a_grid_asks_for_every_lever_alone_added_and_left_out(scripts, grid_file
     assert trials["baselines/onebit"].words == (*common, *SMALL["baselines"]["onebit"]["over"])
 
 
-def test_a_baseline_may_have_more_tokens(scripts, tmp_path: Path) -> None:
+def test_a_baseline_may_have_more_tokens(tmp_path: Path) -> None:
     path = tmp_path / "longer.yaml"
     path.write_text(yaml.safe_dump(SMALL | {"baselines": {"onebit": SMALL["baselines"]["onebit"] | {"times": 1.5}}}))
-    tokens = {trial.name: trial.tokens for trial in scripts("ablation_grid").read_grid(path).trials()}
+    tokens = {trial.name: trial.tokens for trial in read_grid(path).trials()}
     assert tokens == dict.fromkeys(tokens, SMALL["tokens"]) | {"baselines/onebit": 1.5 * SMALL["tokens"]}
 
 
-def test_a_lever_that_needs_another_is_compared_with_that_one(scripts, grid_file: Path) -> None:
-    trials = {trial.name: trial for trial in scripts("ablation_grid").read_grid(grid_file).trials()}
+def test_a_lever_that_needs_another_is_compared_with_that_one(grid_file: Path) -> None:
+    trials = {trial.name: trial for trial in read_grid(grid_file).trials()}
     assert trials["base + fast"].words[-2:] == ("weight=binary_group128", "optimizer.scale_lr_factor=10")
     assert {name: trial.against for name, trial in trials.items()} == {
         "base": None,
@@ -97,18 +94,18 @@ def test_a_lever_that_needs_another_is_compared_with_that_one(scripts, grid_file
         ({"levers": {"a": {"what": "", "over": [], "needs": "b"}}, "best": []}, "need a lever that `levers` lacks"),
     ],
 )
-def test_a_grid_that_cannot_be_meant_is_refused(scripts, tmp_path: Path, change: dict[str, Any], told: str) -> None:
+def test_a_grid_that_cannot_be_meant_is_refused(tmp_path: Path, change: dict[str, Any], told: str) -> None:
     path = tmp_path / "broken.yaml"
     path.write_text(yaml.safe_dump(SMALL | change))
     with pytest.raises(SystemExit, match=told):
-        scripts("ablation_grid").read_grid(path)
+        read_grid(path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
-def test_every_trial_of_a_bundled_grid_composes(scripts, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    trials = list(scripts("ablation_grid").read_grid(path).trials())
-    assert scripts("ablate").runnable(trials)
+def test_every_trial_of_a_bundled_grid_composes(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trials = list(read_grid(path).trials())
+    assert runnable(trials)
     broken = [line for line in capsys.readouterr().out.splitlines() if ": the same as " not in line]
     assert broken == []
 
@@ -119,17 +116,17 @@ LENGTH = {"trainer.max_steps", "trainer.max_tokens", "trainer.save_every_steps"}
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
-def test_no_trial_of_a_bundled_grid_takes_its_method_from_the_body_of_the_recipe(scripts, path: Path) -> None:
+def test_no_trial_of_a_bundled_grid_takes_its_method_from_the_body_of_the_recipe(path: Path) -> None:
     """Groups chosen in words do not displace keys of a recipe's body, so a trial that is silent about one inherits it:
     a later change of the recipe would change what the trial measures, under the same name. A grid without a best asks
     about its recipe as it is."""
-    grid = scripts("ablation_grid").read_grid(path)
+    grid = read_grid(path)
     if not grid.best:
         return
     body = yaml.safe_load((ROOT / "recipes" / f"{grid.recipe}.yaml").read_text())
     set_there = {f"{part}.{key}" for part in METHOD for key in body.get(part, {})} - LENGTH
     for trial in (trial for trial in grid.trials() if trial.recipe == grid.recipe):
-        config = scripts("ablate").configured(trial.recipe, trial.words)
+        config = configured(trial.recipe, trial.words)
         idle = {key for key in set_there if key.startswith("blockwise.") and not config.blockwise.enabled}
         if config.init.latents == "copy":
             idle.add("init.calibration_rows")
@@ -138,16 +135,16 @@ def test_no_trial_of_a_bundled_grid_takes_its_method_from_the_body_of_the_recipe
         assert set_there - idle <= {word.partition("=")[0] for word in trial.words}, trial.name
 
 
-def test_a_lever_that_stands_alone_is_not_tried_with_the_best(scripts, tmp_path: Path) -> None:
+def test_a_lever_that_stands_alone_is_not_tried_with_the_best(tmp_path: Path) -> None:
     path = tmp_path / "grid.yaml"
     levers = {name: {"what": name, "over": ["seed=1"], "alone": name == "b"} for name in ("a", "b", "c")}
     path.write_text(yaml.safe_dump({"recipe": "quickstart", "tokens": 8, "best": ["a"], "levers": levers}))
-    names = [trial.name for trial in scripts("ablation_grid").read_grid(path).trials()]
+    names = [trial.name for trial in read_grid(path).trials()]
     assert names == ["base", "base + a", "base + b", "base + c", "best", "best - a", "best + c"]
 
 
 @pytest.fixture(scope="module")
-def measured(scripts, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Return the rows of one trial, those after two more were asked for, and when their file was written, twice."""
     folder = tmp_path_factory.mktemp("measured")
     grid, out, text = folder / "small.yaml", folder / "rows.json", folder / "other.txt"
@@ -159,7 +156,7 @@ def measured(scripts, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("PYTHONSAFEPATH", raising=False)  # a trial is a script that imports its neighbours
         for calls in (words, [*words, "base + half", "onebit"], [*words, "base + half", "onebit"]):
-            assert scripts("ablate").main(calls) == 0
+            assert main(calls) == 0
             found.setdefault("texts", []).append(out.read_text())
             found.setdefault("written", []).append(out.stat().st_mtime_ns)
     return found
@@ -192,9 +189,9 @@ def test_smaller_steps_are_more_steps_so_that_tokens_stay_equal(measured: dict[s
     assert rows["base + half"] == (4, 256)
 
 
-def test_the_command_line_changes_the_tokens_of_every_trial(scripts, grid_file: Path) -> None:
-    options = scripts("ablate").parse([str(grid_file), "--tokens", "512"])
-    trials = scripts("ablate").chosen(scripts("ablation_grid").read_grid(grid_file), options)
+def test_the_command_line_changes_the_tokens_of_every_trial(grid_file: Path) -> None:
+    options = parse([str(grid_file), "--tokens", "512"])
+    trials = chosen(read_grid(grid_file), options)
     assert {trial.tokens for trial in trials} == {512}
 
 
@@ -202,7 +199,7 @@ def test_the_command_line_changes_the_tokens_of_every_trial(scripts, grid_file: 
 def test_a_grid_that_is_ended_ends_its_trial(grid_file: Path, tmp_path: Path) -> None:
     work = tmp_path / "work"
     words = [str(grid_file), "--out", str(tmp_path / "rows.json"), "--work", str(work)]
-    grid = subprocess.Popen([sys.executable, SCRIPTS / "ablate.py", *words], stdout=subprocess.DEVNULL)
+    grid = subprocess.Popen([sys.executable, "-m", "scripts.ablate.run", *words], cwd=ROOT, stdout=subprocess.DEVNULL)
     ends = time.monotonic() + 100
     while not processes_about(work / f"trial-{grid.pid}" / "task.json"):
         assert time.monotonic() < ends, "no trial began"
@@ -213,10 +210,10 @@ def test_a_grid_that_is_ended_ends_its_trial(grid_file: Path, tmp_path: Path) ->
     assert processes_about(work) == []
 
 
-def test_the_task_grid_starts_from_a_model_that_is_1_bit_already(scripts) -> None:
-    trials = scripts("ablation_grid").read_grid(ROOT / "recipes" / "ablations" / "task.yaml").trials()
+def test_the_task_grid_starts_from_a_model_that_is_1_bit_already() -> None:
+    trials = read_grid(ROOT / "recipes" / "ablations" / "task.yaml").trials()
     for trial in trials:
-        assert not is_wanted(scripts("ablate").configured(trial.recipe, trial.words)), trial.name
+        assert not is_wanted(configured(trial.recipe, trial.words)), trial.name
 
 
 def processes_about(path: Path) -> list[str]:
@@ -229,21 +226,21 @@ def processes_about(path: Path) -> list[str]:
 
 
 def test_a_failed_trial_keeps_its_reason_and_no_path_of_this_machine(
-    scripts, grid_file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    grid_file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    ablate, out = scripts("ablate"), tmp_path / "rows.json"
+    out = tmp_path / "rows.json"
     words = [str(grid_file), "--only", "base", "--seeds", "0", "--out", str(out), "--work", str(tmp_path / "work")]
     words += ["--set", f"model.source={tmp_path}/nothing.gguf"]
-    assert ablate.main(words) == 0
+    assert main(words) == 0
     (row,) = json.loads(out.read_text())["rows"]
     assert "ConversionError" in row["error"]
     assert str(tmp_path) not in out.read_text()
     assert "model.source=nothing.gguf" in row["overrides"]
     wanted = {key: row[key] for key in row if key != "error"}
-    assert ablate.is_done(wanted, [row], retry=False)
-    assert not ablate.is_done(wanted, [row], retry=True)
-    assert ablate.is_done({**wanted, "overrides": ["model.source=tiny", *wanted["overrides"]]}, [row], retry=False)
-    assert not ablate.is_done({**wanted, "asked_tokens": 3}, [row], retry=False)
+    assert is_done(wanted, [row], retry=False)
+    assert not is_done(wanted, [row], retry=True)
+    assert is_done({**wanted, "overrides": ["model.source=tiny", *wanted["overrides"]]}, [row], retry=False)
+    assert not is_done({**wanted, "asked_tokens": 3}, [row], retry=False)
 
 
 def row(trial: str, seed: int, perplexity: float, kind: str = "alone", against: str | None = "base") -> dict[str, Any]:
@@ -255,17 +252,17 @@ def row(trial: str, seed: int, perplexity: float, kind: str = "alone", against: 
     return {**who, **cost, "in_domain": figures, "out_of_domain": None, "made_by": made_by}
 
 
-def table(scripts, tmp_path: Path, rows: list[dict[str, Any]], *kinds: str) -> list[str]:
+def table(tmp_path: Path, rows: list[dict[str, Any]], *kinds: str) -> list[str]:
     path = tmp_path / "rows.json"
     path.write_text(json.dumps({"rows": rows}))
-    return scripts("ablation_table").grid_table(path, kinds, "ablate")
+    return grid_table(path, kinds, "ablate")
 
 
-def test_a_table_gives_means_spreads_and_differences_seed_by_seed(scripts, tmp_path: Path) -> None:
+def test_a_table_gives_means_spreads_and_differences_seed_by_seed(tmp_path: Path) -> None:
     rows = [row("base", 0, 20.0, "base", None), row("base", 1, 30.0, "base", None)]
     rows += [row("base + good", 0, 18.0), row("base + good", 1, 27.3), row("base + bad", 0, 22.0)]
     rows += [row("base + bad", 1, 33.3), row("base + nothing", 0, 20.2), row("base + nothing", 1, 29.7)]
-    lines = table(scripts, tmp_path, rows, "base", "alone")
+    lines = table(tmp_path, rows, "base", "alone")
     cells = {line.split("**")[1]: [cell.strip() for cell in line.split("|")[2:]] for line in lines if "**" in line}
     assert cells["base"][:3] == ["2.500 ± 0.707", "", ""]
     assert cells["base + good"][1:3] == ["-9.5 ± 0.7 %", "helps"]
@@ -274,51 +271,50 @@ def test_a_table_gives_means_spreads_and_differences_seed_by_seed(scripts, tmp_p
     assert lines[-1] == "Tokens trained on: 1,000. a CPU, 1 threads."
 
 
-def test_trials_on_other_held_out_text_are_not_compared(scripts, tmp_path: Path) -> None:
+def test_trials_on_other_held_out_text_are_not_compared(tmp_path: Path) -> None:
     rows = [row("base", seed, 20.0, "base", None) for seed in (0, 1)]
     rows += [row("base + own text", seed, 15.0) for seed in (0, 1)]
     for own in rows[2:]:
         own["in_domain"] |= {"full_precision": 7.5, "ratio": 2.0}
-    (line,) = (line for line in table(scripts, tmp_path, rows, "alone") if "own text" in line)
+    (line,) = (line for line in table(tmp_path, rows, "alone") if "own text" in line)
     assert [cell.strip() for cell in line.split("|")[2:5]] == ["2.000 ± 0.000", "", ""]
 
 
-def test_a_table_keeps_failures_and_says_how_to_measure_what_is_missing(scripts, tmp_path: Path) -> None:
+def test_a_table_keeps_failures_and_says_how_to_measure_what_is_missing(tmp_path: Path) -> None:
     failed = {key: value for key, value in row("base + odd", 0, 1.0).items() if key != "in_domain"} | {"error": "a | b"}
-    lines = table(scripts, tmp_path, [failed], "alone")
+    lines = table(tmp_path, [failed], "alone")
     assert "failed: a / b" in lines[2]
     assert lines[2].count("|") == lines[0].count("|")
-    assert table(scripts, tmp_path, [], "alone") == ["Not measured yet: `ablate`."]
+    assert table(tmp_path, [], "alone") == ["Not measured yet: `ablate`."]
 
 
-def test_a_bar_in_a_description_does_not_part_a_cell(scripts, tmp_path: Path) -> None:
-    lines = table(scripts, tmp_path, [row("base + size", 0, 18.0) | {"what": "mean|W|"}], "alone")
+def test_a_bar_in_a_description_does_not_part_a_cell(tmp_path: Path) -> None:
+    lines = table(tmp_path, [row("base + size", 0, 18.0) | {"what": "mean|W|"}], "alone")
     assert r"mean\|W\|" in lines[2]
     assert lines[2].replace(r"\|", "").count("|") == lines[0].count("|")
 
 
-def test_the_pages_hold_what_the_result_files_say(scripts) -> None:
-    results_table = scripts("results_table")
-    for page in results_table.PAGES:
+def test_the_pages_hold_what_the_result_files_say() -> None:
+    for page in PAGES:
         text = (ROOT / page).read_text()
-        assert results_table.written(page, text) == text, "run `python scripts/results_table.py`"
-        assert results_table.written(page, text.replace("<!-- /r", "x<!-- /r", 1)) == text
+        assert written(page, text) == text, "run `python -m scripts.tables.results`"
+        assert written(page, text.replace("<!-- /r", "x<!-- /r", 1)) == text
 
 
-def test_a_recipe_is_told_by_text_where_it_was_compared_with_its_original(scripts, tmp_path: Path) -> None:
+def test_a_recipe_is_told_by_text_where_it_was_compared_with_its_original(tmp_path: Path) -> None:
     result = json.loads((ROOT / "recipes" / "results" / "quickstart.json").read_text())
     text = {"tokens": 1000, "window_tokens": 64, "full_precision": 10.0, "trained": 25.0, "kl": 0.5}
     compared = {**text, "name": "book", "ratio": 2.5, "top1_agreement": 0.5}
     alone = {**text, "name": "other", "full_precision": None, "ratio": None, "kl": None, "top1_agreement": None}
     (tmp_path / "r.json").write_text(json.dumps(result | {"texts": [compared, alone]}))
-    lines = scripts("recipe_table").recipe_table(tmp_path, "")
+    lines = recipe_table(tmp_path, "")
     assert lines[-1] == "| `quickstart` | book | 1,000 in windows of 64 | 10.00 | 25.00 | 2.50 | 0.500 | 50.0 % |"
     assert lines[-1].count("|") == lines[-2].count("|")
     (tmp_path / "r.json").write_text(json.dumps(result | {"texts": []}))
-    assert len(scripts("recipe_table").recipe_table(tmp_path, "")) == len(lines) - 6
+    assert len(recipe_table(tmp_path, "")) == len(lines) - 6
 
 
-def test_a_task_table_shares_out_what_the_best_full_training_gains(scripts, tmp_path: Path) -> None:
+def test_a_task_table_shares_out_what_the_best_full_training_gains(tmp_path: Path) -> None:
     def trained(trial: str, adapter: str, nats: float) -> dict[str, Any]:
         made = row(trial, 0, 100.0 * math.exp(-nats), "baseline", None)
         made["in_domain"]["full_precision"] = 100.0
@@ -326,8 +322,8 @@ def test_a_task_table_shares_out_what_the_best_full_training_gains(scripts, tmp_
 
     rows = [trained("full low", "none", 0.5), trained("full", "none", 2.0), trained("rank", "lora_inside", 1.9)]
     (tmp_path / "rows.json").write_text(json.dumps({"rows": rows}))
-    lines = scripts("ablation_table").task_table(tmp_path / "rows.json", "ablate")
+    lines = task_table(tmp_path / "rows.json", "ablate")
     cells = {line.split(" | ")[0].removeprefix("| "): line.split(" | ")[1:5] for line in lines[2:5]}
     assert cells["full"] == ["100.00", f"{100 * math.exp(-2):.2f}", "2.000", "100.0 %"]
     assert cells["rank"][2:] == ["1.900", "95.0 %"]
-    assert scripts("ablation_table").task_table(tmp_path / "none.json", "ablate") == ["Not measured yet: `ablate`."]
+    assert task_table(tmp_path / "none.json", "ablate") == ["Not measured yet: `ablate`."]

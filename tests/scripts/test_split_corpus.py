@@ -1,4 +1,4 @@
-"""`scripts/split_corpus.py`: what is held out depends on the documents alone."""
+"""`scripts/corpus/split.py`: what is held out depends on the documents alone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from split_corpus import documents, main, split
+from scripts.corpus.split import documents, main, split
 
 DOCUMENTS = [f"document {number}" for number in range(400)]
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,8 +12,7 @@ from bitnet_train.__main__ import main
 from bitnet_train.importers.load import tiny_folder
 from bitnet_train.model.convert import convert
 from bitnet_train.packed import export_packed
-
-ROOT = Path(__file__).parents[2]
+from scripts.corpus import choices
 
 pytestmark = pytest.mark.slow  # one run for all of them
 PROSE = "\n".join(
@@ -38,8 +35,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("files")
     (folder / "prose.txt").write_text(PROSE)
-    make = [sys.executable, str(ROOT / "scripts" / "make_choices.py")]
-    subprocess.run([*make, str(folder / "prose.txt"), str(folder / "next.jsonl")], check=True, timeout=60)
+    assert choices.main([str(folder / "prose.txt"), str(folder / "next.jsonl")]) == 0
     chats = [{"question_id": number, "turns": ["Hello", "And?"]} for number in range(3)]
     (folder / "chat.jsonl").write_text("".join(json.dumps(row) + "\n" for row in chats))
     return folder

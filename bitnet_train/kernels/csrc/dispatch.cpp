@@ -17,7 +17,7 @@ float quantize_token_portable(const float* x, size_t inputs, Activation activati
 
 namespace {
 
-// Best first, by products a second as `scripts/bench_kernels.py` measures them; see docs/kernels.md. Look-up wins at
+// Best first, by products a second as `scripts/bench/kernels.py` measures them; see docs/kernels.md. Look-up wins at
 // every number of tokens for 4 and 8-bit activations, counting bits for 1-bit ones.
 constexpr std::array<const char*, 4> kManyBits{"lookup", "vnni", "dot", "popcount"};
 constexpr std::array<const char*, 4> kOneBit{"popcount", "lookup", "vnni", "dot"};

@@ -2,7 +2,7 @@
 
 A step on the CPU allocates and frees hundreds of tensors of some megabytes. glibc takes each from the kernel and gives
 it back, and the kernel clears every page again, which costs a good part of a step where page faults are dear, as on
-virtual machines (`returning` in `scripts/bench_train_step.py`). The peak stays: the next step needs the same.
+virtual machines (`returning` in `scripts/bench/train_step.py`). The peak stays: the next step needs the same.
 """
 
 from __future__ import annotations

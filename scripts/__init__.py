@@ -1,0 +1,21 @@
+"""What is run by hand, from the root of the repository: `python -m scripts.FOLDER.NAME`.
+
+ablate/       what each lever buys: grids of short trainings
+assets/       makes what the package bundles
+bench/        speed and memory, measured beside named peers
+corpus/       training text, held-out text and choices from files as they are published
+fuzz/         thousands of damaged files for every reader
+llama_cpp/    the real llama.cpp beside ours: the same weights, tokens and logits
+tables/       tables and pictures of README, docs and recipes, from result files
+results/      what `bench` and `llama_cpp` measured
+"""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "scripts" / "results"
+
+# `python -m` looks in this folder first, where the package may lie without its kernels: an installed one goes before.
+if sys.path[0] == str(ROOT):
+    sys.path.append(sys.path.pop(0))

@@ -1,0 +1,1 @@
+"""Speed and memory, measured beside named peers, kept as result files."""

@@ -1,0 +1,1 @@
+"""Training text, held-out text and choices from files as they are published."""

@@ -1,0 +1,1 @@
+"""Thousands of damaged and hostile files for every reader."""

@@ -1,0 +1,1 @@
+"""The real llama.cpp beside ours: the same weights, tokens and logits."""

@@ -1,0 +1,1 @@
+"""Tables and pictures of README, docs and recipes, from result files."""
