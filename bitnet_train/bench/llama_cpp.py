@@ -1,8 +1,8 @@
 """llama.cpp as the peer to beat: run `llama-bench` on a GGUF and read its figures.
 
 `llama-bench` times a prefill into an empty cache and single steps from an empty cache, after a warm-up of its own; our
-`bench.measure` does the same. Memory is the peak of its process, which maps the whole file: comparable with the size
-of the file and the cache, not with a process that also holds torch.
+`bench.timing.measure` does the same. Memory is the peak of its process, which maps the whole file: comparable with the
+size of the file and the cache, not with a process that also holds torch.
 """
 
 from __future__ import annotations

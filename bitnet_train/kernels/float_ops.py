@@ -8,7 +8,7 @@
 
 torch sums in another order and has an exp of its own, so its results differ by some units in the last place
 (`tests/kernels/test_float_ops.py` derives how many). Whoever computes with these functions instead has the runtime's
-bits: `runtime.native.shared_operations`. A row's result depends neither on the rows beside it nor on the number of
+bits: `validation.shared_operations`. A row's result depends neither on the rows beside it nor on the number of
 threads. Instruction sets may differ in the last bit; the one in use is that of a native model loaded now.
 
 Shapes: T tokens, S positions with keys, K inputs, N outputs, H heads, G key/value heads, D head_dim. Everything is on

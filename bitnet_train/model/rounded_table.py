@@ -4,9 +4,9 @@
     evaluation   the same rows; the head computes integers as the packed one will (`kernels.reference_int8`)
 
 A module's `weight` *is* the rounded table, at every step: conversion rounds it, and the optimiser, which keeps what it
-would be in float32, rounds it again after each of its steps (`train.optim`). The straight-through estimator costs the
-forward nothing that way, and `quantize_table(weight)` finds the very codes (`quant.table`). Training leaves the inputs
-of the head as they are: evaluation takes them to 16 bits, which is far below what 8 bits of weights show.
+would be in float32, rounds it again after each of its steps (`train.loop.optim`). The straight-through estimator costs
+the forward nothing that way, and `quantize_table(weight)` finds the very codes (`quant.table`). Training leaves the
+inputs of the head as they are: evaluation takes them to 16 bits, which is far below what 8 bits of weights show.
 
 Only a plain `nn.Embedding` and `nn.Linear` become tables, as a subclass may do more than look rows up. Everything else
 outside the 1-bit layers is rounded to bfloat16 (`quant.stored`).

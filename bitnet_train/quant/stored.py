@@ -4,8 +4,8 @@
     bfloat16    everything else, norms and biases among it
 
 The forward computes with rounded values; the gradient passes as if they were not (the straight-through estimator), to
-float32 values that the optimiser keeps (`train.optim`). A model therefore holds at every step exactly what its folder
-will: nothing is rounded on the way out. Rounding twice is rounding once.
+float32 values that the optimiser keeps (`train.loop.optim`). A model therefore holds at every step exactly what its
+folder will: nothing is rounded on the way out. Rounding twice is rounding once.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class _Kept:
 
 
 class Reference:
-    """The float model's predictions on `rows`, as `runtime.evaluation` takes them; DataError without a label."""
+    """The float model's predictions on `rows`, as `evaluate.perplexity` takes them; DataError without a label."""
 
     def __init__(self, model: nn.Module, rows: Batch) -> None:
         self._kept: list[_Kept] = []

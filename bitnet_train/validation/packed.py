@@ -5,7 +5,7 @@
     layer      on real activations, each layer's output has the bits of the trained layer's output
     logits     the logits of the whole model are those of the trained model
     tokens_and_perplexity   it writes the same text, and is as good on held-out text
-    native     the native runtime computes what the packed model computes (`native/check.py`)
+    native     the native runtime computes what the packed model computes (`check_native.py`)
 
 Of all of them the tolerance is 0, and it is derived, not hoped for. A packed layer and a trained layer in evaluation
 mode compute the same exact integers and then the same float32 operations in the same order (`kernels/reference.py`);

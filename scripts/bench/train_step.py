@@ -8,7 +8,7 @@
     groups     BitLinear as recipes use it: learnable scales for groups of 64, clipped estimator
     composed   `ours` put together from the reference functions: its losses must be those of `ours`, bit for bit in
                bf16; in fp32 up to rounding, as `ours` may multiply in integers (`kernels.training_product`)
-    returning  `ours`, with freed memory going back to the system as it does by default (see `train.freed_memory`)
+    returning  `ours`, with freed memory going back to the system as it does by default (see `train.loop.freed_memory`)
 
 The model has the shape of SmolLM2-135M and random weights; a step of `BitLightningModule` is forward, cross-entropy,
 backward, clipping and AdamW. Every measurement is a process of its own; kinds take turns, so that what else the machine

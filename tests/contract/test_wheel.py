@@ -41,5 +41,9 @@ def test_the_wheel_holds_no_sources_of_the_kernels_and_no_tests(wheel_names: set
     assert [name for name in wheel_names if "csrc" in name or name.startswith(("tests/", "scripts/"))] == []
 
 
+def test_tests_find_the_installed_package_before_the_checkout(pytestconfig: pytest.Config) -> None:
+    assert pytestconfig.getini("pythonpath") == [], "pytest puts these first, and a checkout may lack the kernels"
+
+
 def test_the_bundled_model_is_at_most_12_mb() -> None:
     assert (ROOT / "bitnet_train" / "assets" / "tiny" / "model.safetensors").stat().st_size <= 12_000_000

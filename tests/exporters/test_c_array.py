@@ -16,6 +16,7 @@ from bitnet_train.packed.source import open_packed
 from bitnet_train.quant.scheme import GRANULARITIES, WEIGHT_SCHEMES, WeightScheme
 
 COMPILERS = [name for name in ("gcc", "clang") if shutil.which(name)]
+needs_gcc = pytest.mark.skipif("gcc" not in COMPILERS, reason="needs gcc")
 STRICT = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-Wconversion", "-Wno-sign-conversion"]
 SANITIZED = ["-O1", "-ffp-contract=off", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
@@ -30,6 +31,7 @@ def run_example(folder, compiler, flags):
     return subprocess.run(["../example", "model.bin"], cwd=folder, capture_output=True, text=True, timeout=60)
 
 
+@pytest.mark.toolchain
 @pytest.mark.parametrize("compiler", COMPILERS)
 @pytest.mark.parametrize("granularity", GRANULARITIES)
 @pytest.mark.parametrize("name", WEIGHT_SCHEMES)
@@ -42,6 +44,8 @@ def test_the_example_gives_the_very_outputs_of_our_kernel(make_trained, tmp_path
     assert done.stdout == "model.layers.0.self_attn.k_proj: 32 of 32 outputs are equal\n"
 
 
+@pytest.mark.toolchain
+@needs_gcc
 @pytest.mark.parametrize(
     "settings",
     [
@@ -59,6 +63,8 @@ def test_the_example_reads_nothing_it_should_not(make_trained, tmp_path, setting
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.toolchain
+@needs_gcc
 def test_the_example_knows_a_scale_of_zero(make_trained, tmp_path):
     model = make_trained(weight=WeightScheme("binary", "row", learnable_scale=True))
     with torch.no_grad():
@@ -69,6 +75,8 @@ def test_the_example_knows_a_scale_of_zero(make_trained, tmp_path):
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
 
 
+@pytest.mark.toolchain
+@needs_gcc
 def test_the_example_notices_a_changed_weight(make_trained, tmp_path):
     written(make_trained(weight=WeightScheme("binary", "row")), tmp_path)
     header = (tmp_path / "out" / "model.h").read_text()
@@ -128,6 +136,8 @@ def test_a_model_without_integer_inputs_has_no_example(make_trained, tmp_path, a
     assert len(dict(read_back(tmp_path / "out"))) == 14 + 8 + 6 + 1  # the tied head is named too
 
 
+@pytest.mark.toolchain
+@needs_gcc
 def test_the_header_compiles_in_two_places_without_a_warning(make_trained, tmp_path):
     written(make_trained(), tmp_path)
     (tmp_path / "out" / "a.c").write_text('#include "model.h"\n#include "model.h"\nint first = BITNET_NUM_LAYERS;\n')

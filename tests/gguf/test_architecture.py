@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from bitnet_train.errors import ConversionError
 from bitnet_train.gguf.architecture import ARCHITECTURES, architecture_named, architecture_of
-from tests.model.families import CONFIGS
+from tests.fixtures.families import CONFIGS
 
 BLOCKS = 3
 FAMILIES = {name: make().to_dict() for name, make in CONFIGS.items()}

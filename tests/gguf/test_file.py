@@ -5,7 +5,7 @@ import pytest
 
 from bitnet_train.errors import FormatError
 from bitnet_train.gguf.file import BLOCKS, ArrayOf, open_gguf
-from tests.gguf.gguf_files import TYPES, Tensor, gguf_bytes, text
+from tests.fixtures.gguf_files import TYPES, Tensor, gguf_bytes, text
 
 
 def header(num_tensors=0, num_keys=0, version=3):

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from bitnet_train.errors import ConversionError, FormatError
 from bitnet_train.importers.load import load_mapped, load_pretrained
-from tests.model.families import logits, tiny_model
+from tests.fixtures.families import logits, tiny_model
 
 READERS = [load_pretrained, load_mapped]
 

@@ -12,10 +12,10 @@ from transformers import LlamaConfig
 from bitnet_train.errors import ConversionError, FormatError
 from bitnet_train.importers.load import load_mapped, load_pretrained
 from bitnet_train.model.convert import convert
-from tests.gguf.gguf_files import gguf_bytes
-from tests.gguf.gguf_models import SMALL, make_float
-from tests.gguf.gguf_models import logits as gguf_logits
-from tests.model.families import logits, tiny_model
+from tests.fixtures.families import logits, tiny_model
+from tests.fixtures.gguf_files import gguf_bytes
+from tests.fixtures.gguf_models import SMALL, make_float
+from tests.fixtures.gguf_models import logits as gguf_logits
 
 SMOLLM2 = os.environ.get("BITNET_TEST_SMOLLM2", "")
 

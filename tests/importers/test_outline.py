@@ -11,8 +11,8 @@ from bitnet_train.model.rounded_table import round_floats
 from bitnet_train.model.select import Selection
 from bitnet_train.quant.scheme import WeightScheme
 from bitnet_train.train.data.packing import keeps_documents_apart
-from tests.gguf.gguf_models import ARCHITECTURES, make, make_float
-from tests.model.families import CONFIGS, tiny_model
+from tests.fixtures.families import CONFIGS, tiny_model
+from tests.fixtures.gguf_models import ARCHITECTURES, make, make_float
 
 SCHEME = WeightScheme(learnable_scale=True)
 
@@ -80,6 +80,7 @@ def test_what_cannot_be_read_has_no_outline_so_that_loading_says_why(tmp_path, b
         outline(str(tmp_path / "nothing"))
 
 
+@pytest.mark.real_model
 @pytest.mark.skipif(not os.environ.get("BITNET_TEST_SMOLLM2"), reason="needs BITNET_TEST_SMOLLM2=path of a GGUF")
 def test_a_real_model_is_outlined_with_its_tied_head():
     seen = outline(os.environ["BITNET_TEST_SMOLLM2"]).model

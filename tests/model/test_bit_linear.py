@@ -13,7 +13,7 @@ from bitnet_train.quant.activation import fake_quantize_activation, quantize_act
 from bitnet_train.quant.scheme import ACTIVATION_SCHEMES, GRANULARITIES, WEIGHT_SCHEMES, ActivationScheme, WeightScheme
 from bitnet_train.quant.surrogate import SURROGATES, Identity, Tanh
 from bitnet_train.quant.weight import dequantize
-from tests.model.families import converted_model
+from tests.fixtures.families import converted_model
 
 WEIGHTS = [WeightScheme(name, grain, 16) for name, grain in itertools.product(WEIGHT_SCHEMES, GRANULARITIES)]
 ACTIVATIONS = [ActivationScheme(name) for name in ACTIVATION_SCHEMES]

@@ -9,32 +9,16 @@ from bitnet_train.errors import ConfigError, ConversionError
 from bitnet_train.model.bit_embedding import BitEmbedding
 from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.model.bit_lora import AdapterConfig, attach, quantized_weights, trainable_report
-from bitnet_train.model.lora_layers import LoraInside, LoraOutside
+from bitnet_train.model.lora_layers import LoraInside
 from bitnet_train.model.select import ROLES, Selection
 from bitnet_train.quant.scheme import WeightScheme
-from tests.model.families import CONFIGS, converted_model, logits, tiny_model, token_ids
+from tests.fixtures.families import CONFIGS, adapted, converted_model, logits, randomize_adapter, tiny_model, token_ids
 
 LEARNABLE = WeightScheme(learnable_scale=True)
 
 
 def trainable(model):
     return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-
-
-def randomize_adapter(model, seed=0, size=0.1):
-    """Give every A and B the same values each time; B starts at zero."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, (LoraInside, LoraOutside)):
-                for factor in (module.lora_A["default"].weight, module.lora_B["default"].weight):
-                    factor.copy_(size * torch.randn(factor.shape, generator=generator))
-    return model
-
-
-def adapted(kind="lora_inside", family="llama", weight=None, **options):
-    model = converted_model(family, weight)
-    return attach(model, AdapterConfig(kind=kind, rank=4, alpha=8.0, **options))
 
 
 def test_peft_still_has_the_hook_for_custom_layers():

@@ -7,7 +7,16 @@ from bitnet_train.model.bit_linear import BitLinear, bit_layers
 from bitnet_train.model.convert import convert, plan_conversion, plan_of_converted
 from bitnet_train.model.select import Selection
 from bitnet_train.quant.scheme import WeightScheme
-from tests.model.families import CONFIGS, LEAVES, MIXTURES, logits, mixture_model, tiny_model, token_ids, vision_model
+from tests.fixtures.families import (
+    CONFIGS,
+    LEAVES,
+    MIXTURES,
+    logits,
+    mixture_model,
+    tiny_model,
+    token_ids,
+    vision_model,
+)
 
 WITH_HEAD = Selection(roles=("attention", "mlp", "head"))
 WITH_EMBEDDING = Selection(roles=("attention", "mlp", "embedding"))

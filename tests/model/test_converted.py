@@ -11,8 +11,7 @@ from bitnet_train.model.converted import ConversionRecord, load_converted, map_c
 from bitnet_train.model.select import Selection
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 from bitnet_train.quant.surrogate import SURROGATES, Tanh
-from tests.model.families import CONFIGS, converted_model, logits, tiny_model
-from tests.model.test_bit_lora import adapted
+from tests.fixtures.families import CONFIGS, adapted, converted_model, logits, tiny_model
 
 
 def converted(family="llama", roles=("attention", "mlp")):

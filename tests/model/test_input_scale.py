@@ -23,7 +23,7 @@ from bitnet_train.model.training_only import train_own_parameters
 from bitnet_train.packed.writer import export_packed
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 from bitnet_train.quant.surrogate import Identity
-from tests.model.families import converted_model
+from tests.fixtures.families import converted_model
 
 ROWS = WeightScheme("binary", "row", learnable_scale=True, scale_dtype="float32")
 NUM_OUTPUTS, NUM_INPUTS = 20, 48

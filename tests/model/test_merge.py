@@ -11,8 +11,7 @@ from bitnet_train.model.lora_layers import LoraInside
 from bitnet_train.model.merge import merge
 from bitnet_train.model.select import ROLES, Selection
 from bitnet_train.quant.scheme import GRANULARITIES, WEIGHT_SCHEMES, WeightScheme
-from tests.model.families import CONFIGS, converted_model, logits
-from tests.model.test_bit_lora import adapted, randomize_adapter
+from tests.fixtures.families import CONFIGS, adapted, converted_model, logits, randomize_adapter
 
 SCHEMES = [
     WeightScheme(name, grain, 16, learnable_scale=learnable)

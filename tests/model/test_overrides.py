@@ -12,7 +12,7 @@ from bitnet_train.model.converted import ConversionRecord, load_converted, map_c
 from bitnet_train.model.overrides import read_overrides
 from bitnet_train.model.select import ROLES, Selection
 from bitnet_train.quant.scheme import WeightScheme
-from tests.model.families import logits, tiny_model
+from tests.fixtures.families import logits, tiny_model
 
 BINARY = WeightScheme("binary", "group", 16, learnable_scale=True)
 

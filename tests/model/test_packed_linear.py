@@ -10,7 +10,7 @@ from bitnet_train.model.bit_linear import BitLinear, bit_layers
 from bitnet_train.model.packed_linear import PackedLinear
 from bitnet_train.quant.scheme import ACTIVATION_SCHEMES, GRANULARITIES, WEIGHT_SCHEMES, ActivationScheme, WeightScheme
 from bitnet_train.quant.surrogate import Identity
-from tests.model.families import converted_model, logits
+from tests.fixtures.families import converted_model, logits
 
 WEIGHTS = [WeightScheme(name, grain, 25) for name, grain in itertools.product(WEIGHT_SCHEMES, GRANULARITIES)]
 SIZES = [(1, 25), (7, 75), (33, 200)]

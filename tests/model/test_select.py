@@ -3,7 +3,7 @@ import torch
 
 from bitnet_train.errors import ConfigError, ConversionError
 from bitnet_train.model.select import ROLES, Selection, candidates, check_patterns, is_selected, layer_roles, matches
-from tests.model.families import CONFIGS, LEAVES, mixture_model, tiny_model, vision_model
+from tests.fixtures.families import CONFIGS, LEAVES, mixture_model, tiny_model, vision_model
 
 
 def roles_of(model):

@@ -21,7 +21,7 @@ from bitnet_train.model.training_only import train_own_parameters
 from bitnet_train.packed.writer import export_packed
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 from bitnet_train.quant.surrogate import Identity
-from tests.model.families import tiny_model, token_ids
+from tests.fixtures.families import tiny_model, token_ids
 
 ROWS = WeightScheme("binary", "row", learnable_scale=True)
 

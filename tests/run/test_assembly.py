@@ -10,7 +10,7 @@ from bitnet_train.config.compose import compose
 from bitnet_train.errors import ConfigError
 from bitnet_train.importers.load import load_pretrained
 from bitnet_train.run.assembly import Student, training_module
-from tests.train.data_examples import make_llama, make_tokenizer
+from tests.fixtures.data_examples import make_llama, make_tokenizer
 
 
 def saved(folder: Path, model: Any) -> Path:

@@ -12,25 +12,21 @@ from bitnet_train.__main__ import main
 from bitnet_train.train.data.row_lengths import RowLengths
 from bitnet_train.train.loop import budget
 from bitnet_train.train.loop.budget import StepTime
+from tests.fixtures.small_runs import facts_of, small
 
 
 def words(run_dir: Path, *further: str) -> list[str]:
-    small = ["model.source=tiny", "debug=tiny", "logger=none", f"run.dir={run_dir}", "trainer.num_threads=1"]
-    return ["train", "quickstart", "--quiet", *small, "adapter=none", *further]
-
-
-def facts(run_dir: Path, stage: str) -> dict:
-    return json.loads((run_dir / "facts" / f"{stage}.json").read_text())
+    return ["train", "quickstart", "--quiet", *small(run_dir, "adapter=none", *further)]
 
 
 def step_tokens(run_dir: Path) -> int:
-    config = facts(run_dir, "train")["config"]
+    config = facts_of(run_dir, "train")["config"]
     return config["trainer"]["batch_rows"] * config["data"]["context_tokens"]
 
 
 def test_tokens_and_the_learning_rate_become_numbers_that_are_kept(tmp_path: Path) -> None:
     assert main(words(tmp_path / "run", "trainer.max_tokens=300", "optimizer.lr=auto", "optimizer.reach=0.01")) == 0
-    made, asked = facts(tmp_path / "run", "train"), facts(tmp_path / "run", "budget")
+    made, asked = facts_of(tmp_path / "run", "train"), facts_of(tmp_path / "run", "budget")
     assert made["steps"] == asked["max_steps"] == -(-300 // step_tokens(tmp_path / "run"))
     assert made["lr"] == asked["lr"] > 0.0
 
@@ -42,16 +38,16 @@ def test_minutes_are_timed_once_and_a_continued_run_keeps_its_steps(
     monkeypatch.setattr(budget, "time_step", lambda *given: next(seconds))
     run_dir = tmp_path / "run"
     assert main(words(run_dir, "trainer.max_minutes=0.5")) == 0
-    assert facts(run_dir, "train")["steps"] == 2
+    assert facts_of(run_dir, "train")["steps"] == 2
     assert main(words(run_dir, "trainer.max_minutes=0.5", "trainer.resume=auto")) == 0
-    assert facts(run_dir, "train")["steps"] == 2
+    assert facts_of(run_dir, "train")["steps"] == 2
 
 
 def test_tokens_become_steps_of_pieces_and_of_whole_rows(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     short = ("trainer.short_row_tokens=32", "trainer.short_row_fraction=0.5")
     assert main(words(run_dir, "data.context_tokens=64", "trainer.max_tokens=380", *short)) == 0
-    made, asked = facts(run_dir, "train"), facts(run_dir, "budget")
+    made, asked = facts_of(run_dir, "train"), facts_of(run_dir, "budget")
     rows = made["config"]["trainer"]["batch_rows"]
     lengths = RowLengths(rows, 64, 32, 0.5)
     assert made["steps"] == asked["max_steps"] == lengths.steps(380)
@@ -69,8 +65,8 @@ def test_the_time_of_a_step_is_the_mean_of_pieces_and_rows(tmp_path: Path, monke
     )
     short = ("trainer.short_row_tokens=32", "trainer.short_row_fraction=0.5")
     assert main(words(tmp_path, "data.context_tokens=64", "trainer.max_minutes=0.4", *short)) == 0
-    assert facts(tmp_path, "budget")["step_s"] == pytest.approx(6.0)
-    assert facts(tmp_path, "train")["steps"] == 4
+    assert facts_of(tmp_path, "budget")["step_s"] == pytest.approx(6.0)
+    assert facts_of(tmp_path, "train")["steps"] == 4
 
 
 def of_30_rows(tmp_path: Path) -> list[str]:
@@ -91,7 +87,7 @@ def test_epochs_become_steps_that_are_shown_and_kept_when_the_text_grows(
     run_dir, data = tmp_path / "run", of_30_rows(tmp_path)
     given = [word for word in words(run_dir, *data, "trainer.max_epochs=0.5") if word != "--quiet"]
     assert main(given) == 0
-    made, asked = facts(run_dir, "train"), facts(run_dir, "budget")
+    made, asked = facts_of(run_dir, "train"), facts_of(run_dir, "budget")
     rows = made["data"]["train_rows"]
     assert made["steps"] == asked["max_steps"] == -(-rows // (2 * made["data"]["batch_rows"]))
     assert asked["epochs"] == pytest.approx(0.5, abs=1 / rows)
@@ -105,7 +101,7 @@ def test_epochs_become_steps_that_are_shown_and_kept_when_the_text_grows(
     with (tmp_path / "text.jsonl").open("a") as text:
         text.write(json.dumps({"text": "more and more. " * 200}) + "\n")
     assert main(["train", str(run_dir), "--quiet"]) == 0
-    assert facts(run_dir, "train")["steps"] == made["steps"]
+    assert facts_of(run_dir, "train")["steps"] == made["steps"]
 
 
 @pytest.mark.slow
@@ -139,11 +135,11 @@ def test_the_best_checkpoint_is_merged_and_a_run_out_of_patience_says_so(
     steps = ["trainer.max_steps=8", "trainer.validate_every_steps=1", "trainer.keep_last=1", "optimizer.lr=1.0"]
     rates = ["trainer.keep_best=true", "trainer.patience=2", "schedule.lr=constant", "trainer.divergence_nats=null"]
     assert main([word for word in words(run_dir, *steps, *rates) if word != "--quiet"]) == 0
-    trained = facts(run_dir, "train")
+    trained = facts_of(run_dir, "train")
     assert trained["is_stopped_early"]
     assert trained["best_step"] == trained["steps"] - 2
     assert f"Stopped after step {trained['steps']} of 8" in capsys.readouterr().out
     assert main(["merge", str(run_dir)]) == 0
-    merged = facts(run_dir, "merge")
+    merged = facts_of(run_dir, "merge")
     assert (merged["step"], merged["best"]["val_ce"]) == (trained["best_step"], trained["best_val_ce"])
     assert f"Merged step {trained['best_step']}, the best" in " ".join(capsys.readouterr().out.split())

@@ -19,13 +19,13 @@ from bitnet_train.run import assembly, session
 from bitnet_train.run.session import Session
 from bitnet_train.train.data import module as train_data
 from bitnet_train.verbs import convert, train
+from tests.fixtures.small_runs import small
 
 pytestmark = pytest.mark.timeout(900)  # whole runs: on a loaded machine the usual limit is no sign of a fault
 
 
 def words(run_dir: Path, *further: str) -> list[str]:
-    small = ["model.source=tiny", "debug=tiny", "logger=none", f"run.dir={run_dir}", "trainer.num_threads=1"]
-    return [*small, "trainer.precision=fp32", *further]
+    return small(run_dir, "trainer.precision=fp32", *further)
 
 
 def count_calls(monkeypatch: pytest.MonkeyPatch, *places: tuple[Any, str]) -> Counter[str]:

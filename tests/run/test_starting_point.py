@@ -11,14 +11,15 @@ import torch
 from safetensors.torch import load_file
 
 from bitnet_train.__main__ import main
+from tests.fixtures.small_runs import SMALL
 
-SMALL = ["model.source=tiny", "debug=tiny", "logger=none", "trainer.num_threads=1", "trainer.save_every_steps=1"]
+SAVING = [*SMALL, "trainer.save_every_steps=1"]
 START = ["init=error_feedback", "init.equalise=true", "init.calibration_rows=4"]
 START += ["blockwise=on", "blockwise.rows=4", "blockwise.steps=2", "blockwise.batch_rows=2"]
 
 
 def train(run_dir: Path, *words: str) -> int:
-    return main(["train", "quickstart", "--quiet", f"run.dir={run_dir}", *SMALL, *words])
+    return main(["train", "quickstart", "--quiet", f"run.dir={run_dir}", *SAVING, *words])
 
 
 def merged(run_dir: Path) -> dict[str, torch.Tensor]:
@@ -61,7 +62,9 @@ def test_what_the_start_cost_is_part_of_the_budget(
     words = [*START, "trainer.max_tokens=512", "trainer.batch_rows=2", "trainer.micro_rows=2"]
     assert train(tmp_path / "run", *words) == 0
     assert json.loads((tmp_path / "run" / "facts" / "train.json").read_text())["steps"] == (512 - 256) // (2 * 64)
-    assert main(["train", "quickstart", f"run.dir={tmp_path / 'short'}", *SMALL, *START, "trainer.max_tokens=256"]) == 2
+    assert (
+        main(["train", "quickstart", f"run.dir={tmp_path / 'short'}", *SAVING, *START, "trainer.max_tokens=256"]) == 2
+    )
     assert "`trainer.max_tokens=256` is used up before training" in capsys.readouterr().err
 
 
@@ -73,7 +76,7 @@ def test_the_summary_of_a_run_counts_what_came_before_the_first_step_and_names_e
     shutil.copytree(finished, run_dir, ignore=shutil.ignore_patterns("checkpoints"))
     (tmp_path / "book.txt").write_text("A text is read in windows. " * 40)
     assert (
-        main(["run", "quickstart", f"run.dir={run_dir}", *SMALL, *START, f"evaluate.texts=[{tmp_path}/book.txt]"]) == 0
+        main(["run", "quickstart", f"run.dir={run_dir}", *SAVING, *START, f"evaluate.texts=[{tmp_path}/book.txt]"]) == 0
     )
     trained = json.loads((run_dir / "facts" / "train.json").read_text())
     summary = json.loads((run_dir / "facts" / "run.json").read_text())
@@ -159,6 +162,6 @@ def test_without_any_of_it_there_is_no_start(tmp_path: Path) -> None:
 def test_a_model_that_is_1_bit_already_is_refused(finished: Path, tmp_path: Path, capsys) -> None:
     assert main(["merge", str(finished), "--quiet"]) == 0
     assert main(["export", str(finished), "--quiet"]) == 0
-    words = ["run.dir=" + str(tmp_path / "run"), *SMALL, f"model.source={finished / 'artefact'}", "blockwise=on"]
+    words = ["run.dir=" + str(tmp_path / "run"), *SAVING, f"model.source={finished / 'artefact'}", "blockwise=on"]
     assert main(["train", "quickstart", *words]) == 2
     assert "1-bit already" in capsys.readouterr().err

@@ -17,12 +17,9 @@ from bitnet_train.config.continued import changes, class_of, has_moved
 from bitnet_train.config.suggest import known_keys
 from bitnet_train.config.target import read_yaml
 from bitnet_train.train.loop.checkpoint import read_manifest
+from tests.fixtures.small_runs import small
 
 WORDS = "The quick brown fox jumps over the lazy dog, and the dog says nothing at all about it. " * 60
-
-
-def small(run_dir: Path, *further: str) -> list[str]:
-    return ["model.source=tiny", "debug=tiny", "logger=none", f"run.dir={run_dir}", "trainer.num_threads=1", *further]
 
 
 @pytest.fixture(scope="module")

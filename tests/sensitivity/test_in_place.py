@@ -11,7 +11,7 @@ from bitnet_train.model.convert import convert, plan_conversion
 from bitnet_train.model.select import Selection, candidates
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 from bitnet_train.sensitivity.in_place import InPlace
-from tests.conftest import CONFIGS
+from tests.fixtures.trained_models import CONFIGS
 
 ROLES = ("attention", "mlp", "head", "embedding")
 SCHEME = WeightScheme("ternary", "group", 32)

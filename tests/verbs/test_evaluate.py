@@ -20,17 +20,6 @@ PROSE = "\n".join(
 )
 
 
-def small(run_dir: Path) -> list[str]:
-    return ["model.source=tiny", "debug=tiny", "logger=none", f"run.dir={run_dir}", "trainer.num_threads=1"]
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run_dir = tmp_path_factory.mktemp("finished") / "run"
-    assert main(["run", "quickstart", "--quiet", *small(run_dir)]) == 0
-    return run_dir
-
-
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("files")

@@ -16,11 +16,7 @@ from bitnet_train.exporters.table import EXPORTERS
 from bitnet_train.gguf.file import open_gguf
 from bitnet_train.importers.load import tiny_folder
 from bitnet_train.runtime.native.model import NativeModel
-
-
-def small(run_dir: Path, *further: str) -> list[str]:
-    return ["model.source=tiny", "debug=tiny", "logger=none", f"run.dir={run_dir}", "trainer.num_threads=1", *further]
-
+from tests.fixtures.small_runs import small
 
 SETTINGS = {  # 7 is no special token: nothing but this file says that a text ends there
     "bos_token_id": 0,

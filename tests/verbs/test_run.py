@@ -12,27 +12,13 @@ from bitnet_train.__main__ import main
 from bitnet_train.importers.load import tiny_folder
 from bitnet_train.kernels.isa import available_isas
 from bitnet_train.run.summary import render
+from tests.fixtures.small_runs import facts_of
 
 pytestmark = pytest.mark.slow  # one run for all of them
 
 
-def small(run_dir: Path, *further: str) -> list[str]:
-    return ["model.source=tiny", "debug=tiny", "logger=none", f"run.dir={run_dir}", "trainer.num_threads=1", *further]
-
-
-def facts(run_dir: Path, stage: str) -> dict:
-    return json.loads((run_dir / "facts" / f"{stage}.json").read_text())
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run_dir = tmp_path_factory.mktemp("finished") / "run"
-    assert main(["run", "quickstart", "--quiet", *small(run_dir)]) == 0
-    return run_dir
-
-
 def test_a_run_says_how_large_its_folder_is_beside_the_original(finished: Path) -> None:
-    result = facts(finished, "run")
+    result = facts_of(finished, "run")
     size = result["size"]
     assert size["folder_bytes"] == sum(path.stat().st_size for path in (finished / "artefact").iterdir())
     assert size["original_bytes"] == (tiny_folder() / "model.safetensors").stat().st_size > size["folder_bytes"]
@@ -47,7 +33,7 @@ def test_a_run_says_how_large_its_folder_is_beside_the_original(finished: Path) 
 
 
 def test_a_result_of_an_older_version_is_still_shown(finished: Path) -> None:
-    result = facts(finished, "run")
+    result = facts_of(finished, "run")
     size = {name: result["size"][name] for name in ("packed_bytes", "scale_bytes", "fp16_bytes", "total_bytes")}
     console = Console(record=True, width=120)
     console.print(render({**result, "size": size}))
@@ -61,7 +47,7 @@ def test_later_verbs_work_on_a_finished_run(finished: Path, capsys: pytest.Captu
     assert report["compared_with"] == "the trained model"
     assert main(["evaluate", str(finished), "--json"]) == 0
     again = json.loads(capsys.readouterr().out)
-    assert again["nats"] == facts(finished, "run")["perplexity"]["trained_nats"]
+    assert again["nats"] == facts_of(finished, "run")["perplexity"]["trained_nats"]
     assert main(["generate", str(finished / "artefact"), "generate.max_new_tokens=5", "--json"]) == 0
     assert 1 <= len(json.loads(capsys.readouterr().out)["token_ids"]) <= 5
 
@@ -72,7 +58,7 @@ def test_bench_measures_every_contender_and_keeps_rows(finished: Path, capsys: p
     assert main(["bench", str(finished), "--json", *words]) == 0
     captured = capsys.readouterr()
     told = json.loads(captured.out)
-    assert told["rows"] == facts(finished, "bench")["rows"]
+    assert told["rows"] == facts_of(finished, "bench")["rows"]
     assert told["rows"][-1]["runtime"] == "float"
     assert {row["runtime"] for row in told["rows"]} >= {"modules", "float"}
     assert all(row["decode_tokens_per_s"] > 0 for row in told["rows"])

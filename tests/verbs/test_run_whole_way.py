@@ -10,18 +10,11 @@ import pytest
 from bitnet_train.__main__ import main
 from bitnet_train.config.compose import compose
 from bitnet_train.config.layout import recipes
+from tests.fixtures.small_runs import facts_of, small
 
-NOT_PACKABLE = {"baselines/onebit"}  # it trains a scale per input; tests/test_ablate.py trains and measures it
+NOT_PACKABLE = {"baselines/onebit"}  # it trains a scale per input; tests/scripts/test_ablate.py trains and measures it
 
 pytestmark = pytest.mark.slow
-
-
-def small(run_dir: Path, *further: str) -> list[str]:
-    return ["model.source=tiny", "debug=tiny", "logger=none", f"run.dir={run_dir}", "trainer.num_threads=1", *further]
-
-
-def facts(run_dir: Path, stage: str) -> dict:
-    return json.loads((run_dir / "facts" / f"{stage}.json").read_text())
 
 
 @pytest.mark.parametrize("name", [name for name in recipes() if name not in NOT_PACKABLE])
@@ -29,7 +22,7 @@ def test_a_recipe_goes_the_whole_way_and_proves_it(name: str, tmp_path: Path, ch
     run_dir = tmp_path / "run"
     further = [f"data.path={chats}"] if name == "lora_sft_chat" else []
     assert main(["run", name, "--quiet", *small(run_dir, *further)]) == 0
-    result = facts(run_dir, "run")
+    result = facts_of(run_dir, "run")
     assert result["passed"]
     assert result["train"]["steps"] == 2
     manifest = json.loads((run_dir / "artefact" / "manifest.json").read_text())

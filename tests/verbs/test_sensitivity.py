@@ -9,8 +9,8 @@ import pytest
 
 from bitnet_train.__main__ import main
 from bitnet_train.packed.reader import read_manifest
+from tests.fixtures.small_runs import SMALL
 
-SMALL = ["model.source=tiny", "debug=tiny", "logger=none", "trainer.num_threads=1"]
 MIX = "weight.overrides=[{pattern:down_proj,name:ternary,granularity:row},{role:head,group_size:64}]"
 
 

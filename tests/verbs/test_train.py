@@ -14,14 +14,7 @@ import pytest
 from bitnet_train.__main__ import _run_stage, main
 from bitnet_train.cli.arguments import read_call
 from bitnet_train.run import dry_run
-
-
-def small(run_dir: Path, *further: str) -> list[str]:
-    return ["model.source=tiny", "debug=tiny", "logger=none", f"run.dir={run_dir}", "trainer.num_threads=1", *further]
-
-
-def facts(run_dir: Path, stage: str) -> dict:
-    return json.loads((run_dir / "facts" / f"{stage}.json").read_text())
+from tests.fixtures.small_runs import facts_of, small
 
 
 @pytest.mark.slow
@@ -57,7 +50,7 @@ def test_train_ends_with_its_figures_the_run_directory_and_the_next_verb(
     run_dir = tmp_path / "run"
     assert main(["train", "quickstart", *small(run_dir)]) == 0
     *_, figures, following = capsys.readouterr().out.splitlines()
-    metrics = facts(run_dir, "train")["metrics"]
+    metrics = facts_of(run_dir, "train")["metrics"]
     assert figures.startswith("Trained 2 steps, ")
     assert f"perplexity {metrics['val_perplexity']:.4g}, KL {metrics['val_kl']:.4g}" in figures
     assert figures.endswith(f"Run directory: {run_dir}")

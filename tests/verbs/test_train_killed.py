@@ -14,15 +14,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from bitnet_train.__main__ import main
+from tests.fixtures.small_runs import small
 
 WORDS = ["train", "smollm2_binary_lora", "--quiet"]
 LENGTH = ["trainer.max_steps=12", "trainer.save_every_steps=3", "trainer.validate_every_steps=5"]
 
 pytestmark = pytest.mark.slow
-
-
-def small(run_dir: Path) -> list[str]:
-    return ["model.source=tiny", "debug=tiny", "logger=none", f"run.dir={run_dir}", "trainer.num_threads=1", *LENGTH]
 
 
 def merged(run_dir: Path) -> dict[str, Tensor]:
@@ -34,7 +31,7 @@ def merged(run_dir: Path) -> dict[str, Tensor]:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
     """Return the weights of the run that nobody interrupts."""
     run_dir = tmp_path_factory.mktemp("whole") / "run"
-    assert main([*WORDS, *small(run_dir)]) == 0
+    assert main([*WORDS, *small(run_dir, *LENGTH)]) == 0
     return merged(run_dir)
 
 
@@ -43,7 +40,7 @@ def test_a_killed_run_resumes_to_the_same_weights_bit_for_bit(
     how: signal.Signals, whole: dict[str, Tensor], tmp_path: Path
 ) -> None:
     cut = tmp_path / "cut"
-    process = subprocess.Popen([sys.executable, "-m", "bitnet_train", *WORDS, *small(cut)])
+    process = subprocess.Popen([sys.executable, "-m", "bitnet_train", *WORDS, *small(cut, *LENGTH)])
     _wait_for_a_checkpoint(cut, process)
     process.send_signal(how)
     code = process.wait(timeout=120)

@@ -18,7 +18,7 @@ from bitnet_train.importers.load import load_pretrained
 from bitnet_train.model.select import Selection
 from bitnet_train.packed.source import open_packed
 from bitnet_train.quant.scheme import WeightScheme
-from tests.exporters.gguf.packed_folders import FAMILIES, ONE_BIT_TABLES, SIZES, pack
+from tests.fixtures.family_folders import FAMILIES, ONE_BIT_TABLES, SIZES, pack
 
 BUFFERS = ("inv_freq", "embed_scale")
 

@@ -16,7 +16,7 @@ from bitnet_train.exporters.gguf.rope import read_rope, rope_tensors
 from bitnet_train.exporters.options import ExportOptions
 from bitnet_train.exporters.table import export_as
 from bitnet_train.gguf.architecture import architecture_of
-from tests.exporters.gguf.packed_folders import FAMILIES, SIZES, pack
+from tests.fixtures.family_folders import FAMILIES, SIZES, pack
 
 LLAMA3 = {
     "rope_theta": 10000.0,

@@ -5,8 +5,8 @@ import torch
 from transformers import AutoModelForCausalLM, Qwen2MoeConfig, Starcoder2Config
 
 from bitnet_train.errors import FormatError
-from tests.gguf.gguf_files import float_tensor, llama_metadata
-from tests.gguf.gguf_models import SMALL, Made, gguf, load, logits, make_float
+from tests.fixtures.gguf_files import float_tensor, llama_metadata
+from tests.fixtures.gguf_models import SMALL, Made, gguf, load, logits, make_float
 
 ROPE = {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}
 

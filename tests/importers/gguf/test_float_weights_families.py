@@ -10,8 +10,8 @@ from transformers import Gemma2Config, Gemma3TextConfig, GPT2Config, LlamaConfig
 
 from bitnet_train.errors import ConversionError, FormatError
 from bitnet_train.importers.load import load_pretrained
-from tests.gguf.gguf_files import VOCABULARY, float_tensor
-from tests.gguf.gguf_models import SMALL, load, logits, make_float
+from tests.fixtures.gguf_files import VOCABULARY, float_tensor
+from tests.fixtures.gguf_models import SMALL, load, logits, make_float
 
 THETA = {"rope_theta": 1e4}
 PLAIN = {"rope_type": "default", **THETA}

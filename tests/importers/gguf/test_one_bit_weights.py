@@ -11,8 +11,8 @@ from bitnet_train.importers.load import load_pretrained
 from bitnet_train.model.bit_embedding import BitEmbedding
 from bitnet_train.model.bit_linear import BitLinear, bit_layers
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
-from tests.gguf.gguf_files import BLOCKS, VOCABULARY, float_tensor, one_bit_tensor
-from tests.gguf.gguf_models import (
+from tests.fixtures.gguf_files import BLOCKS, VOCABULARY, float_tensor, one_bit_tensor
+from tests.fixtures.gguf_models import (
     ARCHITECTURES,
     ONE_BIT,
     SMALL,

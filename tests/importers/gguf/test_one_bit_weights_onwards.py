@@ -23,9 +23,9 @@ from bitnet_train.quant.scheme import ActivationScheme
 from bitnet_train.quant.surrogate import Clipped, Identity, Tanh
 from bitnet_train.validation.packed import validate
 from bitnet_train.validation.report import LEVEL_NAMES
-from tests.gguf import gguf_files
-from tests.gguf.gguf_files import BLOCKS, VOCABULARY, one_bit_tensor, rotated_rows
-from tests.gguf.gguf_models import (
+from tests.fixtures import gguf_files
+from tests.fixtures.gguf_files import BLOCKS, VOCABULARY, one_bit_tensor, rotated_rows
+from tests.fixtures.gguf_models import (
     ARCHITECTURES,
     LLAMA,
     ONE_BIT,
@@ -159,6 +159,7 @@ def test_full_fine_tuning_moves_weights_and_scales_from_where_the_file_left_them
     assert all(not torch.equal(layer.scale, scales[name]) for name, layer in bit_layers(loaded.model).items())
 
 
+@pytest.mark.toolchain
 @pytest.mark.skipif(not FILES_OF_LLAMA_QUANTIZE, reason="set BITNET_TEST_ONE_BIT_GGUF to files of llama-quantize, a:b")
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("path", FILES_OF_LLAMA_QUANTIZE, ids=lambda path: path.name)

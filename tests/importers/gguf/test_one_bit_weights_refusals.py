@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from bitnet_train.errors import FormatError
-from tests.gguf.gguf_files import float_tensor, one_bit_tensor
-from tests.gguf.gguf_models import grid, load, make, with_scale
+from tests.fixtures.gguf_files import float_tensor, one_bit_tensor
+from tests.fixtures.gguf_models import grid, load, make, with_scale
 
 
 @pytest.mark.parametrize("value", [-0.0, -0.01])

@@ -14,7 +14,7 @@ from bitnet_train.model.start.blocks import (
     shared_inputs,
     training_forward,
 )
-from tests.model.families import CONFIGS, LEAVES, converted_model, tiny_model, token_ids, vision_model
+from tests.fixtures.families import CONFIGS, LEAVES, converted_model, tiny_model, token_ids, vision_model
 
 
 @torch.no_grad()

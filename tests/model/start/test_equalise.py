@@ -7,7 +7,7 @@ from bitnet_train.model.convert import plan_conversion
 from bitnet_train.model.select import Selection
 from bitnet_train.model.start.equalise import equalise
 from bitnet_train.quant.scheme import WEIGHT_SCHEMES, WeightScheme
-from tests.model.families import CONFIGS, logits, tiny_model, token_ids
+from tests.fixtures.families import CONFIGS, logits, tiny_model, token_ids
 
 IDS = token_ids(rows=6)
 REAL = torch.ones_like(IDS, dtype=torch.bool)

@@ -7,7 +7,7 @@ from bitnet_train.errors import ConfigError, ConversionError
 from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.model.start.initialise import InitConfig, initialise
 from bitnet_train.quant.scheme import WEIGHT_SCHEMES, WeightScheme
-from tests.model.families import CONFIGS, converted_model, tiny_model, token_ids
+from tests.fixtures.families import CONFIGS, converted_model, tiny_model, token_ids
 
 LEARNABLE = WeightScheme(learnable_scale=True)
 IDS = token_ids(rows=6)

@@ -22,7 +22,7 @@ from bitnet_train.train.blocks import blockwise
 from bitnet_train.train.blocks.blockwise import BlockTraining, BlockwiseConfig, block_loss, reconstruct
 from bitnet_train.train.blocks.hidden_states import hidden_states
 from bitnet_train.train.loop.schedules import ScheduleConfig
-from tests.train.tiny_run import llama, rows
+from tests.fixtures.tiny_run import llama, rows
 
 BATCH = rows(0, num_rows=12)
 IDS, REAL = BATCH["input_ids"], BATCH["attention_mask"].bool()

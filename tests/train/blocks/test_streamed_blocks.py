@@ -20,7 +20,7 @@ from bitnet_train.quant.surrogate import Clipped
 from bitnet_train.train.blocks.blockwise import BlockTraining, BlockwiseConfig, reconstruct
 from bitnet_train.train.blocks.streamed_blocks import reconstruct_streamed
 from bitnet_train.train.loop.schedules import ScheduleConfig
-from tests.train.tiny_run import llama, rows
+from tests.fixtures.tiny_run import llama, rows
 
 BATCH = rows(0, num_rows=12)
 IDS, REAL = BATCH["input_ids"], BATCH["attention_mask"].bool()

@@ -14,7 +14,7 @@ from bitnet_train.train.data.examples import Answered, Completion, Conversation,
 from bitnet_train.train.data.messages import Message
 from bitnet_train.train.data.row_shape import FieldNames
 from bitnet_train.train.data.sources import file_rows
-from tests.train.data_examples import CHATML, TEMPLATES, make_tokenizer, shared_data
+from tests.fixtures.data_examples import CHATML, TEMPLATES, make_tokenizer, shared_data
 
 QUESTIONS = ["hi", "and now?"]
 ANSWERS = ["  def add(a, b):\n    return a + b", "naïve 🙂 漢字\n\nyes "]

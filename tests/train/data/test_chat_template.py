@@ -22,7 +22,7 @@ from bitnet_train.train.data.chat_template import ChatTemplate
 from bitnet_train.train.data.chat_turn import NO_END
 from bitnet_train.train.data.examples import Conversation, RowReader
 from bitnet_train.train.data.row_shape import FieldNames
-from tests.train.data_examples import make_tokenizer
+from tests.fixtures.data_examples import make_tokenizer
 
 FOLDER = Path(os.environ.get("BITNET_TEST_LLAMA_CPP", "none")) / "templates"
 TEMPLATES = {path.stem: path for path in sorted(FOLDER.glob("*.jinja"))}
@@ -31,9 +31,10 @@ SPECIAL = re.compile(
     r"|\[e~\[|</s>|<SPECIAL_\d+>"
 )
 
-pytestmark = pytest.mark.skipif(
-    not TEMPLATES, reason="no templates; export BITNET_TEST_LLAMA_CPP=$(scripts/build_llama_cpp)"
-)
+pytestmark = [
+    pytest.mark.toolchain,
+    pytest.mark.skipif(not TEMPLATES, reason="no templates; export BITNET_TEST_LLAMA_CPP=$(scripts/build_llama_cpp)"),
+]
 
 OPEN = r"generation prompt ends in .*, but turn \d is not written so(.|\n)*"
 REASONED = OPEN + r"give the turn's reasoning (as `reasoning_content`|in its content, beginning with '<think>')"

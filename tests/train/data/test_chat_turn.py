@@ -10,7 +10,7 @@ from bitnet_train.train.data.chat_template import ChatTemplate
 from bitnet_train.train.data.chat_turn import NO_END
 from bitnet_train.train.data.examples import RowReader
 from bitnet_train.train.data.row_shape import FieldNames
-from tests.train.data_examples import CALLING, CHATML, make_tokenizer
+from tests.fixtures.data_examples import CALLING, CHATML, make_tokenizer
 
 TURN = "{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}"
 WITHOUT_END = "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] }}{% endfor %}"

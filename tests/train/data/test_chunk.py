@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bitnet_train.train.data.chunk import IGNORED, TokenRows, collate, stack_rows, windows
-from tests.train.data_examples import make_llama
+from tests.fixtures.data_examples import make_llama
 
 
 def rows_of(documents: list[np.ndarray], context_tokens: int, min_tokens: int = 2, pad_id: int = 0) -> TokenRows:

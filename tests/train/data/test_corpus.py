@@ -11,7 +11,7 @@ from bitnet_train.train.data.corpus import Corpus, read_corpus, split_examples
 from bitnet_train.train.data.examples import Conversation, Document, Example, Instruction
 from bitnet_train.train.data.self_corpus import SelfCorpusConfig
 from bitnet_train.train.data.settings import DataConfig
-from tests.train.data_examples import make_llama, make_tokenizer, shared_data, write_jsonl
+from tests.fixtures.data_examples import make_llama, make_tokenizer, shared_data, write_jsonl
 
 MANY: list[Example] = [Document(f"document {number}") for number in range(1000)]
 

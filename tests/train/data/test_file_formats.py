@@ -14,7 +14,7 @@ import pytest
 
 from bitnet_train.errors import DataError
 from bitnet_train.train.data.sources import file_rows
-from tests.train.data_examples import shared_data, write_jsonl
+from tests.fixtures.data_examples import shared_data, write_jsonl
 
 TRUNCATED_GZIP = gzip.compress(b'{"text": "x"}' * 99, mtime=0)[:40]  # without the time: its bytes name a test
 ROWS = [{"text": "one"}, {"text": "zwei ü"}]

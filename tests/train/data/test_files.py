@@ -6,7 +6,7 @@ import pytest
 
 from bitnet_train.errors import DataError
 from bitnet_train.train.data.files import ABOUT, BESIDE, OTHER, TEST, FoundFiles, find_files, held_out_files
-from tests.train.data_examples import shared_data
+from tests.fixtures.data_examples import shared_data
 
 
 def make(folder: Path, *names: str) -> Path:

@@ -11,7 +11,7 @@ from bitnet_train.train.data.examples import Document
 from bitnet_train.train.data.lone_surrogates import replace_lone_surrogates
 from bitnet_train.train.data.module import load_or_tokenise
 from bitnet_train.train.data.settings import DataConfig
-from tests.train.data_examples import make_tokenizer, write_jsonl
+from tests.fixtures.data_examples import make_tokenizer, write_jsonl
 
 CUT = "cut inside an emoji: \ud83d"
 ROWS: dict[str, dict[str, Any]] = {

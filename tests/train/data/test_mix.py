@@ -16,7 +16,7 @@ from bitnet_train.train.data.module import BitDataModule
 from bitnet_train.train.data.sampler import StepBatchSampler
 from bitnet_train.train.data.settings import KINDS, DataConfig
 from bitnet_train.train.data.summary import data_lines
-from tests.train.data_examples import make_llama, make_tokenizer, write_jsonl
+from tests.fixtures.data_examples import make_llama, make_tokenizer, write_jsonl
 
 PARTS = st.lists(st.tuples(st.integers(1, 30), st.floats(0.01, 100)), min_size=1, max_size=5)
 

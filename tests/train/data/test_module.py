@@ -17,7 +17,7 @@ from bitnet_train.train.data.module import BitDataModule, load_or_tokenise
 from bitnet_train.train.data.sampler import StepBatchSampler, order_of_pass
 from bitnet_train.train.data.settings import DataConfig
 from bitnet_train.train.data.summary import data_lines
-from tests.train.data_examples import CHATML, DOCUMENTS, make_llama, make_tokenizer, shared_data, write_jsonl
+from tests.fixtures.data_examples import CHATML, DOCUMENTS, make_llama, make_tokenizer, shared_data, write_jsonl
 
 Batch = dict[str, Tensor]
 

@@ -9,7 +9,7 @@ import torch
 
 from bitnet_train.errors import ConfigError, DataError
 from bitnet_train.train.data.self_corpus import SelfCorpusConfig, model_digest, self_documents
-from tests.train.data_examples import make_llama, make_tokenizer
+from tests.fixtures.data_examples import make_llama, make_tokenizer
 
 CONFIG = SelfCorpusConfig(documents=5, document_tokens=20, batch_documents=2)
 PROMPTS = ["def add(a, b):\n    return a + b\n", "fox"]

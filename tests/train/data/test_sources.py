@@ -7,7 +7,7 @@ import pytest
 
 from bitnet_train.errors import DataError
 from bitnet_train.train.data.sources import hub_rows, text_rows
-from tests.train.data_examples import write_jsonl
+from tests.fixtures.data_examples import write_jsonl
 
 ROWS = [{"text": "one"}, {"text": "zwei ü"}]
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from bitnet_train.train.data.special_tokens import bos_token, lead_token, pad_token
-from tests.train.data_examples import make_tokenizer
+from tests.fixtures.data_examples import make_tokenizer
 
 
 def test_a_document_begins_with_bos_else_eos_else_nothing() -> None:

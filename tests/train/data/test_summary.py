@@ -7,7 +7,7 @@ from rich.console import Console
 from bitnet_train.train.data.module import BitDataModule
 from bitnet_train.train.data.settings import DataConfig
 from bitnet_train.train.data.summary import data_lines, print_data
-from tests.train.data_examples import make_tokenizer, write_jsonl
+from tests.fixtures.data_examples import make_tokenizer, write_jsonl
 
 
 def test_files_by_split_and_what_was_left_out_are_said() -> None:

@@ -15,7 +15,7 @@ from bitnet_train.train.data.token_cache import (
     save_rows,
     tokenizer_digest,
 )
-from tests.train.data_examples import CHATML, make_tokenizer
+from tests.fixtures.data_examples import CHATML, make_tokenizer
 
 KEY, FACTS = digest("some content"), {"train": {"rows": 3}}
 

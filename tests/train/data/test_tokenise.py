@@ -6,7 +6,7 @@ from bitnet_train.errors import DataError
 from bitnet_train.train.data.examples import Conversation, Document, Example, Instruction
 from bitnet_train.train.data.messages import Message
 from bitnet_train.train.data.tokenise import tokenise_examples
-from tests.train.data_examples import DOCUMENTS, make_tokenizer
+from tests.fixtures.data_examples import DOCUMENTS, make_tokenizer
 
 TEXTS: list[Example] = [Document(text) for text in DOCUMENTS]
 

@@ -8,7 +8,7 @@ import torch
 from bitnet_train.train.loop import budget
 from bitnet_train.train.loop.budget import Estimate
 from bitnet_train.train.loop.rng import generator_states
-from tests.train.tiny_run import rows, tiny_module, trained_tensors
+from tests.fixtures.tiny_run import rows, tiny_module, trained_tensors
 
 
 def test_minutes_become_steps_rounded_down_and_at_least_one() -> None:

@@ -14,7 +14,7 @@ from bitnet_train.model.convert import convert
 from bitnet_train.quant.scheme import WeightScheme
 from bitnet_train.train.loop.diagnostics import Telemetry, popcount_histogram, quantised_layers
 from bitnet_train.train.loop.signals import Interrupted
-from tests.train.tiny_run import DieAt, llama, run, tiny_module
+from tests.fixtures.tiny_run import DieAt, llama, run, tiny_module
 
 
 def console() -> Console:

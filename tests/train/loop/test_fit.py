@@ -18,8 +18,8 @@ from bitnet_train.train.loop.module import BitLightningModule
 from bitnet_train.train.loop.resume import load_student
 from bitnet_train.train.loop.signals import Interrupted
 from bitnet_train.train.losses.terms import LossConfig
-from tests.train import tiny_run
-from tests.train.tiny_run import SAVE_EVERY, STEPS, DieAt, llama, run, tiny_module, trained_tensors
+from tests.fixtures import tiny_run
+from tests.fixtures.tiny_run import SAVE_EVERY, STEPS, DieAt, llama, run, tiny_module, trained_tensors
 
 SCRIPT = Path(tiny_run.__file__)
 

@@ -15,7 +15,7 @@ from bitnet_train.errors import ConfigError
 from bitnet_train.train.loop.fit import FitConfig
 from bitnet_train.train.loop.held_out import HeldOutWatch, find_best
 from bitnet_train.train.loop.signals import Interrupted
-from tests.train.tiny_run import STEPS, DieAt, Rows, run, tiny_module
+from tests.fixtures.tiny_run import STEPS, DieAt, Rows, run, tiny_module
 
 ROUGH = 0.3  # a learning rate at which the held-out figure goes up and down
 SETTINGS: dict[str, Any] = {"keep_best": True, "keep_last": 1, "save_every_steps": 2, "validate_every_steps": 2}

@@ -18,7 +18,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from bitnet_train.errors import ConfigError
 from bitnet_train.train.loop.launch import LAUNCHERS, Launcher, cluster_environment
-from tests.train.tiny_run import run, tiny_module
+from tests.fixtures.tiny_run import run, tiny_module
 
 SLURM_JOB = {"SLURM_NTASKS": "4", "SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "mine", "SLURM_PROCID": "0"}
 LEFTOVERS = {

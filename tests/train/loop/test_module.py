@@ -16,8 +16,8 @@ from bitnet_train.model.bit_linear import set_hardness
 from bitnet_train.train.loop.module import BitLightningModule
 from bitnet_train.train.losses import terms as losses
 from bitnet_train.train.losses.terms import LossConfig
-from tests.train import tiny_run
-from tests.train.tiny_run import UNBALANCED, KeepGradients, Rows, llama, rows, run, tiny_module
+from tests.fixtures import tiny_run
+from tests.fixtures.tiny_run import UNBALANCED, KeepGradients, Rows, llama, rows, run, tiny_module
 
 # Rounding: a gradient is a sum of products over rows, tokens and widths, nested as deep as the network. With n the
 # number of additions along the longest chain, u the unit roundoff, the error of a sum is at most n u times the sum of

@@ -14,7 +14,7 @@ from bitnet_train.model.select import Selection
 from bitnet_train.quant.scheme import WeightScheme
 from bitnet_train.quant.stored import rounded
 from bitnet_train.train.loop.optim import GROUPS, OptimConfig, automatic_lr, build_optimizer, parameter_groups, reach
-from tests.train.tiny_run import llama, tiny_module
+from tests.fixtures.tiny_run import llama, tiny_module
 
 
 def full_student(learnable_scale: bool = True):

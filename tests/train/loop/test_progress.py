@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bitnet_train.train.loop.progress import ProgressShown
-from tests.train.tiny_run import run, tiny_module
+from tests.fixtures.tiny_run import run, tiny_module
 
 
 def shown(tmp_path: Path, console: Console, quiet: bool = False) -> str:

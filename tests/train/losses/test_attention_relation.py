@@ -7,7 +7,7 @@ from torch import nn
 from bitnet_train.errors import ConfigError
 from bitnet_train.train.losses.attention_relation import RelationTaps, projections
 from bitnet_train.train.losses.terms import LossConfig, next_labels
-from tests.train.tiny_run import llama, rows, run, tiny_module
+from tests.fixtures.tiny_run import llama, rows, run, tiny_module
 
 
 def test_the_term_is_the_definition_written_with_loops() -> None:

@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from bitnet_train.errors import ConfigError
 from bitnet_train.train.losses.teacher import check_comparable, check_same_vocabulary, keep_products_in_bfloat16
 from bitnet_train.train.losses.terms import LossConfig
-from tests.train.tiny_run import llama
+from tests.fixtures.tiny_run import llama
 
 
 def tokenizer(*words: str) -> PreTrainedTokenizerFast:

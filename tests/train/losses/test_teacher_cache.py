@@ -8,7 +8,7 @@ import torch
 from bitnet_train.train.losses.logit_loss import LogitWeights, TeacherLogits, logit_loss
 from bitnet_train.train.losses.teacher_cache import TeacherCache
 from bitnet_train.train.losses.terms import LossConfig, next_labels
-from tests.train.tiny_run import ROWS, VOCABULARY, Rows, llama, rows, run, tiny_module
+from tests.fixtures.tiny_run import ROWS, VOCABULARY, Rows, llama, rows, run, tiny_module
 
 
 def piece(index: int = 0) -> dict[str, torch.Tensor]:

@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from bitnet_train.errors import ConfigError
 from bitnet_train.train.trackers import guarded_tracker
 from bitnet_train.train.trackers.tracking import guarded
-from tests.train.tiny_run import run, tiny_module
+from tests.fixtures.tiny_run import run, tiny_module
 
 MOMENTS = ("init", "log_hyperparams", "log_metrics", "save", "finalize")
 FOREVER = Event()

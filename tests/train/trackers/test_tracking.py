@@ -8,7 +8,7 @@ import pytest
 
 from bitnet_train.errors import ConfigError
 from bitnet_train.train.trackers.tracking import TRACKERS, JsonlLogger, build_loggers, require_package
-from tests.train.tiny_run import run, tiny_module
+from tests.fixtures.tiny_run import run, tiny_module
 
 SECRET = "hf_plantedSecret0123456789abcdef"
 
