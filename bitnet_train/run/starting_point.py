@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -32,7 +33,7 @@ from bitnet_train.model.plan import Plan
 from bitnet_train.model.start.equalise import equalise
 from bitnet_train.model.start.initialise import InitConfig, initialise
 from bitnet_train.run.directory import RunDirectory
-from bitnet_train.train.blocks.blockwise import BlockwiseConfig, in_pieces, reconstruct
+from bitnet_train.train.blocks.blockwise import BlockRun, BlockwiseConfig, in_pieces, reconstruct
 from bitnet_train.train.data.module import BitDataModule
 from bitnet_train.train.loop.checkpoint import list_checkpoints
 from bitnet_train.train.loop.schedules import ScheduleConfig
@@ -113,7 +114,7 @@ def _make(
     record = convert(model)
     scratch = directory.cache / f"start-{fingerprint[:16]}"
     if config.blockwise.enabled:
-        facts["blockwise"] = _reconstruct(config, model, original.model, data, scratch, init)
+        facts["blockwise"] = reconstruct(model, original.model, block_run(config, data, scratch))
     else:
         facts["init"] = initialise(model, init, *calibration_rows(data, init.calibration_rows))
     blocks = facts.get("blockwise", {"tokens": 0, "earlier_seconds": 0.0})
@@ -124,23 +125,17 @@ def _make(
     return model, record
 
 
-def _reconstruct(
-    config: Config,
-    model: PreTrainedModel,
-    original: PreTrainedModel,
-    data: BitDataModule,
-    scratch: Any,
-    init: InitConfig,
-) -> dict[str, Any]:
+def block_run(config: Config, data: BitDataModule, scratch: Path) -> BlockRun:
+    """Return what a run's settings ask of block-wise training, on rows of its training text."""
     settings = build(BlockwiseConfig, config.blockwise)
-    return reconstruct(
-        model,
-        original,
+    token_ids, is_real = in_pieces(*calibration_rows(data, settings.rows), settings.row_tokens)
+    return BlockRun(
         settings,
         build(ScheduleConfig, config.schedule),
-        *in_pieces(*calibration_rows(data, settings.rows), settings.row_tokens),
+        token_ids,
+        is_real,
         scratch,
-        init=init,
+        init=build(InitConfig, config.init),
         train_norms=config.adapter.train_norms,
         bf16=config.trainer.precision == "bf16",
         rounded=config.weight.tables != "exact",

@@ -12,22 +12,19 @@ from typing import Any
 
 from rich.console import Console
 
-from bitnet_train.config import Config, build
+from bitnet_train.config import Config
 from bitnet_train.config.compose import to_yaml
 from bitnet_train.errors import ConfigError
 from bitnet_train.importers.load import LoadedModel, load_mapped
 from bitnet_train.model.plan import Plan
-from bitnet_train.model.start.initialise import InitConfig
 from bitnet_train.progress import open_console
 from bitnet_train.run import assembly
 from bitnet_train.run.exports import check_exports
 from bitnet_train.run.machine import settle_machine
-from bitnet_train.run.starting_point import calibration_rows, fingerprint_of
-from bitnet_train.train.blocks.blockwise import BlockwiseConfig, in_pieces
+from bitnet_train.run.starting_point import block_run, fingerprint_of
 from bitnet_train.train.blocks.streamed_blocks import reconstruct_streamed
 from bitnet_train.train.data.summary import print_data
 from bitnet_train.train.loop.freed_memory import keep_freed_memory
-from bitnet_train.train.loop.schedules import ScheduleConfig
 
 __all__ = ["reconstruct"]
 
@@ -57,25 +54,17 @@ def _into_run(config: Config, original: LoadedModel, plan: Plan, console: Consol
     console.print(f"Arithmetic: {arithmetic.describe()}.", soft_wrap=True)
     data = assembly.data_module(config, original, directory)
     print_data(console, data.describe())
-    scratch = directory.cache / f"blocks-{fingerprint_of(config)[:16]}"
-    settings = build(BlockwiseConfig, config.blockwise)
+    run = block_run(config, data, directory.cache / f"blocks-{fingerprint_of(config)[:16]}")
     facts = reconstruct_streamed(
         original.model,
         assembly.record_of(config, plan, assembly.tables_of(config, original, plan)),
         original.tokenizer,
         directory.merged,
-        settings,
-        build(ScheduleConfig, config.schedule),
-        *in_pieces(*calibration_rows(data, settings.rows), settings.row_tokens),
-        scratch,
-        init=build(InitConfig, config.init),
-        replace=True,
-        train_norms=config.adapter.train_norms,
-        bf16=config.trainer.precision == "bf16",
-        seed=config.trainer.seed,
+        run,
+        overwrite=True,
     )
     assembly.record_run(config, asked, directory, console.print)
-    shutil.rmtree(scratch, ignore_errors=True)
+    shutil.rmtree(run.scratch, ignore_errors=True)
     console.print(f"Merged model in {directory.merged}. Pack it: `bitnet-train export {directory.root}`.")
     return directory.write_facts(
         "reconstruct", {"model": original.description, "source": original.source, "data": data.describe(), **facts}

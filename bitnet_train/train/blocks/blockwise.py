@@ -94,6 +94,28 @@ class BlockwiseConfig:
 
 
 @dataclass(frozen=True)
+class BlockRun:
+    """One reconstruction as it is asked for: on which text, under which settings, and where finished blocks lie."""
+
+    config: BlockwiseConfig
+    schedule: ScheduleConfig
+    token_ids: Tensor
+    """int64 [R, L], right-padded."""
+    is_real: Tensor
+    """bool [R, L]: which of them are text."""
+    scratch: Path
+    """Keeps finished blocks, and hidden states beyond `blockwise.memory_mb`; a second run goes on from there."""
+    init: InitConfig = field(default_factory=InitConfig)
+    """How each block is fitted just before it is trained, see `model.start.initialise`."""
+    train_norms: bool = True
+    bf16: bool = False
+    """Products are bfloat16."""
+    rounded: bool = False
+    """Norms and biases hold the values that will be stored, after every step (`quant.stored`)."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class _Rows:
     """Hidden states float32 [R, L, H] of the block at hand, and which tokens are real."""
 
@@ -105,52 +127,26 @@ class _Rows:
 
 @dataclass(frozen=True)
 class BlockTraining:
-    """What all blocks share: the settings, the hidden states of the block at hand, the folder of finished blocks."""
+    """What all blocks share: the run, and the hidden states of the block at hand."""
 
-    config: BlockwiseConfig
-    schedule: ScheduleConfig
+    run: BlockRun
     rows: _Rows
-    folder: Path
     prefix: str
     """Name of the list of blocks in the model."""
-    init: InitConfig | None = None
-    train_norms: bool = True
-    bf16: bool = False
-    rounded: bool = False
-    """Norms and biases hold the values that will be stored, after every step (`quant.stored`)."""
-    seed: int = 0
     found: list[BlockResult] = field(default_factory=list)
     """Those that an earlier process had finished."""
 
     @classmethod
-    def begin(
-        cls,
-        student: PreTrainedModel,
-        original: PreTrainedModel,
-        token_ids: Tensor,
-        is_real: Tensor,
-        config: BlockwiseConfig,
-        schedule: ScheduleConfig,
-        folder: Path,
-        *,
-        init: InitConfig | None = None,
-        **further: Any,
-    ) -> BlockTraining:
-        """Start with the embeddings of both models; `further` are the fields after `init`."""
-        init = init if init is not None and init.fits_layers else None
-        embedding: Any = original.get_input_embeddings()
-        seed = further.get("seed", 0)
-        token_ids = _sprinkled(token_ids, is_real, config.random_tokens, embedding.num_embeddings, seed)
-        rows = _first_rows(student, original, token_ids, is_real, folder, config)
-        schedule = replace(schedule, warmup_fraction=config.warmup_fraction)
-        return cls(config, schedule, rows, folder, decoder_blocks(student)[0], init, **further)
+    def begin(cls, student: PreTrainedModel, original: PreTrainedModel, run: BlockRun) -> BlockTraining:
+        """Start with the embeddings of both models."""
+        return cls(run, _first_rows(student, original, run), decoder_blocks(student)[0])
 
     def one(self, index: int, original: nn.Module, call: BlockCall, make: Callable[[int], nn.Module]) -> BlockResult:
         """Train block `index`, or take it from its file, and turn its inputs into those of the next.
 
         `original` gives the targets; only then is `make(index)` asked for the 1-bit block, which may be made from it.
         """
-        _aim(original, call, self.rows, self.config.batch_rows, self.bf16)
+        _aim(original, call, self.rows, self.run)
         block, file = make(index), self.file(index)
         with training_forward(block):
             result = load_block(block, file, f"{self.prefix}.{index}.")
@@ -158,43 +154,47 @@ class BlockTraining:
                 self.found.append(result)
             else:
                 started = time.perf_counter()
-                if self.init is not None:
-                    few = slice(self.init.calibration_rows)
-                    fit_block(block, call, self.init, self.rows.student[few], self.rows.is_real[few])
-                generator = torch.Generator().manual_seed(self.seed * 10_007 + index)
+                self._fit(block, call)
+                generator = torch.Generator().manual_seed(self.run.seed * 10_007 + index)
                 result = self._train(block, call, generator, index)
                 result = replace(result, seconds=time.perf_counter() - started)
                 save_block(block, result, file, f"{self.prefix}.{index}.")
-            _advance(block, call, self.rows, self.config.batch_rows, self.bf16)
+            _advance(block, call, self.rows, self.run)
         return result
 
     def file(self, index: int) -> Path:
         """Where block `index` lies once it is finished."""
-        return self.folder / f"block-{index:04d}.safetensors"
+        return self.run.scratch / f"block-{index:04d}.safetensors"
 
     def facts(self, results: list[BlockResult], started: float) -> dict[str, Any]:
         """Errors by block, the tokens that training took, the real ones of the text, seconds of all processes."""
-        num_rows, num_tokens = self.rows.is_real.shape
+        config, (num_rows, num_tokens) = self.run.config, self.rows.is_real.shape
         earlier = sum(result.seconds for result in self.found)
         return {
             "blocks": [{"before": result.before, "after": result.after} for result in results],
-            "tokens": self.config.steps * min(self.config.batch_rows, num_rows) * num_tokens,
+            "tokens": config.steps * min(config.batch_rows, num_rows) * num_tokens,
             "text_tokens": int(self.rows.is_real.sum()),
             "seconds": time.perf_counter() - started + earlier,
             "earlier_seconds": earlier,
         }
 
+    def _fit(self, block: nn.Module, call: BlockCall) -> None:
+        init, rows = self.run.init, self.rows
+        if init.fits_layers:
+            few = slice(init.calibration_rows)
+            fit_block(block, call, init, rows.student[few], rows.is_real[few])
+
     def _train(self, block: nn.Module, call: BlockCall, generator: torch.Generator, index: int) -> BlockResult:
-        rows, config = self.rows, self.config
+        rows, config = self.rows, self.run.config
         before = _error(block, call, rows, config)
-        optimizer = _optimizer(block, config, self.train_norms, self.rounded)
+        optimizer = _optimizer(block, self.run)
         order = torch.empty(0, dtype=torch.int64)
         for step in range(config.steps):
             if len(order) < config.batch_rows:
                 order = torch.cat([order, torch.randperm(len(rows.student), generator=generator)])
             picked, order = order[: config.batch_rows], order[config.batch_rows :]
-            _apply_schedules(block, optimizer, step, config, self.schedule)
-            loss = _step_loss(block, call, rows, picked, config, generator, self.bf16)
+            _apply_schedules(block, optimizer, step, self.run)
+            loss = _step_loss(block, call, rows, picked, self.run, generator)
             if not torch.isfinite(loss):
                 raise TrainingError(
                     f"The loss of block {index} is {float(loss.detach())} at step {step} of {config.steps}: "
@@ -210,41 +210,23 @@ class BlockTraining:
         return BlockResult(before, _error(block, call, rows, config))
 
 
-def reconstruct(
-    student: PreTrainedModel,
-    original: PreTrainedModel,
-    config: BlockwiseConfig,
-    schedule: ScheduleConfig,
-    token_ids: Tensor,
-    is_real: Tensor,
-    folder: Path,
-    *,
-    init: InitConfig | None = None,
-    train_norms: bool = True,
-    bf16: bool = False,
-    rounded: bool = False,
-    seed: int = 0,
-) -> dict[str, Any]:
+def reconstruct(student: PreTrainedModel, original: PreTrainedModel, run: BlockRun) -> dict[str, Any]:
     """Train every block of `student` in turn, in place; return facts: errors by block, tokens, seconds.
 
-    token_ids int64 [R, L], right-padded, is_real bool [R, L]. `folder` keeps finished blocks and hidden states. With
-    `init`, each block is fitted (see `model.initialise`) just before it is trained. Of a `rounded` student what is not
-    1-bit stays so.
+    Of a student that is rounded (`run.rounded`) what is not 1-bit stays so.
 
     Raises
     ------
+    ConversionError
+        When `run.init` fits scales that are fixed.
     TrainingError
         When a block's loss is not finite, or a saved block is damaged.
     """
     started = time.perf_counter()
-    if init is not None:
-        require_learnable({name: layer.weight_scheme for name, layer in bit_layers(student).items()}, init)
-    further: dict[str, Any] = {
-        "init": init, "train_norms": train_norms, "bf16": bf16, "rounded": rounded, "seed": seed,
-    }  # fmt: skip
-    training = BlockTraining.begin(student, original, token_ids, is_real, config, schedule, folder, **further)
+    require_learnable({name: layer.weight_scheme for name, layer in bit_layers(student).items()}, run.init)
+    training = BlockTraining.begin(student, original, run)
     blocks, originals = decoder_blocks(student)[1], decoder_blocks(original)[1]
-    calls = block_calls(original, token_ids.shape[1])
+    calls = block_calls(original, run.token_ids.shape[1])
     results = [
         training.one(index, originals[index], calls[index], blocks.__getitem__)
         for index in track(range(len(blocks)), "Reconstructing blocks", len(blocks))
@@ -270,38 +252,34 @@ def _sprinkled(token_ids: Tensor, is_real: Tensor, share: float, vocabulary: int
 
 
 @torch.no_grad()
-def _first_rows(
-    student: PreTrainedModel,
-    original: PreTrainedModel,
-    token_ids: Tensor,
-    is_real: Tensor,
-    folder: Path,
-    config: BlockwiseConfig,
-) -> _Rows:
+def _first_rows(student: PreTrainedModel, original: PreTrainedModel, run: BlockRun) -> _Rows:
+    config = run.config
+    embedding: Any = original.get_input_embeddings()
+    token_ids = _sprinkled(run.token_ids, run.is_real, config.random_tokens, embedding.num_embeddings, run.seed)
     first = embedded(original, token_ids[:1])
     shape = (len(token_ids), token_ids.shape[1], first.shape[-1])
     each_bytes = config.memory_mb * 1_000_000 // 3
     names = ("student", "original", "target")
-    made = {name: hidden_states(shape, folder / f"{name}.hidden", each_bytes) for name in names}
+    made = {name: hidden_states(shape, run.scratch / f"{name}.hidden", each_bytes) for name in names}
     for part in _batches(len(token_ids), config.batch_rows):
         made["original"][part] = embedded(original, token_ids[part])
         made["student"][part] = embedded(student, token_ids[part])
-    return _Rows(**made, is_real=is_real)
+    return _Rows(**made, is_real=run.is_real)
 
 
 @torch.no_grad()
-def _aim(original: nn.Module, call: BlockCall, rows: _Rows, batch_rows: int, bf16: bool) -> None:
+def _aim(original: nn.Module, call: BlockCall, rows: _Rows, run: BlockRun) -> None:
     """Let the full-precision block give what the 1-bit block should."""
-    for part in _batches(len(rows.original), batch_rows):
-        with _arithmetic(rows.original, bf16):
+    for part in _batches(len(rows.original), run.config.batch_rows):
+        with _arithmetic(rows.original, run.bf16):
             rows.target[part] = run_block(original, rows.original[part], call)
 
 
 @torch.no_grad()
-def _advance(block: nn.Module, call: BlockCall, rows: _Rows, batch_rows: int, bf16: bool) -> None:
+def _advance(block: nn.Module, call: BlockCall, rows: _Rows, run: BlockRun) -> None:
     """Turn the inputs of this block into those of the next."""
-    for part in _batches(len(rows.student), batch_rows):
-        with _arithmetic(rows.student, bf16):
+    for part in _batches(len(rows.student), run.config.batch_rows):
+        with _arithmetic(rows.student, run.bf16):
             rows.student[part] = run_block(block, rows.student[part], call)
     rows.original.copy_(rows.target)
 
@@ -318,15 +296,18 @@ def _settle(layer: BitLayer, margin: float) -> None:
         layer.weight.copy_(away_from_thresholds(layer.weight, layer.rounded_scale(), layer.weight_scheme, margin))
 
 
-def _optimizer(block: nn.Module, config: BlockwiseConfig, train_norms: bool, rounded: bool) -> torch.optim.Optimizer:
+def _optimizer(block: nn.Module, run: BlockRun) -> torch.optim.Optimizer:
     block.requires_grad_(False)
-    layers, rate = _layers(block), config.lr or _rate(block)
+    layers, rate = _layers(block), run.config.lr or _rate(block)
     packed = [p for layer in layers for p in (layer.weight, layer.scale) if p is not None]
     norms = [p for module in block.modules() if is_norm(module) for p in module.parameters(recurse=False)]
-    others = [layer.bias for layer in layers if layer.bias is not None] + (norms if train_norms else [])
+    others = [layer.bias for layer in layers if layer.bias is not None] + (norms if run.train_norms else [])
     for parameter in (*packed, *others):
         parameter.requires_grad_(True)
-    groups: list[dict[str, Any]] = [{"params": packed}, {"params": others, "stored": "bfloat16" if rounded else None}]
+    groups: list[dict[str, Any]] = [
+        {"params": packed},
+        {"params": others, "stored": "bfloat16" if run.rounded else None},
+    ]
     return OnePassAdamW(
         [group | {"peak_lr": rate} for group in groups if group["params"]], lr=rate, betas=(0.9, 0.95), weight_decay=0.0
     )
@@ -337,30 +318,23 @@ def _rate(block: nn.Module) -> float:
     return _RATE * sum(float(w.abs().sum()) for w in weights) / max(1, sum(w.numel() for w in weights))
 
 
-def _apply_schedules(
-    block: nn.Module, optimizer: torch.optim.Optimizer, step: int, config: BlockwiseConfig, schedule: ScheduleConfig
-) -> None:
+def _apply_schedules(block: nn.Module, optimizer: torch.optim.Optimizer, step: int, run: BlockRun) -> None:
+    steps, schedule = run.config.steps, replace(run.schedule, warmup_fraction=run.config.warmup_fraction)
     for group in optimizer.param_groups:
-        group["lr"] = group["peak_lr"] * lr_factor(step, config.steps, schedule)
-    level = hardness(step, config.steps, schedule)
+        group["lr"] = group["peak_lr"] * lr_factor(step, steps, schedule)
+    level = hardness(step, steps, schedule)
     if level is not None:
         set_hardness(_layers(block), level)
 
 
 def _step_loss(
-    block: nn.Module,
-    call: BlockCall,
-    rows: _Rows,
-    picked: Tensor,
-    config: BlockwiseConfig,
-    generator: torch.Generator,
-    bf16: bool,
+    block: nn.Module, call: BlockCall, rows: _Rows, picked: Tensor, run: BlockRun, generator: torch.Generator
 ) -> Tensor:
-    x = rows.student[picked]
+    x, config = rows.student[picked], run.config
     if config.fp_inputs > 0:
         swapped = torch.rand(len(picked), generator=generator) < config.fp_inputs
         x = torch.where(swapped[:, None, None], rows.original[picked], x)
-    with _arithmetic(x, bf16):
+    with _arithmetic(x, run.bf16):
         y = run_block(block, x, call)
     return block_loss(y.float(), rows.target[picked], rows.is_real[picked], config.loss)
 

@@ -16,11 +16,12 @@ import shutil
 import time
 from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bitnet_train.model.convert import replace_layers, replace_parts
@@ -29,13 +30,12 @@ from bitnet_train.model.folder_names import INDEX_FILE
 from bitnet_train.model.rounded_table import put_tables, round_parameters, stored_parameters
 from bitnet_train.model.saved_tensors import save_tensors
 from bitnet_train.model.start.blocks import block_calls, decoder_blocks
-from bitnet_train.model.start.initialise import InitConfig, require_learnable
+from bitnet_train.model.start.initialise import require_learnable
 from bitnet_train.progress import track
 from bitnet_train.quant.scheme import WeightScheme
 from bitnet_train.quant.stored import Stored
 from bitnet_train.quant.stored import rounded as round_to
-from bitnet_train.train.blocks.blockwise import BlockTraining, BlockwiseConfig
-from bitnet_train.train.loop.schedules import ScheduleConfig
+from bitnet_train.train.blocks.blockwise import BlockRun, BlockTraining
 
 
 def reconstruct_streamed(
@@ -43,32 +43,25 @@ def reconstruct_streamed(
     record: ConversionRecord,
     tokenizer: PreTrainedTokenizerBase | None,
     out: Path,
-    config: BlockwiseConfig,
-    schedule: ScheduleConfig,
-    token_ids: Tensor,
-    is_real: Tensor,
-    scratch: Path,
+    run: BlockRun,
     *,
-    init: InitConfig,
-    replace: bool = False,
-    train_norms: bool = True,
-    bf16: bool = False,
-    seed: int = 0,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Write `original`, converted as `record` says and reconstructed, to `out`; return facts as `reconstruct` does.
 
-    `original` is a float model in any dtype; what is outside its blocks becomes float32. Arguments as those of
-    `blockwise.reconstruct`. Finished blocks lie in `scratch` until they are written, so a second call goes on.
+    `original` is a float model in any dtype; what is outside its blocks becomes float32. Whether the rest is rounded
+    says the record, not `run.rounded`. Finished blocks lie in `run.scratch` until they are written, so a second call
+    goes on.
 
     Raises
     ------
     ConversionError
-        When `init` fits scales that are fixed, or `out` is taken and not to be replaced.
+        When `run.init` fits scales that are fixed, or `out` is taken and not to be overwritten.
     TrainingError
         When a block's loss is not finite, or a saved block is damaged.
     """
     started = time.perf_counter()
-    require_learnable(record.schemes, init)
+    require_learnable(record.schemes, run.init)
     name, blocks = decoder_blocks(original)
     of_block = [_within(record.schemes, f"{name}.{index}.") for index in range(len(blocks))]
     student = _sharing(original, record, name)
@@ -76,11 +69,8 @@ def reconstruct_streamed(
     if record.is_rounded:
         _round_outside(student, name)
     blocks[0] = _in_float32(blocks[0])  # it is run to learn how blocks are called
-    calls = block_calls(original, token_ids.shape[1])
-    further: dict[str, Any] = {
-        "init": init, "train_norms": train_norms, "bf16": bf16, "rounded": record.is_rounded, "seed": seed,
-    }  # fmt: skip
-    training = BlockTraining.begin(student, original, token_ids, is_real, config, schedule, scratch, **further)
+    calls = block_calls(original, run.token_ids.shape[1])
+    training = BlockTraining.begin(student, original, replace(run, rounded=record.is_rounded))
     results = []
     for index in track(range(len(blocks)), "Reconstructing blocks", len(blocks)):
         plain = _in_float32(blocks[index])
@@ -92,7 +82,7 @@ def reconstruct_streamed(
             return block
 
         results.append(training.one(index, plain, calls[index], convert))
-    with converted_folder(out, student, record, tokenizer, replace=replace) as folder:
+    with converted_folder(out, student, record, tokenizer, replace=overwrite) as folder:
         files = [training.file(index) for index in range(len(blocks))]
         _write_shards(folder, student, name, files, rounded=record.is_rounded)
     return training.facts(results, started)

@@ -19,7 +19,7 @@ from bitnet_train.quant.scheme import WeightScheme
 from bitnet_train.quant.surrogate import Clipped, Tanh
 from bitnet_train.quant.weight import expand_scale
 from bitnet_train.train.blocks import blockwise
-from bitnet_train.train.blocks.blockwise import BlockTraining, BlockwiseConfig, block_loss, reconstruct
+from bitnet_train.train.blocks.blockwise import BlockRun, BlockTraining, BlockwiseConfig, block_loss, reconstruct
 from bitnet_train.train.blocks.hidden_states import hidden_states
 from bitnet_train.train.loop.schedules import ScheduleConfig
 from tests.fixtures.tiny_run import llama, rows
@@ -39,7 +39,7 @@ def rebuilt(folder: Path, config: BlockwiseConfig = SHORT, *, ids=IDS, real=REAL
     """Return a student after reconstruction, and the facts of it."""
     model = student(surrogate or Clipped(clip=3.0))
     schedule = further.pop("schedule", ScheduleConfig())
-    return model, reconstruct(model, llama(0.0).eval(), config, schedule, ids, real, folder, **further)
+    return model, reconstruct(model, llama(0.0).eval(), BlockRun(config, schedule, ids, real, folder, **further))
 
 
 def state(model) -> dict[str, torch.Tensor]:
@@ -97,7 +97,7 @@ def test_only_blocks_change_and_the_original_stays(tmp_path: Path) -> None:
     before = state(original)
     model = student()
     start = state(model)
-    reconstruct(model, original, SHORT, ScheduleConfig(), IDS, REAL, tmp_path)
+    reconstruct(model, original, BlockRun(SHORT, ScheduleConfig(), IDS, REAL, tmp_path))
     assert differing(state(original), before) == set()
     changed = differing(state(model), start)
     assert changed
@@ -112,9 +112,8 @@ def test_bfloat16_products_move_the_targets_by_their_rounding_and_no_more(tmp_pa
     block, call = original.model.layers[0], block_calls(original, IDS.shape[1])[0]
     targets = {}
     for bf16 in (False, True):
-        training = BlockTraining.begin(
-            original, original, IDS, REAL, SHORT, ScheduleConfig(), tmp_path / str(bf16), bf16=bf16
-        )
+        run = BlockRun(SHORT, ScheduleConfig(), IDS, REAL, tmp_path / str(bf16), bf16=bf16)
+        training = BlockTraining.begin(original, original, run)
         training.one(0, block, call, lambda index: student().model.layers[index])
         targets[bf16] = training.rows.original  # the targets of block 0 are the inputs of block 1
     assert targets[True].dtype == torch.float32
@@ -236,7 +235,7 @@ def test_a_loss_that_is_not_finite_names_block_step_and_key(tmp_path: Path) -> N
     with torch.no_grad():
         model.model.layers[1].input_layernorm.weight.fill_(float("nan"))
     with pytest.raises(TrainingError, match=r"loss of block 1 is nan at step 0 of 30.*`blockwise\.lr`"):
-        reconstruct(model, original, SHORT, ScheduleConfig(), IDS, REAL, tmp_path)
+        reconstruct(model, original, BlockRun(SHORT, ScheduleConfig(), IDS, REAL, tmp_path))
     assert (tmp_path / "block-0000.safetensors").is_file()
 
 

@@ -17,7 +17,7 @@ from bitnet_train.model.start.initialise import InitConfig
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 from bitnet_train.quant.stored import rounded as rounded_values
 from bitnet_train.quant.surrogate import Clipped
-from bitnet_train.train.blocks.blockwise import BlockTraining, BlockwiseConfig, reconstruct
+from bitnet_train.train.blocks.blockwise import BlockRun, BlockTraining, BlockwiseConfig, reconstruct
 from bitnet_train.train.blocks.streamed_blocks import reconstruct_streamed
 from bitnet_train.train.loop.schedules import ScheduleConfig
 from tests.fixtures.tiny_run import llama, rows
@@ -51,10 +51,8 @@ def streamed(
     record = ConversionRecord.of_schemes(
         plan.schemes, weight, **PARTS, selection=selection or Selection(), tables=tables
     )
-    schedule, scratch = ScheduleConfig(), work / "scratch"
-    facts = reconstruct_streamed(
-        original, record, None, work / "out", SHORT, schedule, IDS, REAL, scratch, init=init, seed=3
-    )
+    run = BlockRun(SHORT, ScheduleConfig(), IDS, REAL, work / "scratch", init=init, seed=3)
+    facts = reconstruct_streamed(original, record, None, work / "out", run)
     return facts, load_converted(work / "out")[0]
 
 
@@ -65,9 +63,8 @@ def in_memory(
     convert(student, selection=selection, weight=GROUPS, **PARTS)
     if rounded:
         round_floats(student)
-    facts = reconstruct(
-        student, original, SHORT, ScheduleConfig(), IDS, REAL, work / "whole", init=init, rounded=rounded, seed=3
-    )
+    run = BlockRun(SHORT, ScheduleConfig(), IDS, REAL, work / "whole", init=init, rounded=rounded, seed=3)
+    facts = reconstruct(student, original, run)
     return facts, student
 
 
