@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from bitnet_train.cli.arguments import read_call
 from bitnet_train.cli.typed_text import decoded, print_everything, read_prompt
 from bitnet_train.errors import BitnetTrainError, ConfigError
+from bitnet_train.facts import Facts, plain
 from bitnet_train.verbs import WORD_KINDS, Call, Verb
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print_everything()
     try:
         with _sigterm_exits():
-            facts = _answer(read_call(decoded(given)))
+            facts = plain(_answer(read_call(decoded(given))))
     except (Exception, KeyboardInterrupt) as error:
         return _failed(error, as_json)
     except SystemExit as stop:
@@ -50,17 +51,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return FAILED if facts.get("passed") is False else DONE
 
 
-def _answer(call: Call) -> dict[str, Any]:
+def _answer(call: Call) -> Facts | dict[str, Any]:
     """Do what was asked, with human text on stderr where stdout belongs to the JSON document."""
     with contextlib.redirect_stdout(sys.stderr) if call.json else contextlib.nullcontext():
         return _run_stage(call) if call.verb.is_stage else _home(call.verb)(call)
 
 
-def _home(verb: Verb) -> Callable[..., dict[str, Any]]:
+def _home(verb: Verb) -> Callable[..., Facts | dict[str, Any]]:
     return getattr(import_module(f"bitnet_train.verbs.{verb.function}"), verb.function)
 
 
-def _run_stage(call: Call) -> dict[str, Any]:
+def _run_stage(call: Call) -> Facts | dict[str, Any]:
     config = compose_call(call)
     if config.dry_run and not config.quiet:  # before torch is imported, which takes seconds
         print(f"Dry run of {config.recipe}, model {config.model.source}: nothing is trained or kept.", flush=True)

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 import torch
 from transformers import PreTrainedModel
 
 from bitnet_train.bench.native_passes import load_native
+from bitnet_train.bench.speed import DecodeSpeed, Engine
 from bitnet_train.bench.timing import WARM_UP_TOKENS, Runner, timed
 from bitnet_train.bench.torch_passes import ModuleRunner
 from bitnet_train.runtime.native.support import reason_against
@@ -24,43 +23,25 @@ from bitnet_train.runtime.native.support import reason_against
 NEW_TOKENS, REPEATS = 64, 3
 
 
-@dataclass(frozen=True)
-class DecodeSpeed:
-    """Medians over `repeats` runs: new tokens per second, milliseconds per new token, prompt tokens per second.
-
-    `not_native` says why torch computed a packed model.
-    """
-
-    tokens_per_s: float
-    ms_per_token: float
-    prompt_tokens_per_s: float
-    num_prompt_tokens: int
-    num_new_tokens: int
-    repeats: int
-    num_threads: int
-    engine: Literal["native", "torch"]
-    not_native: str | None = None
-
-
-def packed_speed(folder: Path, model: PreTrainedModel, prompt_ids: Sequence[int]) -> dict[str, Any]:
+def packed_speed(folder: Path, model: PreTrainedModel, prompt_ids: Sequence[int]) -> DecodeSpeed:
     """Return `decode_speed` of the packed `folder`, which `model` has been loaded and verified from."""
     reason = reason_against(folder)
     if reason is not None:
-        return asdict(decode_speed(ModuleRunner(model), prompt_ids, "torch", not_native=reason))
+        return decode_speed(ModuleRunner(model), prompt_ids, "torch", not_native=reason)
     runner = load_native(str(folder), torch.get_num_threads(), verify=False)
     room = max(1, runner.max_tokens - NEW_TOKENS - 1)
-    return asdict(decode_speed(runner, prompt_ids[-room:], "native", new_tokens=min(NEW_TOKENS, runner.max_tokens - 2)))
+    return decode_speed(runner, prompt_ids[-room:], "native", new_tokens=min(NEW_TOKENS, runner.max_tokens - 2))
 
 
-def original_speed(model: PreTrainedModel, prompt_ids: Sequence[int]) -> dict[str, Any]:
+def original_speed(model: PreTrainedModel, prompt_ids: Sequence[int]) -> DecodeSpeed:
     """Return `decode_speed` of a float model through transformers."""
-    return asdict(decode_speed(ModuleRunner(model), prompt_ids, "torch"))
+    return decode_speed(ModuleRunner(model), prompt_ids, "torch")
 
 
 def decode_speed(
     runner: Runner,
     prompt_ids: Sequence[int],
-    engine: Literal["native", "torch"],
+    engine: Engine,
     *,
     new_tokens: int = NEW_TOKENS,
     repeats: int = REPEATS,

@@ -13,8 +13,6 @@ the student's own figures remain.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -29,45 +27,12 @@ from bitnet_train.evaluate.batches import (
     vocabulary_of,
 )
 from bitnet_train.evaluate.frequency import CLASSES, classify, count_types
+from bitnet_train.evaluate.measured import Bucket, Comparison
 from bitnet_train.evaluate.perplexity import no_labels
-from bitnet_train.evaluate.tally import Score, Tally
+from bitnet_train.evaluate.tally import Tally
 from bitnet_train.progress import track
 
 _POSITIONS = 256  # whose log-probabilities are held at once
-
-
-@dataclass(frozen=True)
-class Bucket:
-    """One frequency class: how many token types and tokens it has, and how often each model's first guess is right."""
-
-    name: str
-    types: int
-    tokens: int
-    student: float | None
-    teacher: float | None
-
-    @property
-    def retention(self) -> float | None:
-        """The student's accuracy over the teacher's, None where that is 0 or unknown."""
-        return self.student / self.teacher if self.student is not None and self.teacher else None
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Both models on one text; what needs a teacher is None without one."""
-
-    student: Score
-    teacher: Score | None
-    buckets: tuple[Bucket, ...]
-    perplexity_ratio: float | None = None
-    kl: float | None = None
-    top1_agreement: float | None = None
-    confidence_skew: float | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain numbers, with the retention of each bucket."""
-        buckets = [{**asdict(bucket), "retention": bucket.retention} for bucket in self.buckets]
-        return {**asdict(self), "buckets": buckets}
 
 
 def compare(
@@ -155,4 +120,6 @@ def _comparison(tallies: list[Tally], sums: _Sums, counts: Tensor, classes: Tens
 def _bucket(number: int, tallies: list[Tally], counts: Tensor) -> Bucket:
     tokens = int(counts.sum())
     recalls = [tally.hits[number] / tokens if tokens else None for tally in tallies]
-    return Bucket(CLASSES[number], int((counts > 0).sum()), tokens, recalls[0], recalls[1] if recalls[1:] else None)
+    student, teacher = recalls[0], recalls[1] if recalls[1:] else None
+    retention = student / teacher if student is not None and teacher else None
+    return Bucket(CLASSES[number], int((counts > 0).sum()), tokens, student, teacher, retention)

@@ -18,15 +18,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from bitnet_train.evaluate.jsonl import Row, read_rows
 from bitnet_train.evaluate.likelihood import Likelihood, encode_pair, log_likelihoods
+from bitnet_train.evaluate.measured import Accuracy, Choices, Retained
 
 _FIELDS = ("question", "context")
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -44,16 +44,6 @@ class Question:
         """Return a choice as it follows the context."""
         spaced = not self.context or self.context[-1].isspace() or choice[0].isspace()
         return choice if spaced else f" {choice}"
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """How often the right choice won, by log-likelihood and by log-likelihood per byte, with standard errors."""
-
-    acc: float
-    acc_stderr: float | None
-    acc_norm: float
-    acc_norm_stderr: float | None
 
 
 def read_questions(path: str | Path, key: str = "evaluate.choices") -> list[Question]:
@@ -95,23 +85,21 @@ def chance(questions: Sequence[Question]) -> float:
     return sum(1 / len(question.choices) for question in questions) / len(questions)
 
 
-def retained(student: Accuracy, teacher: Accuracy, guessing: float) -> dict[str, float | None]:
-    """Return retention and above-chance retention of both accuracies; None where the teacher has nothing to retain."""
-    return {
-        "retention": _ratio(student.acc, teacher.acc),
-        "retention_norm": _ratio(student.acc_norm, teacher.acc_norm),
-        "above_chance_retention": _ratio(student.acc - guessing, teacher.acc - guessing),
-        "above_chance_retention_norm": _ratio(student.acc_norm - guessing, teacher.acc_norm - guessing),
-    }
+def retained(student: Accuracy, teacher: Accuracy, guessing: float) -> Retained:
+    """Return retention and above-chance retention of both accuracies."""
+    return Retained(
+        _ratio(student.acc, teacher.acc),
+        _ratio(student.acc_norm, teacher.acc_norm),
+        _ratio(student.acc - guessing, teacher.acc - guessing),
+        _ratio(student.acc_norm - guessing, teacher.acc_norm - guessing),
+    )
 
 
-def report(questions: Sequence[Question], student: Accuracy, teacher: Accuracy | None) -> dict[str, Any]:
-    """Return the figures of one file as plain numbers."""
+def compare_answers(name: str, questions: Sequence[Question], student: Accuracy, teacher: Accuracy | None) -> Choices:
+    """Return the figures of one file of questions, called `name`."""
     guessing = chance(questions)
-    facts = {"questions": len(questions), "chance": guessing, "student": asdict(student)}
-    if teacher is None:
-        return {**facts, "teacher": None}
-    return {**facts, "teacher": asdict(teacher), **retained(student, teacher, guessing)}
+    kept = retained(student, teacher, guessing) if teacher is not None else None
+    return Choices(name, len(questions), guessing, student, teacher, kept)
 
 
 def _question(row: Row) -> Question:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -25,16 +24,8 @@ from bitnet_train.evaluate.batches import (
     logits_of,
     vocabulary_of,
 )
+from bitnet_train.evaluate.measured import Perplexity
 from bitnet_train.progress import track
-
-
-@dataclass(frozen=True)
-class Perplexity:
-    """Mean negative log-likelihood in nats per token, its exponential, and how many tokens were predicted."""
-
-    nats: float
-    perplexity: float
-    tokens: int
 
 
 def perplexity(model: nn.Module, rows: Batch | Iterable[Batch], *, batch_rows: int | None = None) -> Perplexity:

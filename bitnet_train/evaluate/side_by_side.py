@@ -6,20 +6,19 @@ answer. Means are over the turns of a file. Without a teacher its own columns an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from statistics import fmean
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from bitnet_train.evaluate.measured import Agreement, Answer, Turn, Writing, Written, means
 from bitnet_train.evaluate.prompt_files import Prompt
 from bitnet_train.evaluate.text_measures import common_prefix, parses, repetition, rouge_l, token_f1
 from bitnet_train.evaluate.writers import Continuation, Writer
 from bitnet_train.progress import track
 
-Facts = dict[str, Any]
 Chat = Callable[[list[dict[str, str]]], str]  # messages to the prompt that the chat template makes of them
 
 _SUMMARY = "Here is the transcript of a meeting.\n\n{document}\n\n{query}"
@@ -42,23 +41,23 @@ def side_by_side(
     *,
     description: str = "prompts",
     chat_template_variables: Mapping[str, Any] | None = None,
-) -> Facts:
+) -> Written:
     """Let every writer answer every prompt; return each turn with its texts, and the means.
 
     writers: by role, `student` and perhaps `teacher`. Prompts must have been checked with `reason_to_skip`.
     """
     chat = partial(_chat, tokenizer, chat_template_variables or {})
-    turns: list[Facts] = []
+    turns: list[Turn] = []
     for prompt in track(prompts, description, total=len(prompts)):
         turns += _answer(prompt, tokenizer, chat, writers, limits)
-    roles = {role: _means(turn["answers"][role]["figures"] for turn in turns) for role in writers}
-    return {
-        "kind": prompts[0].kind,
-        "engines": {role: writer.engine for role, writer in writers.items()},
-        **roles,
-        "agreement": _means(turn["agreement"] for turn in turns) if len(writers) > 1 else None,
-        "turns": turns,
-    }
+    roles = {role: means([turn.answers[role].figures for turn in turns]) for role in writers}
+    return Written(
+        engines={role: writer.engine for role, writer in writers.items()},
+        student=roles["student"],
+        teacher=roles.get("teacher"),
+        agreement=means([turn.agreement for turn in turns]) if len(writers) > 1 else None,
+        turns=tuple(turns),
+    )
 
 
 def reason_to_skip(prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase) -> str | None:
@@ -70,7 +69,7 @@ def reason_to_skip(prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase
 
 def _answer(
     prompt: Prompt, tokenizer: PreTrainedTokenizerBase, chat: Chat, writers: Mapping[str, Writer], limits: Limits
-) -> list[Facts]:
+) -> list[Turn]:
     """Ask one prompt, turn by turn."""
     messages: dict[str, list[dict[str, str]]] = {role: [] for role in writers}
     turns = []
@@ -122,45 +121,33 @@ def _fit_document(prompt: Prompt, query: str, tokenizer: PreTrainedTokenizerBase
     return _SUMMARY.format(document=document, query=query)
 
 
-def _turn(prompt: Prompt, query: str, number: int, made: Mapping[str, Continuation]) -> Facts:
-    answers = {role: {"text": one.text, "figures": _figures(prompt, query, one)} for role, one in made.items()}
+def _turn(prompt: Prompt, query: str, number: int, made: Mapping[str, Continuation]) -> Turn:
+    answers = {role: Answer(one.text, _figures(prompt, query, one)) for role, one in made.items()}
     name = prompt.name if len(prompt.turns) == 1 else f"{prompt.name}, turn {number + 1}"
-    facts = {"name": name, "prompt": _shown(query), "reference": prompt.reference, "answers": answers}
-    if "teacher" in made:
-        facts["agreement"] = _agreement(made["student"], made["teacher"])
-    return facts
+    agreement = _agreement(made["student"], made["teacher"]) if "teacher" in made else None
+    return Turn(name, _shown(query), prompt.reference, answers, agreement)
 
 
-def _figures(prompt: Prompt, query: str, made: Continuation) -> Facts:
-    figures: Facts = {
-        "tokens": len(made.token_ids),
-        "characters": len(made.text),
-        "ended": made.ended,
-        "repetition": repetition(made.token_ids),
-        "seconds": made.seconds,
-    }
-    if prompt.kind == "code":
-        figures["parses"] = parses(query, made.text, ended=made.ended)
-    if prompt.reference:
-        figures["rouge_l_to_reference"] = rouge_l(made.text, prompt.reference)
-    return figures
+def _figures(prompt: Prompt, query: str, made: Continuation) -> Writing:
+    return Writing(
+        tokens=len(made.token_ids),
+        characters=len(made.text),
+        ended=made.ended,
+        repetition=repetition(made.token_ids),
+        seconds=made.seconds,
+        parses=parses(query, made.text, ended=made.ended) if prompt.kind == "code" else None,
+        rouge_l_to_reference=rouge_l(made.text, prompt.reference) if prompt.reference else None,
+    )
 
 
-def _agreement(student: Continuation, teacher: Continuation) -> Facts:
+def _agreement(student: Continuation, teacher: Continuation) -> Agreement:
     prefix = common_prefix(student.token_ids, teacher.token_ids)
-    return {
-        "common_prefix_tokens": prefix,
-        "common_prefix_share": prefix / max(1, len(teacher.token_ids)),
-        "rouge_l": rouge_l(student.text, teacher.text),
-        "token_f1": token_f1(student.text, teacher.text),
-    }
-
-
-def _means(rows: Iterable[Mapping[str, Any]]) -> Facts:
-    """Return the mean of every figure over the rows that have it; true counts as 1."""
-    kept = list(rows)
-    names = dict.fromkeys(name for row in kept for name in row)
-    return {name: fmean(float(row[name]) for row in kept if name in row) for name in names}
+    return Agreement(
+        common_prefix_tokens=prefix,
+        common_prefix_share=prefix / max(1, len(teacher.token_ids)),
+        rouge_l=rouge_l(student.text, teacher.text),
+        token_f1=token_f1(student.text, teacher.text),
+    )
 
 
 def _shown(text: str) -> str:

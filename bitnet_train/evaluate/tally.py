@@ -11,29 +11,14 @@ All sums are float64.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from bitnet_train.evaluate.frequency import CLASSES
+from bitnet_train.evaluate.measured import Score
 from bitnet_train.evaluate.perplexity import exponential
 
 _BINS = 15
-
-
-@dataclass(frozen=True)
-class Score:
-    """One model on the labelled tokens of a text."""
-
-    nats: float
-    perplexity: float
-    tokens: int
-    accuracy: float
-    confidence: float
-    overconfidence: float
-    calibration_error: float
-    entropy: float
 
 
 class Tally:

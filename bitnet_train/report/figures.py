@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import TypeVar
 
 UNKNOWN = "–"
+Held = TypeVar("Held")
+
+
+def cell(held: Held | None, render: Callable[[Held], str]) -> str:
+    """Render what is held, a dash where there is nothing."""
+    return UNKNOWN if held is None else render(held)
 
 
 def number(value: float | None, digits: int = 2) -> str:

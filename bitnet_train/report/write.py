@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from bitnet_train.errors import ConfigError
+from bitnet_train.report.evaluate_facts import EvaluateFacts
 from bitnet_train.report.evaluation import document
 from bitnet_train.report.html import render_html
 from bitnet_train.report.markdown import render_markdown
 from bitnet_train.whole import write_whole
 
 
-def write_report(facts: dict[str, Any], folder: Path) -> dict[str, str]:
-    """Write report.md and report.html of an evaluation into `folder`; return their paths.
+def write_report(facts: EvaluateFacts, subject: str, folder: Path) -> dict[str, str]:
+    """Write report.md and report.html on `subject`, the name of what was evaluated, into `folder`; return their paths.
 
-    facts: what `bitnet-train evaluate` wrote, and `subject`, the name of what was evaluated. Raises ConfigError where
-    the folder cannot be written.
+    Raises ConfigError where the folder cannot be written.
     """
-    made = document(facts)
+    made = document(facts, subject)
     paths = {"markdown": folder / "report.md", "html": folder / "report.html"}
     try:
         write_whole(paths["markdown"], render_markdown(made))

@@ -39,6 +39,7 @@ from bitnet_train.progress import be_quiet, open_console
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 from bitnet_train.quant.surrogate import SURROGATES
 from bitnet_train.run.directory import RunDirectory
+from bitnet_train.run.facts import ChangedAt, ContinuedFacts
 from bitnet_train.run.starting_point import is_wanted, starting_point
 from bitnet_train.run.trained_settings import check_continued, check_finished, record, step_reached
 from bitnet_train.train.data.module import BitDataModule
@@ -100,8 +101,8 @@ def record_run(config: Config, asked: str, directory: RunDirectory, say: Callabl
     if not changed:
         return frozenset()
     say(f"note: {directory.config} was written under other settings. From step {step} on, and in it:\n{told(changed)}")
-    earlier = (directory.facts("continued") or {"changes": []})["changes"]
-    directory.write_facts("continued", {"changes": [*earlier, {"step": step, "changed": changed}]})
+    earlier = directory.kept(ContinuedFacts) or ContinuedFacts()
+    directory.keep(ContinuedFacts((*earlier.changes, ChangedAt(step, changed))))
     return frozenset(changed)
 
 

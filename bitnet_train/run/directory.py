@@ -18,15 +18,18 @@ import json
 import os
 import platform
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bitnet_train.config.schema import Config
 from bitnet_train.errors import ConfigError, FormatError
+from bitnet_train.facts import Facts, Frame
 from bitnet_train.run.trained_settings import check_finished
 from bitnet_train.whole import write_whole
+
+StageFacts = TypeVar("StageFacts", bound=Facts)
 
 
 @dataclass(frozen=True)
@@ -93,16 +96,27 @@ class RunDirectory:
                 "with space that you may write to."
             ) from error
 
+    def keep(self, facts: StageFacts) -> StageFacts:
+        """Write what a stage did, with the versions and the time, and return it with those."""
+        frame = Frame(facts.stage, time.strftime("%Y-%m-%dT%H:%M:%S%z"), made_by())
+        framed = replace(facts, frame=frame)
+        write_whole(self._facts(facts.stage), json.dumps(framed.to_dict(), indent=2, default=str) + "\n")
+        return framed
+
+    def kept(self, kind: type[StageFacts]) -> StageFacts | None:
+        """Return what an earlier stage wrote, or None if it has not run."""
+        values = self.facts(kind.stage)
+        return None if values is None else kind.from_dict(values, f"{self._facts(kind.stage)}")
+
     def write_facts(self, stage: str, facts: dict[str, Any]) -> dict[str, Any]:
-        """Write what a stage did, with the versions and the time, and return it."""
+        """Write what a stage did that no other one reads, with the versions and the time, and return it."""
         complete = {"stage": stage, "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **facts, "made_by": made_by()}
-        path = self.root / "facts" / f"{stage}.json"
-        write_whole(path, json.dumps(complete, indent=2, default=str) + "\n")
+        write_whole(self._facts(stage), json.dumps(complete, indent=2, default=str) + "\n")
         return complete
 
     def facts(self, stage: str) -> dict[str, Any] | None:
-        """Return what an earlier stage wrote, or None if it has not run."""
-        path = self.root / "facts" / f"{stage}.json"
+        """Return what an earlier stage wrote as plain JSON, or None if it has not run."""
+        path = self._facts(stage)
         if not path.exists():
             return None
         try:
@@ -111,6 +125,9 @@ class RunDirectory:
             raise FormatError(
                 f"{path} is not valid JSON ({error}). Run `bitnet-train {stage} {self.root}` again."
             ) from error
+
+    def _facts(self, stage: str) -> Path:
+        return self.root / "facts" / f"{stage}.json"
 
 
 def packed_folder(config: Config) -> tuple[Path, RunDirectory | None]:

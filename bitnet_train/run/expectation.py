@@ -14,6 +14,7 @@ from pathlib import Path
 
 from bitnet_train.config import Config
 from bitnet_train.config.layout import house
+from bitnet_train.run.result import RunFacts
 from bitnet_train.train.loop.budget import Estimate, spoken
 from bitnet_train.train.loop.machine import Arithmetic
 
@@ -50,11 +51,11 @@ def measured_run(config: Config, results: Path) -> Measured | None:
     path = results / f"{config.recipe}.json"
     if not path.is_file():
         return None
-    result = json.loads(path.read_text(encoding="utf-8"))
-    if Path(result["source"]).name != Path(config.model.source).name:
+    result = RunFacts.from_dict(json.loads(path.read_text(encoding="utf-8")), str(path))
+    if Path(result.source).name != Path(config.model.source).name:
         return None
-    train, made_by = result["train"], result["made_by"]
-    return Measured(train["tokens"] / train["seconds"], f"{made_by['cores']} cores, {made_by['machine']}")
+    assert result.frame is not None, "a result file is what a run wrote"
+    return Measured(result.train.tokens / result.train.seconds, result.frame.machine)
 
 
 def causes(config: Config, arithmetic: Arithmetic, busy: float | None) -> list[str]:

@@ -3,46 +3,43 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from bitnet_train.config import Config
 from bitnet_train.importers.load import source_bytes
 from bitnet_train.packed.manifest import WEIGHTS_NAME
+from bitnet_train.run.result import FolderSize, ModelSize
 
-Sizes = dict[str, Any]
 
-
-def folder_sizes(config: Config, artefact: Path) -> Sizes:
+def folder_size(config: Config, artefact: Path) -> FolderSize:
     """Return the bytes of all files of the folder, of its weights among them, and of the original where it is known."""
     files = [path for path in artefact.iterdir() if path.is_file()]
-    return {
-        "folder_bytes": sum(path.stat().st_size for path in files),
-        "weights_bytes": (artefact / WEIGHTS_NAME).stat().st_size,
-        "original_bytes": source_bytes(config.model.source),
-        "tables": config.weight.tables,
-    }
+    return FolderSize(
+        folder_bytes=sum(path.stat().st_size for path in files),
+        weights_bytes=(artefact / WEIGHTS_NAME).stat().st_size,
+        original_bytes=source_bytes(config.model.source),
+        tables=config.weight.tables,
+    )
 
 
-def spoken(sizes: Sizes) -> str:
+def spoken(size: ModelSize) -> str:
     """Return `48.7 MB, the original 98.4 MB`."""
-    original = sizes["original_bytes"]
-    return megabytes(sizes["folder_bytes"]) + (f", the original {megabytes(original)}" if original else "")
+    original = size.original_bytes
+    return megabytes(size.folder_bytes) + (f", the original {megabytes(original)}" if original else "")
 
 
-def warning(sizes: Sizes) -> str | None:
+def warning(size: ModelSize) -> str | None:
     """Say that the folder is not smaller than the original and what to do; None where it is, or not known."""
-    original, folder = sizes.get("original_bytes"), sizes.get("folder_bytes", 0)
-    if not original or folder < original:
+    original, folder = size.original_bytes, size.folder
+    if not original or folder is None or folder.folder_bytes < original:
         return None
-    layers = sizes["packed_bytes"] + sizes["scale_bytes"]
     advice = (
         "Embedding and head are floats: train with `weight.tables=int8`."
-        if sizes.get("tables") == "exact"
+        if folder.tables == "exact"
         else "Make more of it 1-bit: `model.roles=[attention,mlp,embedding,head]`."
     )
     return (
-        f"the folder ({megabytes(folder)}) is not smaller than the original ({megabytes(original)}): its 1-bit layers "
-        f"take {megabytes(layers)}, the rest embedding, head and tokenizer. {advice}"
+        f"the folder ({megabytes(folder.folder_bytes)}) is not smaller than the original ({megabytes(original)}): its "
+        f"1-bit layers take {megabytes(size.one_bit_bytes)}, the rest embedding, head and tokenizer. {advice}"
     )
 
 

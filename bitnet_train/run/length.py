@@ -8,20 +8,19 @@ that has grown, would find other steps, and the schedules would not go on where 
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
 
 from bitnet_train.config import Config
 from bitnet_train.errors import ConfigError
 from bitnet_train.run.directory import RunDirectory
-from bitnet_train.run.starting_point import Spent, spent_before
+from bitnet_train.run.facts import Asked, BudgetFacts
+from bitnet_train.run.result import Spent
+from bitnet_train.run.starting_point import spent_before
 from bitnet_train.train.data.module import BitDataModule
 from bitnet_train.train.data.row_lengths import RowLengths
 from bitnet_train.train.loop import budget
 from bitnet_train.train.loop.budget import Estimate, StepTime
 from bitnet_train.train.loop.module import BitLightningModule
 from bitnet_train.train.loop.optim import automatic_lr
-
-STAGE = "budget"
 
 
 def settle(
@@ -39,7 +38,7 @@ def settle(
     kept = _kept(config, directory)
     timed = _step_time(config, module, data, kept)
     spent = spent_before(config, directory)
-    steps = int(kept["max_steps"]) if kept is not None else _steps(config, data, timed, spent)
+    steps = kept.estimate.max_steps if kept is not None else _steps(config, data, timed, spent)
     config.trainer.max_steps = module.max_steps = steps
     module.optim = automatic_lr(module.student, module.optim, steps)
     data.short_steps = row_lengths(config).short_steps(steps)
@@ -47,8 +46,8 @@ def settle(
     seconds = {} if timed is None else asdict(timed)
     estimate = Estimate(steps, row_lengths(config).tokens(steps), memory, **seconds, epochs=data.epochs(steps))
     rate = float(module.optim.lr)
-    if directory is not None and (kept is None or kept.get("lr") != rate):
-        directory.write_facts(STAGE, {"asked": _asked(config), "lr": rate, **asdict(estimate)})
+    if directory is not None and (kept is None or kept.lr != rate):
+        directory.keep(BudgetFacts(asked=_asked(config), lr=rate, estimate=estimate))
     return estimate, rate
 
 
@@ -69,33 +68,31 @@ def row_lengths(config: Config) -> RowLengths:
     )
 
 
-def _kept(config: Config, directory: RunDirectory | None) -> dict[str, Any] | None:
+def _kept(config: Config, directory: RunDirectory | None) -> BudgetFacts | None:
     """Return what an earlier start of this run settled, where it is continued and nothing else is asked for."""
     if directory is None or config.trainer.resume == "never":
         return None
-    facts = directory.facts(STAGE)
-    return facts if facts is not None and facts["asked"] == _asked(config) else None
+    facts = directory.kept(BudgetFacts)
+    return facts if facts is not None and facts.asked == _asked(config) else None
 
 
-def _asked(config: Config) -> dict[str, Any]:
+def _asked(config: Config) -> Asked:
     """Return what decides the steps; `max_steps` itself only where nothing stands above it."""
     trainer = config.trainer
     by_steps = trainer.max_tokens is None and trainer.max_minutes is None and trainer.max_epochs is None
-    epochs = {"max_epochs": trainer.max_epochs} if trainer.max_epochs is not None else {}
-    is_short = trainer.short_row_tokens is not None  # else as in runs of before there was a choice
-    short = {"short_rows": [trainer.short_row_tokens, trainer.short_row_fraction]} if is_short else {}
-    return {
-        "max_steps": trainer.max_steps if by_steps else None,
-        "max_tokens": trainer.max_tokens,
-        "max_minutes": trainer.max_minutes,
-        "step_tokens": trainer.batch_rows * config.data.context_tokens,
-        **epochs,
-        **short,
-    }
+    short = trainer.short_row_tokens
+    return Asked(
+        max_steps=trainer.max_steps if by_steps else None,
+        max_tokens=trainer.max_tokens,
+        max_minutes=trainer.max_minutes,
+        step_tokens=trainer.batch_rows * config.data.context_tokens,
+        max_epochs=trainer.max_epochs,
+        short_rows=None if short is None else (short, trainer.short_row_fraction),
+    )
 
 
 def _step_time(
-    config: Config, module: BitLightningModule, data: BitDataModule, kept: dict[str, Any] | None
+    config: Config, module: BitLightningModule, data: BitDataModule, kept: BudgetFacts | None
 ) -> StepTime | None:
     """Return the time of a step: as kept, or measured where minutes are asked for or the timing is cheap, else None.
 
@@ -103,9 +100,7 @@ def _step_time(
     """
     trainer = config.trainer
     if kept is not None:
-        step_s = kept["step_s"]
-        ends = (kept.get(name, step_s) for name in ("fastest_s", "slowest_s"))  # older runs have none
-        return None if step_s is None else StepTime(step_s, *ends)
+        return _kept_time(kept.estimate)
     pieces, untimed = -(-trainer.batch_rows // trainer.micro_rows), Spent()
     is_wanted = trainer.max_minutes or config.dry_run
     if not (is_wanted or budget.is_cheap_to_time(_steps(config, data, None, untimed), pieces)):
@@ -115,6 +110,15 @@ def _step_time(
         return whole
     short = budget.time_step(module, data.first_batch(short=True), trainer.precision, trainer.accelerator)
     return whole.mixed(short, trainer.short_row_fraction)
+
+
+def _kept_time(estimate: Estimate) -> StepTime | None:
+    step_s, fastest_s, slowest_s = estimate.step_s, estimate.fastest_s, estimate.slowest_s
+    if step_s is None:
+        return None
+    if fastest_s is None or slowest_s is None:  # older runs have neither
+        return StepTime(step_s, step_s, step_s)
+    return StepTime(step_s, fastest_s, slowest_s)
 
 
 def _steps(config: Config, data: BitDataModule, timed: StepTime | None, spent: Spent) -> int:

@@ -6,40 +6,34 @@ arithmetic would be another run, and sums over another number of threads are rou
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any
-
 import torch
 from rich.console import Console
 
 from bitnet_train.config import Config
 from bitnet_train.run.directory import RunDirectory
+from bitnet_train.run.facts import MachineFacts
 from bitnet_train.train.loop.machine import AUTO, Arithmetic, arithmetic, thread_count
-
-STAGE = "machine"
 
 
 def settle_machine(config: Config, directory: RunDirectory | None, console: Console) -> Arithmetic:
     """Fix precision and threads in `config`, keep them in `directory`, and warn of bf16 that is only imitated."""
     kept = _kept(config, directory)
     trainer = config.trainer
-    threads = trainer.num_threads or (int(kept["num_threads"]) if kept is not None else thread_count())
+    threads = trainer.num_threads or (kept.num_threads if kept is not None else thread_count())
     torch.set_num_threads(threads)
     trainer.num_threads = threads
-    asked = kept["precision"] if kept is not None and trainer.precision == AUTO else trainer.precision
+    asked = kept.arithmetic.precision if kept is not None and trainer.precision == AUTO else trainer.precision
     found = arithmetic(asked, trainer.accelerator)
     trainer.precision = found.precision
     if (warning := found.warning()) is not None:
         console.print(f"note: {warning}", soft_wrap=True)
-    facts = {**asdict(found), "why": found.describe(), "num_threads": threads}
-    if directory is not None and (
-        kept is None or any(kept[name] != facts[name] for name in ("precision", "num_threads"))
-    ):
-        directory.write_facts(STAGE, facts)
+    is_kept = kept is not None and (kept.arithmetic.precision, kept.num_threads) == (found.precision, threads)
+    if directory is not None and not is_kept:
+        directory.keep(MachineFacts(found, found.describe(), threads))
     return found
 
 
-def _kept(config: Config, directory: RunDirectory | None) -> dict[str, Any] | None:
+def _kept(config: Config, directory: RunDirectory | None) -> MachineFacts | None:
     if directory is None or config.trainer.resume == "never":
         return None
-    return directory.facts(STAGE)
+    return directory.kept(MachineFacts)

@@ -5,18 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from bitnet_train.bench.decode_speed import original_speed
 from bitnet_train.config import Config
 from bitnet_train.errors import DataError
+from bitnet_train.report.evaluate_facts import EvaluateFacts
 from bitnet_train.run.directory import RunDirectory
 from bitnet_train.run.prompt import asked, sampling
+from bitnet_train.run.result import BothContinued, Continuations, DecodeSpeeds
 from bitnet_train.run.session import Session
 from bitnet_train.runtime.generate import generate as continue_prompt
 from bitnet_train.runtime.load import load_tokenizer
 
-Facts = dict[str, Any]
 Result = TypeVar("Result")
 
 
@@ -27,16 +28,17 @@ def timed(call: Callable[[], Result]) -> tuple[Result, float]:
     return made, time.perf_counter() - start
 
 
-def continue_both(config: Config, directory: RunDirectory, session: Session, evaluated: Facts) -> Facts:
+def continue_both(config: Config, directory: RunDirectory, session: Session, evaluated: EvaluateFacts) -> BothContinued:
     """Continue one prompt with the original and the packed model, alike, and tell how fast both are."""
     original, prompt = session.original(), config.generate.prompt
     by_original = continue_prompt(original.model, original.tokenizer, asked(config), **sampling(config))
-    speed = evaluated["decode_original"] or original_speed(original.model, original.tokenizer(prompt)["input_ids"])
-    return {
-        "prompt": prompt,
-        "continuations": {"full_precision": by_original.text, "packed": _packed_text(config, directory, session)},
-        "decode": {"full_precision": speed, "packed": evaluated["decode"]},
-    }
+    speed = evaluated.decode_original or original_speed(original.model, original.tokenizer(prompt)["input_ids"])
+    assert evaluated.decode is not None, "`evaluate` times the packed model"
+    return BothContinued(
+        prompt,
+        Continuations(full_precision=by_original.text, packed=_packed_text(config, directory, session)),
+        DecodeSpeeds(full_precision=speed, packed=evaluated.decode),
+    )
 
 
 def _packed_text(config: Config, directory: RunDirectory, session: Session) -> str:

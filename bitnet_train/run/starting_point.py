@@ -16,7 +16,6 @@ import shutil
 import time
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,19 +32,12 @@ from bitnet_train.model.plan import Plan
 from bitnet_train.model.start.equalise import equalise
 from bitnet_train.model.start.initialise import InitConfig, initialise
 from bitnet_train.run.directory import RunDirectory
+from bitnet_train.run.facts import StartFacts
+from bitnet_train.run.result import Spent
 from bitnet_train.train.blocks.blockwise import BlockRun, BlockwiseConfig, in_pieces, reconstruct
 from bitnet_train.train.data.module import BitDataModule
 from bitnet_train.train.loop.checkpoint import list_checkpoints
 from bitnet_train.train.loop.schedules import ScheduleConfig
-
-
-@dataclass(frozen=True)
-class Spent:
-    """What making the start cost: training tokens of `blockwise` and seconds of all of it; part of the run's budget."""
-
-    tokens: int = 0
-    seconds: float = 0.0
-
 
 Convert = Callable[[PreTrainedModel], ConversionRecord]
 _DECIDING = ("model", "weight", "activation", "init", "blockwise", "schedule", "data")
@@ -58,8 +50,8 @@ def is_wanted(config: Config) -> bool:
 
 def spent_before(config: Config, directory: RunDirectory | None) -> Spent:
     """Return what was spent before the first step of training end to end."""
-    facts = directory.facts("start") if directory is not None and is_wanted(config) else None
-    return Spent(facts["tokens"], facts["seconds"]) if facts is not None else Spent()
+    facts = directory.kept(StartFacts) if directory is not None and is_wanted(config) else None
+    return Spent(facts.tokens, facts.seconds) if facts is not None else Spent()
 
 
 def starting_point(
@@ -82,7 +74,8 @@ def starting_point(
             "Choose `init=plain blockwise=off`."
         )
     fingerprint = fingerprint_of(config)
-    found = (directory.facts("start") or {}).get("fingerprint") if directory.start.is_dir() else None
+    kept = directory.kept(StartFacts) if directory.start.is_dir() else None
+    found = kept.fingerprint if kept is not None else None
     has_checkpoints = bool(list_checkpoints(directory.checkpoints))
     if found is not None and (found == fingerprint or data is None or has_checkpoints):
         model, _, record = load_converted(directory.start)
@@ -108,19 +101,27 @@ def _make(
 ) -> tuple[PreTrainedModel, ConversionRecord]:
     init, started = build(InitConfig, config.init), time.perf_counter()
     model = deepcopy(original.model)
-    facts: dict[str, Any] = {"fingerprint": fingerprint}
+    equalised = blocks = fitted = None
     if init.equalise:
-        facts["equalise"] = equalise(model, plan.schemes, *calibration_rows(data, init.calibration_rows))
+        equalised = equalise(model, plan.schemes, *calibration_rows(data, init.calibration_rows))
     record = convert(model)
     scratch = directory.cache / f"start-{fingerprint[:16]}"
     if config.blockwise.enabled:
-        facts["blockwise"] = reconstruct(model, original.model, block_run(config, data, scratch))
+        blocks = reconstruct(model, original.model, block_run(config, data, scratch))
     else:
-        facts["init"] = initialise(model, init, *calibration_rows(data, init.calibration_rows))
-    blocks = facts.get("blockwise", {"tokens": 0, "earlier_seconds": 0.0})
-    facts |= {"seconds": time.perf_counter() - started + blocks["earlier_seconds"], "tokens": blocks["tokens"]}
+        fitted = initialise(model, init, *calibration_rows(data, init.calibration_rows))
+    spent_s = time.perf_counter() - started + (blocks.earlier_seconds if blocks is not None else 0.0)
     save_converted(model, record, directory.start, original.tokenizer, replace=True)
-    directory.write_facts("start", facts)
+    directory.keep(
+        StartFacts(
+            fingerprint=fingerprint,
+            equalise=equalised,
+            blockwise=blocks,
+            init=fitted,
+            seconds=spent_s,
+            tokens=blocks.tokens if blocks is not None else 0,
+        )
+    )
     shutil.rmtree(scratch, ignore_errors=True)
     return model, record
 

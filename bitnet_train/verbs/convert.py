@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import asdict
-from typing import Any
 
 from bitnet_train.config import Config
 from bitnet_train.evaluate.perplexity import perplexity
@@ -12,12 +10,11 @@ from bitnet_train.model.bit_linear import on_kernels
 from bitnet_train.progress import open_console
 from bitnet_train.run import assembly
 from bitnet_train.run.exports import check_exports
+from bitnet_train.run.facts import ConvertFacts
 from bitnet_train.run.session import Session
 
-Facts = dict[str, Any]
 
-
-def convert(config: Config, session: Session | None = None, *, is_compared_later: bool = False) -> Facts:
+def convert(config: Config, session: Session | None = None, *, is_compared_later: bool = False) -> ConvertFacts:
     """Show which layers become 1-bit, and what swapping them without training costs.
 
     `is_compared_later`: `evaluate` will measure the original on the same rows, so it is not measured here.
@@ -40,16 +37,15 @@ def convert(config: Config, session: Session | None = None, *, is_compared_later
         swapped = perplexity(model, rows)
     known = "" if before is None else f" {before.perplexity:.2f};"
     console.print(f"Held-out perplexity{known} {swapped.perplexity:,.1f} with the layers just swapped.")
-    return directory.write_facts(
-        "convert",
-        {
-            "model": original.description,
-            "source": original.source,
-            "layers": len(plan.converted),
-            "weights": plan.num_weights,
-            "record": record.to_dict(),
-            "data": data.describe(),
-            "full_precision": None if before is None else asdict(before),
-            "swapped": asdict(swapped),
-        },
+    return directory.keep(
+        ConvertFacts(
+            model=original.description,
+            source=original.source,
+            layers=len(plan.converted),
+            weights=plan.num_weights,
+            record=record,
+            data=data.describe(),
+            full_precision=before,
+            swapped=swapped,
+        )
     )

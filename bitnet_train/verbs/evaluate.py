@@ -6,26 +6,29 @@ is none: an artefact alone, `evaluate.against=none`, or a source that cannot be 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from rich.console import Console
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from bitnet_train.bench.decode_speed import original_speed, packed_speed
+from bitnet_train.bench import decode_speed
+from bitnet_train.bench.speed import DecodeSpeed
 from bitnet_train.config import Config
 from bitnet_train.errors import BitnetTrainError, ConfigError
 from bitnet_train.evaluate.comparison import compare
 from bitnet_train.evaluate.jsonl import spread
-from bitnet_train.evaluate.multiple_choice import Question, answer, read_questions, report
+from bitnet_train.evaluate.measured import Choices, Comparison, Perplexity, Prompts, ScoredText
+from bitnet_train.evaluate.multiple_choice import Question, answer, compare_answers, read_questions
 from bitnet_train.evaluate.prompt_files import Prompt, read_prompts
 from bitnet_train.evaluate.side_by_side import Limits, reason_to_skip, side_by_side
 from bitnet_train.evaluate.writers import packed_writer, torch_writer
 from bitnet_train.importers.load import LoadedModel, load_pretrained
 from bitnet_train.model.config_fields import max_positions
 from bitnet_train.progress import open_console
+from bitnet_train.report.evaluate_facts import Against, EvaluateFacts
 from bitnet_train.report.evaluation import describe_speeds, spoken
 from bitnet_train.report.write import write_report
 from bitnet_train.run import assembly
@@ -37,7 +40,7 @@ __all__ = ["evaluate"]
 
 NO_MODEL = "none"  # of `evaluate.against`
 _NO_LIMIT = 1 << 30
-Facts = dict[str, Any]
+Result = TypeVar("Result", ScoredText, Choices, Prompts)
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ class Models:
         return min((limit for limit in limits if limit is not None), default=_NO_LIMIT)
 
 
-def evaluate(config: Config, session: Session | None = None) -> Facts:
+def evaluate(config: Config, session: Session | None = None) -> EvaluateFacts:
     """Measure the packed model and its original: texts, multiple choice, prompts; write facts and a report."""
     assembly.prepare_process(config)
     folder, directory = packed_folder(config)
@@ -85,18 +88,22 @@ def evaluate(config: Config, session: Session | None = None) -> Facts:
     _check_limits(config, models)
     if models.not_compared is not None:
         console.print(f"note: not compared with another model: {models.not_compared}", soft_wrap=True)
-    facts: Facts = {"texts": [], "choices": [], "prompts": []}
-    _score_held_out(config, models, rows, facts, console)
-    facts |= _speeds(config, models)
-    console.print(f"Greedy decoding: {describe_speeds(facts)}.", markup=False, soft_wrap=True)
-    for path, text in inputs.texts.items():
-        score = _score(models, assembly.score_windows(config, models.tokenizer, text), path.stem)
-        _keep(facts, "texts", {**score, **_windows(config)}, console)
-    for path, questions in inputs.questions.items():
-        _keep(facts, "choices", {"name": path.stem, **_ask(models, questions)}, console)
-    for path, prompts in inputs.prompts.items():
-        _keep(facts, "prompts", {"name": _stem(path), **_write(config, models, prompts)}, console)
-    facts |= {"against": _described(models), "not_compared": models.not_compared}
+    held_out = _told(_score_held_out(config, models, rows), console) if rows is not None else None
+    speed, original = _speeds(config, models)
+    console.print(f"Greedy decoding: {describe_speeds(speed, original)}.", markup=False, soft_wrap=True)
+    texts = [_told(_score_text(config, models, path, text), console) for path, text in inputs.texts.items()]
+    choices = [_told(_ask(models, path.stem, asked), console) for path, asked in inputs.questions.items()]
+    prompts = [_told(_write(config, models, _stem(path), given), console) for path, given in inputs.prompts.items()]
+    facts = EvaluateFacts(
+        texts=(*((held_out,) if held_out is not None else ()), *texts),
+        choices=tuple(choices),
+        prompts=tuple(prompts),
+        held_out=_perplexity(held_out) if held_out is not None else None,
+        decode=speed,
+        decode_original=original,
+        against=_described(models),
+        not_compared=models.not_compared,
+    )
     return _finish(config, directory, folder, facts, console)
 
 
@@ -152,11 +159,11 @@ def _original(
         return None, str(error)
 
 
-def _speeds(config: Config, models: Models) -> Facts:
+def _speeds(config: Config, models: Models) -> tuple[DecodeSpeed, DecodeSpeed | None]:
     """Time greedy decoding of the packed model and, where it is there, of the one it is compared with."""
     prompt = models.tokenizer(config.generate.prompt)["input_ids"]
-    original = None if models.teacher is None else original_speed(models.teacher, prompt)
-    return {"decode": packed_speed(models.folder, models.student, prompt), "decode_original": original}
+    original = None if models.teacher is None else decode_speed.original_speed(models.teacher, prompt)
+    return decode_speed.packed_speed(models.folder, models.student, prompt), original
 
 
 def _with_same_tokens(original: LoadedModel, tokenizer: PreTrainedTokenizerBase) -> LoadedModel:
@@ -175,41 +182,47 @@ def _check_limits(config: Config, models: Models) -> None:
             raise ConfigError(f"`evaluate.{name}={value}` does not fit the {context} positions of the model. Lower it.")
 
 
-def _score_held_out(
-    config: Config, models: Models, rows: dict[str, Tensor] | None, facts: Facts, console: Console
-) -> None:
-    """Score the held-out rows; their figures of the packed model stand at the top of the facts too."""
-    if rows is None:
-        return
+def _score_held_out(config: Config, models: Models, rows: dict[str, Tensor]) -> ScoredText:
+    """Score the held-out rows of the run, or those of `evaluate.text`."""
     text = config.evaluate.text
-    score = _score(models, rows, "held-out" if text is None else Path(text).stem)
-    facts |= {name: score["student"][name] for name in ("nats", "perplexity", "tokens")}
-    windows = {"window_tokens": rows["input_ids"].shape[1], "window_overlap": None} if text is None else {}
-    _keep(facts, "texts", {**score, **_windows(config), **windows, "held_out": text is None}, console)
+    if text is not None:
+        return ScoredText(Path(text).stem, _compare(models, rows, Path(text).stem), *_windows(config))
+    name, length = "held-out", rows["input_ids"].shape[1]
+    return ScoredText(name, _compare(models, rows, name), length, window_overlap=None, held_out=True)
 
 
-def _score(models: Models, rows: dict[str, Tensor], name: str) -> Facts:
-    return {"name": name, **compare(models.student, models.teacher, rows, description=name).to_dict()}
+def _score_text(config: Config, models: Models, path: Path, text: str) -> ScoredText:
+    rows = assembly.score_windows(config, models.tokenizer, text)
+    return ScoredText(path.stem, _compare(models, rows, path.stem), *_windows(config))
 
 
-def _windows(config: Config) -> Facts:
-    length = config.evaluate.window_tokens or config.data.context_tokens
-    return {"window_tokens": length, "window_overlap": config.evaluate.window_overlap, "held_out": False}
+def _compare(models: Models, rows: dict[str, Tensor], name: str) -> Comparison:
+    return compare(models.student, models.teacher, rows, description=name)
 
 
-def _ask(models: Models, questions: list[Question]) -> Facts:
+def _windows(config: Config) -> tuple[int, bool]:
+    """Return the tokens of a window, and whether windows overlap."""
+    return config.evaluate.window_tokens or config.data.context_tokens, config.evaluate.window_overlap
+
+
+def _perplexity(text: ScoredText) -> Perplexity:
+    score = text.compared.student
+    return Perplexity(score.nats, score.perplexity, score.tokens)
+
+
+def _ask(models: Models, name: str, questions: list[Question]) -> Choices:
     scores = [
-        answer(model, models.tokenizer, questions, models.context_tokens, description=f"multiple choice, {name}")
-        for name, model in (("1-bit", models.student), ("original", models.teacher))
+        answer(model, models.tokenizer, questions, models.context_tokens, description=f"multiple choice, {role}")
+        for role, model in (("1-bit", models.student), ("original", models.teacher))
         if model is not None
     ]
-    return report(questions, scores[0], scores[1] if scores[1:] else None)
+    return compare_answers(name, questions, scores[0], scores[1] if scores[1:] else None)
 
 
-def _write(config: Config, models: Models, prompts: list[Prompt]) -> Facts:
+def _write(config: Config, models: Models, name: str, prompts: list[Prompt]) -> Prompts:
     reason = reason_to_skip(prompts, models.tokenizer)
     if reason is not None:
-        return {"kind": prompts[0].kind, "skipped": reason}
+        return Prompts(name, prompts[0].kind, skipped=reason)
     settings = config.evaluate
     room = models.context_tokens - settings.prompt_new_tokens
     limits = Limits(min(room, settings.prompt_tokens or room), settings.prompt_new_tokens)
@@ -222,7 +235,7 @@ def _write(config: Config, models: Models, prompts: list[Prompt]) -> Facts:
     writers = {"student": student}
     if models.teacher is not None:
         writers["teacher"] = torch_writer(models.teacher, models.tokenizer)
-    return side_by_side(
+    written = side_by_side(
         prompts,
         models.tokenizer,
         writers,
@@ -230,30 +243,33 @@ def _write(config: Config, models: Models, prompts: list[Prompt]) -> Facts:
         description=f"writing, {prompts[0].kind}",
         chat_template_variables=config.data.chat_template_variables,
     )
+    return Prompts(name, prompts[0].kind, written=written)
 
 
 def _stem(path: Path) -> str:
     return path.name.removesuffix(".gz").removesuffix(".jsonl")
 
 
-def _described(models: Models) -> Facts | None:
-    if models.original is None:
-        return None
-    return {"source": models.original.source, "description": models.original.description}
+def _described(models: Models) -> Against | None:
+    return None if models.original is None else Against(models.original.source, models.original.description)
 
 
-def _keep(facts: Facts, group: str, result: Facts, console: Console) -> None:
-    facts[group].append(result)
-    console.print(spoken(group, result), markup=False, soft_wrap=True)
+def _told(result: Result, console: Console) -> Result:
+    """Say what was measured as soon as it is known, and pass it on."""
+    console.print(spoken(result), markup=False, soft_wrap=True)
+    return result
 
 
-def _finish(config: Config, directory: RunDirectory | None, folder: Path, facts: Facts, console: Console) -> Facts:
+def _finish(
+    config: Config, directory: RunDirectory | None, folder: Path, facts: EvaluateFacts, console: Console
+) -> EvaluateFacts:
     """Write the facts and the report where they belong."""
     target = Path(config.evaluate.report) if config.evaluate.report else directory.root if directory else None
     if target is not None:
-        facts["report"] = write_report({**facts, "subject": _subject(config, folder)}, target)
-        console.print(f"Report: {facts['report']['html']}", markup=False, soft_wrap=True)
-    return directory.write_facts("evaluate", facts) if directory is not None else facts
+        paths = write_report(facts, _subject(config, folder), target)
+        facts = replace(facts, report=paths)
+        console.print(f"Report: {paths['html']}", markup=False, soft_wrap=True)
+    return directory.keep(facts) if directory is not None else facts
 
 
 def _subject(config: Config, folder: Path) -> str:

@@ -8,7 +8,7 @@ adapter goes out beside it.
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,33 +33,31 @@ from bitnet_train.progress import open_console
 from bitnet_train.run import assembly
 from bitnet_train.run.directory import RunDirectory
 from bitnet_train.run.exports import ADAPTER, OUTSIDE, PACKED, require_adapter
-from bitnet_train.run.folder_size import folder_sizes, spoken, warning
+from bitnet_train.run.facts import ExportFacts, ReconstructFacts, TrainFacts, WrittenFormat
+from bitnet_train.run.folder_size import folder_size, spoken, warning
+from bitnet_train.run.result import ModelSize
 
-Facts = dict[str, Any]
 
-
-def export(config: Config) -> Facts:
+def export(config: Config) -> ExportFacts:
     """Pack the merged model of a run, and write it (or a packed folder) in the format that was asked for."""
     assembly.prepare_process(config)
     _check_asked(config)
     packed, directory = _packed_folder(config)
-    sizes: Facts = asdict(read_manifest(packed).sizes) | (folder_sizes(config, packed) if directory else {})
-    facts: Facts = {"artefact": str(packed), "sizes": sizes}
-    folder = packed
+    size = ModelSize(read_manifest(packed).sizes, folder_size(config, packed) if directory else None)
+    folder, written = packed, None
     if config.export.format == ADAPTER:
         assert directory is not None, "checked above"
-        folder, facts["written"] = _write_adapter(config, directory)
+        folder, written = _write_adapter(config, directory)
     elif config.export.format != PACKED:
-        folder, facts["written"] = _write_format(
-            config, packed, _target(config, packed, directory), config.export.format
-        )
+        folder, written = _write_format(config, packed, _target(config, packed, directory), config.export.format)
     further = [name for name in dict.fromkeys(config.export.also) if name != config.export.format]
     targets = {name: _usual_target(config, name, packed, directory) for name in further}
-    facts["also"] = [_write_format(config, packed, targets[name], name)[1] for name in further]
+    also = tuple(_write_format(config, packed, targets[name], name)[1] for name in further)
+    facts = ExportFacts(str(packed), size, written, also)
     if config.export.push_to_hub is not None:
-        facts["hub"] = push_folder(folder, config.export.push_to_hub)
-        _console(config).print(f"Uploaded to {facts['hub']}")
-    return directory.write_facts("export", facts) if directory is not None else facts
+        facts = replace(facts, hub=push_folder(folder, config.export.push_to_hub))
+        _console(config).print(f"Uploaded to {facts.hub}")
+    return directory.keep(facts) if directory is not None else facts
 
 
 def _check_asked(config: Config) -> None:
@@ -89,11 +87,10 @@ def _packed_folder(config: Config) -> tuple[Path, RunDirectory | None]:
 
 def _pack(config: Config, directory: RunDirectory, *, force: bool) -> Manifest:
     model, tokenizer = _finished_model(config, directory)
-    trained = directory.facts("train") or directory.facts("reconstruct") or {}
     facts = {
         "base_model": public_name(config.model.source),
         "recipe": config.recipe,
-        "training": {name: trained.get(name) for name in ("steps", "tokens", "metrics")},
+        "training": _training(directory),
     }
     settings = config.export
     manifest = export_packed(
@@ -107,11 +104,20 @@ def _pack(config: Config, directory: RunDirectory, *, force: bool) -> Manifest:
     )
     console = _console(config)
     console.print(render_sizes(manifest))
-    sizes = asdict(manifest.sizes) | folder_sizes(config, directory.artefact)
-    console.print(f"Packed into {directory.artefact}: {spoken(sizes)}", soft_wrap=True)
-    if larger := warning(sizes):
+    size = ModelSize(manifest.sizes, folder_size(config, directory.artefact))
+    console.print(f"Packed into {directory.artefact}: {spoken(size)}", soft_wrap=True)
+    if larger := warning(size):
         console.print(f"warning: {larger}", style="yellow", soft_wrap=True)
     return manifest
+
+
+def _training(directory: RunDirectory) -> dict[str, Any]:
+    """Return what the card says of training; a model that was trained block by block alone has tokens only."""
+    trained = directory.kept(TrainFacts)
+    if trained is not None:
+        return {"steps": trained.result.steps, "tokens": trained.result.tokens, "metrics": trained.result.metrics}
+    blocks = directory.kept(ReconstructFacts)
+    return {"steps": None, "tokens": blocks.made.tokens if blocks is not None else None, "metrics": None}
 
 
 def _finished_model(config: Config, directory: RunDirectory) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
@@ -123,17 +129,17 @@ def _finished_model(config: Config, directory: RunDirectory) -> tuple[PreTrained
     return original.model, original.tokenizer
 
 
-def _write_adapter(config: Config, directory: RunDirectory) -> tuple[Path, Facts]:
+def _write_adapter(config: Config, directory: RunDirectory) -> tuple[Path, WrittenFormat]:
     original = load_pretrained(config.model.source)
     trained = assembly.trained_student(config, original, directory, _console(config).print)
     assert isinstance(trained.student.model, PeftModel)
     out = _target(config, directory.artefact, directory)
     facts = write_adapter(trained.student.model, out, force=config.export.force)
     _console(config).print(f"Adapter of {facts['num_layers']} layers written into {out}; its base is `export=gguf`.")
-    return out, {"format": ADAPTER, "folder": str(out), "facts": facts}
+    return out, WrittenFormat(ADAPTER, str(out), facts=facts)
 
 
-def _write_format(config: Config, packed: Path, out: Path, name: str) -> tuple[Path, Facts]:
+def _write_format(config: Config, packed: Path, out: Path, name: str) -> tuple[Path, WrittenFormat]:
     settings = config.export
     record = export_as(name, packed, out, build(ExportOptions, settings), force=settings.force)
     total = sum(entry.num_bytes for entry in record.files.values())
@@ -143,7 +149,7 @@ def _write_format(config: Config, packed: Path, out: Path, name: str) -> tuple[P
         console.print(f"{record.facts['type']}: {record.facts['why']}")
     for note in record.facts.get("notes", ()):
         console.print(f"note: {note}", markup=False)
-    return out, {"format": name, "folder": str(out), "num_bytes": total, "facts": record.facts}
+    return out, WrittenFormat(name, str(out), total, record.facts)
 
 
 def _target(config: Config, packed: Path, directory: RunDirectory | None) -> Path:

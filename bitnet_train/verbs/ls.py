@@ -10,7 +10,8 @@ from bitnet_train.columns import fold, fold_named
 from bitnet_train.config.compose import compose
 from bitnet_train.config.layout import groups, recipes
 from bitnet_train.config.suggest import did_you_mean
-from bitnet_train.errors import ConfigError
+from bitnet_train.errors import ConfigError, FormatError
+from bitnet_train.run.result import RunFacts
 from bitnet_train.verbs import Call
 
 _NO_VERBS = ("machine", "budget", "start")  # facts that are kept on the way to those of a verb
@@ -49,13 +50,13 @@ def _runs(root: Path) -> list[dict[str, Any]]:
 def _figures(run: Path) -> str | None:
     """Return what a run that went the whole way came to, in a few words."""
     try:
-        told = json.loads((run / "facts" / "run.json").read_text(encoding="utf-8"))
-        perplexity, train, size = told["perplexity"], told["train"], told["size"]
-    except (OSError, ValueError, KeyError):
+        told = RunFacts.from_dict(json.loads((run / "facts" / "run.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, FormatError):
         return None
+    scores, megabytes = told.perplexity, told.size.layers.total_bytes / 1e6
     return (
-        f"{perplexity['ratio']:.2f}x perplexity ({perplexity['trained']:.2f} of {perplexity['full_precision']:.2f}), "
-        f"{train['tokens']:,} tokens, {size['total_bytes'] / 1e6:.1f} MB, validation {told['validation']}"
+        f"{scores.ratio:.2f}x perplexity ({scores.trained:.2f} of {scores.full_precision:.2f}), "
+        f"{told.train.tokens:,} tokens, {megabytes:.1f} MB, validation {told.validation}"
     )
 
 

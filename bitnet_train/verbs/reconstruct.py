@@ -20,6 +20,7 @@ from bitnet_train.model.plan import Plan
 from bitnet_train.progress import open_console
 from bitnet_train.run import assembly
 from bitnet_train.run.exports import check_exports
+from bitnet_train.run.facts import ReconstructFacts
 from bitnet_train.run.machine import settle_machine
 from bitnet_train.run.starting_point import block_run, fingerprint_of
 from bitnet_train.train.blocks.streamed_blocks import reconstruct_streamed
@@ -31,7 +32,7 @@ __all__ = ["reconstruct"]
 _WHOLE = ("init.equalise", "weight.input_scale", "weight.sub_norm")  # what looks at, or changes, the whole model
 
 
-def reconstruct(config: Config) -> dict[str, Any]:
+def reconstruct(config: Config) -> ReconstructFacts | dict[str, Any]:
     """Write the run's merged model: every decoder block converted, trained alone and put away before the next."""
     assembly.prepare_process(config)
     _require_blocks_alone(config)
@@ -48,14 +49,14 @@ def reconstruct(config: Config) -> dict[str, Any]:
     return _into_run(config, original, plan, console)
 
 
-def _into_run(config: Config, original: LoadedModel, plan: Plan, console: Console) -> dict[str, Any]:
+def _into_run(config: Config, original: LoadedModel, plan: Plan, console: Console) -> ReconstructFacts:
     directory, asked = assembly.open_run(config), to_yaml(config)
     arithmetic = settle_machine(config, directory, console)
     console.print(f"Arithmetic: {arithmetic.describe()}.", soft_wrap=True)
     data = assembly.data_module(config, original, directory)
     print_data(console, data.describe())
     run = block_run(config, data, directory.cache / f"blocks-{fingerprint_of(config)[:16]}")
-    facts = reconstruct_streamed(
+    made = reconstruct_streamed(
         original.model,
         assembly.record_of(config, plan, assembly.tables_of(config, original, plan)),
         original.tokenizer,
@@ -66,9 +67,7 @@ def _into_run(config: Config, original: LoadedModel, plan: Plan, console: Consol
     assembly.record_run(config, asked, directory, console.print)
     shutil.rmtree(run.scratch, ignore_errors=True)
     console.print(f"Merged model in {directory.merged}. Pack it: `bitnet-train export {directory.root}`.")
-    return directory.write_facts(
-        "reconstruct", {"model": original.description, "source": original.source, "data": data.describe(), **facts}
-    )
+    return directory.keep(ReconstructFacts(original.description, original.source, data.describe(), made))
 
 
 def _require_blocks_alone(config: Config) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 from bitnet_train.config import Config
 from bitnet_train.errors import ConfigError
@@ -12,6 +12,8 @@ from bitnet_train.model.lora_layers import OUTSIDE_MERGE_REFUSAL
 from bitnet_train.model.sub_norm import SUB_NORM_REFUSAL
 from bitnet_train.progress import open_console
 from bitnet_train.run import assembly, summary
+from bitnet_train.run.facts import TrainFacts
+from bitnet_train.run.result import RunFacts
 from bitnet_train.run.session import Session
 from bitnet_train.run.side_by_side import continue_both, timed
 from bitnet_train.verbs.convert import convert
@@ -21,10 +23,10 @@ from bitnet_train.verbs.merge import merge
 from bitnet_train.verbs.train import train
 from bitnet_train.verbs.validate import validate
 
-Facts = dict[str, Any]
+Made = TypeVar("Made")
 
 
-def run(config: Config) -> Facts:
+def run(config: Config) -> RunFacts:
     """Go the whole way: convert, train, merge, export, validate, evaluate, and compare with the original."""
     if config.adapter.kind == "lora_outside":
         raise ConfigError(f"`adapter.kind=lora_outside` cannot go the whole way. {OUTSIDE_MERGE_REFUSAL}")
@@ -34,20 +36,23 @@ def run(config: Config) -> Facts:
     assembly.check_machine(config)
     directory, console = assembly.open_run(config), open_console(config.quiet)
     config.path, config.export.force = str(directory.root), True
-    session, facts, seconds = Session(config), {}, {}
-    stages: dict[str, Callable[[], Facts]] = {
-        "convert": lambda: convert(config, session, is_compared_later=config.evaluate.against is None),
-        "train": lambda: train(config, session),
-        "merge": lambda: merge(config, session),
-        "export": lambda: export(config),
-        "validate": lambda: validate(config),
-        "evaluate": lambda: evaluate(config, session),
-    }
-    for name, stage in stages.items():
+    session, seconds = Session(config), dict[str, float]()
+
+    def stage(name: str, call: Callable[[], Made]) -> Made:
         console.rule(name)
-        facts[name], seconds[name] = timed(stage)
-    both, seconds["result"] = timed(lambda: continue_both(config, directory, session, facts["evaluate"]))
-    compared = directory.write_facts("run", {**summary.summarise(config, facts), **both, "stage_seconds": seconds})
+        made, seconds[name] = timed(call)
+        return made
+
+    converted = stage("convert", lambda: convert(config, session, is_compared_later=config.evaluate.against is None))
+    trained = stage("train", lambda: train(config, session))
+    assert isinstance(trained, TrainFacts), "a whole run is no dry one"
+    stage("merge", lambda: merge(config, session))
+    exported = stage("export", lambda: export(config))
+    validated = stage("validate", lambda: validate(config))
+    evaluated = stage("evaluate", lambda: evaluate(config, session))
+    continued, seconds["result"] = timed(lambda: continue_both(config, directory, session, evaluated))
+    stages = summary.StagesOfRun(converted, trained, exported, validated, evaluated)
+    compared = directory.keep(summary.summarise(config, stages, continued, seconds))
     if not config.quiet:
         console.rule("result")
         console.print(summary.render(compared))

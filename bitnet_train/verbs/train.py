@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import asdict
 from typing import Any
 
 from bitnet_train.config import Config
@@ -13,6 +12,7 @@ from bitnet_train.progress import open_console
 from bitnet_train.run import assembly, expectation, summary
 from bitnet_train.run.dry_run import describe_training
 from bitnet_train.run.exports import check_exports
+from bitnet_train.run.facts import TrainFacts
 from bitnet_train.run.length import settle
 from bitnet_train.run.machine import settle_machine
 from bitnet_train.run.session import Session
@@ -24,10 +24,8 @@ from bitnet_train.train.loop.freed_memory import keep_freed_memory
 from bitnet_train.train.loop.optim import reach
 from bitnet_train.train.trackers.redaction import redact
 
-Facts = dict[str, Any]
 
-
-def train(config: Config, session: Session | None = None) -> Facts:
+def train(config: Config, session: Session | None = None) -> TrainFacts | dict[str, Any]:
     """Train through the quantiser up to `trainer.max_steps`, or go on where an interrupted run stopped."""
     assembly.prepare_process(config)
     assembly.check_machine(config)
@@ -80,16 +78,15 @@ def train(config: Config, session: Session | None = None) -> Facts:
     console.print(summary.after_training(result, directory.root), markup=False, soft_wrap=True)
     if is_alone:
         console.print(f"Next: bitnet-train merge {directory.root}", markup=False, soft_wrap=True)
-    return directory.write_facts(
-        "train",
-        {
-            **asdict(result),
-            "lr": rate,
-            "arithmetic": arithmetic.describe(),
-            "before": asdict(spent_before(config, directory)),
-            "trainable_parameters": trainable,
-            "parameters": total,
-            "data": data.describe(),
-            "config": redact(to_dict(config)),
-        },
+    return directory.keep(
+        TrainFacts(
+            result=result,
+            lr=rate,
+            arithmetic=arithmetic.describe(),
+            before=spent_before(config, directory),
+            trainable_parameters=trainable,
+            parameters=total,
+            data=data.describe(),
+            config=redact(to_dict(config)),
+        )
     )

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from bitnet_train.config import Config
 from bitnet_train.progress import open_console
 from bitnet_train.run import assembly
 from bitnet_train.run.directory import is_model, packed_folder
+from bitnet_train.run.facts import ValidateFacts
 from bitnet_train.validation.export import validate_export
 from bitnet_train.validation.packed import validate as validate_packed
 
-Facts = dict[str, Any]
 
-
-def validate(config: Config) -> Facts:
+def validate(config: Config) -> ValidateFacts:
     """Prove at six levels that the packed folder computes what was trained, and that every export holds its weights."""
     assembly.prepare_process(config)
     if is_model(config):
@@ -36,15 +35,15 @@ def validate(config: Config) -> Facts:
         progress=lambda level: console.print(f"validating: {level}"),
     )
     console.print(report.render())
-    facts = report.to_dict()
-    exports = directory.written_exports() if directory is not None else []
-    facts["exports"] = [_validate_export(config, folder, str(artefact)) for folder in exports]
-    facts["passed"] = facts["passed"] and all(export["passed"] for export in facts["exports"])
-    return directory.write_facts("validate", facts) if directory is not None else facts
+    folders = directory.written_exports() if directory is not None else []
+    exports = tuple(_validate_export(config, folder, str(artefact)) for folder in folders)
+    passed = report.passed and all(export.passed for export in exports)
+    facts = replace(ValidateFacts.from_dict(report.to_dict()), exports=exports, passed=passed)
+    return directory.keep(facts) if directory is not None else facts
 
 
-def _validate_export(config: Config, path: Path, against: str | None) -> Facts:
+def _validate_export(config: Config, path: Path, against: str | None) -> ValidateFacts:
     console = open_console(config.quiet)
     report = validate_export(path, against=against, progress=lambda level: console.print(f"validating: {level}"))
     console.print(report.render())
-    return report.to_dict()
+    return ValidateFacts.from_dict(report.to_dict())

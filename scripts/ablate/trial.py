@@ -28,6 +28,7 @@ from bitnet_train.importers.load import load_pretrained
 from bitnet_train.model.bit_linear import on_kernels
 from bitnet_train.run import assembly
 from bitnet_train.run.directory import made_by
+from bitnet_train.run.facts import TrainFacts
 from bitnet_train.verbs.train import train
 from scripts.ablate.task import Task
 from scripts.bench.machine_facts import commit, cpu_name
@@ -56,15 +57,16 @@ def run_trial(task: Task) -> dict[str, Any]:
 def _train(config: Config) -> dict[str, Any]:
     """Run the training stage and return its steps, tokens, times and peak memory."""
     wall, cpu = time.perf_counter(), time.process_time()
-    facts = train(config)
+    trained = train(config)
+    assert isinstance(trained, TrainFacts), "a trial is no dry run"
     return {
-        "steps": facts["steps"],
-        "tokens": facts["before"]["tokens"] + facts["tokens"],
+        "steps": trained.result.steps,
+        "tokens": trained.before.tokens + trained.result.tokens,
         "seconds": time.perf_counter() - wall,
         "cpu_seconds": time.process_time() - cpu,
-        "fit_seconds": facts["seconds"],
+        "fit_seconds": trained.result.seconds,
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "loss": facts["metrics"]["loss"],
+        "loss": trained.result.metrics["loss"],
     }
 
 

@@ -21,6 +21,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bitnet_train.run.directory import RunDirectory
+from bitnet_train.run.facts import MachineFacts
+from bitnet_train.run.result import RunFacts
 from scripts import RESULTS, ROOT
 from scripts.bench.machine_facts import describe_run
 from scripts.tables.page_block import keep_block
@@ -62,16 +65,19 @@ def measure(words: list[str], environment: dict[str, str]) -> Facts:
         seconds = time.perf_counter() - start
         if done.returncode:
             raise SystemExit(f"bitnet-train {' '.join(words)} failed:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
-        facts = json.loads((Path(folder) / "run" / "facts" / "run.json").read_text(encoding="utf-8"))
-        machine = json.loads((Path(folder) / "run" / "facts" / "machine.json").read_text(encoding="utf-8"))
+        directory = RunDirectory(Path(folder) / "run")
+        facts, machine = directory.kept(RunFacts), directory.kept(MachineFacts)
+    assert facts is not None, "a whole run keeps its summary"
+    assert machine is not None, "and what it settled of the machine"
+    summary = facts.to_dict()
     return {
         "command": f"bitnet-train {' '.join(words)}",
         "seconds": seconds,
-        "stage_seconds": facts["stage_seconds"],
+        "stage_seconds": facts.stage_seconds,
         "prints": last_lines(done.stdout.replace(f"{folder}/", "")),
-        "result": {name: facts[name] for name in ("perplexity", "size", "train", "decode", "validation")},
-        "arithmetic": machine["why"],
-        "threads": machine["num_threads"],
+        "result": {name: summary[name] for name in ("perplexity", "size", "train", "decode", "validation")},
+        "arithmetic": machine.why,
+        "threads": machine.num_threads,
     }
 
 

@@ -17,6 +17,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from bitnet_train.facts import plain
+from bitnet_train.run.directory import RunDirectory
+from bitnet_train.run.result import RunFacts
 from scripts import RESULTS, ROOT
 from scripts.bench.machine_facts import describe_run
 from scripts.tables.page_block import keep_block
@@ -32,14 +35,17 @@ def trained_for(steps: int, work: Path) -> Facts:
     run_dir = work.absolute() / f"steps-{steps}"
     words = ["run", "quickstart", f"run.dir={run_dir}", "logger=none", f"trainer.max_steps={steps}"]
     subprocess.run([sys.executable, "-m", "bitnet_train", *words], check=True, capture_output=True)
-    facts = json.loads((run_dir / "facts" / "run.json").read_text(encoding="utf-8"))
-    held_out = facts["texts"][0]
+    result = RunDirectory(run_dir).kept(RunFacts)
+    assert result is not None, "a whole run keeps its summary"
+    held_out = result.texts[0]
     return {
         "steps": steps,
-        "tokens": facts["train"]["tokens"],
-        **{name: held_out[name] for name in ("ratio", "kl", "top1_agreement")},
-        "prompt": facts["prompt"],
-        "continuations": facts["continuations"],
+        "tokens": result.train.tokens,
+        "ratio": held_out.ratio,
+        "kl": held_out.kl,
+        "top1_agreement": held_out.top1_agreement,
+        "prompt": result.continued.prompt,
+        "continuations": plain(result.continued.continuations),
     }
 
 

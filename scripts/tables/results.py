@@ -12,8 +12,12 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+from bitnet_train.report.evaluate_facts import EvaluateFacts
+from bitnet_train.run.directory import RunDirectory
+from bitnet_train.run.result import RunFacts
 from bitnet_train.run.summary import texts
 from scripts import ROOT
 from scripts.ablate.table import grid_table, rate_table, task_table
@@ -57,15 +61,18 @@ def written(page: str, text: str) -> str:
 
 def keep(run: Path) -> None:
     """Keep the summary of a finished run as the result of its recipe."""
-    summary, evaluated = (
-        json.loads((run / "facts" / f"{stage}.json").read_text(encoding="utf-8")) for stage in ("run", "evaluate")
+    summary, evaluated = RunDirectory(run).kept(RunFacts), RunDirectory(run).kept(EvaluateFacts)
+    if summary is None or evaluated is None:
+        raise SystemExit(f"{run} did not go the whole way: `bitnet-train run` writes its summary.")
+    kept = replace(
+        summary,
+        texts=texts(evaluated),  # `evaluate` may have read more of them after the run
+        run_dir=None,
+        source=Path(summary.source).name,  # where the file lay on this machine is nobody's business
     )
-    summary["texts"] = texts(evaluated)  # `evaluate` may have read more of them after the run
-    del summary["run_dir"]
-    summary["source"] = Path(summary["source"]).name  # where the file lay on this machine is nobody's business
-    path = RESULTS / f"{summary['recipe']}.json"
+    path = RESULTS / f"{kept.recipe}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(kept.to_dict(), indent=2) + "\n", encoding="utf-8")
 
 
 def main() -> int:

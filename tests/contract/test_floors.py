@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parents[2] / "bitnet_train"
 FLOORS = {
     "errors": 0,
     "columns": 1,
+    "facts": 1,
     "progress": 1,
     "whole": 1,
     "when_imported": 1,

@@ -13,8 +13,8 @@ from bitnet_train.evaluate.multiple_choice import (
     Question,
     accuracy,
     answer,
+    compare_answers,
     read_questions,
-    report,
     retained,
 )
 
@@ -79,9 +79,9 @@ def test_accuracy_takes_the_likeliest_and_the_normalised_one_the_likeliest_per_b
 
 def test_retention_is_a_ratio_and_above_chance_takes_chance_off_both() -> None:
     kept = retained(Accuracy(0.4, 0, 0.25, 0), Accuracy(0.5, 0, 0.2, 0), 0.25)
-    assert kept["retention"] == pytest.approx(0.8)
-    assert kept["above_chance_retention"] == pytest.approx(0.6)
-    assert kept["above_chance_retention_norm"] is None
+    assert kept.retention == pytest.approx(0.8)
+    assert kept.above_chance_retention == pytest.approx(0.6)
+    assert kept.above_chance_retention_norm is None
 
 
 def test_answering_scores_every_choice_as_it_is_scored_alone(student, teacher, tokenizer) -> None:
@@ -95,6 +95,7 @@ def test_answering_scores_every_choice_as_it_is_scored_alone(student, teacher, t
     ]
     found = answer(student, tokenizer, questions, 128)
     assert found == accuracy(questions, alone)
-    facts = report(questions, found, answer(teacher, tokenizer, questions, 128))
-    assert (facts["questions"], facts["chance"]) == (9, pytest.approx(1 / 3))
-    assert facts["retention"] == pytest.approx(facts["student"]["acc"] / facts["teacher"]["acc"])
+    both = compare_answers("numbers", questions, found, answer(teacher, tokenizer, questions, 128))
+    assert (both.name, both.questions, both.chance) == ("numbers", 9, pytest.approx(1 / 3))
+    assert both.retained.retention == pytest.approx(both.student.acc / both.teacher.acc)
+    assert compare_answers("alone", questions, found, None).retained is None

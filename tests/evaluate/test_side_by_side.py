@@ -78,14 +78,14 @@ def test_the_packed_model_writes_natively_what_the_trained_one_writes_in_torch(
     tokenizer, both = writers
     prompts = read_prompts(written(tmp_path / "rows.jsonl", row))
     found = side_by_side(prompts, tokenizer, both, Limits(200, 16))
-    assert found["engines"] == {"student": "native", "teacher": "torch"}
-    assert len(found["turns"]) == len(prompts[0].turns)
-    assert found["agreement"]["common_prefix_share"] == 1
-    for turn in found["turns"]:
-        assert turn["answers"]["student"]["text"] == turn["answers"]["teacher"]["text"]
-        assert 1 <= turn["answers"]["student"]["figures"]["tokens"] <= 16
-    assert ("parses" in found["student"]) == (row is CODE)
-    assert ("rouge_l_to_reference" in found["student"]) == (row is MEETING)
+    assert found.engines == {"student": "native", "teacher": "torch"}
+    assert len(found.turns) == len(prompts[0].turns)
+    assert found.agreement.common_prefix_share == 1
+    for turn in found.turns:
+        assert turn.answers["student"].text == turn.answers["teacher"].text
+        assert 1 <= turn.answers["student"].figures.tokens <= 16
+    assert (found.student.parses is not None) == (row is CODE)
+    assert (found.student.rouge_l_to_reference is not None) == (row is MEETING)
 
 
 def test_a_long_transcript_is_cut_and_the_query_stays_whole(tmp_path: Path, writers) -> None:
@@ -121,8 +121,8 @@ def test_the_second_turn_sees_the_answer_to_the_first(tmp_path: Path, writers) -
 
     prompts = read_prompts(written(tmp_path / "rows.jsonl", CHAT))
     found = side_by_side(prompts, tokenizer, {"student": Reader()}, Limits(200, 8))
-    assert found["agreement"] is None
-    first = found["turns"][0]["answers"]["student"]["text"]
+    assert found.agreement is None
+    first = found.turns[0].answers["student"].text
     assert seen[1].startswith(seen[0])
     assert f"{first}\nuser: Another." in seen[1]
 

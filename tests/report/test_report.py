@@ -12,6 +12,7 @@ import pytest
 from bitnet_train.errors import ConfigError
 from bitnet_train.report.bars import render_bars
 from bitnet_train.report.document import Bar, Bars
+from bitnet_train.report.evaluate_facts import EvaluateFacts
 from bitnet_train.report.evaluation import document, spoken
 from bitnet_train.report.html import render_html
 from bitnet_train.report.markdown import render_markdown
@@ -19,6 +20,15 @@ from bitnet_train.report.write import write_report
 
 NASTY = "<script>alert('x')</script> ``` | & </pre>\n```python"
 VOID = {"meta"}
+SUBJECT = f"mine {NASTY}"
+SPEED = {
+    "tokens_per_s": 123.4,
+    "ms_per_token": 8.1,
+    "prompt_tokens_per_s": 900.0,
+    "num_prompt_tokens": 9,
+    "num_new_tokens": 64,
+    "repeats": 3,
+}
 
 
 def score(perplexity: float) -> dict[str, Any]:
@@ -26,7 +36,11 @@ def score(perplexity: float) -> dict[str, Any]:
     return {"perplexity": perplexity, "tokens": 5000, **dict.fromkeys(names, 0.25)}
 
 
-def facts(*, with_teacher: bool = True) -> dict[str, Any]:
+def facts(*, with_teacher: bool = True) -> EvaluateFacts:
+    return EvaluateFacts.from_dict(json.loads(json.dumps(on_disk(with_teacher=with_teacher))))
+
+
+def on_disk(*, with_teacher: bool = True) -> dict[str, Any]:
     def both(value: Any) -> Any:
         return value if with_teacher else None
 
@@ -67,13 +81,12 @@ def facts(*, with_teacher: bool = True) -> dict[str, Any]:
         "turns": [turn],
     }
     return {
-        "subject": f"mine {NASTY}",
         "against": both({"source": "tiny", "description": "LlamaForCausalLM"}),
         "not_compared": None if with_teacher else "`evaluate.against=none`.",
         "texts": [text],
         "choices": [{**choice, **(kept if with_teacher else {})}],
         "prompts": [prompts, {"name": "mt", "kind": "chat", "skipped": "the model has no chat template"}],
-        "decode": {"tokens_per_s": 123.4},
+        "decode": SPEED,
     }
 
 
@@ -101,7 +114,7 @@ class Tags(HTMLParser):
 
 @pytest.mark.parametrize("with_teacher", [True, False])
 def test_the_page_is_whole_needs_nothing_else_and_runs_nothing(with_teacher: bool) -> None:
-    page = render_html(document(facts(with_teacher=with_teacher)))
+    page = render_html(document(facts(with_teacher=with_teacher), SUBJECT))
     tags = Tags()
     tags.feed(page)
     assert tags.open == []
@@ -114,7 +127,7 @@ def test_the_page_is_whole_needs_nothing_else_and_runs_nothing(with_teacher: boo
 
 @pytest.mark.parametrize("render", [render_html, render_markdown])
 def test_every_figure_is_in_the_report(render: Any) -> None:
-    text = render(document(facts()))
+    text = render(document(facts(), SUBJECT))
     for figure in ("26.50", "84.12", "3.17x", "0.812", "71.2 %", "-5.0 pp", "40.0 % ± 5.0", "75.0 %", "12.5 %", "2048"):
         assert figure in text, figure
     assert "the model has no chat template" in text
@@ -124,13 +137,13 @@ def test_every_figure_is_in_the_report(render: Any) -> None:
 
 @pytest.mark.parametrize("render", [render_html, render_markdown])
 def test_without_a_teacher_the_report_says_why_and_shows_dashes(render: Any) -> None:
-    text = render(document(facts(with_teacher=False)))
+    text = render(document(facts(with_teacher=False), SUBJECT))
     assert "Not compared with another model" in text
     assert "–" in text
 
 
 def test_texts_stay_inside_their_markdown_fence() -> None:
-    lines = render_markdown(document(facts())).splitlines()
+    lines = render_markdown(document(facts(), SUBJECT)).splitlines()
     fences = [line for line in lines if line.startswith("````")]
     assert len(fences) == 2 * 4, "prompt, two texts and the reference, each opened and closed by a longer fence"
     assert not any(line.startswith("#") and "<script>" in line for line in lines), "a title is escaped"
@@ -146,13 +159,13 @@ def test_bars_are_drawn_to_one_scale_and_unknown_ones_are_left_out() -> None:
 
 def test_a_line_for_the_terminal_says_what_was_measured() -> None:
     made = facts()
-    assert spoken("texts", made["texts"][0]).startswith("wiki.test: perplexity 84.125 over 5,000 tokens, 3.17x of 26.5")
-    assert spoken("choices", made["choices"][0]).startswith("arc: accuracy 40.0 % of 20 questions")
-    assert spoken("prompts", made["prompts"][1]) == "mt: skipped, the model has no chat template."
+    assert spoken(made.texts[0]).startswith("wiki.test: perplexity 84.125 over 5,000 tokens, 3.17x of 26.5")
+    assert spoken(made.choices[0]).startswith("arc: accuracy 40.0 % of 20 questions")
+    assert spoken(made.prompts[1]) == "mt: skipped, the model has no chat template."
 
 
 def test_both_files_are_written_and_can_be_made_again_from_a_facts_file(tmp_path: Path) -> None:
-    paths = write_report(json.loads(json.dumps(facts())), tmp_path / "new")
+    paths = write_report(facts(), SUBJECT, tmp_path / "new")
     assert [Path(path).name for path in paths.values()] == ["report.md", "report.html"]
     assert all(Path(path).stat().st_size > 1000 for path in paths.values())
 
@@ -160,4 +173,4 @@ def test_both_files_are_written_and_can_be_made_again_from_a_facts_file(tmp_path
 def test_a_folder_that_cannot_be_written_is_named_with_its_key(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"`evaluate.report=.*file"):
-        write_report(facts(), tmp_path / "file")
+        write_report(facts(), SUBJECT, tmp_path / "file")

@@ -11,6 +11,7 @@ from rich.console import Console
 from bitnet_train.__main__ import main
 from bitnet_train.importers.load import tiny_folder
 from bitnet_train.kernels.isa import available_isas
+from bitnet_train.run.result import RunFacts
 from bitnet_train.run.summary import render
 from tests.fixtures.small_runs import facts_of
 
@@ -23,12 +24,12 @@ def test_a_run_says_how_large_its_folder_is_beside_the_original(finished: Path) 
     assert size["folder_bytes"] == sum(path.stat().st_size for path in (finished / "artefact").iterdir())
     assert size["original_bytes"] == (tiny_folder() / "model.safetensors").stat().st_size > size["folder_bytes"]
     console = Console(record=True, width=120)
-    console.print(render(result))
+    console.print(render(RunFacts.from_dict(result)))
     row = next(line for line in console.export_text().splitlines() if "whole folder" in line)
     assert f"{size['original_bytes'] / 1e6:.2f} MB" in row
     assert f"{size['folder_bytes'] / 1e6:.2f} MB" in row
     larger = {**result, "size": {**size, "original_bytes": size["folder_bytes"]}}
-    console.print(render(larger))
+    console.print(render(RunFacts.from_dict(larger)))
     assert "is not smaller than the original" in console.export_text()
 
 
@@ -36,7 +37,7 @@ def test_a_result_of_an_older_version_is_still_shown(finished: Path) -> None:
     result = facts_of(finished, "run")
     size = {name: result["size"][name] for name in ("packed_bytes", "scale_bytes", "fp16_bytes", "total_bytes")}
     console = Console(record=True, width=120)
-    console.print(render({**result, "size": size}))
+    console.print(render(RunFacts.from_dict({**result, "size": size})))
     assert f"{size['total_bytes'] / 1e6:.2f} MB" in console.export_text()
 
 

@@ -116,6 +116,28 @@ class BlockRun:
 
 
 @dataclass(frozen=True)
+class BlockErrors:
+    """Error before and after, relative to the mean square of the full-precision block's output."""
+
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """Errors by block, the tokens that training took, the real ones of the text, and seconds of all processes.
+
+    `earlier_seconds` are those of the seconds that earlier, interrupted processes took.
+    """
+
+    blocks: tuple[BlockErrors, ...]
+    tokens: int
+    text_tokens: int
+    seconds: float
+    earlier_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
 class _Rows:
     """Hidden states float32 [R, L, H] of the block at hand, and which tokens are real."""
 
@@ -166,17 +188,17 @@ class BlockTraining:
         """Where block `index` lies once it is finished."""
         return self.run.scratch / f"block-{index:04d}.safetensors"
 
-    def facts(self, results: list[BlockResult], started: float) -> dict[str, Any]:
-        """Errors by block, the tokens that training took, the real ones of the text, seconds of all processes."""
+    def finished(self, results: list[BlockResult], started: float) -> Reconstruction:
+        """Return what training all blocks came to."""
         config, (num_rows, num_tokens) = self.run.config, self.rows.is_real.shape
         earlier = sum(result.seconds for result in self.found)
-        return {
-            "blocks": [{"before": result.before, "after": result.after} for result in results],
-            "tokens": config.steps * min(config.batch_rows, num_rows) * num_tokens,
-            "text_tokens": int(self.rows.is_real.sum()),
-            "seconds": time.perf_counter() - started + earlier,
-            "earlier_seconds": earlier,
-        }
+        return Reconstruction(
+            blocks=tuple(BlockErrors(result.before, result.after) for result in results),
+            tokens=config.steps * min(config.batch_rows, num_rows) * num_tokens,
+            text_tokens=int(self.rows.is_real.sum()),
+            seconds=time.perf_counter() - started + earlier,
+            earlier_seconds=earlier,
+        )
 
     def _fit(self, block: nn.Module, call: BlockCall) -> None:
         init, rows = self.run.init, self.rows
@@ -210,8 +232,8 @@ class BlockTraining:
         return BlockResult(before, _error(block, call, rows, config))
 
 
-def reconstruct(student: PreTrainedModel, original: PreTrainedModel, run: BlockRun) -> dict[str, Any]:
-    """Train every block of `student` in turn, in place; return facts: errors by block, tokens, seconds.
+def reconstruct(student: PreTrainedModel, original: PreTrainedModel, run: BlockRun) -> Reconstruction:
+    """Train every block of `student` in turn, in place.
 
     Of a student that is rounded (`run.rounded`) what is not 1-bit stays so.
 
@@ -231,7 +253,7 @@ def reconstruct(student: PreTrainedModel, original: PreTrainedModel, run: BlockR
         training.one(index, originals[index], calls[index], blocks.__getitem__)
         for index in track(range(len(blocks)), "Reconstructing blocks", len(blocks))
     ]
-    return training.facts(results, started)
+    return training.finished(results, started)
 
 
 def in_pieces(token_ids: Tensor, is_real: Tensor, row_tokens: int | None) -> tuple[Tensor, Tensor]:

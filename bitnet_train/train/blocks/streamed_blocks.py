@@ -35,7 +35,7 @@ from bitnet_train.progress import track
 from bitnet_train.quant.scheme import WeightScheme
 from bitnet_train.quant.stored import Stored
 from bitnet_train.quant.stored import rounded as round_to
-from bitnet_train.train.blocks.blockwise import BlockRun, BlockTraining
+from bitnet_train.train.blocks.blockwise import BlockRun, BlockTraining, Reconstruction
 
 
 def reconstruct_streamed(
@@ -46,8 +46,8 @@ def reconstruct_streamed(
     run: BlockRun,
     *,
     overwrite: bool = False,
-) -> dict[str, Any]:
-    """Write `original`, converted as `record` says and reconstructed, to `out`; return facts as `reconstruct` does.
+) -> Reconstruction:
+    """Write `original`, converted as `record` says and reconstructed, to `out`.
 
     `original` is a float model in any dtype; what is outside its blocks becomes float32. Whether the rest is rounded
     says the record, not `run.rounded`. Finished blocks lie in `run.scratch` until they are written, so a second call
@@ -85,7 +85,7 @@ def reconstruct_streamed(
     with converted_folder(out, student, record, tokenizer, replace=overwrite) as folder:
         files = [training.file(index) for index in range(len(blocks))]
         _write_shards(folder, student, name, files, rounded=record.is_rounded)
-    return training.facts(results, started)
+    return training.finished(results, started)
 
 
 def _within(schemes: Mapping[str, WeightScheme], prefix: str) -> dict[str, WeightScheme]:

@@ -60,8 +60,8 @@ def distance(model) -> float:
 @pytest.mark.parametrize("loss", ["mse", "token_mse"])
 def test_every_block_and_the_whole_model_come_nearer_to_the_original(loss: str, tmp_path: Path) -> None:
     model, facts = rebuilt(tmp_path, BlockwiseConfig(enabled=True, steps=40, batch_rows=4, lr=5e-3, loss=loss))
-    assert len(facts["blocks"]) == 2
-    assert all(block["after"] < 0.6 * block["before"] for block in facts["blocks"])
+    assert len(facts.blocks) == 2
+    assert all(block.after < 0.6 * block.before for block in facts.blocks)
     assert distance(model) < 0.6 * distance(student())
 
 
@@ -89,7 +89,7 @@ def test_random_tokens_are_a_share_of_the_real_ones_and_the_same_each_time() -> 
 @pytest.mark.parametrize("steps", [10, 40])
 def test_the_rate_of_a_block_follows_its_weights_and_suits_few_steps(steps: int, tmp_path: Path) -> None:
     _, facts = rebuilt(tmp_path, BlockwiseConfig(enabled=True, steps=steps, batch_rows=4))
-    assert all(block["after"] < 0.6 * block["before"] for block in facts["blocks"])
+    assert all(block.after < 0.6 * block.before for block in facts.blocks)
 
 
 def test_only_blocks_change_and_the_original_stays(tmp_path: Path) -> None:
@@ -151,8 +151,8 @@ def test_an_interrupted_run_goes_on_at_the_next_block_to_the_same_weights(
     resumed, again = rebuilt(tmp_path / "cut")
     assert trained == [0, 1, 1], "block 0 is not trained again"
     assert differing(state(whole), state(resumed)) == set()
-    assert again["blocks"] == facts["blocks"]
-    assert facts["earlier_seconds"] == 0
+    assert again.blocks == facts.blocks
+    assert facts.earlier_seconds == 0
 
 
 def test_the_time_counts_blocks_that_an_earlier_process_finished(
@@ -168,11 +168,11 @@ def test_the_time_counts_blocks_that_an_earlier_process_finished(
     monkeypatch.setattr(blockwise, "load_block", load_and_keep)
     _, again = rebuilt(tmp_path)
     assert all(result.seconds > 0 for result in kept)
-    assert again["earlier_seconds"] == sum(result.seconds for result in kept) < first["seconds"]
+    assert again.earlier_seconds == sum(result.seconds for result in kept) < first.seconds
 
     monkeypatch.setattr(blockwise, "load_block", lambda *args: replace(load(*args), seconds=1000.0))
     _, after_days = rebuilt(tmp_path)
-    assert after_days["seconds"] > after_days["earlier_seconds"] == 1000.0 * len(kept)
+    assert after_days.seconds > after_days.earlier_seconds == 1000.0 * len(kept)
 
 
 def test_a_damaged_block_is_named(tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_the_quantiser_hardens_within_a_block_and_is_left_hard(tmp_path: Path) -
 def test_latents_are_left_away_from_where_their_codes_change(tmp_path: Path) -> None:
     settled, facts = rebuilt(tmp_path / "settled")
     left, same = rebuilt(tmp_path / "left", BlockwiseConfig(enabled=True, steps=30, batch_rows=4, lr=5e-3, margin=0.0))
-    assert facts["blocks"] == same["blocks"], "the codes are the same, and so are all outputs"
+    assert facts.blocks == same.blocks, "the codes are the same, and so are all outputs"
     layers = zip(bit_layers(settled).values(), bit_layers(left).values(), strict=True)
     for ours, theirs in layers:
         assert torch.equal(ours.quantized()[0], theirs.quantized()[0])
@@ -219,15 +219,15 @@ def test_blocks_are_fitted_just_before_they_are_trained(tmp_path: Path) -> None:
     one_step = BlockwiseConfig(enabled=True, steps=1, batch_rows=4, lr=1e-9)
     _, plain = rebuilt(tmp_path / "plain", one_step)
     _, fitted = rebuilt(tmp_path / "fitted", one_step, init=InitConfig(latents="error_feedback"))
-    assert all(b["before"] < a["before"] for a, b in zip(plain["blocks"], fitted["blocks"], strict=True))
+    assert all(b.before < a.before for a, b in zip(plain.blocks, fitted.blocks, strict=True))
 
 
 def test_full_precision_inputs_change_what_later_blocks_learn(tmp_path: Path) -> None:
     mixed = BlockwiseConfig(enabled=True, steps=30, batch_rows=4, lr=5e-3, fp_inputs=1.0)
     _, ours = rebuilt(tmp_path / "ours")
     _, theirs = rebuilt(tmp_path / "theirs", mixed)
-    assert theirs["blocks"][0]["before"] == ours["blocks"][0]["before"]
-    assert theirs["blocks"][1] != ours["blocks"][1]
+    assert theirs.blocks[0].before == ours.blocks[0].before
+    assert theirs.blocks[1] != ours.blocks[1]
 
 
 def test_a_loss_that_is_not_finite_names_block_step_and_key(tmp_path: Path) -> None:
@@ -241,8 +241,8 @@ def test_a_loss_that_is_not_finite_names_block_step_and_key(tmp_path: Path) -> N
 
 def test_tokens_are_counted(tmp_path: Path) -> None:
     _, facts = rebuilt(tmp_path)
-    assert facts["tokens"] == 30 * 4 * 12
-    assert facts["text_tokens"] == 12 * 12
+    assert facts.tokens == 30 * 4 * 12
+    assert facts.text_tokens == 12 * 12
 
 
 def test_both_losses_are_0_for_equal_and_1_for_nothing_and_differ_for_one_huge_token() -> None:

@@ -76,8 +76,8 @@ def test_the_same_bits_as_with_both_models_in_memory(
 ) -> None:
     ours, made = streamed(on_disk(tmp_path / "in", dtype), tmp_path, selection=selection, init=init)
     facts, expected = in_memory(tmp_path / "in", tmp_path, selection=selection, init=init)
-    assert ours["blocks"] == facts["blocks"]
-    assert ours["tokens"] == facts["tokens"]
+    assert ours.blocks == facts.blocks
+    assert ours.tokens == facts.tokens
     found = made.state_dict()
     assert found.keys() == expected.state_dict().keys()
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.state_dict().items())
@@ -91,7 +91,7 @@ def test_what_is_not_one_bit_is_rounded_alike_with_the_model_in_memory_and_not(
 ) -> None:
     ours, made = streamed(on_disk(tmp_path / "in", dtype), tmp_path, rounded=True)
     facts, expected = in_memory(tmp_path / "in", tmp_path, rounded=True)
-    assert ours["blocks"] == facts["blocks"]
+    assert ours.blocks == facts.blocks
     found = made.state_dict()
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.state_dict().items())
     for parameter, stored in stored_parameters(made):
@@ -121,7 +121,7 @@ def test_an_interrupted_run_goes_on_at_the_next_block(tmp_path: Path, monkeypatc
         streamed(on_disk(tmp_path / "in"), tmp_path / "cut")
     again, resumed = streamed(on_disk(tmp_path / "in"), tmp_path / "cut")
     assert trained == [0, 1, 1], "block 0 is not trained again"
-    assert again["blocks"] == facts["blocks"]
+    assert again.blocks == facts.blocks
     assert all(torch.equal(resumed.state_dict()[name], tensor) for name, tensor in whole.state_dict().items())
 
 
