@@ -1,4 +1,4 @@
-"""One section of the evaluation report for each file that was measured."""
+"""One section of the report for each file that was measured."""
 
 from __future__ import annotations
 

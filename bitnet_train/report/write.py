@@ -6,9 +6,9 @@ from pathlib import Path
 
 from bitnet_train.errors import ConfigError
 from bitnet_train.report.evaluate_facts import EvaluateFacts
-from bitnet_train.report.evaluation import document
 from bitnet_train.report.html import render_html
 from bitnet_train.report.markdown import render_markdown
+from bitnet_train.report.overview import document
 from bitnet_train.whole import write_whole
 
 

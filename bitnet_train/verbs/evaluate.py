@@ -29,7 +29,7 @@ from bitnet_train.importers.load import LoadedModel, load_pretrained
 from bitnet_train.model.config_fields import max_positions
 from bitnet_train.progress import open_console
 from bitnet_train.report.evaluate_facts import Against, EvaluateFacts
-from bitnet_train.report.evaluation import describe_speeds, spoken
+from bitnet_train.report.lines import describe_speeds, spoken
 from bitnet_train.report.write import write_report
 from bitnet_train.run import assembly
 from bitnet_train.run.directory import RunDirectory, packed_folder

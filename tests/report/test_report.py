@@ -1,4 +1,4 @@
-"""The report of an evaluation, from facts alone: every figure is in it, and no text of a model breaks out of it."""
+"""The report of `evaluate`, from facts alone: every figure is in it, and no text of a model breaks out of it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from bitnet_train.errors import ConfigError
 from bitnet_train.report.bars import render_bars
 from bitnet_train.report.document import Bar, Bars
 from bitnet_train.report.evaluate_facts import EvaluateFacts
-from bitnet_train.report.evaluation import document, spoken
 from bitnet_train.report.html import render_html
+from bitnet_train.report.lines import spoken
 from bitnet_train.report.markdown import render_markdown
+from bitnet_train.report.overview import document
 from bitnet_train.report.write import write_report
 
 NASTY = "<script>alert('x')</script> ``` | & </pre>\n```python"
