@@ -91,11 +91,12 @@ def evaluate(config: Config, session: Session | None = None) -> EvaluateFacts:
     held_out = _told(_score_held_out(config, models, rows), console) if rows is not None else None
     speed, original = _speeds(config, models)
     console.print(f"Greedy decoding: {describe_speeds(speed, original)}.", markup=False, soft_wrap=True)
-    texts = [_told(_score_text(config, models, path, text), console) for path, text in inputs.texts.items()]
+    texts = [] if held_out is None else [held_out]
+    texts += [_told(_score_text(config, models, path, text), console) for path, text in inputs.texts.items()]
     choices = [_told(_ask(models, path.stem, asked), console) for path, asked in inputs.questions.items()]
     prompts = [_told(_write(config, models, _stem(path), given), console) for path, given in inputs.prompts.items()]
     facts = EvaluateFacts(
-        texts=(*((held_out,) if held_out is not None else ()), *texts),
+        texts=tuple(texts),
         choices=tuple(choices),
         prompts=tuple(prompts),
         held_out=_perplexity(held_out) if held_out is not None else None,
