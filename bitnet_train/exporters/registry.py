@@ -3,7 +3,7 @@
     export_as("gguf", packed_folder, out, ExportOptions(type="q1_0"))
 
 A row says what it refuses (before a byte is written), how it writes, and how its files are read back. The tests'
-round-trip matrix and `validate` run over this table, so a new format is covered when it is listed.
+round-trip matrix and `validate` run over this registry, so a new format is covered when it is listed.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ EXPORTERS: Mapping[str, Exporter] = MappingProxyType({row.name: row for row in _
 
 
 def exporter_of(name: str) -> Exporter:
-    """Return the row of a format; ConfigError for a name that is not in the table."""
+    """Return the row of a format; ConfigError for a name that is not in the registry."""
     if name not in EXPORTERS:
         raise ConfigError(f"`export.format={name}` is not known. Allowed: packed, {', '.join(EXPORTERS)}.")
     return EXPORTERS[name]

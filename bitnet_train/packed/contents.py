@@ -2,7 +2,7 @@
 
 Packed:     every 1-bit layer, linear or embedding, as `<layer>.planes` (bits), `<layer>.scale` (the scheme's
             `scale_dtype`) and `<layer>.bias` (the narrowest type that holds it).
-Int8:       the token embedding and the head that are (`tables.py`), as `<name>.codes`, `<name>.scale` (float16)
+Int8:       the token embedding and the head that are (`int8_tables.py`), as `<name>.codes`, `<name>.scale` (float16)
             and `<name>.bias` (float32); of a tied pair once, the head's names in `tied`.
 Not packed: every other parameter and persistent buffer in the narrowest type that holds it (`narrow.py`); tensors that
             share memory (tied embeddings) once, with their other names in `tied`; and floating-point buffers that a
@@ -23,9 +23,9 @@ from bitnet_train.formats.planes import pack_planes
 from bitnet_train.model.bit_layer import BitLayer
 from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.model.rounded_table import ROUNDED
+from bitnet_train.packed.int8_tables import table_kind
 from bitnet_train.packed.manifest import LayerEntry, TableEntry, TensorEntry, sha256_of
 from bitnet_train.packed.narrow import hashable, narrowest, same_bits
-from bitnet_train.packed.tables import table_kind
 from bitnet_train.progress import track
 from bitnet_train.quant.table import quantize_table
 
@@ -57,7 +57,7 @@ def dtype_name(dtype: torch.dtype) -> str:
 def collect(model: nn.Module, tables: Mapping[str, nn.Module]) -> Contents:
     """Gather what `model` (merged, float32, with at least one 1-bit layer) stores; it stays as it is.
 
-    `tables` are its modules that become int8, by name (`tables.int8_tables`).
+    `tables` are its modules that become int8, by name (`int8_tables`).
 
     Raises
     ------

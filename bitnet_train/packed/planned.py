@@ -24,10 +24,10 @@ from bitnet_train.formats.planes import NUM_PLANES, row_bytes
 from bitnet_train.model.bit_layer import BitLayer
 from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.packed.contents import dtype_name, other_tensors
+from bitnet_train.packed.int8_tables import int8_tables, table_kind
 from bitnet_train.packed.manifest import FileEntry, LayerEntry, Manifest, TableEntry, TensorEntry
 from bitnet_train.packed.sizes import measure_sizes
 from bitnet_train.packed.source import PackedSource
-from bitnet_train.packed.tables import int8_tables, table_kind
 from bitnet_train.packed.writer import versions, write_companions
 
 _SCALE = 1 / 3

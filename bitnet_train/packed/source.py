@@ -45,8 +45,8 @@ class OneBitLayer:
 
 
 @dataclass(frozen=True)
-class Int8Table:
-    """A table in 8 bits: codes int8 [V,K], scale float32 [V] with a float16 value, bias float32 [V] or None."""
+class TableValues:
+    """The numbers of an int8 table: codes int8 [V,K], scale float32 [V] of float16 values, bias float32 [V] or None."""
 
     entry: TableEntry
     codes: Tensor
@@ -86,11 +86,11 @@ class PackedSource:
         """Return the scale of a packed layer in its stored type."""
         return self._weights.read(f"{name}.scale")
 
-    def table(self, name: str) -> Int8Table:
+    def table(self, name: str) -> TableValues:
         """Return an int8 table by its module name; of a tied pair both names give the same codes and scale."""
         entry = self.tables[name]
         codes, scale = (self._weights.read(self.manifest.stored_name(f"{name}.{part}")) for part in ("codes", "scale"))
-        return Int8Table(entry, codes, scale.float(), self._bias(name, entry.has_bias))
+        return TableValues(entry, codes, scale.float(), self._bias(name, entry.has_bias))
 
     def float(self, name: str) -> Tensor:
         """Return a tensor that is not packed, in its stored dtype."""

@@ -33,10 +33,10 @@ from bitnet_train.model.training_only import require_packable
 from bitnet_train.packed.card import model_card
 from bitnet_train.packed.contents import Contents, collect
 from bitnet_train.packed.export_folder import export_folder
+from bitnet_train.packed.int8_tables import int8_tables
 from bitnet_train.packed.manifest import FORMAT, MANIFEST_NAME, WEIGHTS_NAME, FileEntry, Manifest
 from bitnet_train.packed.reader import hash_file, read_manifest
 from bitnet_train.packed.sizes import measure_sizes, table_sizes
-from bitnet_train.packed.tables import int8_tables
 
 QUANT_METHOD = "bitnet_train"
 """The name in config.json under which transformers finds this package."""
@@ -73,7 +73,7 @@ def export_packed(
     Raises
     ------
     ConfigError
-        When `embedding` or `head` asks for what this model cannot have (`tables.py`).
+        When `embedding` or `head` asks for what this model cannot have (`int8_tables.py`).
     FormatError
         When adapters are still attached, there is nothing to pack, a tensor is not float32, the target is taken,
         or the disk is full or read-only. Nothing has been changed then.

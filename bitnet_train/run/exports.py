@@ -8,7 +8,7 @@ from dataclasses import replace
 from bitnet_train.config import Config, build
 from bitnet_train.errors import ConfigError, FormatError
 from bitnet_train.exporters.options import ExportOptions
-from bitnet_train.exporters.table import exporter_of
+from bitnet_train.exporters.registry import exporter_of
 from bitnet_train.importers.load import LoadedModel
 from bitnet_train.model.converted import ConversionRecord, empty_converted
 from bitnet_train.packed.planned import planned_source

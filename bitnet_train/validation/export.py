@@ -20,7 +20,7 @@ from torch import Tensor
 from bitnet_train.errors import BitnetTrainError, FormatError
 from bitnet_train.exporters.options import ExportOptions
 from bitnet_train.exporters.record import RECORD_NAME, ExportRecord, read_record, verify_export
-from bitnet_train.exporters.table import Exporter, exporter_of
+from bitnet_train.exporters.registry import Exporter, exporter_of
 from bitnet_train.gguf.magic import is_gguf
 from bitnet_train.packed.source import PackedSource, open_packed
 from bitnet_train.progress import track

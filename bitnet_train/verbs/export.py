@@ -21,7 +21,7 @@ from bitnet_train.errors import ConfigError
 from bitnet_train.exporters.adapter import write_adapter
 from bitnet_train.exporters.hub import check_hub_name, push_folder
 from bitnet_train.exporters.options import ExportOptions
-from bitnet_train.exporters.table import export_as
+from bitnet_train.exporters.registry import export_as
 from bitnet_train.importers.load import load_pretrained
 from bitnet_train.importers.source import public_name
 from bitnet_train.model.converted import map_converted

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig
 
-from bitnet_train.exporters.table import EXPORTERS
+from bitnet_train.exporters.registry import EXPORTERS
 from bitnet_train.model.converted import RECORD_FILE, ConversionRecord
 from bitnet_train.quant.scheme import WeightScheme
 from scripts import RESULTS
@@ -32,7 +32,7 @@ import sys, time, torch
 torch.set_num_threads(1)
 from bitnet_train.packed import export_packed
 from bitnet_train.exporters.options import ExportOptions
-from bitnet_train.exporters.table import export_as
+from bitnet_train.exporters.registry import export_as
 from bitnet_train.model.converted import map_converted
 name, source, out = sys.argv[1:]
 started = time.perf_counter()

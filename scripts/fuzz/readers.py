@@ -39,7 +39,7 @@ from transformers.utils import logging
 
 from bitnet_train.errors import ConversionError, FormatError
 from bitnet_train.exporters.options import ExportOptions
-from bitnet_train.exporters.table import export_as
+from bitnet_train.exporters.registry import export_as
 from bitnet_train.importers.load import load_pretrained
 from bitnet_train.model.convert import convert
 from bitnet_train.packed.source import open_packed

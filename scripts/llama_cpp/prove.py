@@ -37,7 +37,7 @@ from bitnet_train import NativeModel
 from bitnet_train.errors import FormatError
 from bitnet_train.exporters import gguf
 from bitnet_train.exporters.options import ExportOptions
-from bitnet_train.exporters.table import export_as
+from bitnet_train.exporters.registry import export_as
 from bitnet_train.formats.ggml import GGML_TYPES
 from bitnet_train.packed.source import PackedSource, open_packed
 from scripts import RESULTS

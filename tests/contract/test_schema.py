@@ -14,7 +14,7 @@ from bitnet_train.config.suggest import known_keys
 from bitnet_train.model.bit_lora import AdapterConfig, AdapterKind
 from bitnet_train.model.select import ROLES, Selection
 from bitnet_train.model.start.initialise import InitConfig, InitLatents, InitScales
-from bitnet_train.packed.tables import TABLE_FORMATS
+from bitnet_train.packed.int8_tables import TABLE_FORMATS
 from bitnet_train.quant.scheme import (
     ActivationName,
     ActivationScheme,

@@ -9,7 +9,7 @@ import torch
 
 from bitnet_train.errors import FormatError
 from bitnet_train.exporters.c_array import ALIGNMENT_BYTES, read_back
-from bitnet_train.exporters.table import export_as
+from bitnet_train.exporters.registry import export_as
 from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.packed import export_packed
 from bitnet_train.packed.source import open_packed

@@ -16,7 +16,7 @@ from bitnet_train.errors import FormatError
 from bitnet_train.exporters import hf_folder
 from bitnet_train.exporters.hf_bitnet import read_back
 from bitnet_train.exporters.options import ExportOptions
-from bitnet_train.exporters.table import export_as
+from bitnet_train.exporters.registry import export_as
 from bitnet_train.packed import export_packed
 from bitnet_train.packed.source import open_packed
 from bitnet_train.quant.activation import quantize_activation

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from bitnet_train.errors import FormatError
 from bitnet_train.exporters.options import ExportOptions
-from bitnet_train.exporters.table import EXPORTERS, export_as
+from bitnet_train.exporters.registry import EXPORTERS, export_as
 from bitnet_train.gguf.file import open_gguf
 from bitnet_train.importers.load import load_pretrained
 from bitnet_train.importers.packed import reopen_packed

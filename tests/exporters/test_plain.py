@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 from bitnet_train.errors import FormatError
 from bitnet_train.exporters.options import ExportOptions
 from bitnet_train.exporters.plain import read_back
-from bitnet_train.exporters.table import export_as
+from bitnet_train.exporters.registry import export_as
 from bitnet_train.packed import export_packed
 from bitnet_train.packed.source import open_packed
 from bitnet_train.quant.scheme import WeightScheme

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from bitnet_train.errors import BitnetTrainError, ConfigError, FormatError
 from bitnet_train.exporters.options import ExportOptions
 from bitnet_train.exporters.record import RECORD_NAME, read_record, verify_export
-from bitnet_train.exporters.table import EXPORTERS, export_as
+from bitnet_train.exporters.registry import EXPORTERS, export_as
 from bitnet_train.importers.load import load_pretrained
 from bitnet_train.model.convert import convert
 from bitnet_train.packed import export_packed
@@ -132,7 +132,7 @@ def test_a_taken_target_is_left_alone_unless_it_is_an_earlier_export(packed, tmp
 def test_an_interrupted_export_leaves_nothing(packed, tmp_path, monkeypatch, format_name):
     folder = packed("blocks", "ternary", "tensor", 128)
     monkeypatch.setattr(
-        "bitnet_train.exporters.table.files_of", lambda folder: (_ for _ in ()).throw(KeyboardInterrupt)
+        "bitnet_train.exporters.registry.files_of", lambda folder: (_ for _ in ()).throw(KeyboardInterrupt)
     )
     with pytest.raises(KeyboardInterrupt):
         export_as(format_name, folder, tmp_path / "out")

@@ -10,7 +10,7 @@ from transformers.integrations.bitnet import WeightQuant, pack_weights
 
 from bitnet_train.errors import ConversionError, FormatError
 from bitnet_train.exporters.options import ExportOptions
-from bitnet_train.exporters.table import export_as
+from bitnet_train.exporters.registry import export_as
 from bitnet_train.importers.load import load_pretrained
 from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.model.bit_lora import AdapterConfig, attach

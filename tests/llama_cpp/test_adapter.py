@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from bitnet_train.exporters.adapter import ADAPTER_NAME, write_adapter
 from bitnet_train.exporters.gguf import MODEL_NAME
-from bitnet_train.exporters.table import export_as
+from bitnet_train.exporters.registry import export_as
 from bitnet_train.model.bit_lora import AdapterConfig, attach
 from bitnet_train.model.convert import convert
 from bitnet_train.model.lora_layers import LoraOutside

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 import bitnet_train
 from bitnet_train.exporters.gguf import MODEL_NAME
 from bitnet_train.exporters.options import ExportOptions
-from bitnet_train.exporters.table import export_as
+from bitnet_train.exporters.registry import export_as
 from bitnet_train.formats.ggml import GGML_TYPES
 from bitnet_train.quant.scheme import WeightScheme
 from scripts.llama_cpp.float_model import float_model

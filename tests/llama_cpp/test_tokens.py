@@ -11,7 +11,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from bitnet_train.exporters.gguf import MODEL_NAME
-from bitnet_train.exporters.table import export_as
+from bitnet_train.exporters.registry import export_as
 from bitnet_train.gguf.pre_tokenizer import KNOWN, Step
 from bitnet_train.quant.scheme import WeightScheme
 from scripts.llama_cpp.libllama import LlamaCpp

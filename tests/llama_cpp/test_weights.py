@@ -9,7 +9,7 @@ import torch
 from bitnet_train import NativeModel
 from bitnet_train.exporters.gguf import MODEL_NAME
 from bitnet_train.exporters.options import ExportOptions
-from bitnet_train.exporters.table import export_as
+from bitnet_train.exporters.registry import export_as
 from bitnet_train.formats.ggml import GGML_TYPES, encode
 from bitnet_train.gguf.architecture import architecture_of
 from bitnet_train.gguf.file import open_gguf

@@ -9,7 +9,7 @@ import pytest
 
 from bitnet_train.errors import FormatError
 from bitnet_train.exporters.options import ExportOptions
-from bitnet_train.exporters.table import EXPORTERS
+from bitnet_train.exporters.registry import EXPORTERS
 from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.model.converted import ConversionRecord, empty_converted
 from bitnet_train.packed import export_packed

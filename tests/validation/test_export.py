@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from bitnet_train.errors import FormatError
 from bitnet_train.exporters.options import ExportOptions
 from bitnet_train.exporters.record import RECORD_NAME, ExportRecord, files_of, read_record
-from bitnet_train.exporters.table import EXPORTERS, export_as
+from bitnet_train.exporters.registry import EXPORTERS, export_as
 from bitnet_train.importers.load import load_pretrained
 from bitnet_train.model.convert import convert
 from bitnet_train.packed import export_packed

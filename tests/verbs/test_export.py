@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bitnet_train.__main__ import main
-from bitnet_train.exporters.table import EXPORTERS
+from bitnet_train.exporters.registry import EXPORTERS
 from bitnet_train.gguf.file import open_gguf
 from bitnet_train.importers.load import tiny_folder
 from bitnet_train.runtime.native.model import NativeModel

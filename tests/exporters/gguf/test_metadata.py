@@ -14,7 +14,7 @@ from bitnet_train.exporters.gguf import MODEL_NAME, read_back
 from bitnet_train.exporters.gguf.limits import require_supported
 from bitnet_train.exporters.gguf.rope import read_rope, rope_tensors
 from bitnet_train.exporters.options import ExportOptions
-from bitnet_train.exporters.table import export_as
+from bitnet_train.exporters.registry import export_as
 from bitnet_train.gguf.architecture import architecture_of
 from tests.fixtures.family_folders import FAMILIES, SIZES, pack
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bitnet_train.exporters.options import ExportOptions
-from bitnet_train.exporters.table import export_as
+from bitnet_train.exporters.registry import export_as
 from bitnet_train.formats.ggml import encode
 from bitnet_train.gguf.architecture import architecture_named
 from bitnet_train.gguf.file import open_gguf
