@@ -21,8 +21,8 @@ from bitnet_train.config.layout import label, recipes
 from bitnet_train.config.older import as_it_ran
 from bitnet_train.config.suggest import did_you_mean
 from bitnet_train.errors import ConfigError
-from bitnet_train.importers.found import RUN_FILE, find_model
-from bitnet_train.packed.manifest import MANIFEST_NAME
+from bitnet_train.importers.found import HF_FILE, RUN_FILE, find_model
+from bitnet_train.packed.names import MANIFEST_NAME
 
 Kind = Literal["none", "recipe", "run", "artefact", "model"]
 _MODELS = ("gguf", "export", "folder", "merged")  # not worked on, but looked at
@@ -93,8 +93,8 @@ def _directory(path: Path) -> Target:
         return Target("artefact", path.name, str(path), path=path)
     if run_dir is None or (run_dir != path and not is_artefact):
         raise ConfigError(
-            f"{path}: neither a run directory (it has no `config.yaml`) nor an artefact (it has no `manifest.json`) "
-            "nor a model (it has no `config.json`). `bitnet-train ls` lists the runs."
+            f"{path}: neither a run directory (it has no `{RUN_FILE}`) nor an artefact (it has no `{MANIFEST_NAME}`) "
+            f"nor a model (it has no `{HF_FILE}`). `bitnet-train ls` lists the runs."
         )
     saved = run_dir / RUN_FILE
     content = as_it_ran(read_yaml(saved))

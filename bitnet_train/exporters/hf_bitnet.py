@@ -50,6 +50,7 @@ from bitnet_train.formats.hf_bitnet import (
     unpack_strided,
 )
 from bitnet_train.packed.manifest import LayerEntry
+from bitnet_train.packed.names import bias_name
 from bitnet_train.packed.source import PackedSource
 from bitnet_train.quant.weight import dequantize
 
@@ -122,8 +123,8 @@ def read_back(folder: Path) -> Iterator[tuple[str, Tensor]]:
 
 def expected(source: PackedSource, name: str, options: ExportOptions) -> Tensor:
     """Return what `read_back` has to yield: `source.dense(name)`, or a bias after division and multiplication."""
-    module, _, leaf = name.rpartition(".")
-    if leaf == "bias" and module in source.layers and options.linear_class == "autobitlinear":
+    module = name.rpartition(".")[0]
+    if name == bias_name(module) and module in source.layers and options.linear_class == "autobitlinear":
         scale = source.stored_scale(module).float().reshape(1)
         return source.dense(name) / scale * scale
     return source.dense(name)
@@ -154,7 +155,7 @@ def _layer_tensors(source: PackedSource, name: str, linear_class: LinearClass) -
         return torch.tensor([to_weight_scale(source.stored_scale(name).item(), linear_class)])
 
     def bias() -> Tensor:
-        stored = source.dense(f"{name}.bias")
+        stored = source.dense(bias_name(name))
         return stored / source.stored_scale(name).float().reshape(1) if linear_class == "autobitlinear" else stored
 
     tensors = [
@@ -162,7 +163,7 @@ def _layer_tensors(source: PackedSource, name: str, linear_class: LinearClass) -
         HfTensor(f"{name}.weight_scale", torch.float32, (1,), weight_scale),
     ]
     if entry.has_bias:
-        tensors.append(HfTensor(f"{name}.bias", torch.float32, (entry.num_outputs,), bias))
+        tensors.append(HfTensor(bias_name(name), torch.float32, (entry.num_outputs,), bias))
     return tensors
 
 

@@ -24,7 +24,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from bitnet_train.errors import FormatError
 from bitnet_train.exporters.safetensors_stream import StreamedTensor, stream_safetensors
-from bitnet_train.packed.manifest import WEIGHTS_NAME
+from bitnet_train.packed.names import WEIGHTS_NAME, bias_name
 from bitnet_train.packed.source import PackedSource
 
 SHARD_BYTES = 5_000_000_000
@@ -78,10 +78,10 @@ def float_tensors(source: PackedSource, model: PreTrainedModel) -> list[HfTensor
         if name in source.floats and alias in names and alias not in by_itself:
             tensors.append(_float(source, alias, name))
     for name in source.tables:
-        if f"{name}.weight" not in by_itself or f"{name}.codes" not in source.tied:
+        if f"{name}.weight" not in by_itself or not source.is_tied(name):
             tensors.append(_table(source, name))
         if source.tables[name].has_bias:
-            tensors.append(_float(source, f"{name}.bias", f"{name}.bias"))
+            tensors.append(_float(source, bias_name(name), bias_name(name)))
     return tensors
 
 

@@ -30,6 +30,7 @@ from bitnet_train.exporters.hf_folder import (
     write_weights,
 )
 from bitnet_train.exporters.options import ExportOptions
+from bitnet_train.packed.names import bias_name
 from bitnet_train.packed.source import PackedSource
 
 _USAGE = """Dense {dtype} weights, `scale * code`, for any tool that reads Hugging Face checkpoints. {rounding}
@@ -76,7 +77,7 @@ class _Writer:
 
         yield HfTensor(f"{name}.weight", torch.float32, shape[::-1] if transposed else shape, weight)
         if entry.has_bias:
-            stored = f"{name}.bias"
+            stored = bias_name(name)
             yield HfTensor(stored, torch.float32, shape[:1], lambda: self.source.dense(stored))
 
     def _rounded(self, tensor: HfTensor) -> HfTensor:

@@ -16,7 +16,6 @@ hub           a hub id
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -25,12 +24,13 @@ from bitnet_train.errors import ConversionError
 from bitnet_train.gguf.magic import is_gguf
 from bitnet_train.importers.source import TINY, looks_like_path
 from bitnet_train.model.folder_names import RECORD_FILE
-from bitnet_train.packed.manifest import FORMAT, MANIFEST_NAME, WEIGHTS_NAME
+from bitnet_train.packed.looks_packed import looks_packed
+from bitnet_train.packed.names import CONFIG_NAME
 
 Kind = Literal[
     "tiny", "gguf", "run", "packed", "merged", "export", "adapter", "folder", "file", "empty", "missing", "hub"
 ]
-RUN_FILE, ADAPTER_FILE, EXPORT_FILE, HF_FILE = "config.yaml", "adapter_config.json", "export.json", "config.json"
+RUN_FILE, ADAPTER_FILE, EXPORT_FILE, HF_FILE = "config.yaml", "adapter_config.json", "export.json", CONFIG_NAME
 
 ALLOWED = (
     "Allowed: `tiny`, a directory with config.json, a *.gguf file (with `pip install 'bitnet-train[gguf]'`), or a hub "
@@ -75,7 +75,7 @@ def require_model(source: str, key: str = "model.source") -> Found:
 
 def _kind_of_folder(folder: Path) -> Kind:
     """Tell what a folder holds: what this package wrote first, for a packed folder is a Hugging Face folder too."""
-    if _is_packed(folder):
+    if looks_packed(folder):
         return "packed"
     marks: dict[str, Kind] = {
         ADAPTER_FILE: "adapter",
@@ -85,16 +85,3 @@ def _kind_of_folder(folder: Path) -> Kind:
         HF_FILE: "folder",
     }
     return next((kind for name, kind in marks.items() if (folder / name).is_file()), "empty")
-
-
-def _is_packed(folder: Path) -> bool:
-    """Whether the manifest is one of ours, damaged or not: other programs write files of that name too."""
-    if not (folder / MANIFEST_NAME).is_file():
-        return False
-    try:
-        content = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        content = None
-    layout = content.get("format", "") if isinstance(content, dict) else ""
-    is_ours = str(layout).startswith(FORMAT.partition("_")[0]) or (folder / WEIGHTS_NAME).is_file()
-    return is_ours or not (folder / HF_FILE).is_file()

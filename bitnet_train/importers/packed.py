@@ -19,6 +19,7 @@ from bitnet_train.importers.one_bit_model import OneBitWeight, empty_model, fill
 from bitnet_train.model.converted import ConversionRecord
 from bitnet_train.model.generation_settings import restore_generation_settings
 from bitnet_train.model.rounded_table import put_tables
+from bitnet_train.packed.names import bias_name
 from bitnet_train.packed.source import PackedSource, open_packed
 from bitnet_train.quant.scheme import ActivationScheme
 
@@ -62,5 +63,5 @@ def _floats(source: PackedSource) -> dict[str, Tensor]:
     floats |= {f"{name}.weight": source.dense(name) for name in source.tables}
     for part in (*map(source.layer, source.layers), *map(source.table, source.tables)):
         if part.bias is not None:
-            floats[f"{part.entry.name}.bias"] = part.bias
+            floats[bias_name(part.entry.name)] = part.bias
     return floats

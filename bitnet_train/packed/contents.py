@@ -1,9 +1,9 @@
 """What a model puts into `weights.safetensors`: packed layers, and everything else once and exactly.
 
-Packed:     every 1-bit layer, linear or embedding, as `<layer>.planes` (bits), `<layer>.scale` (the scheme's
-            `scale_dtype`) and `<layer>.bias` (the narrowest type that holds it).
-Int8:       the token embedding and the head that are (`int8_tables.py`), as `<name>.codes`, `<name>.scale` (float16)
-            and `<name>.bias` (float32); of a tied pair once, the head's names in `tied`.
+Packed:     every 1-bit layer, linear or embedding: planes (bits), scale (the scheme's `scale_dtype`) and bias (the
+            narrowest type that holds it), named as `names.py` says.
+Int8:       the token embedding and the head that are (`int8_tables.py`): codes, scale (float16) and bias (float32); of
+            a tied pair once, the head's names in `tied`.
 Not packed: every other parameter and persistent buffer in the narrowest type that holds it (`narrow.py`); tensors that
             share memory (tied embeddings) once, with their other names in `tied`; and floating-point buffers that a
             state dict leaves out (rotary frequencies), so that a reader computes with the very numbers of the training
@@ -25,6 +25,7 @@ from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.model.rounded_table import ROUNDED
 from bitnet_train.packed.int8_tables import table_kind
 from bitnet_train.packed.manifest import LayerEntry, TableEntry, TensorEntry, sha256_of
+from bitnet_train.packed.names import bias_name, codes_name, planes_name, scale_name, tied_names
 from bitnet_train.packed.narrow import hashable, narrowest, same_bits
 from bitnet_train.progress import track
 from bitnet_train.quant.table import quantize_table
@@ -84,10 +85,10 @@ def _add_layer(contents: Contents, name: str, layer: BitLayer) -> None:
     stored_scale = scale.to(scheme.torch_scale_dtype).contiguous()
     if not same_bits(stored_scale.to(torch.float32), scale.contiguous()):
         raise FormatError(f"{name}: a scale is not representable in {scheme.scale_dtype}; it would change on disk.")
-    contents.tensors[f"{name}.planes"] = pack_planes(codes, scheme.name)
-    contents.tensors[f"{name}.scale"] = stored_scale
+    contents.tensors[planes_name(name)] = pack_planes(codes, scheme.name)
+    contents.tensors[scale_name(name)] = stored_scale
     if layer.bias is not None:
-        contents.tensors[f"{name}.bias"] = narrowest(layer.bias.float())
+        contents.tensors[bias_name(name)] = narrowest(layer.bias.float())
     num_outputs, num_inputs = codes.shape
     contents.layers.append(
         LayerEntry(
@@ -123,13 +124,12 @@ def _add_table(contents: Contents, name: str, module: nn.Module) -> None:
         scale_sha256=sha256_of(hashable(scale)),
     )
     same = next((table for table in contents.tables if _is_same_table(table, entry)), None)
-    for part, tensor in (("codes", codes), ("scale", scale)):
-        if same is None:
-            contents.tensors[f"{name}.{part}"] = tensor
-        else:
-            contents.tied[f"{name}.{part}"] = f"{same.name}.{part}"
+    if same is None:
+        contents.tensors |= {codes_name(name): codes, scale_name(name): scale}
+    else:
+        contents.tied |= tied_names(name, same.name)
     if bias is not None:
-        contents.tensors[f"{name}.bias"] = bias.detach().cpu().to(torch.float32).contiguous()
+        contents.tensors[bias_name(name)] = bias.detach().cpu().to(torch.float32).contiguous()
     contents.tables.append(entry)
 
 

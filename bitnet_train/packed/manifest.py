@@ -37,77 +37,16 @@ from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
 from bitnet_train.errors import BitnetTrainError, FormatError
+from bitnet_train.packed.entries import FileEntry, LayerEntry, Sizes, TableEntry, TensorEntry
 from bitnet_train.packed.json_fields import Fields, parse_object, read_text
+from bitnet_train.packed.names import MANIFEST_NAME, WEIGHTS_NAME, tied_names
 from bitnet_train.quant.scheme import ActivationScheme, LayerKind, WeightScheme
 
 SCHEMA = 2
 FORMAT = "planes_v1"
-MANIFEST_NAME = "manifest.json"
-WEIGHTS_NAME = "weights.safetensors"
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-
-
-@dataclass(frozen=True)
-class FileEntry:
-    """One file of the folder: its length in bytes and its SHA-256."""
-
-    num_bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class TensorEntry:
-    """One tensor of `weights.safetensors`: torch dtype name, shape, SHA-256 of its stored bytes."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    sha256: str
-
-
-@dataclass(frozen=True)
-class LayerEntry:
-    """One packed layer [N,K]; its tensors are `<name>.planes`, `<name>.scale` and, with a bias, `<name>.bias`.
-
-    An embedding is a table of N rows of width K: it has no bias, and its activation is "none".
-    """
-
-    name: str
-    scheme: WeightScheme
-    activation: ActivationScheme
-    num_outputs: int
-    num_inputs: int
-    has_bias: bool
-    codes_sha256: str
-    scale_sha256: str
-    kind: LayerKind = "linear"
-
-
-@dataclass(frozen=True)
-class TableEntry:
-    """One int8 table [V,K]; its tensors are `<name>.codes`, `<name>.scale` and, with a bias, `<name>.bias`.
-
-    An embedding has no bias. The hashes are over the codes and scales as stored.
-    """
-
-    name: str
-    kind: LayerKind
-    num_rows: int
-    num_inputs: int
-    has_bias: bool
-    codes_sha256: str
-    scale_sha256: str
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Bytes of the packed layers, as planes, as scales, and as fp16 weights would be; and of the whole folder."""
-
-    packed_bytes: int
-    scale_bytes: int
-    fp16_bytes: int
-    total_bytes: int
 
 
 @dataclass(frozen=True)
@@ -320,15 +259,10 @@ def _check_names(manifest: Manifest) -> None:
     names = [*(layer.name for layer in manifest.layers), *(table.name for table in manifest.tables)]
     if len(set(names)) != len(names):
         raise FormatError(f"{MANIFEST_NAME}: a layer is named twice.")
-    needed = {f"{layer.name}.{part}" for layer in manifest.layers for part in layer_parts(layer)}
+    needed = {name for layer in manifest.layers for name in layer.tensor_names}
     missing = sorted((needed | set(manifest.tied.values())) - set(manifest.tensors))
     if missing:
         raise FormatError(f"{MANIFEST_NAME}: `tensors` lacks {missing[0]!r}, which a layer needs.")
-
-
-def layer_parts(layer: LayerEntry) -> tuple[str, ...]:
-    """Return the last parts of the names of the tensors that store this layer."""
-    return ("planes", "scale", "bias") if layer.has_bias else ("planes", "scale")
 
 
 def _check_tables(manifest: Manifest) -> None:
@@ -337,13 +271,12 @@ def _check_tables(manifest: Manifest) -> None:
     if len(set(kinds)) != len(kinds):
         raise FormatError(f"{MANIFEST_NAME}: `tables` has two of kind {kinds[0]}; a model has one embedding, one head.")
     for table in manifest.tables:
-        for part, (dtype, shape) in table_parts(table).items():
-            name = f"{table.name}.{part}"
+        for name, (dtype, shape) in table.tensors.items():
             entry = manifest.tensors.get(manifest.stored_name(name))
             if entry is None or (entry.dtype, entry.shape) != (dtype, shape):
                 found = "is not there" if entry is None else f"is {entry.dtype} {list(entry.shape)}"
                 raise FormatError(f"{MANIFEST_NAME}: {name!r} must be {dtype} {list(shape)} for a table, but {found}.")
-    parts = {f"{table.name}.{part}" for table in manifest.tables for part in table_parts(table)}
+    parts = {name for table in manifest.tables for name in table.tensors}
     aliases = {alias: name for alias, name in manifest.tied.items() if {alias, name} & parts}
     if aliases and aliases not in _whole_ties([table.name for table in manifest.tables]):
         raise FormatError(
@@ -353,18 +286,4 @@ def _check_tables(manifest: Manifest) -> None:
 
 
 def _whole_ties(names: list[str]) -> list[dict[str, str]]:
-    return [
-        {f"{alias}.{part}": f"{name}.{part}" for part in ("codes", "scale")}
-        for alias in names
-        for name in names
-        if alias != name
-    ]
-
-
-def table_parts(table: TableEntry) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Return dtype and shape of the tensors that store this table, by the last part of their names."""
-    parts: dict[str, tuple[str, tuple[int, ...]]] = {
-        "codes": ("int8", (table.num_rows, table.num_inputs)),
-        "scale": ("float16", (table.num_rows,)),
-    }
-    return {**parts, "bias": ("float32", (table.num_rows,))} if table.has_bias else parts
+    return [tied_names(alias, name) for alias in names for name in names if alias != name]

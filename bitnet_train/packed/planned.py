@@ -26,6 +26,7 @@ from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.packed.contents import dtype_name, other_tensors
 from bitnet_train.packed.int8_tables import int8_tables, table_kind
 from bitnet_train.packed.manifest import FileEntry, LayerEntry, Manifest, TableEntry, TensorEntry
+from bitnet_train.packed.names import bias_name, planes_name, scale_name, tied_names
 from bitnet_train.packed.sizes import measure_sizes
 from bitnet_train.packed.source import PackedSource
 from bitnet_train.packed.writer import versions, write_companions
@@ -36,11 +37,12 @@ _SCALE = 1 / 3
 class _NoWeights:
     """Answers for scales."""
 
-    def __init__(self, tensors: Mapping[str, TensorEntry]) -> None:
-        self._tensors = tensors
+    def __init__(self, manifest: Manifest) -> None:
+        self._tensors = manifest.tensors
+        self._scales = {scale_name(entry.name) for entry in (*manifest.layers, *manifest.tables)}
 
     def read(self, name: str) -> Tensor:
-        assert name.endswith(".scale"), f"a check asked for {name}, which is not trained yet"
+        assert name in self._scales, f"a check asked for {name}, which is not trained yet"
         entry = self._tensors[name]
         return torch.full(entry.shape, _SCALE, dtype=getattr(torch, entry.dtype))
 
@@ -85,7 +87,7 @@ def planned_source(
             facts={},
             tables=tuple(table_entries),
         )
-        weights: Any = _NoWeights(tensors)
+        weights: Any = _NoWeights(manifest)
         yield PackedSource(folder, manifest, weights)
 
 
@@ -101,10 +103,11 @@ def _layer_tensors(entry: LayerEntry) -> dict[str, TensorEntry]:
     scheme, shape = entry.scheme, (entry.num_outputs, entry.num_inputs)
     planes = (NUM_PLANES[scheme.name], entry.num_outputs, row_bytes(entry.num_inputs))
     found = {
-        f"{entry.name}.planes": TensorEntry("uint8", planes, ""),
-        f"{entry.name}.scale": TensorEntry(scheme.scale_dtype, tuple(scheme.scale_shape(*shape)), ""),
+        planes_name(entry.name): TensorEntry("uint8", planes, ""),
+        scale_name(entry.name): TensorEntry(scheme.scale_dtype, tuple(scheme.scale_shape(*shape)), ""),
     }
-    return found | _bias(entry.name, entry.num_outputs, has_bias=entry.has_bias)
+    bias = {bias_name(entry.name): TensorEntry("float32", (entry.num_outputs,), "")} if entry.has_bias else {}
+    return found | bias
 
 
 def _table(name: str, module: nn.Module) -> TableEntry:
@@ -114,15 +117,7 @@ def _table(name: str, module: nn.Module) -> TableEntry:
 
 
 def _table_tensors(entry: TableEntry) -> dict[str, TensorEntry]:
-    found = {
-        f"{entry.name}.codes": TensorEntry("int8", (entry.num_rows, entry.num_inputs), ""),
-        f"{entry.name}.scale": TensorEntry("float16", (entry.num_rows,), ""),
-    }
-    return found | _bias(entry.name, entry.num_rows, has_bias=entry.has_bias)
-
-
-def _bias(name: str, num_outputs: int, *, has_bias: bool) -> dict[str, TensorEntry]:
-    return {f"{name}.bias": TensorEntry("float32", (num_outputs,), "")} if has_bias else {}
+    return {name: TensorEntry(dtype, shape, "") for name, (dtype, shape) in entry.tensors.items()}
 
 
 def _tied_tables(tables: Mapping[str, nn.Module]) -> dict[str, str]:
@@ -131,7 +126,7 @@ def _tied_tables(tables: Mapping[str, nn.Module]) -> dict[str, str]:
     for name, module in tables.items():
         kept = first.setdefault(id(module.get_parameter("weight")), name)
         if kept != name:
-            tied |= {f"{name}.{part}": f"{kept}.{part}" for part in ("codes", "scale")}
+            tied |= tied_names(name, kept)
     return tied
 
 

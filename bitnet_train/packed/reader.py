@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING
 from safetensors import SafetensorError, safe_open
 
 from bitnet_train.errors import FormatError
-from bitnet_train.packed.manifest import MANIFEST_NAME, WEIGHTS_NAME, Manifest, TensorEntry, sha256_of
+from bitnet_train.packed.manifest import LayerEntry, Manifest, TableEntry, TensorEntry, sha256_of
+from bitnet_train.packed.names import MANIFEST_NAME, WEIGHTS_NAME, bias_name, codes_name, planes_name, scale_name
+from bitnet_train.packed.stored import StoredLayer, StoredTable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -112,6 +114,21 @@ class WeightsReader:
         if problem:
             raise FormatError(f"{self._file}: {name} {problem}. {_COPY_AGAIN}")
         return tensor
+
+    def layer(self, entry: LayerEntry) -> StoredLayer:
+        """Return what is stored of a packed layer."""
+        planes, scale = self.read(planes_name(entry.name)), self.read(scale_name(entry.name))
+        return StoredLayer(entry, planes, scale, self.bias(entry))
+
+    def table(self, entry: TableEntry) -> StoredTable:
+        """Return what is stored of an int8 table; of a tied pair both have the same codes and scale."""
+        names = codes_name(entry.name), scale_name(entry.name)
+        codes, scale = (self.read(self._manifest.stored_name(name)) for name in names)
+        return StoredTable(entry, codes, scale, self.bias(entry))
+
+    def bias(self, entry: LayerEntry | TableEntry) -> Tensor | None:
+        """Return the bias of a packed layer or an int8 table in its stored dtype; None where it has none."""
+        return self.read(bias_name(entry.name)) if entry.has_bias else None
 
 
 def tensor_problem(tensor: Tensor, entry: TensorEntry, *, verify: bool) -> str:

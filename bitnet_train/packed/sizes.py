@@ -16,6 +16,7 @@ from rich.table import Table
 
 from bitnet_train.model.patterns import star_numbers
 from bitnet_train.packed.manifest import LayerEntry, Manifest, Sizes, TableEntry, TensorEntry
+from bitnet_train.packed.names import codes_name, planes_name, scale_name
 
 FP16_BYTES = 2
 
@@ -37,8 +38,8 @@ def layer_sizes(layers: Sequence[LayerEntry], tensors: Mapping[str, TensorEntry]
         LayerSize(
             name=layer.name,
             shape=(layer.num_outputs, layer.num_inputs),
-            packed_bytes=tensor_bytes(tensors[f"{layer.name}.planes"]),
-            scale_bytes=tensor_bytes(tensors[f"{layer.name}.scale"]),
+            packed_bytes=tensor_bytes(tensors[planes_name(layer.name)]),
+            scale_bytes=tensor_bytes(tensors[scale_name(layer.name)]),
             fp16_bytes=FP16_BYTES * layer.num_outputs * layer.num_inputs,
         )
         for layer in layers
@@ -56,7 +57,7 @@ def table_sizes(tables: Sequence[TableEntry], tied: Mapping[str, str]) -> list[L
             fp16_bytes=FP16_BYTES * table.num_rows * table.num_inputs,
         )
         for table in tables
-        if f"{table.name}.codes" not in tied
+        if codes_name(table.name) not in tied
     ]
 
 

@@ -24,9 +24,9 @@ import torch
 from torch import Tensor
 
 from bitnet_train.errors import FormatError
-from bitnet_train.formats.planes import unpack_planes
 from bitnet_train.packed.end_tokens import end_tokens
 from bitnet_train.packed.manifest import LayerEntry, Manifest, TableEntry, TensorEntry
+from bitnet_train.packed.names import CONFIG_NAME, bias_name, codes_name, planes_name, scale_name
 from bitnet_train.packed.reader import WeightsReader, open_weights, read_manifest, verify_files
 from bitnet_train.quant.weight import dequantize
 
@@ -60,37 +60,41 @@ class PackedSource:
     def __init__(self, folder: Path, manifest: Manifest, weights: WeightsReader) -> None:
         self.folder, self.manifest = folder, manifest
         self._weights = weights
-        self.config: dict[str, Any] = _read_object(folder, "config.json")
+        self.config: dict[str, Any] = _read_object(folder, CONFIG_NAME)
         self.layers: dict[str, LayerEntry] = {layer.name: layer for layer in manifest.layers}
         self.tables: dict[str, TableEntry] = {table.name: table for table in manifest.tables}
         self.tied: dict[str, str] = manifest.tied
-        parts = {
-            *(f"{name}.{part}" for name in self.layers for part in ("planes", "scale", "bias")),
-            *(f"{name}.{part}" for name in self.tables for part in ("codes", "scale", "bias")),
-        }
+        parts = {name for layer in manifest.layers for name in layer.tensor_names}
+        parts |= {name for table in manifest.tables for name in table.tensors}
         self.floats: dict[str, TensorEntry] = {
             name: entry for name, entry in manifest.tensors.items() if name not in parts
         }
 
     def layer(self, name: str) -> OneBitLayer:
         """Return a packed layer by its module name."""
-        entry = self.layers[name]
-        codes = unpack_planes(self._weights.read(f"{name}.planes"), entry.num_inputs, entry.scheme.name)
-        return OneBitLayer(entry, codes, self._weights.read(f"{name}.scale").float(), self._bias(name, entry.has_bias))
+        stored = self._weights.layer(self.layers[name])
+        return OneBitLayer(stored.entry, stored.codes(), stored.scale.float(), _widened(stored.bias))
 
     def planes(self, name: str) -> Tensor:
         """Return the planes of a packed layer as stored, uint8 [P, N, bytes]."""
-        return self._weights.read(f"{name}.planes")
+        return self._weights.read(planes_name(name))
 
     def stored_scale(self, name: str) -> Tensor:
         """Return the scale of a packed layer in its stored type."""
-        return self._weights.read(f"{name}.scale")
+        return self._weights.read(scale_name(name))
 
     def table(self, name: str) -> TableValues:
         """Return an int8 table by its module name; of a tied pair both names give the same codes and scale."""
-        entry = self.tables[name]
-        codes, scale = (self._weights.read(self.manifest.stored_name(f"{name}.{part}")) for part in ("codes", "scale"))
-        return TableValues(entry, codes, scale.float(), self._bias(name, entry.has_bias))
+        stored = self._weights.table(self.tables[name])
+        return TableValues(stored.entry, stored.codes, stored.scale.float(), _widened(stored.bias))
+
+    def is_tied(self, name: str) -> bool:
+        """Tell whether an int8 table is another one's: then it has no codes of its own."""
+        return codes_name(name) in self.tied
+
+    def bias(self, name: str) -> Tensor | None:
+        """Return the bias float32 [N] of a packed layer or an int8 table; None where it has none."""
+        return _widened(self._weights.bias((self.layers | self.tables)[name]))
 
     def float(self, name: str) -> Tensor:
         """Return a tensor that is not packed, in its stored dtype."""
@@ -102,9 +106,9 @@ class PackedSource:
         Each once: of a tied pair of tables, which a format may write twice, the one that is stored.
         """
         owners = [*self.layers.values(), *self.tables.values()]
-        biases = [f"{owner.name}.bias" for owner in owners if owner.has_bias]
+        biases = [bias_name(owner.name) for owner in owners if owner.has_bias]
         floats = [name for name in self.floats if not name.endswith(_BUFFERS)]
-        tables = [name for name in self.tables if f"{name}.codes" not in self.tied]
+        tables = [name for name in self.tables if not self.is_tied(name)]
         return [*self.layers, *tables, *biases, *floats]
 
     def dense(self, name: str) -> Tensor:
@@ -133,9 +137,6 @@ class PackedSource:
         """Return the path of another file of the folder, such as `tokenizer.json`, or None where it has none."""
         return self.folder / name if name in self.manifest.files else None
 
-    def _bias(self, name: str, has_bias: bool) -> Tensor | None:
-        return self._weights.read(f"{name}.bias").to(torch.float32) if has_bias else None
-
 
 @contextmanager
 def open_packed(folder: str | Path, *, verify: bool = True) -> Iterator[PackedSource]:
@@ -149,6 +150,10 @@ def open_packed(folder: str | Path, *, verify: bool = True) -> Iterator[PackedSo
     manifest = verify_files(folder) if verify else read_manifest(folder)
     with open_weights(folder, manifest) as weights:
         yield PackedSource(Path(folder), manifest, weights)
+
+
+def _widened(bias: Tensor | None) -> Tensor | None:
+    return None if bias is None else bias.to(torch.float32)
 
 
 def _read_object(folder: Path, name: str) -> dict[str, Any]:

@@ -34,7 +34,8 @@ from bitnet_train.packed.card import model_card
 from bitnet_train.packed.contents import Contents, collect
 from bitnet_train.packed.export_folder import export_folder
 from bitnet_train.packed.int8_tables import int8_tables
-from bitnet_train.packed.manifest import FORMAT, MANIFEST_NAME, WEIGHTS_NAME, FileEntry, Manifest
+from bitnet_train.packed.manifest import FORMAT, FileEntry, Manifest
+from bitnet_train.packed.names import MANIFEST_NAME, WEIGHTS_NAME
 from bitnet_train.packed.reader import hash_file, read_manifest
 from bitnet_train.packed.sizes import measure_sizes, table_sizes
 

@@ -26,6 +26,9 @@ from typing import Any, TypeVar
 from bitnet_train.config.schema import Config
 from bitnet_train.errors import ConfigError, FormatError
 from bitnet_train.facts import Facts, Frame
+from bitnet_train.importers.found import EXPORT_FILE, RUN_FILE
+from bitnet_train.model.folder_names import RECORD_FILE
+from bitnet_train.packed.names import MANIFEST_NAME
 from bitnet_train.run.trained_settings import check_finished
 from bitnet_train.whole import write_whole
 
@@ -41,7 +44,7 @@ class RunDirectory:
     @property
     def config(self) -> Path:
         """The composed configuration."""
-        return self.root / "config.yaml"
+        return self.root / RUN_FILE
 
     @property
     def start(self) -> Path:
@@ -75,14 +78,14 @@ class RunDirectory:
 
     def artefact_is_old(self) -> bool | None:
         """Whether the run was merged after it was packed; None where it is not packed."""
-        packed, merged = self.artefact / "manifest.json", self.merged / "conversion.json"
+        packed, merged = self.artefact / MANIFEST_NAME, self.merged / RECORD_FILE
         if not packed.is_file():
             return None
         return merged.is_file() and merged.stat().st_mtime_ns > packed.stat().st_mtime_ns
 
     def written_exports(self) -> list[Path]:
         """Return the folders of `exports` that were written whole."""
-        return sorted(path.parent for path in self.exports.glob("[!.]*/export.json"))
+        return sorted(path.parent for path in self.exports.glob(f"[!.]*/{EXPORT_FILE}"))
 
     def create(self, config_yaml: str) -> None:
         """Make the folder and write the configuration, unless the run is being continued."""
@@ -136,7 +139,7 @@ def packed_folder(config: Config) -> tuple[Path, RunDirectory | None]:
     if directory is not None:
         check_finished(config, directory.root)
     named = Path(config.path) if config.path else None
-    if named is not None and (named / "manifest.json").is_file():
+    if named is not None and (named / MANIFEST_NAME).is_file():
         return named, directory
     if directory is None:
         raise ConfigError("Name a run directory or a packed folder: `bitnet-train validate runs/RECIPE/TIME`.")
@@ -146,7 +149,7 @@ def packed_folder(config: Config) -> tuple[Path, RunDirectory | None]:
 def is_model(config: Config) -> bool:
     """Whether the command line named neither a run nor a packed folder, but a model in another format."""
     named = Path(config.path) if config.path else None
-    return named is not None and not any((named / name).is_file() for name in ("manifest.json", "config.yaml"))
+    return named is not None and not any((named / name).is_file() for name in (MANIFEST_NAME, RUN_FILE))
 
 
 def made_by() -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bitnet_train.config import Config
 from bitnet_train.importers.load import source_bytes
-from bitnet_train.packed.manifest import WEIGHTS_NAME
+from bitnet_train.packed.names import WEIGHTS_NAME
 from bitnet_train.run.result import FolderSize, ModelSize
 
 

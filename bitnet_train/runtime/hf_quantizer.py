@@ -28,7 +28,8 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from bitnet_train.errors import ConfigError, ConversionError, FormatError
-from bitnet_train.packed.manifest import FORMAT, MANIFEST_NAME, WEIGHTS_NAME, Manifest
+from bitnet_train.packed.manifest import FORMAT, Manifest
+from bitnet_train.packed.names import MANIFEST_NAME, WEIGHTS_NAME
 
 if TYPE_CHECKING:
     import torch

@@ -33,6 +33,7 @@ from bitnet_train.model.int8_table import Int8Embedding, Int8Linear, Int8Table
 from bitnet_train.model.packed_embedding import PackedEmbedding
 from bitnet_train.model.packed_linear import PackedLinear
 from bitnet_train.packed.manifest import LayerEntry, Manifest, TableEntry
+from bitnet_train.packed.names import codes_name
 from bitnet_train.packed.reader import WeightsReader, open_weights, read_manifest, verify_files
 from bitnet_train.progress import track
 from bitnet_train.quant.scheme import LayerKind
@@ -140,12 +141,11 @@ def _put_module(model: nn.Module, name: str, module: nn.Module) -> None:
 def read_layer(layer: LayerEntry, weights: WeightsReader) -> PackedLinear | PackedEmbedding:
     """Read one packed layer; a FormatError names it when its tensors do not fit together."""
     try:
-        planes = weights.read(f"{layer.name}.planes")
-        scale = weights.read(f"{layer.name}.scale").to(torch.float32)
+        stored = weights.layer(layer)
+        planes, scale = stored.planes, stored.scale.to(torch.float32)
         if layer.kind == "embedding":
             return PackedEmbedding.from_planes(planes, scale, layer.num_inputs, layer.scheme)
-        bias = weights.read(f"{layer.name}.bias") if layer.has_bias else None
-        return PackedLinear.from_planes(planes, scale, bias, layer.num_inputs, layer.scheme, layer.activation)
+        return PackedLinear.from_planes(planes, scale, stored.bias, layer.num_inputs, layer.scheme, layer.activation)
     except (FormatError, KernelError, ValueError) as error:
         raise FormatError(f"{layer.name}: {error}") from error
 
@@ -153,24 +153,21 @@ def read_layer(layer: LayerEntry, weights: WeightsReader) -> PackedLinear | Pack
 def _put_tables(model: nn.Module, manifest: Manifest, weights: WeightsReader) -> None:
     kept: dict[str, Int8Table] = {}
     for table in manifest.tables:
-        stored = manifest.stored_name(f"{table.name}.codes")
-        module = _read_table(table, manifest, weights, kept.get(stored))
+        stored = manifest.stored_name(codes_name(table.name))
+        module = _read_table(table, weights, kept.get(stored))
         kept.setdefault(stored, module)
         _put_module(model, table.name, module)
 
 
-def _read_table(
-    table: TableEntry, manifest: Manifest, weights: WeightsReader, same: Int8Table | None
-) -> Int8Embedding | Int8Linear:
+def _read_table(table: TableEntry, weights: WeightsReader, same: Int8Table | None) -> Int8Embedding | Int8Linear:
     """Read one int8 table, or take the memory of the `same` one that was read already."""
-    bias = weights.read(f"{table.name}.bias") if table.has_bias else None
     try:
         if same is not None and table.kind == "linear":
-            return Int8Linear.of(same, bias)
-        codes, scale = (weights.read(manifest.stored_name(f"{table.name}.{part}")) for part in ("codes", "scale"))
+            return Int8Linear.of(same, weights.bias(table))
+        stored = weights.table(table)
         if table.kind == "embedding":
-            return Int8Embedding.from_codes(codes, scale)
-        return Int8Linear.from_codes(codes, scale, bias)
+            return Int8Embedding.from_codes(stored.codes, stored.scale)
+        return Int8Linear.from_codes(stored.codes, stored.scale, stored.bias)
     except ValueError as error:
         raise FormatError(f"{table.name}: {error}") from error
 

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from bitnet_train.errors import FormatError
-from bitnet_train.formats.planes import pack_planes, unpack_planes
+from bitnet_train.formats.planes import pack_planes
 from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.packed.contents import other_tensors
 from bitnet_train.packed.manifest import LayerEntry, Manifest, sha256_of
 from bitnet_train.packed.narrow import hashable, same_bits
 from bitnet_train.packed.reader import WeightsReader, open_weights, verify_files
+from bitnet_train.packed.stored import StoredLayer
 from bitnet_train.progress import track
 from bitnet_train.validation.check_tables import table_problem
 from bitnet_train.validation.report import Level
@@ -51,7 +52,7 @@ def _first_bad_tensor(manifest: Manifest, weights: WeightsReader, trained: nn.Mo
         if problem:
             return f"{layer.name}: {problem}"
     for table in manifest.tables:
-        problem = table_problem(table, manifest, weights, trained)
+        problem = table_problem(table, weights, trained)
         if problem:
             return f"{table.name}: {problem}"
     kept = {*trained_layers, *(table.name for table in manifest.tables)}
@@ -59,8 +60,8 @@ def _first_bad_tensor(manifest: Manifest, weights: WeightsReader, trained: nn.Mo
 
 
 def _layer_problem(layer: LayerEntry, weights: WeightsReader, trained: Any) -> str | None:
-    planes, scale = weights.read(f"{layer.name}.planes"), weights.read(f"{layer.name}.scale")
-    codes = unpack_planes(planes, layer.num_inputs, layer.scheme.name)
+    stored = weights.layer(layer)
+    planes, scale, codes = stored.planes, stored.scale, stored.codes()
     checks = {
         "planes: packing the unpacked codes again gives other bytes": torch.equal(
             pack_planes(codes, layer.scheme.name), planes
@@ -72,7 +73,7 @@ def _layer_problem(layer: LayerEntry, weights: WeightsReader, trained: Any) -> s
         "scale: neither 0 nor a finite normal number above it": bool(_is_scale(scale).all()),
     }
     if trained is not None:
-        checks |= _checks_against(layer, codes, scale.float(), weights, trained)
+        checks |= _checks_against(stored, codes, trained)
     return next((problem for problem, passed in checks.items() if not passed), None)
 
 
@@ -81,18 +82,15 @@ def _is_scale(scale: Tensor) -> Tensor:
     return is_zero | (torch.isfinite(scale) & (scale >= torch.finfo(scale.dtype).tiny))
 
 
-def _checks_against(
-    layer: LayerEntry, codes: Tensor, scale: Tensor, weights: WeightsReader, trained: Any
-) -> dict[str, bool]:
-    trained_codes, trained_scale = trained.quantized()
-    bias = weights.read(f"{layer.name}.bias") if layer.has_bias else None
+def _checks_against(stored: StoredLayer, codes: Tensor, trained: Any) -> dict[str, bool]:
+    layer, (trained_codes, trained_scale) = stored.entry, trained.quantized()
     differing = int((codes != trained_codes).sum()) if codes.shape == trained_codes.shape else -1
     return {
         f"scheme: the trained layer has {trained.weight_scheme}": layer.scheme == trained.weight_scheme,
         f"activation: the trained layer has {trained.activation.name}": layer.activation == trained.activation,
         f"codes: {differing} of {codes.numel()} differ from the trained ones": differing == 0,
-        "scale: differs from the trained one": same_bits(scale, trained_scale.detach().float()),
-        "bias: differs from the trained one": _same_or_none(bias, trained.bias),
+        "scale: differs from the trained one": same_bits(stored.scale.float(), trained_scale.detach().float()),
+        "bias: differs from the trained one": _same_or_none(stored.bias, trained.bias),
     }
 
 

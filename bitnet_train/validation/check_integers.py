@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bitnet_train.formats.planes import unpack_planes
 from bitnet_train.kernels import ops, reference
 from bitnet_train.model.packed_linear import PackedLinear
 from bitnet_train.packed.manifest import LayerEntry
 from bitnet_train.packed.reader import open_weights
+from bitnet_train.packed.stored import StoredLayer
 from bitnet_train.progress import track
 from bitnet_train.validation.check_model import Subject
 from bitnet_train.validation.report import Level
@@ -34,15 +34,14 @@ def check_integers(subject: Subject, folder: Path, isas: Sequence[str]) -> Level
         for layer in track(integer, "Validating integers", len(integer)):
             packed = subject.packed.get_submodule(layer.name)
             assert isinstance(packed, PackedLinear)
-            planes = weights.read(f"{layer.name}.planes")
-            scale = weights.read(f"{layer.name}.scale").float()
-            codes = unpack_planes(planes, layer.num_inputs, layer.scheme.name)
+            stored = weights.layer(layer)
+            codes = stored.codes()
             x_codes = worst_case_codes(codes, layer.activation.name, generator)
             group = layer.scheme.inputs_per_scale(layer.num_inputs)
             expected = reference.grouped_dot(x_codes, codes, group)
             num_products += expected.numel() * (1 + len(isas))
             failure = failure or _loaded_difference(layer, packed, x_codes, expected)
-            failure = failure or _first_bad_isa(layer, planes, scale, x_codes, expected, isas)
+            failure = failure or _first_bad_isa(stored, x_codes, expected, isas)
     detail = f"kernel with the exact oracle, all ones, extremes and random codes{_left_out(subject.manifest.layers)}"
     figures = {"layers": len(integer), "products": num_products, "isas": " ".join(isas)}
     return Level("integers", detail, figures, failure)
@@ -84,10 +83,9 @@ def _loaded_difference(layer: LayerEntry, packed: PackedLinear, x_codes: Tensor,
     return f"{layer.name}: {packed.weight.kernel} {_first_difference(actual, expected)}"
 
 
-def _first_bad_isa(
-    layer: LayerEntry, planes: Tensor, scale: Tensor, x_codes: Tensor, expected: Tensor, isas: Sequence[str]
-) -> str | None:
+def _first_bad_isa(stored: StoredLayer, x_codes: Tensor, expected: Tensor, isas: Sequence[str]) -> str | None:
     """Pack the layer for each instruction set and compare its integers; name the first that differ."""
+    layer, planes, scale = stored.entry, stored.planes, stored.scale.float()
     group = layer.scheme.inputs_per_scale(layer.num_inputs)
     for isa in isas:
         with ops.forced_isa(isa):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bitnet_train.errors import ConversionError
 from bitnet_train.kernels import ops, reference_int8
 from bitnet_train.model.int8_table import Int8Linear
-from bitnet_train.packed.manifest import Manifest, TableEntry, sha256_of
+from bitnet_train.packed.manifest import TableEntry, sha256_of
 from bitnet_train.packed.narrow import hashable, same_bits
 from bitnet_train.packed.reader import WeightsReader
 from bitnet_train.quant.table import quantize_table
@@ -23,11 +23,10 @@ _SEED = 20240229
 _NUM_RANDOM_TOKENS = 3
 
 
-def table_problem(
-    table: TableEntry, manifest: Manifest, weights: WeightsReader, trained: nn.Module | None
-) -> str | None:
+def table_problem(table: TableEntry, weights: WeightsReader, trained: nn.Module | None) -> str | None:
     """Return what is wrong with the bytes of one table, or None; with a trained model they are compared with it."""
-    codes, scale = (weights.read(manifest.stored_name(f"{table.name}.{part}")) for part in ("codes", "scale"))
+    stored = weights.table(table)
+    codes, scale = stored.codes, stored.scale
     checks = {
         "codes: other hash than the manifest says": sha256_of(hashable(codes)) == table.codes_sha256,
         "scale: other hash than the manifest says": sha256_of(hashable(scale)) == table.scale_sha256,
@@ -36,8 +35,7 @@ def table_problem(
     problem = next((text for text, passed in checks.items() if not passed), None)
     if problem is not None or trained is None:
         return problem
-    bias = weights.read(f"{table.name}.bias") if table.has_bias else None
-    return _difference_from(dict(trained.named_modules()).get(table.name), codes, scale, bias)
+    return _difference_from(dict(trained.named_modules()).get(table.name), codes, scale, stored.bias)
 
 
 def _difference_from(module: nn.Module | None, codes: Tensor, scale: Tensor, bias: Tensor | None) -> str | None:

@@ -104,7 +104,7 @@ def _check_weights(exporter: Exporter, target: Path, source: PackedSource | None
         options = _options(target)
         failure = next(_differences(exporter, target, source, options, seen), None)
         if failure is None and source is not None:
-            own = (name for name in source.weight_names() if f"{name}.codes" not in source.tied)  # a reader ties them
+            own = (name for name in source.weight_names() if not source.is_tied(name))  # a reader ties them
             lost = [name for name in own if _key(name) not in seen]
             failure = f"{lost[0]}: the file does not hold it" if lost else None
     except (BitnetTrainError, OSError) as error:

@@ -18,6 +18,7 @@ from bitnet_train.errors import ConversionError, FormatError
 from bitnet_train.kernels import reference, reference_int8
 from bitnet_train.model.rounded_table import ROUNDED
 from bitnet_train.packed.manifest import LayerEntry, Manifest, TableEntry
+from bitnet_train.packed.stored import StoredLayer, StoredTable
 from bitnet_train.quant.activation import quantize_activation
 from bitnet_train.quant.table import quantize_table
 from bitnet_train.quant.weight import dequantize
@@ -60,11 +61,12 @@ class OracleEmbedding(nn.Module):
         return F.embedding(token_ids, self._table)
 
 
-def oracle(entry: LayerEntry, codes: Tensor, scale: Tensor, bias: Tensor | None) -> nn.Module:
+def oracle(layer: StoredLayer) -> nn.Module:
     """Return the stand-in for a packed layer."""
-    if entry.kind == "embedding":
+    codes, scale = layer.codes(), layer.scale.float()
+    if layer.entry.kind == "embedding":
         return OracleEmbedding(codes, scale)
-    return OracleLinear(entry, codes, scale, bias)
+    return OracleLinear(layer.entry, codes, scale, None if layer.bias is None else layer.bias.float())
 
 
 class OracleInt8Linear(nn.Module):
@@ -81,11 +83,12 @@ class OracleInt8Linear(nn.Module):
         return y.reshape(*x.shape[:-1], self._codes.shape[0]).to(x.dtype)
 
 
-def table_oracle(entry: TableEntry, codes: Tensor, scale: Tensor, bias: Tensor | None) -> nn.Module:
-    """Return the stand-in for an int8 table; scale float16 or float32 [V]."""
-    if entry.kind == "embedding":
-        return OracleEmbedding(codes, scale.float().unsqueeze(1))
-    return OracleInt8Linear(codes, scale.float(), bias)
+def table_oracle(table: StoredTable) -> nn.Module:
+    """Return the stand-in for an int8 table."""
+    scale = table.scale.float()
+    if table.entry.kind == "embedding":
+        return OracleEmbedding(table.codes, scale.unsqueeze(1))
+    return OracleInt8Linear(table.codes, scale, table.bias)
 
 
 @contextmanager
@@ -123,7 +126,7 @@ def _rounded(entry: TableEntry, module: nn.Module) -> nn.Module:
     except ConversionError as error:
         raise FormatError(f"{entry.name}: {error}") from error
     bias = getattr(module, "bias", None)
-    return table_oracle(entry, codes, scale, None if bias is None else bias.detach().float())
+    return table_oracle(StoredTable(entry, codes, scale, None if bias is None else bias.detach().float()))
 
 
 def replace_by_oracle(model: nn.Module, layers: dict[str, nn.Module]) -> None:

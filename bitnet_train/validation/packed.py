@@ -37,7 +37,6 @@ import torch
 from transformers import PreTrainedModel
 
 from bitnet_train.errors import FormatError
-from bitnet_train.formats.planes import unpack_planes
 from bitnet_train.kernels import ops
 from bitnet_train.model.config_fields import max_positions, vocab_size
 from bitnet_train.model.converted import load_converted
@@ -166,24 +165,8 @@ def _rounding(trained: PreTrainedModel, manifest: Manifest) -> str:
 def _by_the_reference(folder: Path, manifest: Manifest) -> PreTrainedModel:
     model = load(folder, verify=False)
     with open_weights(folder, manifest) as weights:
-        layers = {
-            layer.name: oracle(
-                layer,
-                unpack_planes(weights.read(f"{layer.name}.planes"), layer.num_inputs, layer.scheme.name),
-                weights.read(f"{layer.name}.scale").float(),
-                weights.read(f"{layer.name}.bias").float() if layer.has_bias else None,
-            )
-            for layer in manifest.layers
-        }
-        layers |= {
-            table.name: table_oracle(
-                table,
-                weights.read(manifest.stored_name(f"{table.name}.codes")),
-                weights.read(manifest.stored_name(f"{table.name}.scale")),
-                weights.read(f"{table.name}.bias") if table.has_bias else None,
-            )
-            for table in manifest.tables
-        }
+        layers = {layer.name: oracle(weights.layer(layer)) for layer in manifest.layers}
+        layers |= {table.name: table_oracle(weights.table(table)) for table in manifest.tables}
     replace_by_oracle(model, layers)
     return model
 

@@ -25,7 +25,8 @@ from bitnet_train.exporters.registry import export_as
 from bitnet_train.importers.load import load_pretrained
 from bitnet_train.importers.source import public_name
 from bitnet_train.model.converted import map_converted
-from bitnet_train.packed.manifest import MANIFEST_NAME, Manifest
+from bitnet_train.packed.manifest import Manifest
+from bitnet_train.packed.names import MANIFEST_NAME
 from bitnet_train.packed.reader import read_manifest
 from bitnet_train.packed.sizes import render_sizes
 from bitnet_train.packed.writer import export_packed

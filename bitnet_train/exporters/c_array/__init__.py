@@ -26,6 +26,7 @@ from bitnet_train.exporters.c_array.read_back import read_back
 from bitnet_train.exporters.hf_card import hf_card
 from bitnet_train.exporters.options import ExportOptions
 from bitnet_train.formats.planes import NUM_PLANES, row_bytes
+from bitnet_train.packed.names import bias_name
 from bitnet_train.packed.narrow import bytes_of
 from bitnet_train.packed.source import PackedSource
 from bitnet_train.progress import track
@@ -115,13 +116,13 @@ def _add_layer(binary: _Binary, source: PackedSource, name: str) -> LayerRow:
         group_size=scheme.inputs_per_scale(entry.num_inputs),
         planes=binary.add(source.planes(name)),
         scales=binary.add(source.stored_scale(name)),
-        bias=binary.add(source.dense(f"{name}.bias")) if entry.has_bias else None,
+        bias=binary.add(source.dense(bias_name(name))) if entry.has_bias else None,
     )
 
 
 def _add_tensors(binary: _Binary, source: PackedSource) -> Iterator[TensorRow]:
     """Append what belongs to no layer, tensors of int8 tables among it; a tied name points to what it is tied to."""
-    layers = {f"{name}.{part}" for name in source.layers for part in ("planes", "scale", "bias")}
+    layers = {name for layer in source.layers.values() for name in layer.tensor_names}
     offsets: dict[str, int] = {}
     for name, entry in source.manifest.tensors.items():
         if name not in layers:

@@ -36,8 +36,8 @@ def expected_header(source: PackedSource, name: str) -> str:
 
 def _product(source: PackedSource, entry: LayerEntry, inputs: Tensor) -> Tensor:
     """Return the outputs float32 [N] of one packed layer for inputs float32 [K], by the kernels of this package."""
-    bias = source.dense(f"{entry.name}.bias") if entry.has_bias else None
     planes, scale = source.planes(entry.name), source.stored_scale(entry.name).float()
+    bias = source.bias(entry.name)
     layer = PackedLinear.from_planes(planes, scale, bias, entry.num_inputs, entry.scheme, entry.activation)
     return layer(inputs.reshape(1, -1)).reshape(-1)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from bitnet_train.errors import FormatError
 from bitnet_train.exporters.c_array.header import TYPES, LayerRow, TensorRow, parse_header
 from bitnet_train.formats.planes import unpack_planes
+from bitnet_train.packed.names import bias_name, codes_name, scale_name
 from bitnet_train.quant.weight import dequantize
 
 
@@ -25,17 +26,17 @@ def read_back(folder: Path) -> Iterator[tuple[str, Tensor]]:
     for row in layers:
         yield row.name, _read_layer(data, row)
         if row.bias is not None:
-            yield f"{row.name}.bias", _read(data, "BITNET_FLOAT32", (row.outputs,), row.bias)
+            yield bias_name(row.name), _read(data, "BITNET_FLOAT32", (row.outputs,), row.bias)
     yield from _read_tensors(data, {row.name: row for row in tensors})
 
 
 def _read_tensors(data: np.ndarray, rows: dict[str, TensorRow]) -> Iterator[tuple[str, Tensor]]:
     for name, row in rows.items():
         module, _, leaf = name.rpartition(".")
-        if leaf == "codes":
-            scale = _read_tensor(data, rows[f"{module}.scale"]).float()
+        if name == codes_name(module):
+            scale = _read_tensor(data, rows[scale_name(module)]).float()
             yield module, scale.unsqueeze(1) * _read_tensor(data, row).float()
-        elif not (leaf == "scale" and f"{module}.codes" in rows) and not leaf.endswith("inv_freq"):
+        elif not (name == scale_name(module) and codes_name(module) in rows) and not leaf.endswith("inv_freq"):
             yield name, _read_tensor(data, row).float()
 
 

@@ -24,6 +24,7 @@ from bitnet_train.formats import q8_0
 from bitnet_train.formats.ggml import GgmlType, encode_planes
 from bitnet_train.gguf.architecture import GgufArchitecture
 from bitnet_train.packed.manifest import LayerEntry, TableEntry
+from bitnet_train.packed.names import bias_name
 from bitnet_train.packed.source import PackedSource
 
 _FLOAT_TYPES = {"float32": (0, 4), "float16": (1, 2), "bfloat16": (30, 2)}
@@ -55,7 +56,7 @@ class _Plan:
             yield self.layer(entry)
             yield from self.bias(entry)
         for entry in self.source.tables.values():
-            if f"{entry.name}.codes" not in self.source.tied:
+            if not self.source.is_tied(entry.name):
                 yield self.table(entry)
             yield from self.bias(entry)
         for name in self.source.floats:
@@ -78,7 +79,8 @@ class _Plan:
 
     def bias(self, entry: LayerEntry | TableEntry) -> Iterator[FileTensor]:
         if entry.has_bias:
-            yield self.vector(f"{entry.name}.bias", self.source.manifest.tensors[f"{entry.name}.bias"].shape)
+            name = bias_name(entry.name)
+            yield self.vector(name, self.source.manifest.tensors[name].shape)
 
     def table(self, entry: TableEntry) -> FileTensor:
         name, shape = entry.name, (entry.num_rows, entry.num_inputs)

@@ -29,14 +29,15 @@ import numpy as np
 
 from bitnet_train.errors import ConfigError, DataError
 from bitnet_train.packed.end_tokens import end_tokens
-from bitnet_train.packed.manifest import MANIFEST_NAME, Manifest
+from bitnet_train.packed.manifest import Manifest
+from bitnet_train.packed.names import CONFIG_NAME, MANIFEST_NAME
 from bitnet_train.packed.reader import hash_file, read_manifest, verify_files
 from bitnet_train.runtime.generation import Generation, Sampling
 from bitnet_train.runtime.messages import Prompt, read_prompts
 from bitnet_train.runtime.native.architecture import Architecture, NotNative
 from bitnet_train.runtime.native.batch import Row, continue_greedily
 from bitnet_train.runtime.native.prompt_cache import CachedPrompt, common_length, read_prompt, write_prompt
-from bitnet_train.runtime.native.support import CONFIG_NAME, fit, read_json
+from bitnet_train.runtime.native.support import fit, read_json
 from bitnet_train.runtime.native.tokens import Tokens, read_tokens
 from bitnet_train.runtime.native.weights import build
 from bitnet_train.runtime.native.written import Written

@@ -13,11 +13,11 @@ from typing import Any, Literal
 
 from bitnet_train.errors import FormatError
 from bitnet_train.packed.json_fields import parse_object
-from bitnet_train.packed.manifest import LayerEntry, Manifest, TableEntry, layer_parts, table_parts
+from bitnet_train.packed.manifest import LayerEntry, Manifest, TableEntry
+from bitnet_train.packed.names import CONFIG_NAME, bias_name, codes_name
 from bitnet_train.packed.reader import read_manifest
 from bitnet_train.runtime.native.architecture import Architecture, NotNative, read_architecture
 
-CONFIG_NAME = "config.json"
 FREQUENCIES = "model.rotary_emb.inv_freq"
 HEAD = "lm_head"
 EMBEDDING = "model.embed_tokens"
@@ -101,7 +101,7 @@ def is_tied(manifest: Manifest) -> bool:
     """Tell whether the head is the embedding's own table: of floats, or of int8 codes and their scales."""
     if any(table.name == HEAD and table.has_bias for table in manifest.tables):
         return False
-    pairs = [(f"{HEAD}.{part}", f"{EMBEDDING}.{part}") for part in ("weight", "codes")]
+    pairs = [(f"{HEAD}.weight", f"{EMBEDDING}.weight"), (codes_name(HEAD), codes_name(EMBEDDING))]
     return any(manifest.stored_name(head) == manifest.stored_name(embedding) for head, embedding in pairs)
 
 
@@ -134,10 +134,10 @@ def _check_contents(model: Architecture, manifest: Manifest) -> None:
         if isinstance(entry, LayerEntry):
             _check_packed(entry, place, (entry.num_outputs, entry.num_inputs))
             _check_activation(entry)
-            needed |= {f"{place.name}.{part}" for part in layer_parts(entry)}
+            needed |= set(entry.tensor_names)
         elif entry is not None:
             _check_packed(entry, place, (entry.num_rows, entry.num_inputs))
-            needed |= {f"{place.name}.{part}" for part in table_parts(entry)}
+            needed |= set(entry.tensors)
         elif place.name != HEAD or not is_tied(manifest):
             needed |= _check_dense(place, manifest)
     strange = sorted((set(manifest.tensors) | set(manifest.tied)) - needed - {f"{HEAD}.weight"} - set(_UNUSED))
@@ -160,7 +160,7 @@ def _check_activation(layer: LayerEntry) -> None:
 
 def _check_dense(place: Place, manifest: Manifest) -> set[str]:
     """Check a module that is not packed and return the names of its tensors."""
-    weight, bias = f"{place.name}.weight", f"{place.name}.bias"
+    weight, bias = f"{place.name}.weight", bias_name(place.name)
     _check_shape(weight, manifest, place.shape)
     if place.kind != "linear" or bias not in manifest.tensors:
         return {weight}

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from bitnet_train.errors import BitnetTrainError, FormatError
-from bitnet_train.packed.manifest import WEIGHTS_NAME, LayerEntry, Manifest, TableEntry
+from bitnet_train.packed.manifest import LayerEntry, Manifest, TableEntry
+from bitnet_train.packed.names import WEIGHTS_NAME, bias_name, codes_name, planes_name, scale_name
 from bitnet_train.runtime.native.architecture import Architecture
 from bitnet_train.runtime.native.support import EMBEDDING, FREQUENCIES, HEAD, Place, is_tied, places
 from bitnet_train.runtime.native.tensor_file import TensorFile
@@ -113,17 +114,17 @@ class _Hand:
         self._core.set_dense(name, rows, dtype, self._bias(name, rows.shape[0]))
 
     def _put_table(self, table: TableEntry) -> None:
-        codes = self._manifest.stored_name(f"{table.name}.codes")
-        scale = self._weights.float32(self._manifest.stored_name(f"{table.name}.scale"))
+        codes = self._manifest.stored_name(codes_name(table.name))
+        scale = self._weights.float32(self._manifest.stored_name(scale_name(table.name)))
         bias = self._bias(table.name, table.num_rows) if table.has_bias else None
         self._core.set_int8(table.name, self._weights.array(codes), scale, bias)
 
     def _put_packed(self, layer: LayerEntry) -> None:
         if not _is_planes(self._weights, layer):
             raise FormatError(f"the planes are not uint8 of a {layer.num_outputs} x {layer.num_inputs} weight.")
-        planes = self._weights.array(f"{layer.name}.planes")
+        planes = self._weights.array(planes_name(layer.name))
         check_planes(planes, layer.num_inputs)
-        scale = self._weights.float32(f"{layer.name}.scale")
+        scale = self._weights.float32(scale_name(layer.name))
         shape = layer.scheme.scale_shape(layer.num_outputs, layer.num_inputs)
         if scale.shape != shape:
             raise FormatError(f"the scale has shape {list(scale.shape)}, and the scheme needs {list(shape)}.")
@@ -146,16 +147,16 @@ class _Hand:
 
     def _bias(self, name: str, num_rows: int) -> np.ndarray | None:
         """Return the bias float32 [N] of a module, None if the file has none."""
-        if f"{name}.bias" not in self._weights.tensors:
+        if bias_name(name) not in self._weights.tensors:
             return None
-        bias = self._weights.float32(f"{name}.bias")
+        bias = self._weights.float32(bias_name(name))
         if bias.shape != (num_rows,):
             raise FormatError(f"the bias has shape {list(bias.shape)}, and the layer {num_rows} outputs.")
         return bias
 
 
 def _is_planes(weights: TensorFile, layer: LayerEntry) -> bool:
-    stored = weights.tensors[f"{layer.name}.planes"]
+    stored = weights.tensors[planes_name(layer.name)]
     num_planes = 1 if layer.scheme.name == "binary" else 2
     row_bytes = _WORD_BITS // 8 * -(-layer.num_inputs // _WORD_BITS)
     return stored.dtype == "uint8" and stored.shape == (num_planes, layer.num_outputs, row_bytes)

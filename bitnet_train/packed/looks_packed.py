@@ -1,0 +1,27 @@
+"""Whether a folder is a packed one, damaged or not: other programs write files called `manifest.json` too."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from bitnet_train.packed.manifest import FORMAT
+from bitnet_train.packed.names import CONFIG_NAME, MANIFEST_NAME, WEIGHTS_NAME
+
+_LAYOUTS = FORMAT.partition("_")[0]  # of any version
+
+
+def looks_packed(folder: Path) -> bool:
+    """Tell whether the manifest of `folder` is one of ours: by what it says, or by what lies beside it."""
+    if not (folder / MANIFEST_NAME).is_file():
+        return False
+    is_ours = _layout(folder).startswith(_LAYOUTS) or (folder / WEIGHTS_NAME).is_file()
+    return is_ours or not (folder / CONFIG_NAME).is_file()
+
+
+def _layout(folder: Path) -> str:
+    try:
+        content = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    return str(content.get("format", "")) if isinstance(content, dict) else ""

@@ -1,0 +1,40 @@
+"""What the files and the tensors of a packed folder are called. Spelled here and nowhere else; nothing is imported.
+
+    manifest.json  weights.safetensors      the two files that make a folder a packed one
+    <layer>.planes  <layer>.scale           a packed layer: its bits, its scales
+    <table>.codes   <table>.scale           an int8 table
+    <module>.bias                           of either, the name that Hugging Face gives it too
+
+Every other tensor keeps the name that it has in the model.
+"""
+
+from __future__ import annotations
+
+MANIFEST_NAME = "manifest.json"
+WEIGHTS_NAME = "weights.safetensors"
+CONFIG_NAME = "config.json"  # Hugging Face's own: every folder of a model has one
+
+
+def planes_name(layer: str) -> str:
+    """Return under which name the bits of a packed layer are stored."""
+    return f"{layer}.planes"
+
+
+def codes_name(table: str) -> str:
+    """Return under which name the codes of an int8 table are stored."""
+    return f"{table}.codes"
+
+
+def scale_name(module: str) -> str:
+    """Return under which name the scales of a packed layer or an int8 table are stored."""
+    return f"{module}.scale"
+
+
+def bias_name(module: str) -> str:
+    """Return under which name the bias of a packed layer or an int8 table is stored."""
+    return f"{module}.bias"
+
+
+def tied_names(alias: str, table: str) -> dict[str, str]:
+    """Return alias -> stored name of the tensors of an int8 table that is another one's."""
+    return {codes_name(alias): codes_name(table), scale_name(alias): scale_name(table)}
