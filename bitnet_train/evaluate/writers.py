@@ -14,6 +14,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bitnet_train.runtime.generate import continue_ids
+from bitnet_train.runtime.generation import Sampling
 from bitnet_train.runtime.native.model import NativeModel
 from bitnet_train.runtime.native.support import reason_against
 from bitnet_train.runtime.native.written import Written
@@ -44,7 +45,7 @@ def torch_writer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> 
 
     def write(prompt: list[int], max_new_tokens: int, stop: Sequence[str]) -> Continuation:
         written, start = Written(_decoder(tokenizer), stop), time.perf_counter()
-        token_ids = continue_ids(model, tokenizer, prompt, written, max_new_tokens=max_new_tokens)
+        token_ids = continue_ids(model, tokenizer, prompt, written, Sampling(max_new_tokens=max_new_tokens))
         return _continuation(written, token_ids, max_new_tokens, start)
 
     return Writer(write, "torch")

@@ -13,6 +13,7 @@ from __future__ import annotations
 MANIFEST_NAME = "manifest.json"
 WEIGHTS_NAME = "weights.safetensors"
 CONFIG_NAME = "config.json"  # Hugging Face's own: every folder of a model has one
+GENERATION_NAME = "generation_config.json"  # and this one too
 
 
 def planes_name(layer: str) -> str:

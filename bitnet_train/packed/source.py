@@ -26,11 +26,10 @@ from torch import Tensor
 from bitnet_train.errors import FormatError
 from bitnet_train.packed.end_tokens import end_tokens
 from bitnet_train.packed.manifest import LayerEntry, Manifest, TableEntry, TensorEntry
-from bitnet_train.packed.names import CONFIG_NAME, bias_name, codes_name, planes_name, scale_name
+from bitnet_train.packed.names import CONFIG_NAME, GENERATION_NAME, bias_name, codes_name, planes_name, scale_name
 from bitnet_train.packed.reader import WeightsReader, open_weights, read_manifest, verify_files
 from bitnet_train.quant.weight import dequantize
 
-GENERATION_NAME = "generation_config.json"
 _BUFFERS = ("inv_freq", "original_inv_freq", "embed_scale")  # computed from the config by whoever reads another format
 
 

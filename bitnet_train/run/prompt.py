@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from bitnet_train.config import Config
+from bitnet_train.runtime.generation import GenerationKeywords, GenerationOptions
 from bitnet_train.runtime.messages import conversation, read_messages
+
+_OF_TRAINING = "chat_template_variables"
 
 
 def asked(config: Config) -> str | list[dict[str, Any]]:
@@ -18,11 +22,11 @@ def asked(config: Config) -> str | list[dict[str, Any]]:
     return conversation(settings.prompt, settings.system, history)
 
 
-def sampling(config: Config) -> dict[str, Any]:
-    """Return the arguments of either engine's `generate` that the configuration sets besides the prompt.
+def sampling(config: Config) -> GenerationKeywords:
+    """Return the keywords of either engine's `generate` that the configuration sets.
 
     A chat is written as in training: with the same variables of its template.
     """
-    names = ("max_new_tokens", "temperature", "top_k", "top_p", "min_p", "seed", "chat", "stop")
+    names = (field.name for field in fields(GenerationOptions) if field.name != _OF_TRAINING)
     chosen = {name: getattr(config.generate, name) for name in names}
-    return {**chosen, "chat_template_variables": config.data.chat_template_variables}
+    return cast(GenerationKeywords, {**chosen, _OF_TRAINING: config.data.chat_template_variables})

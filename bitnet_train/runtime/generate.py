@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -19,13 +19,11 @@ from transformers.generation.stopping_criteria import StoppingCriteria, Stopping
 
 from bitnet_train.errors import DataError
 from bitnet_train.model.config_fields import vocab_size
-from bitnet_train.runtime.generation import Generation, Sampling
+from bitnet_train.runtime.generation import Generation, GenerationKeywords, GenerationOptions, Sampling
 from bitnet_train.runtime.messages import Prompt, read_prompts
 from bitnet_train.runtime.native.written import Written
 
 __all__ = ["Generation", "continue_ids", "generate"]
-
-_GREEDY = Sampling()
 
 
 class _Writing(StoppingCriteria):
@@ -44,18 +42,10 @@ def generate(
     tokenizer: PreTrainedTokenizerBase,
     prompt: Prompt,
     *,
-    max_new_tokens: int = 128,
-    temperature: float = 0.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    min_p: float = 0.0,
-    seed: int = 0,
-    chat: bool = False,
-    chat_template_variables: Mapping[str, Any] | None = None,
-    stop: Sequence[str] = (),
     stream: Callable[[str], object] | None = None,
+    **options: Unpack[GenerationKeywords],
 ) -> Generation:
-    """Continue `prompt` by up to `max_new_tokens` tokens.
+    """Continue `prompt` by up to `max_new_tokens` tokens; an end-of-text token or a stop string ends earlier.
 
     Parameters
     ----------
@@ -63,18 +53,11 @@ def generate(
         From `load` and `load_tokenizer`, or any Hugging Face causal LM.
     prompt
         The text to continue, or a chat: a list of messages, each with `role` and `content`.
-    max_new_tokens
-        The most tokens to add; an end-of-text token or a stop string ends earlier.
-    temperature, top_k, top_p, min_p, seed
-        See `Sampling`.
-    chat
-        Treat a text as a user's message and wrap it in the tokenizer's chat template, as a chat always is.
-    chat_template_variables
-        What the chat template is given beside the messages, as it was in training.
-    stop
-        Strings that end the text, which then ends before them.
     stream
         Called with each piece of text as it comes.
+    options
+        `max_new_tokens`, `temperature`, `top_k`, `top_p`, `min_p`, `seed`, `chat`, `chat_template_variables`, `stop`:
+        see `GenerationOptions`.
 
     Raises
     ------
@@ -83,11 +66,11 @@ def generate(
     ConfigError
         When a setting is out of range.
     """
-    sampling = Sampling(temperature, top_k, top_p, min_p, seed)
-    inputs = _encode(tokenizer, prompt, chat=chat, variables=chat_template_variables or {})
-    written = Written(lambda ids: str(tokenizer.decode(list(ids), skip_special_tokens=True)), stop, stream)
+    chosen = GenerationOptions(**options)
+    inputs = _encode(tokenizer, prompt, chat=chosen.chat, variables=chosen.chat_template_variables or {})
+    written = Written(lambda ids: str(tokenizer.decode(list(ids), skip_special_tokens=True)), chosen.stop, stream)
     start = time.perf_counter()
-    token_ids = continue_ids(model, tokenizer, inputs[0].tolist(), written, max_new_tokens, sampling)
+    token_ids = continue_ids(model, tokenizer, inputs[0].tolist(), written, chosen)
     seconds = time.perf_counter() - start
     return Generation(written.finish(), token_ids, inputs.shape[1], seconds)
 
@@ -97,10 +80,9 @@ def continue_ids(
     tokenizer: PreTrainedTokenizerBase,
     prompt: Sequence[int],
     written: Written,
-    max_new_tokens: int,
-    sampling: Sampling = _GREEDY,
+    sampling: Sampling,
 ) -> list[int]:
-    """Continue token ids by up to `max_new_tokens`, handing each to `written`, which may stop it; return the new ids.
+    """Continue token ids as `sampling` says, handing each to `written`, which may stop it; return the new ids.
 
     The text is in `written`; `finish` it. The random state of the caller is left as it was.
     """
@@ -111,7 +93,7 @@ def continue_ids(
         output = write(
             inputs,
             attention_mask=torch.ones_like(inputs),
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=sampling.max_new_tokens,
             pad_token_id=_pad_token_id(model, tokenizer),
             use_cache=True,
             stopping_criteria=StoppingCriteriaList([_Writing(written)]),

@@ -7,7 +7,6 @@ error, so the hash must be equal; every shape is checked too. The file is put in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import numpy as np
 from bitnet_train.errors import FormatError
 from bitnet_train.model.saved_tensors import save_arrays
 from bitnet_train.runtime.native.architecture import Architecture
+from bitnet_train.runtime.native.remembered import Remembered, common_length
 from bitnet_train.runtime.native.tensor_file import TensorFile
 from bitnet_train.whole import whole_file
 
@@ -30,6 +30,33 @@ class CachedPrompt:
     token_ids: list[int]
     keys: np.ndarray
     values: np.ndarray
+
+
+@dataclass(frozen=True)
+class PromptCache:
+    """The file that a model with this manifest keeps a prompt in. Raises FormatError as `read_prompt` does."""
+
+    path: Path
+    architecture: Architecture
+    model_sha256: str
+
+    def recall(self, remembered: Remembered, prompt: list[int]) -> None:
+        """Take keys and values from the file, if there is one and it holds more of this prompt than is remembered."""
+        if not self.path.is_file():
+            return
+        cached = read_prompt(self.path, self.architecture, self.model_sha256)
+        if common_length(cached.token_ids, prompt) > remembered.shared(prompt):
+            remembered.replace(cached.token_ids, cached.keys, cached.values)
+
+    def keep(self, remembered: Remembered, prompt: list[int]) -> None:
+        """Write the keys and values of a prompt that is remembered, unless the file holds them."""
+        if self.path.is_file() and self._holds(prompt):
+            return
+        keys, values = remembered.beginning(len(prompt))
+        write_prompt(self.path, CachedPrompt(prompt[: keys.shape[2]], keys, values), self.model_sha256)
+
+    def _holds(self, prompt: list[int]) -> bool:
+        return read_prompt(self.path, self.architecture, self.model_sha256).token_ids[: len(prompt)] == prompt
 
 
 def read_prompt(path: Path, model: Architecture, model_sha256: str) -> CachedPrompt:
@@ -68,12 +95,6 @@ def write_prompt(path: Path, prompt: CachedPrompt, model_sha256: str) -> None:
             save_arrays(tensors, draft, {_MODEL_KEY: model_sha256})
     except Exception as error:  # the library wraps the operating system's error in its own
         raise FormatError(f"`generate.prompt_cache={path}` cannot be written: {error}.") from error
-
-
-def common_length(first: Sequence[int], second: Sequence[int]) -> int:
-    """Return how many tokens both begin with."""
-    pairs = zip(first, second, strict=False)
-    return next((at for at, (one, other) in enumerate(pairs) if one != other), min(len(first), len(second)))
 
 
 def _check_shapes(file: TensorFile, path: Path, model: Architecture) -> None:

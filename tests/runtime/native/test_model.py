@@ -184,7 +184,7 @@ def test_an_error_of_the_listener_arrives_and_the_model_goes_on(native):
 def test_a_shared_beginning_is_computed_once_and_changes_nothing(folder, monkeypatch):
     fresh, used = NativeModel.load(folder), NativeModel.load(folder)
     fed = []
-    core = used._core
+    core = used._engine.remembered._core
 
     class Watched:
         def __getattr__(self, name):
@@ -194,7 +194,7 @@ def test_a_shared_beginning_is_computed_once_and_changes_nothing(folder, monkeyp
             fed.append(len(token_ids))
             return core.generate(sequence, token_ids, **options)
 
-    used._core = Watched()
+    used._engine.remembered._core = Watched()
     prompts = [IDS[:20], [*IDS[:12], 9, 8], IDS[:20], IDS[:20], IDS[:3], [1, 2], IDS[:25]]
     for prompt in prompts:
         fresh.forget()
@@ -206,7 +206,7 @@ def test_a_shared_beginning_is_computed_once_and_changes_nothing(folder, monkeyp
 def test_what_was_written_is_remembered_for_the_next_turn(native):
     native.forget()
     made = native.generate_ids(IDS[:6], 5, stop_ids=())
-    assert native._known == [*IDS[:6], *made[:4]]
+    assert native._engine.remembered.known == [*IDS[:6], *made[:4]]
     turn = [*IDS[:6], *made, 3, 4]
     again = native.generate_ids(turn, 5, stop_ids=())
     native.forget()
@@ -248,7 +248,7 @@ def test_a_stream_may_be_left_early_and_an_error_comes_through(pretrained):
     first = next(stream)
     stream.close()
     assert first
-    assert len(pretrained._known) < 400
+    assert len(pretrained._engine.remembered.known) < 400
     with pytest.raises(DataError, match="The prompt is empty"):
         next(pretrained.stream(""))
     assert not [thread for thread in threading.enumerate() if thread.name == "bitnet-train stream"]
@@ -346,7 +346,7 @@ def test_what_cannot_be_computed_is_refused_before_any_work_with_the_numbers(nat
     native.forget()
     with pytest.raises(error, match=message):
         call(native)
-    assert native._sequence.length == 0
+    assert native._engine.remembered.sequence.length == 0
 
 
 def test_a_context_may_be_made_smaller_and_is_used_to_its_end(folder):

@@ -6,7 +6,7 @@ from safetensors.numpy import load_file, save_file
 
 from bitnet_train.errors import FormatError
 from bitnet_train.runtime.native.architecture import Architecture
-from bitnet_train.runtime.native.prompt_cache import CachedPrompt, common_length, read_prompt, write_prompt
+from bitnet_train.runtime.native.prompt_cache import CachedPrompt, read_prompt, write_prompt
 
 MODEL = Architecture("llama", 8, 16, 2, 4, 3, 2, 50, 64, 1e-6, 1.0, 0)
 SHA = "a" * 64
@@ -72,11 +72,3 @@ def test_a_place_that_cannot_be_written_is_named_and_nothing_is_left(cached, tmp
     with pytest.raises(FormatError, match=r"`generate\.prompt_cache=.*taken` cannot be written"):
         write_prompt(tmp_path / "taken", cached, SHA)
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "length"),
-    [([], [1], 0), ([1, 2, 3], [1, 2, 3], 3), ([1, 2], [1, 2, 3], 2), ([1, 2, 3], [1, 9, 3], 1), ([4], [5], 0)],
-)
-def test_the_common_beginning_is_counted(first, second, length):
-    assert common_length(first, second) == common_length(second, first) == length

@@ -1,0 +1,34 @@
+"""How many tokens a native model takes, and which: what is checked before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bitnet_train.errors import DataError
+
+
+@dataclass(frozen=True)
+class Context:
+    """Token ids below `vocab`; `max_tokens` of a prompt with its continuation, where the model has `max_positions`."""
+
+    vocab: int
+    max_positions: int
+    max_tokens: int
+
+    def check(self, token_ids: Sequence[int], max_new_tokens: int = 0) -> list[int]:
+        """Return the ids; DataError where one is unknown, there is none, or they do not fit with the new ones."""
+        prompt = [int(token_id) for token_id in token_ids]
+        if not prompt:
+            raise DataError("There are no token ids: nothing to continue. Give at least one.")
+        wrong = next((token_id for token_id in prompt if not 0 <= token_id < self.vocab), None)
+        if wrong is not None:
+            raise DataError(f"Token id {wrong} is not one of this model, which knows 0 to {self.vocab - 1}.")
+        if len(prompt) + max_new_tokens > self.max_tokens:
+            limit = "this model's context" if self.max_tokens == self.max_positions else "`max_tokens`"
+            raise DataError(
+                f"The prompt has {len(prompt)} tokens and `max_new_tokens` is {max_new_tokens}, together "
+                f"{len(prompt) + max_new_tokens}, but {limit} is {self.max_tokens} tokens. Shorten the prompt, or "
+                "ask for fewer new tokens."
+            )
+        return prompt
