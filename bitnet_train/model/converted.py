@@ -6,18 +6,16 @@
 
 It holds the state between `merge` and `export`: loading gives the same codes, scales and logits bit for bit. Files are
 written to a sibling folder that is renamed at the end, so a crash leaves no half-written folder under the final name.
-A model larger than memory can be opened with `map_converted`; its weights may lie in several files, as
+A model larger than memory can be opened `mapped`; its weights may lie in several files, as
 `model.safetensors.index.json` says.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import init_empty_weights
@@ -34,88 +32,15 @@ from transformers import (
 
 from bitnet_train.errors import ConversionError, FormatError
 from bitnet_train.model.bit_linear import bit_layers
+from bitnet_train.model.conversion_record import ConversionRecord, read_record
 from bitnet_train.model.convert import replace_layers
 from bitnet_train.model.folder_names import INDEX_FILE, RECORD_FILE, WEIGHTS_FILE
 from bitnet_train.model.generation_settings import restore_generation_settings, save_generation_settings
-from bitnet_train.model.plan import describe_schemes
 from bitnet_train.model.rounded_table import put_tables
 from bitnet_train.model.saved_tensors import save_module
-from bitnet_train.model.select import Selection
-from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
-from bitnet_train.quant.surrogate import Identity, Surrogate, surrogate_from_dict
 from bitnet_train.whole import whole_folder
 
-_SCHEMAS = (1, 2, 3)
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
-
-
-@dataclass(frozen=True)
-class ConversionRecord:
-    """What `convert` was asked and which layers it changed: enough to rebuild the modules."""
-
-    layers: tuple[str, ...]
-    weight: WeightScheme = field(default_factory=WeightScheme)
-    """The scheme of every layer that `mixed` does not name."""
-    activation: ActivationScheme = field(default_factory=ActivationScheme)
-    surrogate: Surrogate = field(default_factory=Identity)
-    selection: Selection = field(default_factory=Selection)
-    mixed: Mapping[str, WeightScheme] = field(default_factory=dict)
-    """Layers with a scheme of their own."""
-    tables: tuple[str, ...] | None = None
-    """Embedding and head that are int8 tables, everything else outside the layers bfloat16 (`model.rounded_table`);
-    None: nothing outside the layers is rounded."""
-
-    @property
-    def is_rounded(self) -> bool:
-        """Whether what is not 1-bit is rounded too, in training as on disk."""
-        return self.tables is not None
-
-    @classmethod
-    def of_schemes(cls, schemes: Mapping[str, WeightScheme], weight: WeightScheme, **parts: Any) -> ConversionRecord:
-        """The record of layers with these schemes, in model order; `weight` is the usual one."""
-        mixed = {name: scheme for name, scheme in schemes.items() if scheme != weight}
-        return cls(layers=tuple(schemes), weight=weight, mixed=mixed, **parts)
-
-    @property
-    def schemes(self) -> dict[str, WeightScheme]:
-        """The scheme of every layer, in model order."""
-        return {name: self.mixed.get(name, self.weight) for name in self.layers}
-
-    def describe(self) -> str:
-        """In a few words: `28 layers binary per row`, or of a mix each scheme with its layers."""
-        words = describe_schemes(self.schemes.values())
-        return words if len(set(self.schemes.values())) > 1 else f"{len(self.layers)} layers {words}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
-        parts = {key: getattr(self, key).to_dict() for key in ("selection", "weight", "activation", "surrogate")}
-        whole = {"schema": 1, **parts, "layers": list(self.layers)}
-        if self.mixed:  # schema 2 only where it is needed: an earlier version would give every layer one scheme
-            whole |= {"schema": 2, "mixed": {name: scheme.to_dict() for name, scheme in self.mixed.items()}}
-        if self.tables is not None:  # and schema 3: an earlier version would compute the head in floats
-            whole |= {"schema": 3, "tables": list(self.tables)}
-        return whole
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> ConversionRecord:
-        """Inverse of `to_dict`. Raises FormatError when the record is of a newer schema or lacks a part."""
-        if data.get("schema") not in _SCHEMAS:
-            raise FormatError(
-                f"{RECORD_FILE} has schema {data.get('schema')}; this version reads schemas "
-                f"{', '.join(map(str, _SCHEMAS))}. Update bitnet_train."
-            )
-        try:
-            return cls(
-                layers=tuple(data["layers"]),
-                weight=WeightScheme.from_dict(data["weight"]),
-                activation=ActivationScheme.from_dict(data["activation"]),
-                surrogate=surrogate_from_dict(data["surrogate"]),
-                selection=Selection.from_dict(data["selection"]),
-                mixed={name: WeightScheme.from_dict(scheme) for name, scheme in data.get("mixed", {}).items()},
-                tables=tuple(data["tables"]) if "tables" in data else None,
-            )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise FormatError(f"{RECORD_FILE} is damaged: {error}. Convert the model again.") from error
 
 
 def save_converted(
@@ -163,55 +88,46 @@ def converted_folder(
 
 
 def load_converted(
-    directory: str | Path,
+    directory: str | Path, *, mapped: bool = False
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None, ConversionRecord]:
     """The model in float32 and evaluation mode, its tokenizer if one was saved, and the record.
+
+    With `mapped` its parameters lie in the mapped files: read when used, and dropped under pressure. That is to export,
+    not to compute with: rows in a mapped file are not aligned, and float sums may round differently.
 
     Raises FormatError when the folder is not one of ours, or its tensors do not fit the model.
     """
     folder = Path(directory)
     record = read_record(folder)
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
-    _replace(model, record)
-    _fill(model, folder, mapped=False)
-    restore_generation_settings(model, folder)
-    return model.eval(), _tokenizer(folder), record
-
-
-def map_converted(
-    directory: str | Path,
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None, ConversionRecord]:
-    """Like `load_converted`, with parameters that lie in the mapped files: read when used, and dropped under pressure.
-
-    To export, not to compute with: rows in a mapped file are not aligned, and float sums may round differently.
-    """
-    folder = Path(directory)
-    record = read_record(folder)
-    model = empty_converted(AutoConfig.from_pretrained(folder, trust_remote_code=False), record)
-    _fill(model, folder, mapped=True)
+    model = empty_converted(config, record) if mapped else _replaced(_float(config), record)
+    _fill(model, folder, mapped=mapped)
     restore_generation_settings(model, folder)
     return model.eval(), _tokenizer(folder), record
 
 
 def empty_converted(config: PreTrainedConfig, record: ConversionRecord) -> PreTrainedModel:
     """The converted model of a config with parameters that have shapes and no memory."""
-    model = empty_float(config)
-    _replace(model, record)
-    return model
+    return _replaced(empty_float(config), record)
 
 
 def empty_float(config: PreTrainedConfig) -> PreTrainedModel:
     """The float model of a config with parameters that have shapes and no memory, tied ones shared."""
     with init_empty_weights(include_buffers=False):
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
+        model = _float(config)
     _share_tied(model)
     return model
 
 
-def _replace(model: PreTrainedModel, record: ConversionRecord) -> None:
+def _float(config: PreTrainedConfig) -> PreTrainedModel:
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
+
+
+def _replaced(model: PreTrainedModel, record: ConversionRecord) -> PreTrainedModel:
+    """Put the record's layers and tables in the place of float ones; the same model is returned."""
     replace_layers(model, record.schemes, record.activation, record.surrogate)
     put_tables(model, record.tables or ())
+    return model
 
 
 def _fill(model: PreTrainedModel, folder: Path, *, mapped: bool) -> None:
@@ -266,19 +182,6 @@ def weight_files(folder: Path) -> list[Path]:
 def _tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
     has_tokenizer = any((folder / name).is_file() for name in _TOKENIZER_FILES)
     return AutoTokenizer.from_pretrained(folder, trust_remote_code=False) if has_tokenizer else None
-
-
-def read_record(directory: str | Path) -> ConversionRecord:
-    """The record of a folder. Raises FormatError when there is none, or it cannot be read."""
-    path = Path(directory) / RECORD_FILE
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise FormatError(
-            f"{directory} is not a converted model: {RECORD_FILE} cannot be read ({error}). "
-            "Give a folder that `save_converted` (the convert, train or merge stage) wrote."
-        ) from error
-    return ConversionRecord.from_dict(data)
 
 
 def _require_savable(model: nn.Module, record: ConversionRecord) -> None:

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from bitnet_train.packed.manifest import LayerEntry, Sizes
-from bitnet_train.packed.sizes import LayerSize
+from bitnet_train.packed.manifest import LayerEntry, Manifest
+from bitnet_train.packed.sizes import LayerSize, table_sizes
 
 _CARD = """---
 library_name: bitnet-train
@@ -31,28 +31,22 @@ every byte against `manifest.json`.
 {facts}"""
 
 
-def model_card(
-    base_model: str,
-    recipe: str,
-    layers: Sequence[LayerEntry],
-    sizes: Sizes,
-    facts: dict[str, Any],
-    tables: Sequence[LayerSize] = (),
-) -> str:
-    """Return the text of the card; `tables` are the int8 tables that are stored."""
+def model_card(manifest: Manifest) -> str:
+    """Return the text of the card; of the manifest the files and the size of the whole folder are not read."""
+    layers, sizes = manifest.layers, manifest.sizes
     names = sorted({layer.scheme.name for layer in layers})
     bits = " and ".join({"binary": "-1 or +1", "ternary": "-1, 0 or +1"}.get(name, name) for name in names)
     return _CARD.format(
-        base_model=base_model,
-        title=f"{base_model}, {' and '.join(names)}",
+        base_model=manifest.base_model,
+        title=f"{manifest.base_model}, {' and '.join(names)}",
         layers=_count_layers(layers),
         bits=bits,
         packed_bytes=sizes.packed_bytes,
         scale_bytes=sizes.scale_bytes,
         fp16_bytes=sizes.fp16_bytes,
-        tables="".join(map(_table_line, tables)),
+        tables="".join(map(_table_line, table_sizes(manifest.tables, manifest.tied))),
         schemes=scheme_lines(layers),
-        facts=fact_lines({"recipe": recipe, **facts}),
+        facts=fact_lines({"recipe": manifest.recipe, **manifest.facts}),
     )
 
 

@@ -11,8 +11,9 @@ depends on the trained values cannot be known: a scale that becomes 0, or one wi
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,36 +60,47 @@ def planned_source(
 
     Raises ConfigError as `export_packed` does for `embedding` and `head`.
     """
-    layers, tables = bit_layers(model), int8_tables(model, embedding=embedding, head=head)
-    entries = [_layer(name, layer) for name, layer in layers.items()]
-    table_entries = [_table(name, module) for name, module in tables.items()]
-    tensors: dict[str, TensorEntry] = {}
-    for entry in entries:
-        tensors |= _layer_tensors(entry)
-    tied = _tied_tables(tables)
-    for table in table_entries:
-        tensors |= {name: tensor for name, tensor in _table_tensors(table).items() if name not in tied}
-    floats, tied_floats = _others(model, {*layers, *tables})
-    tensors |= floats
+    planned = _describe(model, int8_tables(model, embedding=embedding, head=head))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_companions(model, tokenizer, folder)
-        manifest = Manifest(
-            created_by=versions(),
-            base_model="",
-            recipe="",
-            model_class=type(model).__name__,
-            attention="",
-            layers=tuple(entries),
-            tensors=tensors,
-            tied={**tied, **tied_floats},
-            files={path.name: FileEntry(0, "") for path in folder.iterdir()},
-            sizes=measure_sizes(entries, tensors, total_bytes=0),
-            facts={},
-            tables=tuple(table_entries),
-        )
+        manifest = replace(planned, files={path.name: FileEntry(0, "") for path in folder.iterdir()})
         weights: Any = _NoWeights(manifest)
         yield PackedSource(folder, manifest, weights)
+
+
+def _describe(model: PreTrainedModel, tables: Mapping[str, nn.Module]) -> Manifest:
+    """Return the manifest of the folder, without its files; `tables` are the modules that become int8."""
+    one_bit = bit_layers(model)
+    layers = [_layer(name, layer) for name, layer in one_bit.items()]
+    entries = [_table(name, module) for name, module in tables.items()]
+    floats, tied_floats = _others(model, {*one_bit, *tables})
+    tied = _tied_tables(tables) | tied_floats
+    tensors = _packed_tensors(layers, entries)
+    tensors = {name: tensor for name, tensor in tensors.items() if name not in tied} | floats
+    return Manifest(
+        created_by=versions(),
+        base_model="",
+        recipe="",
+        model_class=type(model).__name__,
+        attention="",
+        layers=tuple(layers),
+        tensors=tensors,
+        tied=tied,
+        files={},
+        sizes=measure_sizes(layers, tensors, total_bytes=0),
+        facts={},
+        tables=tuple(entries),
+    )
+
+
+def _packed_tensors(layers: Sequence[LayerEntry], tables: Sequence[TableEntry]) -> dict[str, TensorEntry]:
+    found: dict[str, TensorEntry] = {}
+    for layer in layers:
+        found |= _layer_tensors(layer)
+    for table in tables:
+        found |= {name: TensorEntry(dtype, shape, "") for name, (dtype, shape) in table.tensors.items()}
+    return found
 
 
 def _layer(name: str, layer: BitLayer) -> LayerEntry:
@@ -114,10 +126,6 @@ def _table(name: str, module: nn.Module) -> TableEntry:
     num_rows, num_inputs = module.get_parameter("weight").shape
     has_bias = getattr(module, "bias", None) is not None
     return TableEntry(name, table_kind(module), num_rows, num_inputs, has_bias, "", "")
-
-
-def _table_tensors(entry: TableEntry) -> dict[str, TensorEntry]:
-    return {name: TensorEntry(dtype, shape, "") for name, (dtype, shape) in entry.tensors.items()}
 
 
 def _tied_tables(tables: Mapping[str, nn.Module]) -> dict[str, str]:

@@ -19,6 +19,7 @@ import json
 import math
 import platform
 from copy import deepcopy
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,9 @@ from bitnet_train.packed.int8_tables import int8_tables
 from bitnet_train.packed.manifest import FORMAT, FileEntry, Manifest
 from bitnet_train.packed.names import MANIFEST_NAME, WEIGHTS_NAME
 from bitnet_train.packed.reader import hash_file, read_manifest
-from bitnet_train.packed.sizes import measure_sizes, table_sizes
+from bitnet_train.packed.sizes import measure_sizes
 
+_CARD_NAME = "README.md"
 QUANT_METHOD = "bitnet_train"
 """The name in config.json under which transformers finds this package."""
 
@@ -86,9 +88,7 @@ def export_packed(
         contents = collect(model, tables)
         _write_weights(contents, folder / WEIGHTS_NAME)
         write_companions(model, tokenizer, folder)
-        manifest = _describe(model, contents, facts_record, folder)
-        (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
-    return manifest
+        return _finish(_describe(model, contents, facts_record), folder)
 
 
 def plain_facts(value: Any) -> Any:
@@ -134,25 +134,30 @@ def write_companions(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase 
         tokenizer.save_pretrained(str(folder), save_jinja_files=not in_one_file)
 
 
-def _describe(model: PreTrainedModel, contents: Contents, facts: dict[str, Any], folder: Path) -> Manifest:
-    base_model = str(facts.get("base_model") or model.config.name_or_path or "unknown")
-    recipe = str(facts.get("recipe") or "")
-    tensors = contents.entries()  # which hashes every one of them
-    sizes = measure_sizes(contents.layers, tensors, total_bytes=0)
-    card = model_card(base_model, recipe, contents.layers, sizes, facts, table_sizes(contents.tables, contents.tied))
-    (folder / "README.md").write_text(card, encoding="utf-8")
+def _finish(manifest: Manifest, folder: Path) -> Manifest:
+    """Write the card beside the other files, then the manifest, which states them all; return it."""
+    (folder / _CARD_NAME).write_text(model_card(manifest), encoding="utf-8")
     files = {path.name: FileEntry(path.stat().st_size, hash_file(path)) for path in sorted(folder.iterdir())}
+    sizes = replace(manifest.sizes, total_bytes=sum(entry.num_bytes for entry in files.values()))
+    whole = replace(manifest, files=files, sizes=sizes)
+    (folder / MANIFEST_NAME).write_text(whole.to_json(), encoding="utf-8")
+    return whole
+
+
+def _describe(model: PreTrainedModel, contents: Contents, facts: dict[str, Any]) -> Manifest:
+    """Return the manifest of a folder that has no files yet."""
+    tensors = contents.entries()  # which hashes every one of them
     return Manifest(
         created_by=versions(),
-        base_model=base_model,
-        recipe=recipe,
+        base_model=str(facts.get("base_model") or model.config.name_or_path or "unknown"),
+        recipe=str(facts.get("recipe") or ""),
         model_class=type(model).__name__,
         attention=str(model.config._attn_implementation or ""),
         layers=tuple(contents.layers),
         tensors=tensors,
         tied=contents.tied,
-        files=files,
-        sizes=measure_sizes(contents.layers, tensors, sum(entry.num_bytes for entry in files.values())),
+        files={},
+        sizes=measure_sizes(contents.layers, tensors, total_bytes=0),
         facts=facts,
         tables=tuple(contents.tables),
     )

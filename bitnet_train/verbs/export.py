@@ -24,7 +24,7 @@ from bitnet_train.exporters.options import ExportOptions
 from bitnet_train.exporters.registry import export_as
 from bitnet_train.importers.load import load_pretrained
 from bitnet_train.importers.source import public_name
-from bitnet_train.model.converted import map_converted
+from bitnet_train.model.converted import load_converted
 from bitnet_train.packed.manifest import Manifest
 from bitnet_train.packed.names import MANIFEST_NAME
 from bitnet_train.packed.reader import read_manifest
@@ -123,7 +123,7 @@ def _training(directory: RunDirectory) -> dict[str, Any]:
 
 def _finished_model(config: Config, directory: RunDirectory) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
     if config.adapter.kind != OUTSIDE:
-        model, tokenizer, _ = map_converted(directory.merged)
+        model, tokenizer, _ = load_converted(directory.merged, mapped=True)
         return model, tokenizer
     original = load_pretrained(config.model.source)
     assembly.convert_model(config, original.model, original.record)

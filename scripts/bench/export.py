@@ -33,11 +33,11 @@ torch.set_num_threads(1)
 from bitnet_train.packed import export_packed
 from bitnet_train.exporters.options import ExportOptions
 from bitnet_train.exporters.registry import export_as
-from bitnet_train.model.converted import map_converted
+from bitnet_train.model.converted import load_converted
 name, source, out = sys.argv[1:]
 started = time.perf_counter()
 if name == "packed":
-    model, tokenizer, _ = map_converted(source)
+    model, tokenizer, _ = load_converted(source, mapped=True)
     export_packed(model, tokenizer, out)
 else:
     export_as(name, source, out, ExportOptions())

@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 from bitnet_train.errors import ConversionError, FormatError
 from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.model.convert import convert
-from bitnet_train.model.converted import ConversionRecord, load_converted, map_converted, read_record, save_converted
+from bitnet_train.model.converted import ConversionRecord, load_converted, read_record, save_converted
 from bitnet_train.model.select import Selection
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 from bitnet_train.quant.surrogate import SURROGATES, Tanh
@@ -163,7 +163,7 @@ def test_a_fixed_scale_model_has_no_scale_tensors(tmp_path):
 def test_a_mapped_model_is_the_loaded_one(tmp_path, tied):
     model, record = converted("smollm" if tied else "llama")
     save_converted(model, record, tmp_path / "merged")
-    mapped, _, same_record = map_converted(tmp_path / "merged")
+    mapped, _, same_record = load_converted(tmp_path / "merged", mapped=True)
     assert same_record == record
     loaded, _, _ = load_converted(tmp_path / "merged")
     expected = dict(loaded.named_parameters(remove_duplicate=False))
@@ -183,11 +183,11 @@ def test_weights_in_several_files_are_read_and_none_outside_the_folder(tmp_path)
     (tmp_path / "merged" / "model.safetensors").unlink()
     index = tmp_path / "merged" / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": places}))
-    mapped, _, _ = map_converted(tmp_path / "merged")
+    mapped, _, _ = load_converted(tmp_path / "merged", mapped=True)
     assert all(torch.equal(parameter, tensors[name]) for name, parameter in mapped.named_parameters())
     index.write_text(json.dumps({"weight_map": dict.fromkeys(tensors, "../part.safetensors")}))
     with pytest.raises(FormatError, match=r"\.\./part"):
-        map_converted(tmp_path / "merged")
+        load_converted(tmp_path / "merged", mapped=True)
     index.write_text(json.dumps({"weight_map": dict.fromkeys(tensors, "part-0.safetensors")}))
     with pytest.raises(FormatError, match="no values for"):
-        map_converted(tmp_path / "merged")
+        load_converted(tmp_path / "merged", mapped=True)

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from bitnet_train.errors import ConversionError
 from bitnet_train.model.convert import convert, plan_conversion
-from bitnet_train.model.converted import ConversionRecord, load_converted, map_converted
+from bitnet_train.model.converted import ConversionRecord, load_converted
 from bitnet_train.model.rounded_table import round_floats, stored_parameters, table_names
 from bitnet_train.model.select import Selection
 from bitnet_train.model.start.initialise import InitConfig
@@ -133,7 +133,7 @@ def test_fixed_scales_that_would_be_fitted_are_refused_before_any_work(tmp_path:
 
 def test_the_folder_can_be_mapped_and_a_taken_one_is_refused(tmp_path: Path) -> None:
     _, made = streamed(on_disk(tmp_path / "in"), tmp_path)
-    mapped, _, record = map_converted(tmp_path / "out")
+    mapped, _, record = load_converted(tmp_path / "out", mapped=True)
     assert set(record.layers) == {name for name, _ in made.named_modules() if name.endswith("_proj")}
     assert all(torch.equal(mapped.state_dict()[name], tensor) for name, tensor in made.state_dict().items())
     with pytest.raises(ConversionError, match="not empty"):
