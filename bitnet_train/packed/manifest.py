@@ -34,19 +34,18 @@ import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass
-from typing import Any, get_args
+from typing import Any
 
-from bitnet_train.errors import BitnetTrainError, FormatError
+from bitnet_train.errors import FormatError
 from bitnet_train.packed.entries import FileEntry, LayerEntry, Sizes, TableEntry, TensorEntry
+from bitnet_train.packed.entry_fields import read_file, read_layer, read_sizes, read_table, read_tensor
 from bitnet_train.packed.json_fields import Fields, parse_object, read_text
 from bitnet_train.packed.names import MANIFEST_NAME, WEIGHTS_NAME, tied_names
-from bitnet_train.quant.scheme import ActivationScheme, LayerKind, WeightScheme
 
 SCHEMA = 2
 FORMAT = "planes_v1"
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -145,13 +144,13 @@ def _from_body(body: dict[str, Any]) -> Manifest:
         recipe=fields.take("recipe", str),
         model_class=fields.take("model_class", str),
         attention=fields.take("attention", str),
-        layers=fields.take_list("layers", _read_layer),
-        tensors=fields.take_map("tensors", _read_tensor),
+        layers=fields.take_list("layers", read_layer),
+        tensors=fields.take_map("tensors", read_tensor),
         tied=fields.take_map("tied", read_text),
-        files=fields.take_map("files", _read_file),
-        sizes=_read_sizes(fields.take("sizes", dict)),
+        files=fields.take_map("files", read_file),
+        sizes=read_sizes(fields.take("sizes", dict)),
         facts=fields.take("facts", dict),
-        tables=fields.take_list("tables", _read_table) if has_tables else (),
+        tables=fields.take_list("tables", read_table) if has_tables else (),
     )
     fields.done()
     if has_tables and not manifest.tables:
@@ -159,91 +158,6 @@ def _from_body(body: dict[str, Any]) -> Manifest:
     _check_names(manifest)
     _check_tables(manifest)
     return manifest
-
-
-def _read_layer(value: Any, where: str) -> LayerEntry:
-    fields = Fields(value, where)
-    layer = LayerEntry(
-        name=fields.take("name", str),
-        scheme=_read_scheme(WeightScheme.from_dict, fields.take("scheme", dict), f"{where}: `scheme`"),
-        activation=_read_scheme(ActivationScheme, fields.take("activation", str), f"{where}: `activation`"),
-        num_outputs=fields.take_count("num_outputs", 1),
-        num_inputs=fields.take_count("num_inputs", 1),
-        has_bias=fields.take("has_bias", bool),
-        codes_sha256=_checked_sha256(fields.take("codes_sha256", str), where),
-        scale_sha256=_checked_sha256(fields.take("scale_sha256", str), where),
-        kind=_checked_kind(fields.take("kind", str), where),
-    )
-    fields.done()
-    if layer.kind == "embedding" and (layer.has_bias or layer.activation.name != "none"):
-        raise FormatError(f"{where}: an embedding has no bias and no activations, but this one states them.")
-    return layer
-
-
-def _read_table(value: Any, where: str) -> TableEntry:
-    fields = Fields(value, where)
-    table = TableEntry(
-        name=fields.take("name", str),
-        kind=_checked_kind(fields.take("kind", str), where),
-        num_rows=fields.take_count("num_rows", 1),
-        num_inputs=fields.take_count("num_inputs", 1),
-        has_bias=fields.take("has_bias", bool),
-        codes_sha256=_checked_sha256(fields.take("codes_sha256", str), where),
-        scale_sha256=_checked_sha256(fields.take("scale_sha256", str), where),
-    )
-    fields.done()
-    if table.kind == "embedding" and table.has_bias:
-        raise FormatError(f"{where}: an embedding has no bias, but this one states one.")
-    return table
-
-
-def _checked_kind(text: str, where: str) -> LayerKind:
-    for kind in get_args(LayerKind):
-        if text == kind:
-            return kind
-    raise FormatError(f"{where}: `kind` is {text[:80]!r}. Allowed: {', '.join(get_args(LayerKind))}.")
-
-
-def _read_scheme(read: Any, value: Any, where: str) -> Any:
-    try:
-        return read(value)
-    except (BitnetTrainError, TypeError, ValueError, KeyError, AssertionError) as error:
-        raise FormatError(f"{where} is not a scheme that this version knows: {error}") from error
-
-
-def _read_tensor(value: Any, where: str) -> TensorEntry:
-    fields = Fields(value, where)
-    shape = fields.take_list("shape", _read_dimension)
-    entry = TensorEntry(fields.take("dtype", str), shape, _checked_sha256(fields.take("sha256", str), where))
-    fields.done()
-    return entry
-
-
-def _read_dimension(value: Any, where: str) -> int:
-    if type(value) is not int or value < 0:
-        raise FormatError(f"{where} must be a dimension, not {value!r}.")
-    return value
-
-
-def _read_file(value: Any, where: str) -> FileEntry:
-    fields = Fields(value, where)
-    entry = FileEntry(fields.take_count("num_bytes"), _checked_sha256(fields.take("sha256", str), where))
-    fields.done()
-    return entry
-
-
-def _read_sizes(value: dict[str, Any]) -> Sizes:
-    fields = Fields(value, f"{MANIFEST_NAME}: `sizes`")
-    names = ("packed_bytes", "scale_bytes", "fp16_bytes", "total_bytes")
-    sizes = Sizes(**{name: fields.take_count(name) for name in names})
-    fields.done()
-    return sizes
-
-
-def _checked_sha256(text: str, where: str) -> str:
-    if not _SHA256.fullmatch(text):
-        raise FormatError(f"{where}: {text[:80]!r} is not a SHA-256.")
-    return text
 
 
 def _check_names(manifest: Manifest) -> None:
