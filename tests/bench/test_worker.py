@@ -20,6 +20,7 @@ from bitnet_train.kernels.isa import available_isas
 SMALL = Workload(prompt_tokens=8, new_tokens=4, repeats=2, contexts=(16,))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isa", [available_isas()[0], "reference"])
 def test_a_row_tells_what_ran_and_how_fast(exported, isa):
     row = measure_apart(Task(str(exported), "modules", 1, isa, SMALL))
@@ -34,12 +35,14 @@ def test_a_row_tells_what_ran_and_how_fast(exported, isa):
         assert 0 <= row.memory.peak < row.memory.process_peak
 
 
+@pytest.mark.slow
 def test_a_float_model_is_measured_alike():
     row = measure_apart(Task("tiny", "float", 1, None, replace(SMALL, contexts=())))
     assert (row.runtime, row.isa) == ("float", "torch")
     assert row.decode_tokens_per_s > 0
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_loaded_is_an_error_with_the_reason(tmp_path):
     with pytest.raises(FormatError, match=r"manifest\.json"):
         measure_apart(Task(str(tmp_path), "modules", 1, None, SMALL))

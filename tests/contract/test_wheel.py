@@ -22,6 +22,7 @@ def wheel_names(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     return set(zipfile.ZipFile(wheel).namelist())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("folder", "installed", "pattern"),
     [
@@ -37,6 +38,7 @@ def test_the_wheel_holds_every_file_of(folder: str, installed: str, pattern: str
     assert expected <= wheel_names
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_no_sources_of_the_kernels_and_no_tests(wheel_names: set[str]) -> None:
     assert [name for name in wheel_names if "csrc" in name or name.startswith(("tests/", "scripts/"))] == []
 

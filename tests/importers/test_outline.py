@@ -80,6 +80,7 @@ def test_what_cannot_be_read_has_no_outline_so_that_loading_says_why(tmp_path, b
         outline(str(tmp_path / "nothing"))
 
 
+@pytest.mark.slow
 @pytest.mark.real_model
 @pytest.mark.skipif(not os.environ.get("BITNET_TEST_SMOLLM2"), reason="needs BITNET_TEST_SMOLLM2=path of a GGUF")
 def test_a_real_model_is_outlined_with_its_tied_head():

@@ -137,6 +137,7 @@ def test_llama_cpp_ends_a_text_at_every_token_at_which_the_original_does(make_pa
             assert not model.ends(101)
 
 
+@pytest.mark.slow
 @pytest.mark.real_model
 @pytest.mark.skipif(not SMOLLM2.is_file(), reason="set BITNET_TEST_SMOLLM2 to a SmolLM2-135M .gguf file")
 def test_the_tokens_of_smollm2_are_llama_cpps(export):

@@ -95,6 +95,7 @@ def test_a_run_compared_with_another_model_still_measures_its_original(tmp_path:
     assert result["decode"]["full_precision"]["tokens_per_s"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_original_is_as_in_its_file_after_training(precision: str, tmp_path: Path) -> None:
     config = compose("quickstart", words(tmp_path / "run", f"trainer.precision={precision}")).config
@@ -109,6 +110,7 @@ def test_the_original_is_as_in_its_file_after_training(precision: str, tmp_path:
     assert [name for name in fresh if not torch.equal(kept[name], fresh[name])] == []
 
 
+@pytest.mark.slow
 def test_text_does_not_keep_what_trained_on_it(tmp_path: Path) -> None:
     config = compose("quickstart", words(tmp_path / "run")).config
     config.quiet = True

@@ -195,6 +195,7 @@ def test_the_command_line_changes_the_tokens_of_every_trial(grid_file: Path) -> 
     assert {trial.tokens for trial in trials} == {512}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks for processes as Linux shows them")
 def test_a_grid_that_is_ended_ends_its_trial(grid_file: Path, tmp_path: Path) -> None:
     work = tmp_path / "work"
@@ -225,6 +226,7 @@ def processes_about(path: Path) -> list[str]:
     return [line for line in found if str(path) in line]
 
 
+@pytest.mark.slow
 def test_a_failed_trial_keeps_its_reason_and_no_path_of_this_machine(
     grid_file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

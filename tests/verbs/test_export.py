@@ -270,6 +270,7 @@ def test_training_goes_on_from_a_model_that_is_one_bit_already(
     assert scores["swapped"] == pytest.approx(scores["full_precision"], rel=rounding, abs=0.0), "nothing was swapped"
 
 
+@pytest.mark.slow
 def test_an_outside_adapter_goes_out_beside_the_base_it_was_trained_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

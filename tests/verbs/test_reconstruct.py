@@ -13,6 +13,7 @@ SHORT = [*SMALL, "blockwise.steps=8"]
 QUICK = ["validate.num_prompts=2", "validate.new_tokens=2", "validate.num_tokens=64", "validate.native_tokens=2"]
 
 
+@pytest.mark.slow
 def test_it_is_exported_proven_and_trained_on_from(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     assert main(["reconstruct", "quickstart", "--quiet", f"run.dir={run_dir}", *SHORT]) == 0

@@ -14,6 +14,7 @@ from tests.fixtures.small_runs import SMALL
 MIX = "weight.overrides=[{pattern:down_proj,name:ternary,granularity:row},{role:head,group_size:64}]"
 
 
+@pytest.mark.slow
 def test_the_scan_ends_with_overrides_that_the_next_command_takes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -35,6 +36,7 @@ def test_the_scan_ends_with_overrides_that_the_next_command_takes(
     assert record.get("mixed") or any("keep" in entry for entry in suggestion["overrides"])
 
 
+@pytest.mark.slow
 def test_a_model_that_is_1_bit_already_has_nothing_to_scan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_dir = tmp_path / "run"
     assert main(["train", "quickstart", "--quiet", f"run.dir={run_dir}", *SMALL]) == 0

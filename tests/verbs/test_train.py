@@ -99,7 +99,7 @@ def test_a_dry_run_tells_all_that_needs_no_weights_before_it_opens_them(
 def test_a_dry_run_on_text_that_the_model_writes_says_why_its_weights_come_first(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["data=self", "data.self_corpus.documents=40", "data.min_tokens=2"]
+    words = ["data=self", "data.self_corpus.documents=40", "data.self_corpus.document_tokens=32", "data.min_tokens=2"]
     assert main(["train", "quickstart", "--dry-run", *small(tmp_path / "run", *words)]) == 0
     printed = capsys.readouterr().out
     assert printed.index("Opening the weights of tiny first (`data.source=self`") < printed.index("Rows:")
