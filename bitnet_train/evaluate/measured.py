@@ -131,7 +131,7 @@ class Agreement:
 
 
 @dataclass(frozen=True)
-class Answer:
+class WrittenText:
     """What one model wrote on a prompt."""
 
     text: str
@@ -145,12 +145,12 @@ class Turn:
     name: str
     prompt: str
     reference: str | None
-    answers: dict[str, Answer]
+    answers: dict[str, WrittenText]
     agreement: Agreement | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Written:
+class WrittenTexts:
     """What was written on the prompts of one file: means by role, and every turn."""
 
     engines: dict[str, str] = field(default_factory=dict)
@@ -167,7 +167,7 @@ class Prompts:
     name: str
     kind: str
     skipped: str | None = field(default=None, metadata=LEFT_OUT)
-    written: Written | None = field(default=None, metadata=BESIDE)
+    written: WrittenTexts | None = field(default=None, metadata=BESIDE)
 
 
 def means(rows: Sequence[Any]) -> Any:

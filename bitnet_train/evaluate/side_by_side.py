@@ -13,7 +13,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from bitnet_train.evaluate.measured import Agreement, Answer, Turn, Writing, Written, means
+from bitnet_train.evaluate.measured import Agreement, Turn, Writing, WrittenText, WrittenTexts, means
 from bitnet_train.evaluate.prompt_files import Prompt
 from bitnet_train.evaluate.text_measures import common_prefix, parses, repetition, rouge_l, token_f1
 from bitnet_train.evaluate.writers import Continuation, Writer
@@ -41,7 +41,7 @@ def side_by_side(
     *,
     description: str = "prompts",
     chat_template_variables: Mapping[str, Any] | None = None,
-) -> Written:
+) -> WrittenTexts:
     """Let every writer answer every prompt; return each turn with its texts, and the means.
 
     writers: by role, `student` and perhaps `teacher`. Prompts must have been checked with `reason_to_skip`.
@@ -51,7 +51,7 @@ def side_by_side(
     for prompt in track(prompts, description, total=len(prompts)):
         turns += _answer(prompt, tokenizer, chat, writers, limits)
     roles = {role: means([turn.answers[role].figures for turn in turns]) for role in writers}
-    return Written(
+    return WrittenTexts(
         engines={role: writer.engine for role, writer in writers.items()},
         student=roles["student"],
         teacher=roles.get("teacher"),
@@ -122,7 +122,7 @@ def _fit_document(prompt: Prompt, query: str, tokenizer: PreTrainedTokenizerBase
 
 
 def _turn(prompt: Prompt, query: str, number: int, made: Mapping[str, Continuation]) -> Turn:
-    answers = {role: Answer(one.text, _figures(prompt, query, one)) for role, one in made.items()}
+    answers = {role: WrittenText(one.text, _figures(prompt, query, one)) for role, one in made.items()}
     name = prompt.name if len(prompt.turns) == 1 else f"{prompt.name}, turn {number + 1}"
     agreement = _agreement(made["student"], made["teacher"]) if "teacher" in made else None
     return Turn(name, _shown(query), prompt.reference, answers, agreement)

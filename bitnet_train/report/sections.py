@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bitnet_train.evaluate.measured import Accuracy, Bucket, Choices, Prompts, Score, ScoredText, Turn, Writing, Written
+from bitnet_train.evaluate.measured import (
+    Accuracy,
+    Bucket,
+    Choices,
+    Prompts,
+    Score,
+    ScoredText,
+    Turn,
+    Writing,
+    WrittenTexts,
+)
 from bitnet_train.report.document import Bar, Bars, Block, Paragraph, Section, SideBySide, Table, Text
 from bitnet_train.report.figures import cell, number, percent, points, with_error
 
@@ -121,7 +131,7 @@ def _recall(buckets: tuple[Bucket, ...]) -> Bars:
     return Bars("Next token right, by how frequent the token is in this text", SERIES, tuple(groups))
 
 
-def _written_rows(written: Written) -> list[tuple[str, ...]]:
+def _written_rows(written: WrittenTexts) -> list[tuple[str, ...]]:
     student, teacher = written.student, written.teacher
     rows: dict[str, Callable[[Writing], str]] = {
         "tokens": lambda made: number(made.tokens, 1),

@@ -48,7 +48,7 @@ _TEXT_TOKENS = 512  # of held-out text, so that the level does not take longer t
 
 
 @dataclass(frozen=True)
-class Written:
+class NativeText:
     """A prompt, what the native runtime wrote after it, and the logits float32 [L, V] after each of the tokens read."""
 
     prompt: list[int]
@@ -77,11 +77,11 @@ def check_native(subject: Subject, folder: Path, batches: Sequence[Tensor], new_
     rows = [row[: native.max_tokens] for batch in batches for row in batch.tolist()]
     prompts = [row[: max(1, native.max_tokens - new_tokens)] for row in rows[:_PROMPTS]]  # which leaves room to write
     num_new = min(new_tokens, native.max_tokens - max(map(len, prompts)))
-    return Comparison(subject.packed, native).run(prompts, _last_tokens(rows, _TEXT_TOKENS), num_new)
+    return BothRuntimes(subject.packed, native).run(prompts, _last_tokens(rows, _TEXT_TOKENS), num_new)
 
 
-class Comparison:
-    """Compares a Hugging Face model with the native runtime of the same folder."""
+class BothRuntimes:
+    """A Hugging Face model and the native runtime of the same folder, which must compute the same."""
 
     def __init__(self, model: PreTrainedModel, native: NativeModel) -> None:
         self._model, self._native = model, native
@@ -106,11 +106,11 @@ class Comparison:
         )
         return Level(LEVEL, detail, figures, next((failure for failure in failures if failure), None))
 
-    def _write(self, prompt: list[int], new_tokens: int) -> Written:
+    def _write(self, prompt: list[int], new_tokens: int) -> NativeText:
         new = self._native.generate_ids(prompt, new_tokens, stop_ids=()) if new_tokens else []
-        return Written(prompt, new, self._native_logits([*prompt, *new[:-1]]))
+        return NativeText(prompt, new, self._native_logits([*prompt, *new[:-1]]))
 
-    def _failures(self, texts: Sequence[list[int]], written: Sequence[Written]) -> list[str | None]:
+    def _failures(self, texts: Sequence[list[int]], written: Sequence[NativeText]) -> list[str | None]:
         return [
             *(self._text_failure(text) for text in track(texts, "Native logits", len(texts))),
             *(self._written_failure(text) for text in track(written, "Native tokens", len(written))),
@@ -120,7 +120,7 @@ class Comparison:
         how = _differing_logits(self._native_logits(text), self._logits(text))
         return f"held-out text: {how}" if how else None
 
-    def _written_failure(self, text: Written) -> str | None:
+    def _written_failure(self, text: NativeText) -> str | None:
         """Continue the prompt with a cache, then read the whole at once."""
         prompt = torch.tensor([text.prompt])
         expected = greedy_continuation(self._model, prompt, len(text.new))[0, prompt.shape[1] :].tolist()
@@ -130,7 +130,7 @@ class Comparison:
         how = _differing_logits(text.logits, self._logits(text.read))
         return f"prompt {text.prompt} and what follows it: {how}" if how else None
 
-    def _beside_torch(self, written: Sequence[Written]) -> dict[str, Figure]:
+    def _beside_torch(self, written: Sequence[NativeText]) -> dict[str, Figure]:
         """Measure the distance to the same model with torch's own float operations."""
         own = [self._logits(text.read) for text in written]
         away = torch.cat([text.logits - logits for text, logits in zip(written, own, strict=True)]).double()
