@@ -25,6 +25,7 @@ from bitnet_train.errors import FormatError
 LEFT_OUT: Mapping[str, Any] = MappingProxyType({"json": "left out"})
 BESIDE: Mapping[str, Any] = MappingProxyType({"json": "beside"})
 _SCALARS = {str: "a string", bool: "true or false", int: "an integer", float: "a number"}
+_JSON: dict[Any, Any] = {dict: Mapping, tuple: list}  # what a kind is on disk
 Value = TypeVar("Value")
 
 
@@ -113,6 +114,11 @@ def _is_beside(each: Field[Any]) -> bool:
     return each.metadata.get("json") == BESIDE["json"]
 
 
+def read(kind: type[Value], values: Any, file: str = "facts") -> Value:
+    """Return the dataclass `kind` from plain values. Raises FormatError which names `file` and the field."""
+    return _read(kind, values, _Place(file))
+
+
 def _read_object(kind: type[Value], values: Any, place: _Place) -> Value:
     if not isinstance(values, Mapping):
         raise place.wrong("an object", values)
@@ -168,10 +174,12 @@ def _read_either(kinds: tuple[Any, ...], value: Any, place: _Place) -> Any:
     if value is None and NoneType in kinds:
         return None
     *others, last = (kind for kind in kinds if kind is not NoneType)
-    for kind in others:
-        if type(value) is kind:
-            return value
-    return _read(last, value, place)
+    return _read(next((kind for kind in others if _looks_like(kind, value)), last), value, place)
+
+
+def _looks_like(kind: Any, value: Any) -> bool:
+    on_disk = _JSON.get(get_origin(kind))
+    return type(value) is kind if on_disk is None else isinstance(value, on_disk)
 
 
 def _read_tuple(kinds: tuple[Any, ...], value: Any, place: _Place) -> tuple[Any, ...]:

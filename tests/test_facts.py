@@ -31,6 +31,7 @@ class Cooked(Facts):
     ended: bool | float = False
     seconds: dict[str, float] = field(default_factory=dict)
     more: Size | None = field(default=None, metadata=LEFT_OUT)
+    names: dict[str, int] | tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def test_what_is_written_is_read_again_and_the_frame_stands_around_it() -> None:
     written = FULL.to_dict()
     assert list(written) == [
         *("stage", "finished", "name", "num_bytes", "share", "folder", "rest", "pair", "level", "ended", "seconds"),
-        *("more", "made_by"),
+        *("more", "names", "made_by"),
     ]
     assert Cooked.from_dict(json.loads(json.dumps(written))) == FULL
     assert FRAME.machine == "2 cores, x86_64"
@@ -103,6 +104,11 @@ def test_a_wrong_value_is_named_with_its_file_and_field(change: dict[str, Any], 
 def test_a_field_that_every_file_has_and_this_one_lacks_is_named() -> None:
     with pytest.raises(FormatError, match=r"cook\.json has no field `name`"):
         Cooked.from_dict({"num_bytes": 1, "folder": "a"}, "facts/cook.json")
+
+
+@pytest.mark.parametrize(("held", "found"), [({"a": 1}, {"a": 1}), (["a", "b"], ("a", "b"))])
+def test_what_was_a_list_before_is_read_beside_what_is_an_object_now(held: object, found: object) -> None:
+    assert Cooked.from_dict({**LEAST, "names": held}).names == found
 
 
 def test_a_whole_number_stands_for_a_float_and_stays_as_it_was_written() -> None:

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.text import Text
 
 from bitnet_train.config import Config
+from bitnet_train.facts import plain
 from bitnet_train.importers.load import LoadedModel, load_pretrained
 from bitnet_train.importers.outline import is_outline, outline, stand_in
 from bitnet_train.model.bit_lora import trainable_report
@@ -57,7 +58,7 @@ def describe_training(config: Config, console: Console) -> dict[str, Any]:
         "memory_bytes": estimate.memory_bytes,
         "lr": rate,
         "precision": arithmetic.precision,
-        "data": facts,
+        "data": plain(facts),
         "first_row": [{"text": text, "trained": trained} for text, trained in sample],
     }
 

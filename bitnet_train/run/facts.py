@@ -13,6 +13,7 @@ from bitnet_train.facts import BESIDE, LEFT_OUT, Facts
 from bitnet_train.model.converted import ConversionRecord
 from bitnet_train.run.result import ModelSize, Spent
 from bitnet_train.train.blocks.blockwise import Reconstruction
+from bitnet_train.train.data.facts import DataFacts
 from bitnet_train.train.loop.budget import Estimate
 from bitnet_train.train.loop.fit import FitResult
 from bitnet_train.train.loop.machine import Arithmetic
@@ -28,7 +29,7 @@ class ConvertFacts(Facts):
     layers: int
     weights: int
     record: ConversionRecord
-    data: dict[str, Any]
+    data: DataFacts
     full_precision: Perplexity | None
     swapped: Perplexity
 
@@ -106,7 +107,7 @@ class TrainFacts(Facts):
     before: Spent = field(default_factory=Spent)
     trainable_parameters: int
     parameters: int
-    data: dict[str, Any]
+    data: DataFacts
     config: dict[str, Any]
 
 
@@ -117,7 +118,7 @@ class ReconstructFacts(Facts):
     stage: ClassVar[str] = "reconstruct"
     model: str
     source: str
-    data: dict[str, Any]
+    data: DataFacts
     made: Reconstruction = field(metadata=BESIDE)
 
 

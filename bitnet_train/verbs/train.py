@@ -53,7 +53,7 @@ def train(config: Config, session: Session | None = None) -> TrainFacts | dict[s
     distance = reach(student.model, module.optim, config.trainer.max_steps)
     if distance is not None and (warning := distance.warning()):
         console.print(f"note: {warning}")
-    content = data.describe()["content_sha256"]
+    content = data.describe().content_sha256
     if is_other_text(config, content):
         console.print(
             "note: the text is not the one that the steps so far were trained on. The run goes on with it, from step "

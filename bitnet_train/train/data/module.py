@@ -26,11 +26,13 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bitnet_train.errors import ConfigError, DataError
+from bitnet_train.facts import read
 from bitnet_train.model.config_fields import max_positions
 from bitnet_train.train.data.chat import segments
 from bitnet_train.train.data.chunk import TokenRows, collate
 from bitnet_train.train.data.corpus import read_corpus
 from bitnet_train.train.data.epochs import Epochs
+from bitnet_train.train.data.facts import DataFacts
 from bitnet_train.train.data.mix import Mix
 from bitnet_train.train.data.mixed_rows import run_rows
 from bitnet_train.train.data.packing import PackedRows
@@ -153,14 +155,10 @@ class BitDataModule(LightningDataModule):
         """Return the fewest steps that read `max_epochs` passes; `lengths` says how many of them read pieces."""
         return self._epochs().steps(max_epochs, lengths)
 
-    def describe(self) -> dict[str, Any]:
-        """Return facts as plain JSON: source, kind, unused fields, content and cache hashes, and figures per split.
-
-        `train` and `validation` count all rows made; `train_rows` and `validation_rows` what is left after
-        `max_train_rows` and `max_validation_rows`.
-        """
+    def describe(self) -> DataFacts:
+        """Return what was read: source, kind, unused fields, content and cache hashes, and figures per split."""
         used = {"train_rows": len(self._trained_on()), "validation_rows": len(self._of("validation"))}
-        return {**self._facts, **used, "batch_rows": self.batch_rows, "seed": self.seed}
+        return read(DataFacts, {**self._facts, **used, "batch_rows": self.batch_rows, "seed": self.seed})
 
     def first_batch(self, *, short: bool = False) -> Batch:
         """Return the rows, or the `short` pieces, of a first optimiser step, of all processes; the loader stays."""

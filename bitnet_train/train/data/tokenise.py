@@ -8,7 +8,7 @@ all of them is an error.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -37,7 +37,7 @@ class Counts:
     dropped_tokens: int  # in windows shorter than `min_tokens`
     dropped_rows: int  # chats longer than the context
     padding_share: float  # of rows * context_tokens
-    notes: dict[str, int]  # what the chat template was given and did not read, in words
+    notes: dict[str, int] = field(default_factory=dict)  # what the chat template was given and did not read, in words
 
 
 def tokenise_examples(

@@ -102,17 +102,17 @@ def mixed(folder: Path, **values: Any) -> BitDataModule:
 def test_chats_and_texts_are_read_in_the_shares_of_their_weights(packing: str, tmp_path: Path) -> None:
     data = mixed(tmp_path, packing=packing)
     facts = data.describe()
-    assert [part["share"] for part in facts["mix"]] == pytest.approx([0.75, 0.25], abs=1 / facts["train_rows"])
-    assert facts["kind"] == "chat and text"
-    assert facts["train"]["documents"] + facts["validation"]["documents"] == 70
-    assert facts["files"]["train"] == ["chats.jsonl", "texts.jsonl"]
-    assert facts["unused_fields"] == {"id": 40}
-    steps = facts["train_rows"]  # four passes
+    assert [part.share for part in facts.mix] == pytest.approx([0.75, 0.25], abs=1 / facts.train_rows)
+    assert facts.kind == "chat and text"
+    assert facts.train.documents + facts.validation.documents == 70
+    assert facts.files["train"] == ("chats.jsonl", "texts.jsonl")
+    assert facts.unused_fields == {"id": 40}
+    steps = facts.train_rows  # four passes
     trained = [int(n) for batch in islice(data.train_dataloader(), steps) for n in (batch["labels"] != -100).sum(1)]
-    assert len(trained) == 4 * facts["train_rows"]
-    assert len(data.validation_rows()["input_ids"]) == facts["validation_rows"] == facts["validation"]["rows"]
+    assert len(trained) == 4 * facts.train_rows
+    assert len(data.validation_rows()["input_ids"]) == facts.validation_rows == facts.validation.rows
     said = next(line for line in data_lines(facts) if line.startswith("Mix of the rows read: "))
-    assert f"chats.jsonl {facts['mix'][0]['share']:.0%} ({facts['mix'][0]['rows']:,} rows)" in said
+    assert f"chats.jsonl {facts.mix[0].share:.0%} ({facts.mix[0].rows:,} rows)" in said
 
 
 def test_a_mix_continues_in_the_middle_of_a_pass(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_a_packed_data_set_and_one_that_is_not_share_a_batch(tmp_path: Path) -> 
     entries = tuple({"path": str(tmp_path / name)} for name in ("short.jsonl", "long.jsonl"))
     config = DataConfig(source="files", mix=entries, context_tokens=48, min_tokens=2, validation_fraction=0.2)
     data = BitDataModule(config, make_tokenizer(), 8, 0, tmp_path / "cache", make_llama())
-    assert 0 < data.describe()["layout"]["rows"] < data.describe()["layout"]["documents"]
+    assert 0 < data.describe().layout.rows < data.describe().layout.documents
     batch = next(iter(data.train_dataloader()))
     firsts = (batch["position_ids"] == 0).sum(1) - (batch["real_tokens"][:, -1] == 0).long()
     assert int(firsts.min()) == 1 < int(firsts.max())

@@ -211,7 +211,7 @@ def test_without_a_validation_split_there_is_no_validation_batch(corpus: Path, t
 def test_a_pass_and_the_validation_rows_hold_every_document_once(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "rows.jsonl", [{"text": f"{number} " * 10} for number in range(40)])
     data = make_data(path, tmp_path, validation_fraction=0.3, crop_padding=False, batch_rows=1)
-    trained = [batch["input_ids"][0].tolist() for batch in take(data, data.describe()["train_rows"])]
+    trained = [batch["input_ids"][0].tolist() for batch in take(data, data.describe().train_rows)]
     held_out = data.validation_rows()["input_ids"].tolist()
     assert len(trained) > 5 < len(held_out)
     assert len({tuple(row) for row in trained + held_out}) == len(trained) + len(held_out) == 40
@@ -241,12 +241,12 @@ def documents_of(batch: Batch) -> list[tuple[int, ...]]:
 def test_short_documents_are_packed_and_a_pass_holds_each_of_them_once(tmp_path: Path) -> None:
     data, alone = make_packed(tmp_path), make_packed(tmp_path, packing="never")
     facts = data.describe()
-    assert facts["layout"]["documents"] == alone.describe()["train_rows"] > 2 * facts["train_rows"]
-    assert facts["layout"]["padding_share"] < 0.1 < facts["layout"]["padding_share_alone"]
-    seen = [document for number in range(facts["train_rows"]) for document in documents_of(take_rows(data, number))]
+    assert facts.layout.documents == alone.describe().train_rows > 2 * facts.train_rows
+    assert facts.layout.padding_share < 0.1 < facts.layout.padding_share_alone
+    seen = [document for number in range(facts.train_rows) for document in documents_of(take_rows(data, number))]
     expected = [
         tuple(ids[mask == 1].tolist())
-        for number in range(alone.describe()["train_rows"])
+        for number in range(alone.describe().train_rows)
         for batch in [take_rows(alone, number)]
         for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)
     ]
@@ -261,9 +261,9 @@ def take_rows(data: BitDataModule, row: int) -> Batch:
 
 def test_a_packed_batch_trains_the_same_labels_as_its_documents_alone(tmp_path: Path) -> None:
     data = make_packed(tmp_path, crop_padding=False)
-    rows = data.describe()["train_rows"]
+    rows = data.describe().train_rows
     labels = sum(int((take_rows(data, number)["labels"] != -100).sum()) for number in range(rows))
-    assert labels == data.describe()["train"]["trained_tokens"]
+    assert labels == data.describe().train.trained_tokens
     batch = take(data, 1)[0]
     assert bool((batch["labels"][batch["position_ids"] == 0] == -100).all())
     assert bool((batch["labels"][batch["real_tokens"] == 0] == -100).all())
@@ -275,8 +275,8 @@ def test_what_is_held_out_and_what_a_start_looks_at_is_not_packed(tmp_path: Path
     looked_at = data.some_training_rows(7)
     assert set(looked_at) == {"input_ids", "labels", "attention_mask"}
     assert len(looked_at["input_ids"]) == 7
-    last = order_of_pass(data.describe()["train_rows"], 0, 0)[-1]
-    row = next(n for n in range(999) if StepBatchSampler(data.describe()["train_rows"], 1, 0).batch(n) == [last])
+    last = order_of_pass(data.describe().train_rows, 0, 0)[-1]
+    row = next(n for n in range(999) if StepBatchSampler(data.describe().train_rows, 1, 0).batch(n) == [last])
     fitted = {
         tuple(ids[mask == 1].tolist())
         for ids, mask in zip(*(looked_at[n] for n in ("input_ids", "attention_mask")), strict=True)
@@ -310,7 +310,7 @@ def test_a_model_that_would_mix_documents_keeps_a_row_for_each(tmp_path: Path) -
     data, insisting = make_packed(tmp_path), make_packed(tmp_path, packing="always")
     data.teacher = insisting.teacher = bloom
     assert set(take(data, 1)[0]) == {"input_ids", "labels", "attention_mask"}
-    assert data.describe()["layout"]["why_not"] == "BloomForCausalLM would mix the documents of a row"
+    assert data.describe().layout.why_not == "BloomForCausalLM would mix the documents of a row"
     with pytest.raises(DataError, match=r"`data\.packing=always`: BloomForCausalLM lets .* Set `data\.packing=never`"):
         insisting.setup()
 
@@ -318,14 +318,14 @@ def test_a_model_that_would_mix_documents_keeps_a_row_for_each(tmp_path: Path) -
 def test_full_rows_are_not_packed(corpus: Path, tmp_path: Path) -> None:
     config = DataConfig(source="files", path=str(corpus), context_tokens=16)
     data = BitDataModule(config, make_tokenizer(), 4, 0, tmp_path, make_llama())
-    assert (data.is_packed, data.describe()["layout"]["why_not"]) == (False, "documents do not fit together")
+    assert (data.is_packed, data.describe().layout.why_not) == (False, "documents do not fit together")
 
 
 @pytest.mark.parametrize("num_rows", [1, 5, 99])
 def test_a_start_is_fitted_to_the_rows_that_the_first_pass_reads_last(num_rows: int, tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "rows.jsonl", [{"text": f"{number} " * 10} for number in range(40)])
     data = make_data(path, tmp_path, seed=3, crop_padding=False, batch_rows=1)
-    order = [tuple(batch["input_ids"][0].tolist()) for batch in take(data, data.describe()["train_rows"])]
+    order = [tuple(batch["input_ids"][0].tolist()) for batch in take(data, data.describe().train_rows)]
     fitted = [tuple(row) for row in data.some_training_rows(num_rows)["input_ids"].tolist()]
     width = len(fitted[0])  # the columns that are padding in all of them are cut off
     assert set(fitted) == {row[:width] for row in order[-num_rows:]}
@@ -337,8 +337,8 @@ def test_limits_keep_a_fixed_subset_of_the_rows(corpus: Path, tmp_path: Path) ->
         return make_data(corpus, tmp_path, seed=seed, max_train_rows=6, max_validation_rows=2, crop_padding=False)
 
     facts = limited(0).describe()
-    assert (facts["train_rows"], facts["validation_rows"]) == (6, 2)
-    assert facts["train"]["rows"] > 6
+    assert (facts.train_rows, facts.validation_rows) == (6, 2)
+    assert facts.train.rows > 6
     seen = [{tuple(row) for batch in take(limited(seed), 6) for row in batch["input_ids"].tolist()} for seed in (0, 1)]
     assert seen[0] == seen[1]
 
@@ -371,21 +371,21 @@ def test_a_damaged_cache_is_made_again_with_a_message(
 
 @pytest.mark.parametrize("changed", [{"context_tokens": 40}, {"min_tokens": 20}, {"validation_fraction": 0.5}])
 def test_what_changes_the_rows_changes_the_key(changed: dict[str, Any], corpus: Path, tmp_path: Path) -> None:
-    keys = {make_data(corpus, tmp_path, **values).describe()["cache_key"] for values in ({}, changed)}
+    keys = {make_data(corpus, tmp_path, **values).describe().cache_key for values in ({}, changed)}
     assert len(keys) == 2
 
 
 def test_what_does_not_change_the_rows_keeps_the_key(corpus: Path, tmp_path: Path) -> None:
     config = DataConfig(source="files", path=str(corpus), max_train_rows=3, crop_padding=False, context_tokens=48)
     other = BitDataModule(config, make_tokenizer(), batch_rows=9, seed=7, cache_dir=tmp_path)
-    assert other.describe()["cache_key"] == make_data(corpus, tmp_path).describe()["cache_key"]
+    assert other.describe().cache_key == make_data(corpus, tmp_path).describe().cache_key
 
 
 def test_another_chat_template_is_another_key(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "qa.jsonl", [{"question": f"q{i}", "answer": "a"} for i in range(9)])
     config = DataConfig(source="files", path=str(path), context_tokens=48)
     tokenizers = [make_tokenizer(), make_tokenizer(None), make_tokenizer("!" + CHATML)]
-    keys = {BitDataModule(config, t, 2, 0, tmp_path).describe()["cache_key"] for t in tokenizers}
+    keys = {BitDataModule(config, t, 2, 0, tmp_path).describe().cache_key for t in tokenizers}
     assert len(keys) == 3
 
 
@@ -393,13 +393,11 @@ def test_the_description_adds_up(corpus: Path, tmp_path: Path) -> None:
     data = make_data(corpus, tmp_path, validation_fraction=0.3, crop_padding=False)
     facts = data.describe()
     rows = data.validation_rows()
-    assert facts["train"]["documents"] + facts["validation"]["documents"] == 8 * len(DOCUMENTS)
-    assert facts["validation"]["tokens"] == int(rows["attention_mask"].sum())
-    assert facts["validation"]["trained_tokens"] == int((rows["labels"] != -100).sum())
-    assert facts["validation"]["padding_share"] == pytest.approx(
-        1 - rows["attention_mask"].float().mean().item(), abs=1e-5
-    )
-    assert (facts["source"], facts["kind"], facts["context_tokens"]) == ("files", "text", 48)
+    assert facts.train.documents + facts.validation.documents == 8 * len(DOCUMENTS)
+    assert facts.validation.tokens == int(rows["attention_mask"].sum())
+    assert facts.validation.trained_tokens == int((rows["labels"] != -100).sum())
+    assert facts.validation.padding_share == pytest.approx(1 - rows["attention_mask"].float().mean().item(), abs=1e-5)
+    assert (facts.source, facts.kind, facts.context_tokens) == ("files", "text", 48)
 
 
 def test_the_first_sample_shows_what_is_trained(tmp_path: Path) -> None:
@@ -464,8 +462,8 @@ def test_real_text_becomes_rows_with_little_padding(tmp_path: Path) -> None:
     (tmp_path / "play.txt").write_text(shared_data("tinyshakespeare/input.txt").read_text()[:200_000])
     config = DataConfig(source="files", path=str(tmp_path / "play.txt"), context_tokens=256)
     facts = BitDataModule(config, make_tokenizer(), 8, 0, tmp_path).describe()
-    assert facts["train"]["padding_share"] < 0.01
-    assert 0.03 < facts["validation"]["tokens"] / facts["train"]["tokens"] < 0.08
+    assert facts.train.padding_share < 0.01
+    assert 0.03 < facts.validation.tokens / facts.train.tokens < 0.08
 
 
 def test_what_is_not_read_is_counted_also_from_the_cache(tmp_path: Path) -> None:
@@ -474,8 +472,8 @@ def test_what_is_not_read_is_counted_also_from_the_cache(tmp_path: Path) -> None
     path = write_jsonl(tmp_path / "chats.jsonl", rows)
     for _ in range(2):
         facts = make_data(path, tmp_path, validation_fraction=0.3).describe()
-        assert facts["unused_fields"] == {"id": 20}
-        assert facts["left_out"] == {"messages: their `name` is not read by the chat template": 20}
+        assert facts.unused_fields == {"id": 20}
+        assert facts.left_out == {"messages: their `name` is not read by the chat template": 20}
         assert data_lines(facts)[-2:] == [
             "Fields not read: id (20 rows).",
             "Of the data, 20 messages: their `name` is not read by the chat template.",
