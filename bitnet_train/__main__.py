@@ -23,7 +23,7 @@ from bitnet_train.cli.arguments import read_call
 from bitnet_train.cli.typed_text import decoded, print_everything, read_prompt
 from bitnet_train.errors import BitnetTrainError, ConfigError
 from bitnet_train.facts import Facts, plain
-from bitnet_train.verbs import WORD_KINDS, Call, Verb
+from bitnet_train.verbs import RECIPE, SOURCE, WORD_KINDS, Call, Verb
 
 if TYPE_CHECKING:
     from bitnet_train.config import Config
@@ -76,6 +76,7 @@ def _run_stage(call: Call) -> Facts | dict[str, Any]:
 
 def compose_call(call: Call) -> Config:
     """Compose the configuration of a call and check that its first word names what the verb works on."""
+    from bitnet_train.config import changed, named_run
     from bitnet_train.config.compose import compose
     from bitnet_train.config.idle import refuse_idle_keys
     from bitnet_train.config.inputs import refuse_missing_inputs
@@ -88,17 +89,18 @@ def compose_call(call: Call) -> Config:
             f"`bitnet-train {call.verb.name}` works on a {call.verb.word}; {got}. "
             f"Example: `bitnet-train {call.verb.examples[0]}`. `bitnet-train ls runs` lists runs."
         )
+    config = changed(composed.config, {"quiet": call.quiet, "dry_run": call.dry_run})
     if call.prompt is not None:
-        composed.config.generate.prompt = read_prompt(call.prompt)
-    composed.config.quiet, composed.config.dry_run = call.quiet, call.dry_run
-    composed.config.debug.enabled |= _wants_debug()
-    refuse_missing_inputs(composed.config, composed.origins, call.verb.name)
-    refuse_unread_keys(composed.config, composed.origins, composed.target, call.verb.name)
-    idle = refuse_idle_keys(composed.config, composed.origins, composed.target, call.verb.name)
+        config = changed(config, {"generate.prompt": read_prompt(call.prompt)})
+    if _wants_debug():
+        config = changed(config, {"debug.enabled": True})
+    refuse_missing_inputs(config, composed.origins, call.verb.name)
+    refuse_unread_keys(config, composed.origins, composed.target, call.verb.name)
+    idle = refuse_idle_keys(config, composed.origins, composed.target, call.verb.name)
     quick = [QUICK_NOTE] if call.quick else []
     for note in [] if call.quiet else [*quick, *composed.notes, *idle]:
         print(f"note: {note}", file=sys.stderr)
-    return composed.config
+    return named_run(config) if call.verb.word in (RECIPE, SOURCE) else config
 
 
 def overrides_of(call: Call) -> tuple[str, ...]:

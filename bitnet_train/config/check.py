@@ -9,15 +9,15 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from bitnet_train.config.draft import Draft
 from bitnet_train.config.layers import Layer
-from bitnet_train.config.objects import build
-from bitnet_train.config.rules import RANGES, RULES
-from bitnet_train.config.schema import Config
-from bitnet_train.config.suggest import did_you_mean, known_keys, nearest_key, sections
+from bitnet_train.config.rules import RULES
+from bitnet_train.config.suggest import known_keys, nearest_key, sections
 from bitnet_train.errors import ConfigError
 from bitnet_train.model.overrides import read_overrides
 from bitnet_train.quant.scheme import WeightScheme
-from bitnet_train.train.data.mix import read_mix
+from bitnet_train.settings import part_of
+from bitnet_train.train.data.mix_parts import read_mix
 
 DEFAULT = "default"
 _KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "list": "a list"}
@@ -49,35 +49,33 @@ def check_complete(missing: Iterable[str]) -> None:
         raise ConfigError(f"`{name}` must be given: {known_keys()[name].metadata['doc']}. Add `{name}=...`.")
 
 
-def check_config(config: Config, origins: Mapping[str, str]) -> None:
-    """Raise `ConfigError` for a value that is not allowed, or two values that contradict."""
+def check_draft(draft: Any, origins: Mapping[str, str]) -> None:
+    """Raise `ConfigError` for a value that is not allowed, or two values that contradict.
+
+    draft: a `Draft`. The settings classes refuse most of it too; here it is said from where a value came.
+    """
     for name, field in known_keys().items():
-        value = value_of(config, name)
-        if field.metadata["choices"]:
-            _check_choices(name, value, field.metadata["choices"], origins)
-    for names, holds, allowed in RANGES:
-        for name in names:
-            if (value := value_of(config, name)) is not None and not holds(value):
-                raise ConfigError(f"{_given(name, value, origins)} is out of range: it must be {allowed}.")
+        if (fault := field.metadata["allowed"].fault(value_of(draft, name))) is not None:
+            raise ConfigError(f"{_given(name, fault[0], origins)} {fault[1]}")
     for name, broken, reason in RULES:
-        if broken(config):
-            raise ConfigError(f"{_given(name, value_of(config, name), origins)} {reason}")
-    read_mix(config.data.mix, known_keys()["data.kind"].metadata["choices"])
-    read_overrides(config.weight.overrides, build(WeightScheme, config.weight))
+        if broken(draft):
+            raise ConfigError(f"{_given(name, value_of(draft, name), origins)} {reason}")
+    read_mix(draft.data.mix, known_keys()["data.kind"].metadata["choices"])
+    read_overrides(draft.weight.overrides, part_of(WeightScheme, draft.weight))
 
 
-def value_of(config: Config, name: str) -> Any:
-    """Return the value of one dotted key."""
+def value_of(config: Any, name: str) -> Any:
+    """Return the value of one dotted key of a `Config`, or of a draft of one, as a file would hold it."""
     value: Any = config
     for part in name.split("."):
         value = getattr(value, part)
-    return value
+    return list(value) if isinstance(value, tuple) else value
 
 
 @cache
 def _typed() -> Any:
     """The schema, for trying values on: building it costs more than all checks of a call."""
-    return OmegaConf.structured(Config)
+    return OmegaConf.structured(Draft)
 
 
 def _check_key(name: str, value: Any, origin: str) -> None:
@@ -97,15 +95,6 @@ def _check_key(name: str, value: Any, origin: str) -> None:
 def _kind(annotation: str) -> str:
     kind = annotation.removesuffix(" | None")
     return _KINDS.get(kind, _KINDS.get(kind.split("[")[0], kind)) + (" or null" if kind != annotation else "")
-
-
-def _check_choices(name: str, value: Any, allowed: tuple[str, ...], origins: Mapping[str, str]) -> None:
-    for item in value if isinstance(value, list) else [value]:
-        if item not in allowed:
-            raise ConfigError(
-                f"{_given(name, item, origins)} is not a known choice.{did_you_mean(str(item), allowed)} "
-                f"Allowed: {', '.join(allowed)}."
-            )
 
 
 def _given(name: str, value: Any, origins: Mapping[str, str]) -> str:

@@ -11,7 +11,7 @@ file, and what the recipe's own lines set stays (Hydra's rule), which is said in
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -23,14 +23,15 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from bitnet_train.config.check import check_complete, check_config, check_layers, flatten, value_of
+from bitnet_train.config.check import check_complete, check_draft, check_layers, flatten, value_of
 from bitnet_train.config.continued import as_then
+from bitnet_train.config.draft import Draft, settled
 from bitnet_train.config.given_path import decided_by_path
 from bitnet_train.config.idle import own_recipe
 from bitnet_train.config.layers import Layer, choices, layers
 from bitnet_train.config.layout import house
 from bitnet_train.config.paths import expand_paths, settle_paths
-from bitnet_train.config.schema import CALL_KEYS, Config
+from bitnet_train.config.schema import CALL_KEYS, Config, as_plain
 from bitnet_train.config.target import Target, find_target
 from bitnet_train.config.values import COMMAND_LINE, escape
 from bitnet_train.config.words import Words, read_words
@@ -65,17 +66,17 @@ def compose(word: str | None = None, overrides: Sequence[str] = ()) -> Composed:
         stack.insert(-1, decided)
         words.values = {**flatten(decided.values), **words.values}
     origins = {name: layer.origin for layer in stack for name in flatten(layer.values)}
-    config = _merge(content, chosen, words)
-    expand_paths(config)
-    check_config(config, origins)
-    settle_paths(config)
-    _place(config, target, origins)
-    return Composed(config, target, chosen, origins, _notes(stack, words, origins, config))
+    draft = _merge(content, chosen, words)
+    expand_paths(draft)
+    check_draft(draft, origins)
+    settle_paths(draft)
+    _place(draft, target, origins)
+    return Composed(settled(Config, draft), target, chosen, origins, _notes(stack, words, origins, draft))
 
 
 def to_dict(config: Config) -> dict[str, Any]:
     """Return the configuration as plain dictionaries, as a run saves it: without the words and flags of the call."""
-    return {name: value for name, value in asdict(config).items() if name not in CALL_KEYS}
+    return {name: value for name, value in as_plain(config).items() if name not in CALL_KEYS}
 
 
 def to_yaml(config: Config) -> str:
@@ -93,7 +94,7 @@ def _escaped_text(value: Any) -> Any:
     return escape(value) if isinstance(value, str) else value
 
 
-def _merge(content: Mapping[str, Any], chosen: Mapping[str, str], words: Words) -> Config:
+def _merge(content: Mapping[str, Any], chosen: Mapping[str, str], words: Words) -> Any:
     _store_schema()
     ConfigStore.instance().store(group="recipe", name="chosen", node=dict(content), package="_global_")
     picks = [f"{group}={choice}" for group, choice in chosen.items() if group in words.choices]
@@ -103,38 +104,38 @@ def _merge(content: Mapping[str, Any], chosen: Mapping[str, str], words: Words) 
         for name, value in words.values.items():
             OmegaConf.update(merged, name, value, merge=False, force_add=True)
         check_complete(OmegaConf.missing_keys(merged))
-        config = OmegaConf.to_object(merged)
+        draft = OmegaConf.to_object(merged)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(f"The configuration cannot be composed: {' '.join(str(error).split())}") from error
-    assert isinstance(config, Config)
-    return config
+    assert isinstance(draft, Draft)
+    return draft
 
 
 @cache
 def _store_schema() -> None:
     """Tell Hydra the schema, once: it copies what it is told."""
-    ConfigStore.instance().store(name="schema", node=Config)
+    ConfigStore.instance().store(name="schema", node=Draft)
 
 
-def _place(config: Config, target: Target, origins: dict[str, str]) -> None:
+def _place(draft: Any, target: Target, origins: dict[str, str]) -> None:
     """Set what the first word decides: the recipe's name, the directory to work on, and that a run is continued."""
-    config.recipe = target.name
-    config.path = str(target.path) if target.path else None
+    draft.recipe = target.name
+    draft.path = str(target.path) if target.path else None
     if target.run_dir:
-        config.run.dir = str(target.run_dir)
+        draft.run.dir = str(target.run_dir)
         origins["run.dir"] = COMMAND_LINE
     if target.kind == "run" and origins.get("trainer.resume") != COMMAND_LINE:
-        config.trainer.resume = "auto"
+        draft.trainer.resume = "auto"
         origins["trainer.resume"] = "a run directory is continued"
 
 
-def _notes(stack: Sequence[Layer], words: Words, origins: Mapping[str, str], config: Config) -> list[str]:
+def _notes(stack: Sequence[Layer], words: Words, origins: Mapping[str, str], draft: Any) -> list[str]:
     """Name what a recipe's own lines keep although the command line chose another file for that group."""
     return [
-        f"{origins[name]} sets `{name}`={value_of(config, name)}, which stays over {layer.origin}. "
+        f"{origins[name]} sets `{name}`={value_of(draft, name)}, which stays over {layer.origin}. "
         f"Add `{name}={value}` to change it."
         for layer in stack
         if layer.group in words.choices
         for name, value in flatten(layer.values).items()
-        if origins[name] not in (layer.origin, COMMAND_LINE) and value_of(config, name) != value
+        if origins[name] not in (layer.origin, COMMAND_LINE) and value_of(draft, name) != value
     ]

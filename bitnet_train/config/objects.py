@@ -1,4 +1,4 @@
-"""From configuration to objects: a lower floor's dataclass, or a third-party object on the allow-list.
+"""From configuration to third-party objects, those on the allow-list.
 
 A configuration may come from anywhere, and `_target_` names code to call; so only Lightning's own loggers may be built,
 at any depth of the arguments. A class must follow the prefix directly: a longer path would reach the modules a logger
@@ -8,31 +8,11 @@ imports (`...loggers.csv_logs.os.system`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
-from typing import Any, TypeVar, cast, get_type_hints
+from typing import Any
 
 from bitnet_train.errors import ConfigError
 
-T = TypeVar("T")
-
 ALLOWED_PREFIXES = ("lightning.pytorch.loggers.",)
-
-
-def build(kind: type[T], section: Any, **further: Any) -> T:
-    """Build a lower floor's dataclass from the equally named keys of a configuration section, and `further` fields.
-
-    Lists become tuples, nested sections the nested dataclass. A field that the section lacks keeps the dataclass's own
-    default, so `build(WeightScheme, config.weight)` leaves `weight.estimator` to its own reader.
-    """
-    hints = get_type_hints(kind)
-    names = [field.name for field in fields(cast(Any, kind)) if hasattr(section, field.name)]
-    return kind(**{name: _converted(getattr(section, name), hints[name]) for name in names} | further)
-
-
-def _converted(value: Any, hint: Any) -> Any:
-    if is_dataclass(value):
-        return build(hint, value)
-    return tuple(value) if isinstance(value, list) else value
 
 
 def is_allowed(spec: Any) -> bool:

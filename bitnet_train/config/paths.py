@@ -26,43 +26,41 @@ def path_keys() -> tuple[str, ...]:
     return tuple(name for name, field in known_keys().items() if field.metadata["path"])
 
 
-def expand_paths(config: Any) -> None:
-    """Replace `~` and `~user` in every path key of a `Config`; `ConfigError` names the key where no such user is."""
+def expand_paths(draft: Any) -> None:
+    """Replace `~` and `~user` in every path key of a draft; `ConfigError` names the key where no such user is."""
     for name in path_keys():
-        section, leaf = _owner(config, name)
+        section, leaf = _owner(draft, name)
         setattr(section, leaf, _expanded(getattr(section, leaf), name))
 
 
-def settle_paths(config: Any) -> None:
-    """Make every path key of a `Config` absolute, and mark the hub ids."""
+def settle_paths(draft: Any) -> None:
+    """Make every path key of a draft absolute, and mark the hub ids."""
     for name in path_keys():
-        section, leaf = _owner(config, name)
+        section, leaf = _owner(draft, name)
         value = getattr(section, leaf)
         if name in _AS_TYPED or isinstance(value, dict):
             continue
         is_list = isinstance(value, list)
-        settled = [_settled(config, name, item) for item in (value if is_list else [value])]
+        settled = [_settled(draft, name, item) for item in (value if is_list else [value])]
         setattr(section, leaf, settled if is_list else settled[0])
-    for entry in config.data.mix:
+    for entry in draft.data.mix:
         entry |= {key: absolute(entry[key]) for key in _PATHS_OF_MIX if isinstance(entry.get(key), str)}
 
 
-def _settled(config: Any, name: str, value: str | None) -> str | None:
+def _settled(draft: Any, name: str, value: str | None) -> str | None:
     if not value or value in _WORDS.get(name, ()):
         return value
     if known_keys()[name].metadata["model"]:
         return settled_source(value)
-    is_name = (name == "data.path" and config.data.source == "hub") or (
-        name == "bench.llama_bench" and "/" not in value
-    )
+    is_name = (name == "data.path" and draft.data.source == "hub") or (name == "bench.llama_bench" and "/" not in value)
     return value if is_name and not Path(value).exists() else absolute(value)
 
 
-def _owner(config: Any, name: str) -> tuple[Any, str]:
+def _owner(draft: Any, name: str) -> tuple[Any, str]:
     *sections, leaf = name.split(".")
     for section in sections:
-        config = getattr(config, section)
-    return config, leaf
+        draft = getattr(draft, section)
+    return draft, leaf
 
 
 def _expanded(value: Any, name: str) -> Any:

@@ -1,17 +1,13 @@
-"""The values that are allowed, and those that contradict each other, as two tables that the tests run over."""
+"""Values that contradict each other, as a table that the tests run over; what one key may be its setting says."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from bitnet_train.config.objects import ALLOWED_PREFIXES, is_allowed
 from bitnet_train.config.schema import Config
 
-Range = tuple[tuple[str, ...], Callable[[Any], bool], str]
 Rule = tuple[str, Callable[[Config], bool], str]
-
-_INFINITY = float("inf")
 
 
 def _has_processes(config: Config) -> bool:
@@ -23,144 +19,17 @@ def _makes_a_start(config: Config) -> bool:
     return config.blockwise.enabled or init.equalise or init.scales != "absmean" or init.latents != "copy"
 
 
-def _is_rate(value: Any) -> bool:
-    try:
-        return not isinstance(value, bool) and 0 < float(value) < _INFINITY
-    except (TypeError, ValueError):
-        return False
-
-
-RANGES: tuple[Range, ...] = (
-    (
-        (
-            "weight.group_size",
-            "adapter.rank",
-            "init.calibration_rows",
-            "blockwise.steps",
-            "blockwise.rows",
-            "blockwise.batch_rows",
-            "blockwise.memory_mb",
-            "data.max_documents",
-            "data.max_train_rows",
-            "data.max_validation_rows",
-            "data.self_corpus.documents",
-            "data.self_corpus.document_tokens",
-            "data.self_corpus.batch_documents",
-            "data.self_corpus.prompt_tokens",
-            "teacher.top_k",
-            "trainer.max_steps",
-            "trainer.max_tokens",
-            "trainer.batch_rows",
-            "trainer.micro_rows",
-            "trainer.save_every_steps",
-            "trainer.log_every_steps",
-            "trainer.keep_last",
-            "trainer.patience",
-            "trainer.divergence_steps",
-            "trainer.devices",
-            "trainer.num_threads",
-            "evaluate.max_tokens",
-            "evaluate.max_questions",
-            "evaluate.num_prompts",
-            "evaluate.prompt_new_tokens",
-            "evaluate.prompt_tokens",
-            "validate.num_prompts",
-            "validate.new_tokens",
-            "validate.num_tokens",
-            "validate.native_tokens",
-            "sensitivity.max_tokens",
-            "generate.max_new_tokens",
-            "generate.threads",
-            "bench.prompt_tokens",
-            "blockwise.row_tokens",
-            "bench.new_tokens",
-            "bench.repeats",
-            "debug.every_steps",
-        ),
-        lambda value: value >= 1,
-        "1 or more",
-    ),
-    (
-        ("bench.threads", "bench.contexts"),
-        lambda value: all(number >= 1 for number in value),
-        "a list of numbers, each 1 or more",
-    ),
-    (("adapter.dropout", "generate.min_p"), lambda value: 0 <= value < 1, "at least 0 and below 1"),
-    (
-        (
-            "schedule.warmup_fraction",
-            "schedule.final_lr_fraction",
-            "schedule.decay_fraction",
-            "schedule.soft_fraction",
-            "blockwise.fp_inputs",
-            "blockwise.random_tokens",
-            "blockwise.warmup_fraction",
-            "trainer.short_row_fraction",
-        ),
-        lambda value: 0 <= value <= 1,
-        "between 0 and 1",
-    ),
-    (("blockwise.margin",), lambda value: 0 <= value < 0.5, "at least 0 and below 0.5"),
-    (("data.context_tokens",), lambda value: value >= 8, "8 or more"),
-    (("data.min_tokens", "evaluate.window_tokens", "trainer.short_row_tokens"), lambda value: value >= 2, "2 or more"),
-    (("data.validation_fraction",), lambda value: 0 <= value < 1, "at least 0 and below 1"),
-    (
-        ("generate.top_p", "data.self_corpus.top_p", "init.damping", "adapter.latent_shrink"),
-        lambda value: 0 < value <= 1,
-        "above 0 and at most 1",
-    ),
-    (
-        (
-            "weight.clip",
-            "adapter.alpha",
-            "loss.temperature",
-            "data.self_corpus.temperature",
-            "schedule.tanh_start",
-            "schedule.tanh_end",
-            "trainer.max_minutes",
-            "trainer.max_epochs",
-            "trainer.divergence_nats",
-            "sensitivity.extra_mb",
-            "sensitivity.extra_share",
-            "optimizer.reach",
-            "blockwise.lr",
-        ),
-        lambda value: 0 < value < _INFINITY,
-        "a finite number above 0",
-    ),
-    (("optimizer.lr",), lambda value: value == "auto" or _is_rate(value), "a finite number above 0, or auto"),
-    (
-        (
-            "loss.kl",
-            "loss.reverse_kl",
-            "loss.ce",
-            "loss.hidden",
-            "loss.attention",
-            "loss.balance_step",
-            "trainer.validate_every_steps",
-            "optimizer.scale_lr_factor",
-            "optimizer.dense_lr_factor",
-            "optimizer.weight_decay",
-            "optimizer.clip_norm",
-            "generate.temperature",
-            "generate.top_k",
-        ),
-        lambda value: 0 <= value < _INFINITY,
-        "a finite number, 0 or more",
-    ),
-    (
-        ("optimizer.betas",),
-        lambda value: len(value) == 2 and all(0 <= beta < 1 for beta in value),
-        "two numbers, each at least 0 and below 1",
-    ),
-)
-
 RULES: tuple[Rule, ...] = (
     (
         "adapter.dropout",
         lambda c: c.adapter.kind != "lora_outside" and c.adapter.dropout > 0,
         "needs `adapter.kind=lora_outside`: inside the quantiser a dropped input would change the codes. "
         "Set `adapter.dropout=0`.",
+    ),
+    (
+        "adapter.alpha",
+        lambda c: c.adapter.alpha == 0 and c.adapter.kind in ("lora_inside", "lora_outside"),
+        "switches the low-rank factors off, which then learn nothing. It must be above 0.",
     ),
     (
         "weight.input_scale",

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
 from dataclasses import Field, fields, is_dataclass
 from functools import cache
 from typing import Any, get_type_hints
 
+from bitnet_train.config.draft import Draft
 from bitnet_train.config.foreign import foreign_hint
-from bitnet_train.config.schema import CALL_KEYS, Config
+from bitnet_train.config.schema import CALL_KEYS
+from bitnet_train.settings import did_you_mean
 
 
 @cache
 def known_keys() -> dict[str, Field[Any]]:
     """Return every dotted key of the schema that a file may set, with its field, in the schema's order."""
-    return {name: field for name, field in _keys(Config, "").items() if name not in CALL_KEYS}
+    return {name: field for name, field in _keys(Draft, "").items() if name not in CALL_KEYS}
 
 
 @cache
@@ -36,13 +37,6 @@ def _keys(kind: type[Any], prefix: str) -> dict[str, Field[Any]]:
 def _parents(name: str) -> list[str]:
     parts = name.split(".")
     return [".".join(parts[:end]) for end in range(1, len(parts))]
-
-
-def did_you_mean(given: str, allowed: Iterable[str]) -> str:
-    """Return ` Did you mean ...?` for the nearest allowed word, or nothing where none is near."""
-    words = list(allowed)
-    nearest = difflib.get_close_matches(given, words, n=1, cutoff=0.6)
-    return f" Did you mean `{nearest[0]}`?" if nearest else ""
 
 
 def nearest_key(given: str) -> str:

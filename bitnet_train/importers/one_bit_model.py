@@ -34,8 +34,9 @@ from bitnet_train.model.bit_layer import BitLayer
 from bitnet_train.model.bit_linear import BitLinear, linear_parameters
 from bitnet_train.model.convert import untie
 from bitnet_train.model.converted import ConversionRecord
-from bitnet_train.model.patterns import BY_NAME_ONLY
-from bitnet_train.model.select import ROLES, Selection, candidates, layer_roles
+from bitnet_train.model.patterns import BY_NAME_ONLY, ROLES
+from bitnet_train.model.select import candidates, layer_roles
+from bitnet_train.model.settings import Selection
 from bitnet_train.quant.scheme import ActivationScheme, Granularity, WeightScheme
 from bitnet_train.quant.surrogate import Identity
 from bitnet_train.quant.weight import SMALLEST_SCALE, dequantize, divisor

@@ -14,71 +14,21 @@ get_peft_model; the one underscored hook is used here only.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from bitnet_train.errors import ConfigError, ConversionError
+from bitnet_train.errors import ConversionError
 from bitnet_train.model.bit_layer import BitLayer
 from bitnet_train.model.bit_linear import BitLinear, bit_layers, clean_name
 from bitnet_train.model.lora_layers import LoraInside, LoraOutside
+from bitnet_train.model.settings import AdapterConfig
 from bitnet_train.quant.weight import expand_scale
 
-AdapterKind = Literal["lora_inside", "lora_outside", "scales_only", "none"]
 _LORA_LAYERS: dict[str, type[nn.Module]] = {"lora_inside": LoraInside, "lora_outside": LoraOutside}
-
-
-@dataclass(frozen=True)
-class AdapterConfig:
-    """What trains and with which low rank."""
-
-    kind: AdapterKind = "lora_inside"
-    rank: int = 64
-    alpha: float = 128.0
-    rslora: bool = True
-    """Scale by alpha / sqrt(rank) instead of alpha / rank."""
-    dropout: float = 0.0
-    """Share of inputs dropped before A; `lora_outside` only."""
-    train_norms: bool = True
-    train_bias: bool = True
-    """Biases of the converted layers."""
-    train_embeddings: bool = False
-    """Input embedding, and the head (one tensor where they are tied)."""
-    latent_shrink: float = 1.0
-    """`lora_inside`: factor on the latents, whose scales stay, so that a small B A flips signs."""
-    equal_latents: bool = False
-    """`lora_inside`: every latent starts at its scale, sign(W) s, times `latent_shrink`: all flip alike easily."""
-
-    def __post_init__(self) -> None:
-        if self.kind not in get_args(AdapterKind):
-            raise ConfigError(f"`adapter.kind={self.kind}` is unknown. Allowed: {', '.join(get_args(AdapterKind))}.")
-        if self.rank < 1:
-            raise ConfigError(f"`adapter.rank={self.rank}` must be at least 1; 64 is the usual choice.")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"`adapter.dropout={self.dropout}` must be in [0, 1).")
-        if self.dropout and self.kind == "lora_inside":
-            raise ConversionError(
-                f"`adapter.dropout={self.dropout}` cannot act with `adapter.kind=lora_inside`: B A is added to the "
-                "weight before quantising, so there is no separate input to drop. Set `adapter.dropout=0`, or use "
-                "`adapter.kind=lora_outside`."
-            )
-        if not 0 < self.latent_shrink <= 1:
-            raise ConfigError(f"`adapter.latent_shrink={self.latent_shrink}` must be above 0 and at most 1.")
-        if self.moves_latents and self.kind != "lora_inside":
-            raise ConfigError(
-                f"`adapter.latent_shrink={self.latent_shrink}` and `adapter.equal_latents={self.equal_latents}` make "
-                f"room for B A inside the quantiser, and `adapter.kind={self.kind}` has none there. Leave them at 1 "
-                "and false, or set `adapter.kind=lora_inside`."
-            )
-
-    @property
-    def moves_latents(self) -> bool:
-        """Whether latents are rewritten before the adapter is attached."""
-        return self.latent_shrink != 1 or self.equal_latents
 
 
 def attach(model: PreTrainedModel, config: AdapterConfig) -> PreTrainedModel | PeftModel:

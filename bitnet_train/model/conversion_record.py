@@ -11,7 +11,7 @@ from typing import Any
 from bitnet_train.errors import FormatError
 from bitnet_train.model.folder_names import RECORD_FILE
 from bitnet_train.model.plan import describe_schemes
-from bitnet_train.model.select import Selection
+from bitnet_train.model.settings import Selection
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 from bitnet_train.quant.surrogate import Identity, Surrogate, surrogate_from_dict
 

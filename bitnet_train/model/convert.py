@@ -25,7 +25,8 @@ from bitnet_train.model.bit_linear import BitLinear, bit_layers, linear_paramete
 from bitnet_train.model.overrides import Override, check_overrides, last_fitting
 from bitnet_train.model.patterns import OTHER, star_numbers
 from bitnet_train.model.plan import Plan, PlanRow
-from bitnet_train.model.select import Selection, candidates, check_patterns, is_selected, layer_roles
+from bitnet_train.model.select import candidates, check_patterns, is_selected, layer_roles
+from bitnet_train.model.settings import Selection
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 from bitnet_train.quant.surrogate import Identity, Surrogate
 from bitnet_train.quant.weight import absmean_scale

@@ -17,15 +17,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
 
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from bitnet_train.errors import ConfigError, ConversionError
-from bitnet_train.model.patterns import BY_NAME_ONLY, OTHER, ROLES, ROUTER, TOWER, closest, matches
+from bitnet_train.errors import ConversionError
+from bitnet_train.model.patterns import BY_NAME_ONLY, OTHER, ROUTER, TOWER, closest, matches
+from bitnet_train.model.settings import Selection
 
 _ATTENTION_PARENTS = ("attn", "attention")
 _MLP_PARENTS = ("mlp", "ffn", "feed_forward", "feedforward", "expert", "moe")
@@ -37,32 +36,6 @@ _MLP_LEAVES = re.compile(
     re.IGNORECASE,
 )
 _ROUTERS = re.compile(r"^(gate|gating|wg|.*_gate|.*router.*|.*gate_preact)$", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Selection:
-    """What to convert; the default is every attention and mlp linear of the decoder blocks."""
-
-    include: tuple[str, ...] = ()
-    """Globs over layer names; empty means all."""
-    exclude: tuple[str, ...] = ()
-    """Globs over layer names that stay as they are."""
-    roles: tuple[str, ...] = ("attention", "mlp")
-    """Subset of attention, mlp, head, embedding."""
-
-    def __post_init__(self) -> None:
-        unknown = [role for role in self.roles if role not in ROLES]
-        if unknown or not self.roles:
-            raise ConfigError(f"`model.roles={list(self.roles)}` must be some of: {', '.join(ROLES)}.")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
-        return {key: list(value) for key, value in asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Selection:
-        """Inverse of `to_dict`."""
-        return cls(**{key: tuple(value) for key, value in data.items()})
 
 
 def candidates(model: PreTrainedModel) -> dict[str, nn.Module]:

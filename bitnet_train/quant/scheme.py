@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from bitnet_train.errors import ConfigError, ConversionError
+from bitnet_train.settings import require_allowed, setting
 
 if TYPE_CHECKING:
     import torch
@@ -25,11 +26,6 @@ Granularity = Literal["tensor", "row", "group"]
 ActivationName = Literal["int8", "int4", "sign", "none"]
 ScaleDtype = Literal["float16", "float32"]
 LayerKind = Literal["linear", "embedding"]
-
-
-def _require_member(key: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ConfigError(f"`{key}={value}` is not a known choice. Allowed: {', '.join(allowed)}.")
 
 
 def _build(cls: type, key: str, data: Mapping[str, Any]) -> Any:
@@ -43,23 +39,16 @@ def _build(cls: type, key: str, data: Mapping[str, Any]) -> Any:
 class WeightScheme:
     """How a weight matrix is written as scale times codes."""
 
-    name: WeightName = "binary"
-    """binary: codes -1, +1. ternary: codes -1, 0, +1."""
-    granularity: Granularity = "row"
-    """What one scale covers."""
-    group_size: int = 128
-    """Inputs per scale; read only when granularity is "group"; must divide K."""
-    learnable_scale: bool = False
-    """False: scale = mean|W| of the latent weight. True: a trained parameter that starts there."""
-    scale_dtype: ScaleDtype = "float16"
-    """The format the scale is rounded to, in training as in the exported file."""
+    name: WeightName = setting("binary", "codes: binary = +-1, ternary = -1, 0, +1")
+    granularity: Granularity = setting("row", "one scale per ...")
+    group_size: int = setting(128, "inputs per scale, read when granularity is `group`", at_least=1)
+    """Must divide K."""
+    learnable_scale: bool = setting(False, "train the scales instead of taking the mean magnitude of the latents")
+    """A trained parameter that starts at mean|W| of the latent weight, which a fixed scale is."""
+    scale_dtype: ScaleDtype = setting("float16", "type the scales are rounded to, in training too")
 
     def __post_init__(self) -> None:
-        _require_member("weight.name", self.name, get_args(WeightName))
-        _require_member("weight.granularity", self.granularity, get_args(Granularity))
-        _require_member("weight.scale_dtype", self.scale_dtype, get_args(ScaleDtype))
-        if self.group_size < 1:
-            raise ConfigError(f"`weight.group_size={self.group_size}` must be at least 1; 128 is the usual choice.")
+        require_allowed(self, "weight")
 
     @property
     def torch_scale_dtype(self) -> torch.dtype:
@@ -108,11 +97,11 @@ class WeightScheme:
 class ActivationScheme:
     """How the input of a 1-bit layer is written as scale times codes, one scale per token."""
 
-    name: ActivationName = "int8"
+    name: ActivationName = setting("int8", "int8 or int4 per token, sign = 1 bit per token, none = float")
     """int8: codes -128..127. int4: codes -8..7. sign: codes -1, +1. none: the input stays float."""
 
     def __post_init__(self) -> None:
-        _require_member("activation.name", self.name, get_args(ActivationName))
+        require_allowed(self, "activation")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""

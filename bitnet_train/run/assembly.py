@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Callable
 from copy import deepcopy
@@ -17,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from bitnet_train.config import Config, build, build_object
+from bitnet_train.config import Config, build_object, named_run
 from bitnet_train.config.compose import to_dict, to_yaml
 from bitnet_train.config.continued import told
 from bitnet_train.errors import ConfigError, TrainingError
@@ -25,38 +24,32 @@ from bitnet_train.evaluate.windows import windows
 from bitnet_train.importers.load import LoadedModel, load_pretrained
 from bitnet_train.importers.outline import is_outline
 from bitnet_train.model.bit_linear import set_training
-from bitnet_train.model.bit_lora import AdapterConfig, attach
+from bitnet_train.model.bit_lora import attach
 from bitnet_train.model.convert import Plan, convert, plan_conversion, plan_of_converted
 from bitnet_train.model.converted import ConversionRecord
 from bitnet_train.model.input_scale import add_input_scales
 from bitnet_train.model.overrides import read_overrides
 from bitnet_train.model.plan import describe_schemes
 from bitnet_train.model.rounded_table import round_floats, table_names
-from bitnet_train.model.select import Selection
 from bitnet_train.model.sub_norm import add_sub_norms, calibrate
 from bitnet_train.model.training_only import train_own_parameters
 from bitnet_train.progress import be_quiet, open_console
-from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 from bitnet_train.quant.surrogate import SURROGATES
 from bitnet_train.run.directory import RunDirectory
 from bitnet_train.run.facts import ChangedAt, ContinuedFacts
 from bitnet_train.run.starting_point import is_wanted, starting_point
 from bitnet_train.run.trained_settings import check_continued, check_finished, record, step_reached
+from bitnet_train.settings import part_of
 from bitnet_train.train.data.module import BitDataModule
 from bitnet_train.train.data.packing import keeps_documents_apart, mixes_documents
-from bitnet_train.train.data.settings import DataConfig
 from bitnet_train.train.loop.checkpoint import find_latest
 from bitnet_train.train.loop.devices import check_devices
-from bitnet_train.train.loop.fit import FitConfig
 from bitnet_train.train.loop.held_out import find_best
 from bitnet_train.train.loop.launch import cluster_environment
 from bitnet_train.train.loop.module import BitLightningModule
-from bitnet_train.train.loop.optim import OptimConfig
 from bitnet_train.train.loop.resume import load_student
-from bitnet_train.train.loop.schedules import ScheduleConfig
 from bitnet_train.train.losses.teacher import check_comparable, check_same_vocabulary
 from bitnet_train.train.losses.teacher_cache import TeacherCache
-from bitnet_train.train.losses.terms import LossConfig
 from bitnet_train.train.trackers.tracking import build_loggers, guarded
 
 
@@ -80,15 +73,13 @@ class Trained:
     best: dict[str, Any] | None = None
 
 
-def open_run(config: Config) -> RunDirectory:
-    """Return the run directory, made if it is new: `run.dir`, else `run.root`/recipe/name or time."""
-    if config.run.dir is None:
-        name = config.run.name or time.strftime("%Y-%m-%d_%H-%M-%S")
-        config.run.dir = str(Path(config.run.root) / config.recipe / name)
-    directory = RunDirectory(Path(config.run.dir))
+def open_run(config: Config) -> tuple[Config, RunDirectory]:
+    """Return the configuration with its `run.dir`, as `named_run` gives it, and that directory, made if it is new."""
+    config = named_run(config)
+    directory = RunDirectory(Path(str(config.run.dir)))
     directory.create(to_yaml(config))
     check_continued(config)
-    return directory
+    return config, directory
 
 
 def record_run(config: Config, asked: str, directory: RunDirectory, say: Callable[[str], object]) -> frozenset[str]:
@@ -133,11 +124,11 @@ def plan_of(config: Config, original: LoadedModel) -> Plan:
     """Say what conversion would do; a model that is 1-bit already stays as it is."""
     if original.record is not None:
         return _with_tables(config, original, plan_of_converted(original.model))
-    weight = build(WeightScheme, config.weight)
+    weight = config.weight.scheme
     overrides = read_overrides(config.weight.overrides, weight)
     plan = plan_conversion(
         original.model,
-        build(Selection, config.model),
+        config.model.selection,
         weight,
         overrides,
         shapes_alone=is_outline(original.model),
@@ -161,8 +152,8 @@ def convert_model(config: Config, model: PreTrainedModel, given: ConversionRecor
     `given` is the record of a model that is 1-bit already: its weights keep the scheme of the file, and only how it
     trains (estimator, activations) comes from the configuration.
     """
-    weight, activation = build(WeightScheme, config.weight), build(ActivationScheme, config.activation)
-    surrogate, selection = build(SURROGATES[config.weight.estimator], config.weight), build(Selection, config.model)
+    weight, activation = config.weight.scheme, config.activation
+    surrogate, selection = part_of(SURROGATES[config.weight.estimator], config.weight), config.model.selection
     if given is not None:
         for key in ("input_scale", "sub_norm"):
             if getattr(config.weight, key):
@@ -195,10 +186,10 @@ def record_of(config: Config, plan: Plan, tables: tuple[str, ...] | None) -> Con
     """Return the record of a conversion that goes as planned; `tables` of those that are int8."""
     return ConversionRecord.of_schemes(
         plan.schemes,
-        build(WeightScheme, config.weight),
-        activation=build(ActivationScheme, config.activation),
-        surrogate=build(SURROGATES[config.weight.estimator], config.weight),
-        selection=build(Selection, config.model),
+        config.weight.scheme,
+        activation=config.activation,
+        surrogate=part_of(SURROGATES[config.weight.estimator], config.weight),
+        selection=config.model.selection,
         tables=tables,
     )
 
@@ -206,7 +197,7 @@ def record_of(config: Config, plan: Plan, tables: tuple[str, ...] | None) -> Con
 def print_kept_scheme(config: Config, original: LoadedModel, console: Console) -> None:
     """Say that the file decides how weights are written, where the configuration says something else."""
     record = original.record
-    if record is None or (record.weight == build(WeightScheme, config.weight) and not config.weight.overrides):
+    if record is None or (record.weight == config.weight.scheme and not config.weight.overrides):
         return
     schemes = describe_schemes(record.schemes.values())
     console.print(
@@ -238,7 +229,7 @@ def prepare_student(
         batch = data.some_training_rows(config.init.calibration_rows)
         calibrate(model, original.model, batch["input_ids"], batch["attention_mask"].bool())
     torch.manual_seed(config.trainer.seed)
-    attached = attach(model, build(AdapterConfig, config.adapter))
+    attached = attach(model, config.adapter)
     if config.adapter.kind != "lora_outside":
         train_own_parameters(attached)
     return Student(attached, plan, record, original.tokenizer)
@@ -264,7 +255,7 @@ def trained_student(
 def data_module(config: Config, original: LoadedModel, directory: RunDirectory) -> BitDataModule:
     """Return the data module; the full-precision model writes the corpus of `data.source=self`."""
     return BitDataModule(
-        build(DataConfig, config.data),
+        config.data,
         original.tokenizer,
         config.trainer.batch_rows,
         config.trainer.seed,
@@ -308,7 +299,7 @@ def teacher_model(config: Config, original: LoadedModel) -> PreTrainedModel:
         return original.model
     teacher = load_pretrained(config.teacher.source)
     check_same_vocabulary(original.tokenizer, teacher.tokenizer, original.source, teacher.source)
-    check_comparable(original.model, teacher.model, build(LossConfig, config.loss))
+    check_comparable(original.model, teacher.model, config.loss)
     return teacher.model
 
 
@@ -325,7 +316,7 @@ def training_module(
     `directory` is where `teacher.cache` keeps the teacher's answers; without one nothing is kept. `packed` rows need a
     teacher that keeps their documents apart, as the original was seen to; another raises ConfigError.
     """
-    loss, choice = build(LossConfig, config.loss), config.teacher
+    loss, choice = config.loss, config.teacher
     teacher, cache = teacher_model(config, original) if loss.needs_teacher else None, None
     if packed and teacher is not None and choice.source is not None and not keeps_documents_apart(teacher):
         raise ConfigError(mixes_documents(f"teacher.source={choice.source}", teacher))
@@ -338,22 +329,11 @@ def training_module(
         max_steps=config.trainer.max_steps,
         micro_rows=config.trainer.micro_rows,
         loss=loss,
-        optim=build(OptimConfig, config.optimizer),
-        schedule=build(ScheduleConfig, config.schedule),
+        optim=config.optimizer,
+        schedule=config.schedule,
         seed=config.trainer.seed,
         teacher_cache=cache,
         rounded=student.record.is_rounded,
-    )
-
-
-def fit_config(config: Config) -> FitConfig:
-    """Return how long and on what to train."""
-    return build(
-        FitConfig,
-        config.trainer,
-        debug=config.debug.enabled,
-        debug_every_steps=config.debug.every_steps,
-        quiet=config.quiet,
     )
 
 

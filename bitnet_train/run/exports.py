@@ -5,14 +5,12 @@ from __future__ import annotations
 from copy import deepcopy
 from dataclasses import replace
 
-from bitnet_train.config import Config, build
+from bitnet_train.config import Config
 from bitnet_train.errors import ConfigError, FormatError
-from bitnet_train.exporters.options import ExportOptions
 from bitnet_train.exporters.registry import exporter_of
 from bitnet_train.importers.load import LoadedModel
 from bitnet_train.model.converted import ConversionRecord, empty_converted
 from bitnet_train.packed.planned import planned_source
-from bitnet_train.quant.scheme import ActivationScheme
 from bitnet_train.run import assembly
 
 PACKED, ADAPTER = "packed", "gguf_adapter"
@@ -35,7 +33,7 @@ def check_exports(config: Config, original: LoadedModel) -> None:
     with planned_source(model, original.tokenizer, embedding=settings.embedding, head=settings.head) as source:
         for name, key in formats.items():
             try:
-                exporter_of(name).check(source, build(ExportOptions, settings))
+                exporter_of(name).check(source, settings.options)
             except FormatError as error:
                 raise ConfigError(
                     f"`{key}={name}` does not fit what is to be trained, and nothing was trained yet. {error}"
@@ -49,7 +47,7 @@ def _record(config: Config, original: LoadedModel) -> ConversionRecord:
     if given is None:
         return assembly.record_of(config, plan, tables)
     kept = given.tables if tables is None else tables
-    return replace(given, activation=build(ActivationScheme, config.activation), tables=kept)
+    return replace(given, activation=config.activation, tables=kept)
 
 
 def require_adapter(config: Config) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from bitnet_train.config import Config
+from bitnet_train.config import Config, changed
 from bitnet_train.errors import ConfigError
 from bitnet_train.run.directory import RunDirectory
 from bitnet_train.run.facts import Asked, BudgetFacts
@@ -25,10 +25,10 @@ from bitnet_train.train.loop.optim import automatic_lr
 
 def settle(
     config: Config, module: BitLightningModule, data: BitDataModule, directory: RunDirectory | None
-) -> tuple[Estimate, float]:
-    """Fix steps and learning rate in `config`, `module` and `data`, and keep them in `directory`.
+) -> tuple[Config, Estimate, float]:
+    """Give `module` and `data` their steps and the learning rate, and keep them in `directory`.
 
-    Returns (estimate, peak rate).
+    Returns (configuration with these steps, estimate, peak rate).
 
     Raises
     ------
@@ -39,7 +39,7 @@ def settle(
     timed = _step_time(config, module, data, kept)
     spent = spent_before(config, directory)
     steps = kept.estimate.max_steps if kept is not None else _steps(config, data, timed, spent)
-    config.trainer.max_steps = module.max_steps = steps
+    module.max_steps = steps
     module.optim = automatic_lr(module.student, module.optim, steps)
     data.short_steps = row_lengths(config).short_steps(steps)
     memory = budget.memory_bytes(module, config.trainer.micro_rows * config.data.context_tokens)
@@ -48,7 +48,7 @@ def settle(
     rate = float(module.optim.lr)
     if directory is not None and (kept is None or kept.lr != rate):
         directory.keep(BudgetFacts(asked=_asked(config), lr=rate, estimate=estimate))
-    return estimate, rate
+    return changed(config, {"trainer.max_steps": steps}), estimate, rate
 
 
 def untimed(config: Config, module: BitLightningModule, data: BitDataModule) -> Estimate | None:

@@ -22,7 +22,7 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from bitnet_train.config import Config, build
+from bitnet_train.config import Config
 from bitnet_train.config.compose import to_dict
 from bitnet_train.config.older import without_older
 from bitnet_train.errors import ConfigError, TrainingError
@@ -30,14 +30,13 @@ from bitnet_train.importers.load import LoadedModel
 from bitnet_train.model.converted import ConversionRecord, load_converted, save_converted
 from bitnet_train.model.plan import Plan
 from bitnet_train.model.start.equalise import equalise
-from bitnet_train.model.start.initialise import InitConfig, initialise
+from bitnet_train.model.start.initialise import initialise
 from bitnet_train.run.directory import RunDirectory
 from bitnet_train.run.facts import StartFacts
 from bitnet_train.run.result import Spent
-from bitnet_train.train.blocks.blockwise import BlockRun, BlockwiseConfig, in_pieces, reconstruct
+from bitnet_train.train.blocks.blockwise import BlockRun, in_pieces, reconstruct
 from bitnet_train.train.data.module import BitDataModule
 from bitnet_train.train.loop.checkpoint import list_checkpoints
-from bitnet_train.train.loop.schedules import ScheduleConfig
 
 Convert = Callable[[PreTrainedModel], ConversionRecord]
 _DECIDING = ("model", "weight", "activation", "init", "blockwise", "schedule", "data")
@@ -45,7 +44,7 @@ _DECIDING = ("model", "weight", "activation", "init", "blockwise", "schedule", "
 
 def is_wanted(config: Config) -> bool:
     """Whether training starts from more than copied weights."""
-    return build(InitConfig, config.init).needs_text or config.blockwise.enabled
+    return config.init.needs_text or config.blockwise.enabled
 
 
 def spent_before(config: Config, directory: RunDirectory | None) -> Spent:
@@ -99,7 +98,7 @@ def _make(
     convert: Convert,
     fingerprint: str,
 ) -> tuple[PreTrainedModel, ConversionRecord]:
-    init, started = build(InitConfig, config.init), time.perf_counter()
+    init, started = config.init, time.perf_counter()
     model = deepcopy(original.model)
     equalised = blocks = fitted = None
     if init.equalise:
@@ -128,15 +127,15 @@ def _make(
 
 def block_run(config: Config, data: BitDataModule, scratch: Path) -> BlockRun:
     """Return what a run's settings ask of block-wise training, on rows of its training text."""
-    settings = build(BlockwiseConfig, config.blockwise)
+    settings = config.blockwise
     token_ids, is_real = in_pieces(*calibration_rows(data, settings.rows), settings.row_tokens)
     return BlockRun(
         settings,
-        build(ScheduleConfig, config.schedule),
+        config.schedule,
         token_ids,
         is_real,
         scratch,
-        init=build(InitConfig, config.init),
+        init=config.init,
         train_norms=config.adapter.train_norms,
         bf16=config.trainer.precision == "bf16",
         rounded=config.weight.tables != "exact",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import TypeVar
 
 from bitnet_train.errors import ConfigError
+from bitnet_train.settings import did_you_mean
 
 Row = TypeVar("Row")
 
@@ -21,6 +21,4 @@ def choose(table: Mapping[str, Row], name: str, key: str) -> Row:
     """
     if name in table:
         return table[name]
-    near = difflib.get_close_matches(name, list(table), n=1)
-    hint = f" Did you mean `{near[0]}`?" if near else ""
-    raise ConfigError(f"`{key}={name}` is not known.{hint} Allowed: {', '.join(table)}.")
+    raise ConfigError(f"`{key}={name}` is not known.{did_you_mean(name, table)} Allowed: {', '.join(table)}.")

@@ -20,7 +20,8 @@ def convert(config: Config, session: Session | None = None, *, is_compared_later
     `is_compared_later`: `evaluate` will measure the original on the same rows, so it is not measured here.
     """
     assembly.prepare_process(config)
-    directory, console, is_alone = assembly.open_run(config), open_console(config.quiet), session is None
+    config, directory = assembly.open_run(config)
+    console, is_alone = open_console(config.quiet), session is None
     session = session or Session(config)
     original = session.original()
     check_exports(config, original)

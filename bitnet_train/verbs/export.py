@@ -16,11 +16,10 @@ from peft import PeftModel
 from rich.console import Console
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from bitnet_train.config import Config, build
+from bitnet_train.config import Config
 from bitnet_train.errors import ConfigError
 from bitnet_train.exporters.adapter import write_adapter
 from bitnet_train.exporters.hub import check_hub_name, push_folder
-from bitnet_train.exporters.options import ExportOptions
 from bitnet_train.exporters.registry import export_as
 from bitnet_train.importers.load import load_pretrained
 from bitnet_train.importers.source import public_name
@@ -142,7 +141,7 @@ def _write_adapter(config: Config, directory: RunDirectory) -> tuple[Path, Writt
 
 def _write_format(config: Config, packed: Path, out: Path, name: str) -> tuple[Path, WrittenFormat]:
     settings = config.export
-    record = export_as(name, packed, out, build(ExportOptions, settings), force=settings.force)
+    record = export_as(name, packed, out, settings.options, force=settings.force)
     total = sum(entry.num_bytes for entry in record.files.values())
     console = _console(config)
     console.print(f"Written as {name} into {out}: {len(record.files)} files, {total / 1e6:.1f} MB")

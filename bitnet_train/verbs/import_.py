@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from bitnet_train.config import Config
+from bitnet_train.config import Config, changed
 from bitnet_train.config.compose import to_yaml
 from bitnet_train.errors import ConfigError
 from bitnet_train.importers.load import load_pretrained
@@ -27,8 +27,8 @@ def import_(config: Config) -> Facts:
             f"{source} is a float model ({loaded.description}): there is nothing 1-bit to import. Train it: "
             f"`bitnet-train run RECIPE model.source={source}`."
         )
-    config.model.source = settled_source(source)
-    directory, console = assembly.open_run(config), open_console(config.quiet)
+    config, directory = assembly.open_run(changed(config, {"model.source": settled_source(source)}))
+    console = open_console(config.quiet)
     manifest = export_packed(
         loaded.model,
         loaded.tokenizer,

@@ -50,8 +50,9 @@ def reconstruct(config: Config) -> ReconstructFacts | dict[str, Any]:
 
 
 def _into_run(config: Config, original: LoadedModel, plan: Plan, console: Console) -> ReconstructFacts:
-    directory, asked = assembly.open_run(config), to_yaml(config)
-    arithmetic = settle_machine(config, directory, console)
+    config, directory = assembly.open_run(config)
+    asked = to_yaml(config)
+    config, arithmetic = settle_machine(config, directory, console)
     console.print(f"Arithmetic: {arithmetic.describe()}.", soft_wrap=True)
     data = assembly.data_module(config, original, directory)
     print_data(console, data.describe())

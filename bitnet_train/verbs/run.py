@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from bitnet_train.config import Config
+from bitnet_train.config import Config, changed
 from bitnet_train.errors import ConfigError
 from bitnet_train.model.input_scale import INPUT_SCALE_REFUSAL
 from bitnet_train.model.lora_layers import OUTSIDE_MERGE_REFUSAL
@@ -34,8 +34,8 @@ def run(config: Config) -> RunFacts:
         if getattr(config.weight, key):
             raise ConfigError(f"`weight.{key}=true` cannot go the whole way. {refusal}")
     assembly.check_machine(config)
-    directory, console = assembly.open_run(config), open_console(config.quiet)
-    config.path, config.export.force = str(directory.root), True
+    config, directory = assembly.open_run(config)
+    config, console = changed(config, {"path": str(directory.root), "export.force": True}), open_console(config.quiet)
     session, seconds = Session(config), dict[str, float]()
 
     def stage(name: str, call: Callable[[], Made]) -> Made:

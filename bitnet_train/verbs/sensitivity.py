@@ -6,14 +6,13 @@ untrained model measures with them.
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
-from bitnet_train.config import Config, build
+from bitnet_train.config import Config, changed
 from bitnet_train.errors import ConfigError
 from bitnet_train.importers.load import LoadedModel, load_pretrained
 from bitnet_train.progress import open_console
-from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 from bitnet_train.run import assembly
 from bitnet_train.run.directory import RunDirectory
 from bitnet_train.sensitivity.reference import Fidelity
@@ -27,7 +26,8 @@ Facts = dict[str, Any]
 def sensitivity(config: Config) -> Facts:
     """Measure every family and block alone quantised and alone spared; suggest `weight.overrides` for a budget."""
     assembly.prepare_process(config)
-    directory, console = assembly.open_run(config), open_console(config.quiet)
+    config, directory = assembly.open_run(config)
+    console = open_console(config.quiet)
     original = load_pretrained(config.model.source)
     scanner = _scanner(config, original, directory)
     console.print(f"Model: {original.description}")
@@ -68,11 +68,10 @@ def _scanner(config: Config, original: LoadedModel, directory: RunDirectory) -> 
             "with. Give the float model that it was made from."
         )
     plan = assembly.plan_of(config, original)
-    small = replace(config, evaluate=replace(config.evaluate, max_tokens=config.sensitivity.max_tokens))
+    small = changed(config, {"evaluate.max_tokens": config.sensitivity.max_tokens})
     data = assembly.data_module(small, original, directory) if config.evaluate.text is None else None
     rows = assembly.held_out_rows(small, original.tokenizer, data)
-    weight, activation = build(WeightScheme, config.weight), build(ActivationScheme, config.activation)
-    return Scanner(original.model, plan, weight, activation, rows)
+    return Scanner(original.model, plan, config.weight.scheme, config.activation, rows)
 
 
 def _extra_bytes(config: Config, scan: Scan) -> float:
@@ -87,8 +86,8 @@ def _measured(
     entries = [*config.weight.overrides, *(choice.entry for choice in chosen)]
     if not chosen:
         return None, entries
-    changed = replace(config, weight=replace(config.weight, overrides=entries))
-    return scanner.measure(assembly.plan_of(changed, original).schemes), entries
+    mixed = changed(config, {"weight.overrides": tuple(entries)})
+    return scanner.measure(assembly.plan_of(mixed, original).schemes), entries
 
 
 def _advice(chosen: list[Suggestion], extra: float, mixed: Fidelity | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from typing import Any
 
 from bitnet_train.config import Config
@@ -33,10 +32,10 @@ def train(config: Config, session: Session | None = None) -> TrainFacts | dict[s
     if config.dry_run:
         return describe_training(config, open_console(config.quiet))
     keep_freed_memory()
-    directory, console, given = assembly.open_run(config), open_console(config.quiet), to_yaml(config)
-    config = deepcopy(config)  # what is settled here is no setting that later stages are asked for
+    config, directory = assembly.open_run(config)
+    console, given = open_console(config.quiet), to_yaml(config)
     is_alone, session = session is None, session or Session(config)
-    arithmetic = settle_machine(config, directory, console)
+    config, arithmetic = settle_machine(config, directory, console)
     original = session.original()
     check_exports(config, original)
     data = session.data(directory)
@@ -44,7 +43,7 @@ def train(config: Config, session: Session | None = None) -> TrainFacts | dict[s
     student = assembly.prepare_student(config, original, directory, data)
     assembly.print_kept_scheme(config, original, console)
     module = assembly.training_module(config, student, original, directory, packed=data.is_packed)
-    estimate, rate = settle(config, module, data, directory)
+    config, estimate, rate = settle(config, module, data, directory)
     trainable, total = trainable_report(student.model)
     console.print(f"Training {trainable:,} of {total:,} parameters, peak learning rate {rate:.3g}.")
     console.print(f"Budget: {estimate.describe()}; {arithmetic.describe()}.", soft_wrap=True)
@@ -64,10 +63,12 @@ def train(config: Config, session: Session | None = None) -> TrainFacts | dict[s
     result = fit(
         module,
         data,
-        assembly.fit_config(config),
+        config.trainer,
         directory.root,
         assembly.trackers(config, directory),
         settings=settings_of(given) | {"trainer.precision": config.trainer.precision, CONTENT: content},
+        debug=config.debug,
+        quiet=config.quiet,
     )
     if result.is_stopped_early:
         console.print(

@@ -20,7 +20,7 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from bitnet_train.config import Config
+from bitnet_train.config import Config, changed
 from bitnet_train.config.compose import compose
 from bitnet_train.evaluate.comparison import Comparison, compare
 from bitnet_train.evaluate.windows import windows
@@ -36,10 +36,9 @@ from scripts.bench.machine_facts import commit, cpu_name
 
 def run_trial(task: Task) -> dict[str, Any]:
     """Train, measure, and return the figures of one row."""
-    config = compose(task.recipe, [*task.words, f"run.dir={task.run_dir}"]).config
-    config.quiet = True
+    config = changed(compose(task.recipe, [*task.words, f"run.dir={task.run_dir}"]).config, {"quiet": True})
     assembly.prepare_process(config)
-    directory = assembly.open_run(config)
+    config, directory = assembly.open_run(config)
     original = load_pretrained(config.model.source)
     data = assembly.data_module(config, original, directory)
     data.setup()

@@ -37,15 +37,16 @@ from torch.utils.data import DataLoader
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from bitnet_train.model.bit_linear import BitLinear, bit_layers
-from bitnet_train.model.bit_lora import AdapterConfig, attach
+from bitnet_train.model.bit_lora import attach
 from bitnet_train.model.convert import convert
+from bitnet_train.model.settings import AdapterConfig
 from bitnet_train.quant.activation import fake_quantize_activation
 from bitnet_train.quant.scheme import WeightScheme
 from bitnet_train.quant.surrogate import Clipped, Identity
 from bitnet_train.train.loop.freed_memory import keep_freed_memory
 from bitnet_train.train.loop.module import BitLightningModule
-from bitnet_train.train.loop.optim import OptimConfig
-from bitnet_train.train.losses.terms import LossConfig
+from bitnet_train.train.loop.settings import OptimConfig
+from bitnet_train.train.losses.settings import LossConfig
 from scripts import RESULTS
 from scripts.bench.machine_facts import describe_run
 

@@ -32,7 +32,7 @@ from transformers import (
 from bitnet_train.formats.planes import unpack_planes
 from bitnet_train.importers.load import load_pretrained
 from bitnet_train.model.convert import convert
-from bitnet_train.model.select import Selection
+from bitnet_train.model.settings import Selection
 from bitnet_train.packed import Manifest, export_packed, open_weights, read_manifest
 from bitnet_train.packed.reader import WeightsReader
 from bitnet_train.quant.scheme import WeightScheme

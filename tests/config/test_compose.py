@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 import bitnet_train
-from bitnet_train.config import build_object
+from bitnet_train.config import build_object, changed
 from bitnet_train.config.compose import compose, to_dict, to_yaml
 from bitnet_train.config.layout import house, recipes
 from bitnet_train.config.older import OLDER, without_older
@@ -48,6 +48,7 @@ MISTAKES = [  # words, what the message must hold
 
 CONTRADICTIONS = [  # one for each row of RULES, in its order
     ("adapter.dropout", ["adapter=lora_inside", "adapter.dropout=0.1"]),
+    ("adapter.alpha", ["adapter=lora_inside", "adapter.alpha=0"]),
     ("weight.input_scale", ["weight=binary_group128", "weight.input_scale=true"]),
     (
         "weight.overrides",
@@ -261,8 +262,7 @@ def test_awkward_text_survives_being_saved(tmp_path: Path) -> None:
 
 
 def test_words_and_flags_of_a_call_are_not_saved() -> None:
-    config = compose("quickstart").config
-    config.quiet = config.dry_run = True
+    config = changed(compose("quickstart").config, {"quiet": True, "dry_run": True})
     assert {"quiet", "dry_run", "path"}.isdisjoint(yaml.safe_load(to_yaml(config)))
 
 
@@ -328,7 +328,7 @@ def test_a_configuration_leaves_nothing_in_the_next_one() -> None:
     words = ["trainer.max_steps=7", "model.include=[a]", "weight.overrides=[{role: mlp, name: ternary}]"]
     before = to_yaml(compose("quickstart").config)
     other = compose("quickstart", words)
-    other.config.model.include.append("b")
+    other.config.weight.overrides[0]["name"] = "binary"
     other.origins.clear()
     with pytest.raises(ConfigError):
         compose("quickstart", ["trainer.max_steps=9", "trainer.log_every_steps=many"])

@@ -12,8 +12,8 @@ import yaml
 from bitnet_train.__main__ import main
 from bitnet_train.config.check import value_of
 from bitnet_train.config.compose import compose, to_yaml
+from bitnet_train.config.draft import Draft
 from bitnet_train.config.paths import expand_paths, path_keys
-from bitnet_train.config.schema import Config
 from bitnet_train.config.suggest import known_keys
 from bitnet_train.errors import ConfigError
 
@@ -52,15 +52,15 @@ def as_word(name: str, text: str) -> str:
 
 @pytest.mark.parametrize("name", path_keys())
 def test_the_home_folder_is_known_in_every_path_key(name: str, home: Path) -> None:
-    config = Config()
-    section, leaf = config, name
+    draft = Draft()
+    section, leaf = draft, name
     while "." in leaf:
         first, leaf = leaf.split(".", 1)
         section = getattr(section, first)
     for given, expected in (("~/my/x", str(home / "my/x")), ("~", str(home)), ("a~b", "a~b"), ("./~", "./~")):
         setattr(section, leaf, as_value(name, given))
-        expand_paths(config)
-        assert value_of(config, name) == as_value(name, expected)
+        expand_paths(draft)
+        assert value_of(draft, name) == as_value(name, expected)
 
 
 @pytest.mark.parametrize("name", [name for name in path_keys() if name != "logger.custom"])
@@ -116,7 +116,7 @@ def test_the_paths_within_a_mix_are_saved_from_the_root_too(home: Path) -> None:
         "data.source=files",
         "data.mix=[{path: a.jsonl, weight: 2}, {path: '~/b.txt', validation_path: held/c.txt}]",
     ]
-    assert compose(None, words).config.data.mix == [
+    assert list(compose(None, words).config.data.mix) == [
         {"path": str(Path.cwd() / "a.jsonl"), "weight": 2},
         {"path": str(home / "b.txt"), "validation_path": str(Path.cwd() / "held/c.txt")},
     ]

@@ -50,9 +50,9 @@ def test_one_pair_of_quotes_around_all_of_a_text_is_dropped(text: str, prompt: s
 )
 def test_stop_strings_are_read_as_they_were_meant(text: str, items: list[str], tmp_path: Path) -> None:
     config = compose(None, [f"generate.stop={text}"]).config
-    assert config.generate.stop == items
+    assert list(config.generate.stop) == items
     (tmp_path / "config.yaml").write_text(to_yaml(config))
-    assert compose(str(tmp_path)).config.generate.stop == items
+    assert list(compose(str(tmp_path)).config.generate.stop) == items
 
 
 @pytest.mark.parametrize("text", ['["a]', "['a]", '["a" b]', '["]'])

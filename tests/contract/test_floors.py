@@ -16,6 +16,7 @@ FLOORS = {
     "columns": 1,
     "facts": 1,
     "progress": 1,
+    "settings": 1,
     "whole": 1,
     "when_imported": 1,
     "quant": 2,

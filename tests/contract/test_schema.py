@@ -1,131 +1,101 @@
-"""The schema and the lower floors' own dataclasses say the same: field names, defaults, allowed values."""
+"""A setting is written once, as a field of its room's settings class: all that speaks of keys follows from it."""
 
 from __future__ import annotations
 
-from dataclasses import MISSING, fields, is_dataclass
-from typing import Any, get_args
+import json
+import subprocess
+import sys
 
 import pytest
 
-from bitnet_train.config.objects import build
-from bitnet_train.config.rules import RANGES, RULES
+from bitnet_train.config.draft import Draft, settled
+from bitnet_train.config.rules import RULES
 from bitnet_train.config.schema import Config
 from bitnet_train.config.suggest import known_keys
-from bitnet_train.model.bit_lora import AdapterConfig, AdapterKind
-from bitnet_train.model.select import ROLES, Selection
-from bitnet_train.model.start.initialise import InitConfig, InitLatents, InitScales
+from bitnet_train.exporters.registry import EXPORTERS
+from bitnet_train.model.patterns import ROLES
 from bitnet_train.packed.int8_tables import TABLE_FORMATS
-from bitnet_train.quant.scheme import (
-    ActivationName,
-    ActivationScheme,
-    Granularity,
-    ScaleDtype,
-    WeightName,
-    WeightScheme,
-)
 from bitnet_train.quant.surrogate import SURROGATES
-from bitnet_train.train.blocks.blockwise import BlockLoss, BlockwiseConfig
-from bitnet_train.train.data.self_corpus import SelfCorpusConfig
-from bitnet_train.train.data.settings import KINDS, PACKING, SOURCES, DataConfig, LoneSurrogates
-from bitnet_train.train.loop.fit import FitConfig
-from bitnet_train.train.loop.machine import AUTO, PRECISIONS
-from bitnet_train.train.loop.optim import OPTIMIZERS, OptimConfig
-from bitnet_train.train.loop.schedules import HARDNESS_SCHEDULES, LR_SCHEDULES, ScheduleConfig
-from bitnet_train.train.losses.terms import LossConfig
-from bitnet_train.train.trackers.tracking import TRACKERS, WANDB_MODES
+from bitnet_train.run.exports import ADAPTER, PACKED
+from bitnet_train.train.loop.machine import PRECISIONS
+from bitnet_train.train.loop.optim import OPTIMIZERS
+from bitnet_train.train.loop.schedules import HARDNESS_SCHEDULES, LR_SCHEDULES
+from bitnet_train.train.loop.settings import AUTO
+from bitnet_train.train.trackers.tracking import TRACKERS
+from bitnet_train.train.trackers.wandb_tracker import WANDB_MODES
 
-# section, the dataclass it feeds, keys of the section that something else reads, fields that a stage fills itself
-PAIRS: list[tuple[str, type[Any], set[str], set[str]]] = [
-    ("model", Selection, {"source"}, set()),
-    ("weight", WeightScheme, {"estimator", "clip", "tables", "input_scale", "sub_norm", "overrides"}, set()),
-    ("activation", ActivationScheme, set(), set()),
-    ("adapter", AdapterConfig, set(), set()),
-    ("init", InitConfig, set(), set()),
-    ("blockwise", BlockwiseConfig, set(), set()),
-    ("data", DataConfig, set(), set()),
-    ("data.self_corpus", SelfCorpusConfig, set(), set()),
-    ("loss", LossConfig, set(), set()),
-    ("schedule", ScheduleConfig, set(), set()),
-    ("optimizer", OptimConfig, set(), set()),
-    (
-        "trainer",
-        FitConfig,
-        {
-            "batch_rows",
-            "micro_rows",
-            "short_row_tokens",
-            "short_row_fraction",
-            "max_tokens",
-            "max_epochs",
-            "max_minutes",
-        },
-        {"debug", "debug_every_steps", "quiet"},
-    ),
-]
-CHOICES: dict[str, set[str]] = {
+TABLES: dict[str, set[str]] = {  # names that a settings class, which imports no torch, cannot take from their table
     "model.roles": set(ROLES),
-    "weight.name": set(get_args(WeightName)),
-    "weight.granularity": set(get_args(Granularity)),
-    "weight.scale_dtype": set(get_args(ScaleDtype)),
     "weight.estimator": set(SURROGATES),
-    "activation.name": set(get_args(ActivationName)),
-    "adapter.kind": set(get_args(AdapterKind)),
-    "init.scales": set(get_args(InitScales)),
-    "init.latents": set(get_args(InitLatents)),
-    "blockwise.loss": set(get_args(BlockLoss)),
-    "data.source": set(SOURCES),
-    "data.kind": set(KINDS),
-    "data.packing": set(PACKING),
-    "data.lone_surrogates": set(get_args(LoneSurrogates)),
     "schedule.lr": set(LR_SCHEDULES),
     "schedule.hardness": set(HARDNESS_SCHEDULES),
     "optimizer.name": set(OPTIMIZERS),
     "trainer.precision": {AUTO, *PRECISIONS},
+    "export.format": {PACKED, ADAPTER, *EXPORTERS},
+    "export.also": set(EXPORTERS),
     "export.embedding": set(TABLE_FORMATS),
     "export.head": set(TABLE_FORMATS),
     "logger.kind": {*TRACKERS, "custom"},
     "logger.mode": set(WANDB_MODES),
 }
 
+WITH_TWO_MORE_FIELDS = """
+import contextlib, io, json
+from dataclasses import dataclass
+from typing import Literal
+from bitnet_train.settings import setting
+from bitnet_train.train.loop import settings
 
-def section_of(name: str) -> Any:
-    found: Any = Config()
-    for part in name.split("."):
-        found = getattr(found, part)
-    return found
+@dataclass(frozen=True)
+class TrainerConfig(settings.TrainerConfig):
+    compile: Literal["never", "always"] = setting("never", "compile the forward pass")
+    compile_rows: int | None = setting(None, "rows of a compiled pass; null = all", at_least=4)
+
+settings.TrainerConfig = TrainerConfig
+from bitnet_train.__main__ import main
+
+def told(*words):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(["show", *words])
+    return [code, out.getvalue() + err.getvalue()]
+
+asked = json.loads(input())
+print(json.dumps([told(*words) for words in asked]))
+"""
+ASKED: list[tuple[list[str], int, str]] = [  # words, exit code, what is said
+    (["--keys"], 0, "trainer.compile: never\n    str: compile the forward pass [never, always]"),
+    (["--keys"], 0, "trainer.compile_rows: null\n    int | None: rows of a compiled pass; null = all"),
+    (["quickstart"], 0, "\n  compile: never\n  compile_rows: null\n"),
+    (["quickstart", "compile=always"], 0, "\n  compile: always  # command line\n"),
+    (
+        ["quickstart", "compile=alwayz"],
+        2,
+        "`trainer.compile=alwayz` (command line) is not a known choice. Did you mean",
+    ),
+    (["quickstart", "compile_rows=3"], 2, "`trainer.compile_rows=3` (command line) is out of range: it must be 4 or"),
+    (["quickstart", "compile_rows=many"], 2, "is not a whole number or null. The key means: rows of a compiled pass"),
+    (["quickstart", "trainer.compil=always"], 2, "Did you mean `trainer.compile`?"),
+]
 
 
-@pytest.mark.parametrize(("name", "kind", "own", "filled"), PAIRS, ids=[row[0] for row in PAIRS])
-def test_a_section_has_the_field_names_of_the_dataclass_it_feeds(
-    name: str, kind: type[Any], own: set[str], filled: set[str]
-) -> None:
-    section_names = {field.name for field in fields(section_of(name))}
-    assert section_names - own == {field.name for field in fields(kind)} - filled
+def test_a_field_that_is_added_to_a_settings_class_is_a_key_with_help_choices_range_and_errors() -> None:
+    words = json.dumps([row[0] for row in ASKED])
+    code = [sys.executable, "-c", WITH_TWO_MORE_FIELDS]
+    done = subprocess.run(code, input=words, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    for (asked, exit_code, part), (found_code, said) in zip(ASKED, json.loads(done.stdout), strict=True):
+        assert found_code == exit_code, said
+        assert part in said, asked
 
 
-@pytest.mark.parametrize(("name", "kind", "own", "filled"), PAIRS, ids=[row[0] for row in PAIRS])
-def test_a_section_has_the_defaults_of_the_dataclass_it_feeds(
-    name: str, kind: type[Any], own: set[str], filled: set[str]
-) -> None:
-    section = section_of(name)
-    for field in fields(kind):
-        if field.name in filled or field.default is MISSING or is_dataclass(field.default):
-            continue
-        given = getattr(section, field.name)
-        assert (tuple(given) if isinstance(given, list) else given) == field.default, f"{name}.{field.name}"
+def test_the_draft_of_a_configuration_has_its_defaults() -> None:
+    assert settled(Config, Draft(path="x", recipe="y")) == Config(path="x", recipe="y")
 
 
-@pytest.mark.parametrize(("name", "kind", "own", "filled"), PAIRS, ids=[row[0] for row in PAIRS])
-def test_build_makes_the_dataclass_from_its_section(
-    name: str, kind: type[Any], own: set[str], filled: set[str]
-) -> None:
-    made = build(kind, section_of(name))
-    assert isinstance(made, kind)
-
-
-@pytest.mark.parametrize("name", CHOICES)
-def test_allowed_values_are_those_of_the_lower_floor(name: str) -> None:
-    assert set(known_keys()[name].metadata["choices"]) == CHOICES[name]
+@pytest.mark.parametrize("name", TABLES)
+def test_allowed_values_are_the_names_of_the_table_that_is_looked_up(name: str) -> None:
+    assert set(known_keys()[name].metadata["choices"]) == TABLES[name]
 
 
 def test_every_key_says_what_it_means() -> None:
@@ -133,14 +103,16 @@ def test_every_key_says_what_it_means() -> None:
     assert silent == []
 
 
-def test_ranges_and_rules_speak_of_keys_that_exist() -> None:
-    named = {name for names, _, _ in RANGES for name in names} | {name for name, _, _ in RULES}
-    assert named <= set(known_keys())
+def test_rules_speak_of_keys_that_exist() -> None:
+    assert {name for name, _, _ in RULES} <= set(known_keys())
 
 
 def test_every_number_has_a_range() -> None:
-    ranged = {name for names, _, _ in RANGES for name in names}
     numbers = {
-        name for name, field in known_keys().items() if str(field.type).removesuffix(" | None") in ("int", "float")
+        name
+        for name, field in known_keys().items()
+        if str(field.type).removeprefix("list[").removesuffix(" | None").removesuffix("]") in ("int", "float")
     }
-    assert numbers - ranged == {"loss.attention_layer", "trainer.seed", "generate.seed", "data.self_corpus.seed"}
+    free = {name for name in numbers if known_keys()[name].metadata["allowed"].range.is_open}
+    assert free == {"loss.attention_layer", "trainer.seed", "generate.seed", "data.self_corpus.seed"}
+    assert "optimizer.betas" in numbers

@@ -13,8 +13,9 @@ from bitnet_train.errors import ConversionError, FormatError
 from bitnet_train.exporters.adapter import ADAPTER_NAME, write_adapter
 from bitnet_train.gguf.architecture import architecture_of
 from bitnet_train.gguf.file import GgufFile, open_gguf
-from bitnet_train.model.bit_lora import AdapterConfig, attach
+from bitnet_train.model.bit_lora import attach
 from bitnet_train.model.lora_layers import LoraOutside
+from bitnet_train.model.settings import AdapterConfig
 
 OUTSIDE = AdapterConfig(kind="lora_outside", rank=4, alpha=8.0, rslora=True)
 

@@ -18,7 +18,7 @@ from bitnet_train.importers.packed import reopen_packed
 from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.model.convert import convert
 from bitnet_train.model.overrides import read_overrides
-from bitnet_train.model.select import Selection
+from bitnet_train.model.settings import Selection
 from bitnet_train.packed import export_packed
 from bitnet_train.packed.sizes import render_sizes
 from bitnet_train.packed.source import open_packed

@@ -13,8 +13,9 @@ from bitnet_train.exporters.options import ExportOptions
 from bitnet_train.exporters.registry import export_as
 from bitnet_train.importers.load import load_pretrained
 from bitnet_train.model.bit_linear import bit_layers
-from bitnet_train.model.bit_lora import AdapterConfig, attach
+from bitnet_train.model.bit_lora import attach
 from bitnet_train.model.merge import merge
+from bitnet_train.model.settings import AdapterConfig
 from bitnet_train.packed.writer import export_packed
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 

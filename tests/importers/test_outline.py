@@ -8,7 +8,7 @@ from bitnet_train.importers.load import load_pretrained
 from bitnet_train.importers.outline import is_outline, outline, stand_in
 from bitnet_train.model.convert import convert, plan_conversion
 from bitnet_train.model.rounded_table import round_floats
-from bitnet_train.model.select import Selection
+from bitnet_train.model.settings import Selection
 from bitnet_train.quant.scheme import WeightScheme
 from bitnet_train.train.data.packing import keeps_documents_apart
 from tests.fixtures.families import CONFIGS, tiny_model

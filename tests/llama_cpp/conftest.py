@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTr
 
 from bitnet_train.importers.load import tiny_folder
 from bitnet_train.model.convert import convert
-from bitnet_train.model.select import Selection
+from bitnet_train.model.settings import Selection
 from bitnet_train.packed import export_packed
 from bitnet_train.quant.scheme import WeightScheme
 from scripts.llama_cpp.libllama_api import VARIABLE, library_file

@@ -12,10 +12,10 @@ from transformers import PreTrainedModel
 from bitnet_train.exporters.adapter import ADAPTER_NAME, write_adapter
 from bitnet_train.exporters.gguf import MODEL_NAME
 from bitnet_train.exporters.registry import export_as
-from bitnet_train.model.bit_lora import AdapterConfig, attach
+from bitnet_train.model.bit_lora import attach
 from bitnet_train.model.convert import convert
 from bitnet_train.model.lora_layers import LoraOutside
-from bitnet_train.model.select import Selection
+from bitnet_train.model.settings import AdapterConfig, Selection
 from bitnet_train.quant.scheme import WeightScheme
 from scripts.llama_cpp.float_model import float_model
 from scripts.llama_cpp.libllama import LlamaCpp, quantize_file

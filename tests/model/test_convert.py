@@ -5,7 +5,7 @@ from bitnet_train.errors import ConversionError
 from bitnet_train.model.bit_embedding import BitEmbedding
 from bitnet_train.model.bit_linear import BitLinear, bit_layers
 from bitnet_train.model.convert import convert, plan_conversion, plan_of_converted
-from bitnet_train.model.select import Selection
+from bitnet_train.model.settings import Selection
 from bitnet_train.quant.scheme import WeightScheme
 from tests.fixtures.families import (
     CONFIGS,

@@ -8,7 +8,7 @@ from bitnet_train.errors import ConversionError, FormatError
 from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.model.convert import convert
 from bitnet_train.model.converted import ConversionRecord, load_converted, read_record, save_converted
-from bitnet_train.model.select import Selection
+from bitnet_train.model.settings import Selection
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 from bitnet_train.quant.surrogate import SURROGATES, Tanh
 from tests.fixtures.families import CONFIGS, adapted, converted_model, logits, tiny_model

@@ -11,7 +11,7 @@ from torch import nn
 from bitnet_train.__main__ import main
 from bitnet_train.errors import ConversionError
 from bitnet_train.model.bit_linear import BitLinear
-from bitnet_train.model.bit_lora import AdapterConfig, attach
+from bitnet_train.model.bit_lora import attach
 from bitnet_train.model.input_scale import (
     START_MAGNITUDE,
     InputScaledBitLinear,
@@ -19,6 +19,7 @@ from bitnet_train.model.input_scale import (
     rank_one,
 )
 from bitnet_train.model.merge import merge
+from bitnet_train.model.settings import AdapterConfig
 from bitnet_train.model.training_only import train_own_parameters
 from bitnet_train.packed.writer import export_packed
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme

@@ -6,10 +6,11 @@ import torch
 from bitnet_train.errors import ConversionError, ParityError
 from bitnet_train.model.bit_embedding import BitEmbedding
 from bitnet_train.model.bit_linear import BitLinear, bit_layers
-from bitnet_train.model.bit_lora import AdapterConfig, attach, quantized_weights
+from bitnet_train.model.bit_lora import attach, quantized_weights
 from bitnet_train.model.lora_layers import LoraInside
 from bitnet_train.model.merge import merge
-from bitnet_train.model.select import ROLES, Selection
+from bitnet_train.model.patterns import ROLES
+from bitnet_train.model.settings import AdapterConfig, Selection
 from bitnet_train.quant.scheme import GRANULARITIES, WEIGHT_SCHEMES, WeightScheme
 from tests.fixtures.families import CONFIGS, adapted, converted_model, logits, randomize_adapter
 

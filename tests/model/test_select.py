@@ -2,7 +2,9 @@ import pytest
 import torch
 
 from bitnet_train.errors import ConfigError, ConversionError
-from bitnet_train.model.select import ROLES, Selection, candidates, check_patterns, is_selected, layer_roles, matches
+from bitnet_train.model.patterns import ROLES
+from bitnet_train.model.select import candidates, check_patterns, is_selected, layer_roles, matches
+from bitnet_train.model.settings import Selection
 from tests.fixtures.families import CONFIGS, LEAVES, mixture_model, tiny_model, vision_model
 
 

@@ -12,10 +12,10 @@ from torch import nn
 from bitnet_train.__main__ import main
 from bitnet_train.errors import ConversionError
 from bitnet_train.model.bit_linear import BitLinear
-from bitnet_train.model.bit_lora import AdapterConfig, attach
+from bitnet_train.model.bit_lora import attach
 from bitnet_train.model.convert import convert
 from bitnet_train.model.merge import merge
-from bitnet_train.model.select import Selection
+from bitnet_train.model.settings import AdapterConfig, Selection
 from bitnet_train.model.sub_norm import SubNormBitLinear, add_sub_norms, calibrate, output_projections
 from bitnet_train.model.training_only import train_own_parameters
 from bitnet_train.packed.writer import export_packed

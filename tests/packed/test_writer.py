@@ -22,7 +22,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 from bitnet_train.errors import FormatError
 from bitnet_train.formats.planes import unpack_planes
 from bitnet_train.model.bit_linear import bit_layers
-from bitnet_train.model.bit_lora import AdapterConfig, attach
+from bitnet_train.model.bit_lora import attach
+from bitnet_train.model.settings import AdapterConfig
 from bitnet_train.packed import contents, export_packed, read_manifest, size_report, verify_files
 from bitnet_train.packed.contents import describe_tensor
 from bitnet_train.packed.sizes import render_sizes

@@ -12,12 +12,11 @@ from torch.nn.functional import linear
 from transformers.integrations.bitnet import ActQuant, AutoBitLinear
 
 from bitnet_train.config.compose import compose
-from bitnet_train.config.objects import build
 from bitnet_train.importers.load import load_pretrained
 from bitnet_train.model.bit_linear import BitLinear
 from bitnet_train.quant.activation import fake_quantize_activation
-from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 from bitnet_train.quant.surrogate import SURROGATES
+from bitnet_train.settings import part_of
 
 pytestmark = pytest.mark.usefixtures("uncompiled")
 
@@ -50,9 +49,8 @@ def layers() -> dict[str, tuple[nn.Linear, Tensor]]:
 
 def ours(recipe: str, layer: nn.Linear) -> BitLinear:
     config = compose(recipe).config
-    surrogate = build(SURROGATES[config.weight.estimator], config.weight)
-    weight, activation = build(WeightScheme, config.weight), build(ActivationScheme, config.activation)
-    return BitLinear.from_linear(layer, weight, activation, surrogate).train()
+    surrogate = part_of(SURROGATES[config.weight.estimator], config.weight)
+    return BitLinear.from_linear(layer, config.weight.scheme, config.activation, surrogate).train()
 
 
 def outcome(forward: Callable[[Tensor], Tensor], x: Tensor, *parameters: Tensor) -> Outcome:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bitnet_train.config import Config
+from bitnet_train.config import Config, changed
 from bitnet_train.config.compose import compose
 from bitnet_train.config.layout import house
 from bitnet_train.run import expectation
@@ -50,8 +50,7 @@ def test_a_run_that_was_given_its_minutes_takes_them() -> None:
 def test_another_model_or_an_own_recipe_is_not_compared(tmp_path: Path) -> None:
     other = quickstart(f"model.source={tmp_path / 'larger'}")
     assert expectation.warning(other, estimate(1.0), EVEN) is None
-    own = quickstart()
-    own.recipe = "my_recipe"
+    own = changed(quickstart(), {"recipe": "my_recipe"})
     assert expectation.warning(own, estimate(1.0), EVEN) is None
 
 

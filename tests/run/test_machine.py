@@ -5,18 +5,16 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bitnet_train.config import Config
+from bitnet_train.config import Config, changed
 from bitnet_train.run.directory import RunDirectory
 from bitnet_train.run.machine import settle_machine
 from bitnet_train.train.loop.machine import arithmetic
 
 
 def settled(directory: RunDirectory | None, **trainer: object) -> tuple[Config, str]:
-    config, text = Config(), io.StringIO()
-    for key, value in {"accelerator": "cpu", "num_threads": 1, **trainer}.items():
-        setattr(config.trainer, key, value)
-    settle_machine(config, directory, Console(file=text, width=500))
-    return config, text.getvalue()
+    text, settings = io.StringIO(), {"accelerator": "cpu", "num_threads": 1, **trainer}
+    config = changed(Config(), {f"trainer.{key}": value for key, value in settings.items()})
+    return settle_machine(config, directory, Console(file=text, width=500))[0], text.getvalue()
 
 
 def test_auto_becomes_a_precision_and_the_facts_say_why(tmp_path: Path) -> None:

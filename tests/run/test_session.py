@@ -13,6 +13,7 @@ import torch
 
 from bitnet_train.__main__ import main
 from bitnet_train.bench import decode_speed
+from bitnet_train.config import changed
 from bitnet_train.config.compose import compose
 from bitnet_train.importers.load import load_pretrained
 from bitnet_train.run import assembly, session
@@ -98,8 +99,8 @@ def test_a_run_compared_with_another_model_still_measures_its_original(tmp_path:
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_original_is_as_in_its_file_after_training(precision: str, tmp_path: Path) -> None:
-    config = compose("quickstart", words(tmp_path / "run", f"trainer.precision={precision}")).config
-    config.quiet = True
+    given = words(tmp_path / "run", f"trainer.precision={precision}")
+    config = changed(compose("quickstart", given).config, {"quiet": True})
     shared = Session(config)
     before = shared.original()
     train.train(config, shared)
@@ -112,11 +113,10 @@ def test_the_original_is_as_in_its_file_after_training(precision: str, tmp_path:
 
 @pytest.mark.slow
 def test_text_does_not_keep_what_trained_on_it(tmp_path: Path) -> None:
-    config = compose("quickstart", words(tmp_path / "run")).config
-    config.quiet = True
+    config = changed(compose("quickstart", words(tmp_path / "run")).config, {"quiet": True})
     shared = Session(config)
     train.train(config, shared)
-    data = shared.data(assembly.open_run(config))
+    data = shared.data(assembly.open_run(config)[1])
     assert data.trainer is None
     assert data.teacher is None
     assert len(data.validation_rows()["input_ids"]) > 0

@@ -8,7 +8,8 @@ from transformers import AutoModelForCausalLM
 
 from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.model.convert import convert, plan_conversion
-from bitnet_train.model.select import Selection, candidates
+from bitnet_train.model.select import candidates
+from bitnet_train.model.settings import Selection
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 from bitnet_train.sensitivity.in_place import InPlace
 from tests.fixtures.trained_models import CONFIGS

@@ -10,7 +10,7 @@ from bitnet_train.evaluate.comparison import compare
 from bitnet_train.importers.load import load_pretrained
 from bitnet_train.model.convert import convert, plan_conversion
 from bitnet_train.model.overrides import read_overrides
-from bitnet_train.model.select import Selection
+from bitnet_train.model.settings import Selection
 from bitnet_train.packed import export_packed
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 from bitnet_train.sensitivity.reference import Reference

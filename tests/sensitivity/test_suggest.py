@@ -36,4 +36,4 @@ def test_the_word_is_one_that_the_command_line_reads_as_the_entries():
     entries = [choice.entry for choice in suggest(PARTS, 10_000)] + [{"pattern": "layers.[0-3].*", "group_size": 64}]
     word = override_word(entries)
     assert (word[0], word[-1]) == ("'", "'")
-    assert compose("quickstart", [word[1:-1]]).config.weight.overrides == entries
+    assert list(compose("quickstart", [word[1:-1]]).config.weight.overrides) == entries

@@ -14,14 +14,13 @@ A fixed scale is mean|W| of the latents by definition and cannot be fitted: both
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from bitnet_train.errors import ConfigError, ConversionError
+from bitnet_train.errors import ConversionError
 from bitnet_train.model.bit_linear import BitLinear, bit_layers
 from bitnet_train.model.start.blocks import (
     BlockCall,
@@ -35,44 +34,9 @@ from bitnet_train.model.start.blocks import (
 from bitnet_train.model.start.error_feedback import error_feedback
 from bitnet_train.model.start.fit_scale import fit_scale
 from bitnet_train.model.start.input_moments import row_batches, second_moments
+from bitnet_train.model.start.settings import InitConfig
 from bitnet_train.progress import track
 from bitnet_train.quant.scheme import WeightScheme
-
-InitScales = Literal["absmean", "als"]
-InitLatents = Literal["copy", "error_feedback"]
-
-
-@dataclass(frozen=True)
-class InitConfig:
-    """How latents and scales start, and what is done to the model before."""
-
-    equalise: bool = False
-    """Move per-input scales from 1-bit weights into the norms and layers before them; see `equalise`."""
-    scales: InitScales = "absmean"
-    latents: InitLatents = "copy"
-    calibration_rows: int = 32
-    """Rows of training text that are looked at."""
-    damping: float = 0.01
-    """`error_feedback`: added to the diagonal of the inputs' second moments, in units of its mean."""
-
-    def __post_init__(self) -> None:
-        for key, allowed in (("scales", get_args(InitScales)), ("latents", get_args(InitLatents))):
-            if getattr(self, key) not in allowed:
-                raise ConfigError(f"`init.{key}={getattr(self, key)}` is unknown. Allowed: {', '.join(allowed)}.")
-        if self.calibration_rows < 1:
-            raise ConfigError(f"`init.calibration_rows={self.calibration_rows}` must be 1 or more; 32 is usual.")
-        if not 0 < self.damping <= 1:
-            raise ConfigError(f"`init.damping={self.damping}` must be above 0 and at most 1; 0.01 is usual.")
-
-    @property
-    def fits_layers(self) -> bool:
-        """Whether `initialise` has anything to do."""
-        return self.scales != "absmean" or self.latents != "copy"
-
-    @property
-    def needs_text(self) -> bool:
-        """Whether calibration rows are looked at."""
-        return self.fits_layers or self.equalise
 
 
 @torch.no_grad()

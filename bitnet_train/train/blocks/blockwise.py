@@ -23,13 +23,13 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from bitnet_train.errors import ConfigError, TrainingError
+from bitnet_train.errors import TrainingError
 from bitnet_train.model.bit_layer import BitLayer
 from bitnet_train.model.bit_linear import bit_layers, set_hardness
 from bitnet_train.model.bit_lora import is_norm
@@ -41,56 +41,18 @@ from bitnet_train.model.start.blocks import (
     run_block,
     training_forward,
 )
-from bitnet_train.model.start.initialise import InitConfig, fit_block, require_learnable
+from bitnet_train.model.start.initialise import fit_block, require_learnable
+from bitnet_train.model.start.settings import InitConfig
 from bitnet_train.progress import track
 from bitnet_train.quant.weight import away_from_thresholds
 from bitnet_train.train.blocks.block_file import BlockResult, load_block, save_block
 from bitnet_train.train.blocks.hidden_states import hidden_states
+from bitnet_train.train.blocks.settings import BlockLoss, BlockwiseConfig
 from bitnet_train.train.loop.optim import OnePassAdamW
 from bitnet_train.train.loop.schedules import ScheduleConfig, hardness, lr_factor
 
-BlockLoss = Literal["token_mse", "mse"]
 _RATE = 0.06  # mean magnitudes a step where `lr` is null; 0.05 to 0.08 served 60 and 200 steps of SmolLM2 alike
 _MEASURED_ROWS = 16  # for the error before and after
-
-
-@dataclass(frozen=True)
-class BlockwiseConfig:
-    """How blocks are reconstructed."""
-
-    enabled: bool = False
-    steps: int = 100
-    """Optimiser steps per block."""
-    rows: int = 256
-    """Rows of training text."""
-    row_tokens: int | None = None
-    """Tokens of the pieces into which these rows are cut; None = whole rows. Shorter ones are more steps, each of less
-    work."""
-    batch_rows: int = 8
-    lr: float | None = None
-    """Peak learning rate; None = 0.06 mean|W|, whatever the number of steps."""
-    warmup_fraction: float = 0.2
-    """Share of the steps in which the rate rises. Adam's first steps move every latent by the whole rate: without it
-    few steps end above what they started from."""
-    loss: BlockLoss = "token_mse"
-    fp_inputs: float = 0.0
-    """Share of the rows that a block reads from the full-precision model."""
-    random_tokens: float = 0.0
-    """Share of the tokens that others, drawn evenly from the vocabulary, stand in for; padding stays."""
-    margin: float = 0.1
-    """How far, in scales, latents are moved away from where their codes change, once a block is done; scales that are
-    not learnable follow the latents, so such layers are left as they are."""
-    memory_mb: int = 2048
-    """Hidden states beyond this many MB lie in a file of the run's cache."""
-
-    def __post_init__(self) -> None:
-        if self.loss not in get_args(BlockLoss):
-            raise ConfigError(f"`blockwise.loss={self.loss}` is unknown. Allowed: {', '.join(get_args(BlockLoss))}.")
-        for key in ("steps", "rows", "batch_rows", "row_tokens"):
-            if getattr(self, key) is not None and getattr(self, key) < 1:
-                raise ConfigError(f"`blockwise.{key}={getattr(self, key)}` must be 1 or more.")
-        if not 0.0 <= self.warmup_fraction <= 1.0:
-            raise ConfigError(f"`blockwise.warmup_fraction={self.warmup_fraction}` must lie between 0 and 1.")
 
 
 @dataclass(frozen=True)

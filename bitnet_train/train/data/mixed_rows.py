@@ -10,7 +10,8 @@ import numpy as np
 
 from bitnet_train.errors import DataError
 from bitnet_train.train.data.chunk import TokenRows, concatenate
-from bitnet_train.train.data.mix import Mix, MixPart, read_mix
+from bitnet_train.train.data.mix import Mix
+from bitnet_train.train.data.mix_parts import MixPart, read_mix
 from bitnet_train.train.data.packing import Layout, PackedRows, pack_where_it_helps
 from bitnet_train.train.data.settings import KINDS, DataConfig
 from bitnet_train.train.data.token_cache import SPLITS, digest

@@ -14,7 +14,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,40 +22,14 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from bitnet_train.errors import ConfigError, DataError
+from bitnet_train.errors import DataError
 from bitnet_train.model.config_fields import vocab_size
 from bitnet_train.progress import track
+from bitnet_train.train.data.settings import SelfCorpusConfig
 from bitnet_train.train.data.special_tokens import lead_token, pad_token
 from bitnet_train.train.data.token_cache import digest, tokenizer_digest, write_cache
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class SelfCorpusConfig:
-    """How the teacher writes: number of documents, their length, and how they are sampled."""
-
-    documents: int = 512
-    document_tokens: int = 256  # longest document, with its prompt and the padding before a short prompt
-    temperature: float = 1.0
-    top_p: float = 0.95  # nucleus; 1 = the whole distribution
-    batch_documents: int = 32  # documents written together
-    prompt_tokens: int = 8  # tokens taken from each prompt text, when there are any
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("documents", "batch_documents", "prompt_tokens"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"`data.self_corpus.{name}={getattr(self, name)}` must be at least 1.")
-        if self.document_tokens < self.prompt_tokens + 2:
-            raise ConfigError(
-                f"`data.self_corpus.document_tokens={self.document_tokens}` leaves nothing to write after BOS and"
-                f" prompt_tokens={self.prompt_tokens}; it must be at least {self.prompt_tokens + 2}."
-            )
-        if self.temperature <= 0 or not 0 < self.top_p <= 1:
-            raise ConfigError(
-                f"`data.self_corpus`: temperature={self.temperature} must be above 0 and top_p={self.top_p} in (0, 1]."
-            )
 
 
 def self_documents(

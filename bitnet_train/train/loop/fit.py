@@ -10,18 +10,16 @@ from __future__ import annotations
 import gc
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.loggers import Logger
 
 from bitnet_train.errors import ConfigError, TrainingError
-from bitnet_train.train.choice import choose
 from bitnet_train.train.data.module import BitDataModule
 from bitnet_train.train.loop.callbacks import Figures, Saving, Validating
 from bitnet_train.train.loop.checkpoint import AtomicCheckpointIO, find_latest, list_checkpoints, read_manifest
@@ -29,49 +27,14 @@ from bitnet_train.train.loop.diagnostics import Telemetry
 from bitnet_train.train.loop.guard import DivergenceWatch
 from bitnet_train.train.loop.held_out import HeldOutWatch
 from bitnet_train.train.loop.launch import cluster_environment
-from bitnet_train.train.loop.machine import AUTO, PRECISIONS, arithmetic
+from bitnet_train.train.loop.machine import PRECISIONS, arithmetic
 from bitnet_train.train.loop.module import BitLightningModule
 from bitnet_train.train.loop.progress import ProgressShown
+from bitnet_train.train.loop.settings import DebugConfig, TrainerConfig
 from bitnet_train.train.loop.signals import SignalWatcher
 from bitnet_train.train.trackers.tracking import METRICS_FILE, JsonlLogger
 
 _LIGHTNING_LOGGERS = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
-
-
-@dataclass(frozen=True)
-class FitConfig:
-    """How long, how often, on what. `resume` is `auto`, `never`, or the folder of a checkpoint."""
-
-    max_steps: int
-    precision: str = AUTO
-    validate_every_steps: int = 100
-    save_every_steps: int = 100
-    log_every_steps: int = 1
-    keep_last: int = 2
-    keep_best: bool = False
-    patience: int | None = None
-    divergence_nats: float | None = 3.0
-    divergence_steps: int = 20
-    seed: int = 0
-    resume: str = "never"
-    accelerator: str = "auto"
-    devices: int = 1
-    strategy: str = "auto"
-    num_threads: int | None = None
-    debug: bool = False
-    debug_every_steps: int = 50
-    quiet: bool = False
-
-    def __post_init__(self) -> None:
-        choose(dict.fromkeys((AUTO, *PRECISIONS)), self.precision, "trainer.precision")
-        positive = ("max_steps", "save_every_steps", "log_every_steps", "keep_last", "divergence_steps")
-        for key, smallest in {**dict.fromkeys(positive, 1), "validate_every_steps": 0}.items():
-            if getattr(self, key) < smallest:
-                raise ConfigError(f"`trainer.{key}={getattr(self, key)}` must be {smallest} or more.")
-        if self.patience is not None and self.patience < 1:
-            raise ConfigError(f"`trainer.patience={self.patience}` must be 1 or more, or null = never stop early.")
-        if self.divergence_nats is not None and not self.divergence_nats > 0:
-            raise ConfigError(f"`trainer.divergence_nats={self.divergence_nats}` must be above 0, or null = off.")
 
 
 @dataclass(frozen=True)
@@ -92,16 +55,19 @@ class FitResult:
 def fit(
     module: BitLightningModule,
     data: LightningDataModule,
-    config: FitConfig,
+    config: TrainerConfig,
     run_dir: Path,
     loggers: Sequence[Logger] = (),
     callbacks: Sequence[Callback] = (),
     settings: Mapping[str, Any] | None = None,
+    *,
+    debug: DebugConfig | None = None,
+    quiet: bool = False,
 ) -> FitResult:
     """Train `module` up to `config.max_steps` and leave a checkpoint in `run_dir/checkpoints`.
 
     `loggers` are written to besides `run_dir/metrics.jsonl`; further `callbacks` run last. Every checkpoint says that
-    it was trained under `settings` (plain JSON).
+    it was trained under `settings` (plain JSON). `quiet` shows no progress.
 
     Raises
     ------
@@ -114,8 +80,6 @@ def fit(
     """
     if config.max_steps != module.max_steps:
         raise ConfigError(f"`trainer.max_steps` is {config.max_steps} for `fit` but {module.max_steps} for the module.")
-    if config.num_threads is not None:
-        torch.set_num_threads(config.num_threads)
     checkpoint = resume_from(config.resume, run_dir / "checkpoints")
     done = _steps_done(checkpoint, config)
     module.last_checkpoint = module.good_checkpoint = checkpoint
@@ -123,9 +87,11 @@ def fit(
     module.held_out = HeldOutWatch(config.keep_best, config.patience)
     with SignalWatcher() as watcher, _quiet_lightning(), _nothing_old_searched():
         saving = Saving(run_dir / "checkpoints", config.save_every_steps, watcher)
-        trainer = _trainer(
-            config, run_dir, done, settings, _callbacks(config, data, run_dir, saving, callbacks), loggers
-        )
+        shown = ProgressShown(quiet, epochs=_epochs(data))
+        validating = Validating(data, config.validate_every_steps, saving)
+        own = [Figures(config.log_every_steps, _epochs(data)), shown, saving, validating]
+        own += _telemetry(debug or DebugConfig(), run_dir)
+        trainer = _trainer(config, run_dir, done, settings, [*own, *callbacks], loggers)
         trainer.fit(module, datamodule=data, ckpt_path=str(checkpoint) if checkpoint else None)
     return _result(module, config)
 
@@ -151,19 +117,16 @@ def resume_from(resume: str, directory: Path) -> Path | None:
     return Path(resume)
 
 
-def _callbacks(
-    config: FitConfig, data: LightningDataModule, run_dir: Path, saving: Saving, further: Sequence[Callback]
-) -> list[Callback]:
-    epochs = data.epochs if isinstance(data, BitDataModule) else None
-    callbacks = [Figures(config.log_every_steps, epochs), ProgressShown(config.quiet, epochs=epochs), saving]
-    callbacks.append(Validating(data, config.validate_every_steps, saving))
-    if Telemetry.wanted(config.debug):
-        callbacks.append(Telemetry(run_dir, config.debug_every_steps))
-    return [*callbacks, *further]
+def _epochs(data: LightningDataModule) -> Callable[[int], float] | None:
+    return data.epochs if isinstance(data, BitDataModule) else None
+
+
+def _telemetry(debug: DebugConfig, run_dir: Path) -> list[Callback]:
+    return [Telemetry(run_dir, debug.every_steps)] if Telemetry.wanted(debug.enabled) else []
 
 
 def _trainer(
-    config: FitConfig,
+    config: TrainerConfig,
     run_dir: Path,
     done: int,
     settings: Mapping[str, Any] | None,
@@ -193,7 +156,7 @@ def _trainer(
     )
 
 
-def _steps_done(checkpoint: Path | None, config: FitConfig) -> int:
+def _steps_done(checkpoint: Path | None, config: TrainerConfig) -> int:
     done = read_manifest(checkpoint)["step"] if checkpoint else 0
     if done > config.max_steps:
         raise ConfigError(
@@ -203,7 +166,7 @@ def _steps_done(checkpoint: Path | None, config: FitConfig) -> int:
     return done
 
 
-def _result(module: BitLightningModule, config: FitConfig) -> FitResult:
+def _result(module: BitLightningModule, config: TrainerConfig) -> FitResult:
     held_out = module.held_out
     is_whole = module.step == config.max_steps or held_out.is_out_of_patience
     if not is_whole or module.last_checkpoint is None:

@@ -24,8 +24,8 @@ import torch
 from torch.nn.functional import linear
 
 from bitnet_train.train.choice import choose
+from bitnet_train.train.loop.settings import AUTO
 
-AUTO = "auto"
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}  # Lightning's names
 CLEARLY = 1.1  # so many times faster, or the plainer choice stays: more exact, or torch's own
 _TOKENS, _SIZE, _REPEATS = 256, 576, 5  # a layer of a small model; more would take seconds where bf16 is imitated

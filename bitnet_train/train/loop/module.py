@@ -33,10 +33,11 @@ from bitnet_train.model.bit_linear import set_hardness
 from bitnet_train.train.loop.guard import DivergenceWatch, check_finite, is_finite
 from bitnet_train.train.loop.held_out import HeldOutWatch
 from bitnet_train.train.loop.layer_watch import LayerWatch, first_non_finite
-from bitnet_train.train.loop.optim import OptimConfig, build_optimizer, take_settings
+from bitnet_train.train.loop.optim import build_optimizer, take_settings
 from bitnet_train.train.loop.resume import load_progress, save_progress
 from bitnet_train.train.loop.rng import seed_step
 from bitnet_train.train.loop.schedules import ScheduleConfig, hardness, lr_factor, warmup_steps
+from bitnet_train.train.loop.settings import OptimConfig
 from bitnet_train.train.losses.attention_relation import RelationTaps
 from bitnet_train.train.losses.distil import (
     TERMS,
@@ -49,9 +50,10 @@ from bitnet_train.train.losses.distil import (
     total_loss,
     weighted,
 )
+from bitnet_train.train.losses.settings import LossConfig
 from bitnet_train.train.losses.teacher import keep_products_in_bfloat16
 from bitnet_train.train.losses.teacher_cache import TeacherCache
-from bitnet_train.train.losses.terms import LossConfig, ce, count_trained, kl
+from bitnet_train.train.losses.terms import ce, count_trained, kl
 
 MAX_NATS = 700.0  # exp(709) is the largest that a float64 holds
 

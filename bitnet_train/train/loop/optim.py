@@ -36,6 +36,7 @@ from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.model.rounded_table import stored_parameters
 from bitnet_train.quant.stored import Stored, round_in_place
 from bitnet_train.train.choice import choose
+from bitnet_train.train.loop.settings import AUTO, OptimConfig
 
 
 class OnePassAdamW(torch.optim.AdamW):
@@ -82,41 +83,8 @@ class OnePassAdamW(torch.optim.AdamW):
 
 OPTIMIZERS = {"adamw": OnePassAdamW}
 DECAYED = ("adapters", "dense", "tables")
-AUTO = "auto"
 STORED: Mapping[str, Stored] = MappingProxyType({"norms_bias": "bfloat16", "dense": "bfloat16", "tables": "int8"})
 GROUPS = ("latents", "scales", "adapters", "norms_bias", "dense", "tables")
-
-
-@dataclass(frozen=True)
-class OptimConfig:
-    """Settings of the optimiser. `clip_norm` is the largest global gradient norm; 0 switches clipping off."""
-
-    name: str = "adamw"
-    lr: float | str = 3e-4
-    reach: float = 3.0
-    scale_lr_factor: float = 1.0
-    dense_lr_factor: float = 1.0
-    betas: tuple[float, float] = (0.9, 0.95)
-    weight_decay: float = 0.0
-    clip_norm: float = 1.0
-
-    def __post_init__(self) -> None:
-        choose(OPTIMIZERS, self.name, "optimizer.name")
-        keys = (
-            "scale_lr_factor",
-            "dense_lr_factor",
-            "weight_decay",
-            "clip_norm",
-            "reach",
-            *(() if self.lr == AUTO else ("lr",)),
-        )
-        for key in keys:
-            if not 0.0 <= float(getattr(self, key)) < float("inf"):
-                raise ConfigError(f"`optimizer.{key}={getattr(self, key)}` must be a finite number, 0 or more.")
-        if len(self.betas) != 2 or not all(0.0 <= beta < 1.0 for beta in self.betas):
-            raise ConfigError(
-                f"`optimizer.betas={self.betas}` must be two numbers from 0 to below 1, such as [0.9, 0.95]."
-            )
 
 
 def parameter_groups(student: nn.Module) -> dict[str, list[Tensor]]:

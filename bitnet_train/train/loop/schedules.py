@@ -26,32 +26,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from bitnet_train.errors import ConfigError
+from bitnet_train.settings import require_allowed, setting
 from bitnet_train.train.choice import choose
-
-
-@dataclass(frozen=True)
-class ScheduleConfig:
-    """Names and shapes of the two schedules; fractions are shares of `max_steps`."""
-
-    lr: str = "cosine"
-    warmup_fraction: float = 0.03
-    final_lr_fraction: float = 0.0
-    decay_fraction: float = 0.2
-    hardness: str = "hard"
-    soft_fraction: float = 0.4
-    tanh_start: float = 0.3
-    tanh_end: float = 100.0
-
-    def __post_init__(self) -> None:
-        choose(LR_SCHEDULES, self.lr, "schedule.lr")
-        choose(HARDNESS_SCHEDULES, self.hardness, "schedule.hardness")
-        for key in ("warmup_fraction", "final_lr_fraction", "decay_fraction", "soft_fraction"):
-            if not 0.0 <= getattr(self, key) <= 1.0:
-                raise ConfigError(f"`schedule.{key}={getattr(self, key)}` must lie between 0 and 1.")
-        if not 0.0 < self.tanh_start <= self.tanh_end:
-            raise ConfigError(
-                f"`schedule.tanh_start={self.tanh_start}` must be above 0 and at most `tanh_end={self.tanh_end}`."
-            )
 
 
 def _cosine(progress: float, config: ScheduleConfig) -> float:
@@ -90,6 +66,27 @@ LR_SCHEDULES: Mapping[str, Callable[[float, ScheduleConfig], float]] = MappingPr
 HARDNESS_SCHEDULES: Mapping[str, Callable[[float, ScheduleConfig], float | None]] = MappingProxyType(
     {"hard": _hard, "tanh": _tanh, "lambda": _lambda}
 )
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """How the learning rate and the hardness of the quantiser move."""
+
+    lr: str = setting("cosine", "learning rate after warm-up", choices=LR_SCHEDULES)
+    warmup_fraction: float = setting(0.03, "share of the steps that warm up", at_least=0, at_most=1)
+    final_lr_fraction: float = setting(
+        0.0, "learning rate of the last step, as a share of the peak", at_least=0, at_most=1
+    )
+    decay_fraction: float = setting(0.2, "wsd: share of the steps that decay", at_least=0, at_most=1)
+    hardness: str = setting("hard", "how the quantiser hardens", choices=HARDNESS_SCHEDULES)
+    soft_fraction: float = setting(0.4, "share of the steps with a soft quantiser", at_least=0, at_most=1)
+    tanh_start: float = setting(0.3, "tanh: first steepness", above=0)
+    tanh_end: float = setting(100.0, "tanh: last steepness; 100 and above is the hard quantiser", above=0)
+
+    def __post_init__(self) -> None:
+        require_allowed(self, "schedule")
+        if self.tanh_start > self.tanh_end:
+            raise ConfigError(f"`schedule.tanh_start={self.tanh_start}` must be at most `tanh_end={self.tanh_end}`.")
 
 
 def warmup_steps(max_steps: int, config: ScheduleConfig) -> int:

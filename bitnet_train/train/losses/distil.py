@@ -16,10 +16,10 @@ from bitnet_train.train.data.packing import document_numbers
 from bitnet_train.train.losses import terms as losses
 from bitnet_train.train.losses.attention_relation import RelationTaps
 from bitnet_train.train.losses.logit_loss import LOGIT_TERMS, Target, TeacherLogits, logit_loss
-from bitnet_train.train.losses.terms import LossConfig
+from bitnet_train.train.losses.settings import WEIGHTS, LossConfig
 
 Batch = dict[str, Tensor]
-TERMS = losses.WEIGHTS
+TERMS = WEIGHTS
 MODEL_INPUTS = ("input_ids", "attention_mask", "position_ids")
 
 
@@ -77,7 +77,7 @@ def token_sums(
         if target is None and teacher is not None:
             target = TeacherLogits(teacher.logits.flatten(0, -2))
         targets_BL = losses.next_labels(labels_BL)
-        logits, over_logits = logit_loss(student.logits, target, targets_BL, loss.logit_weights, scale)
+        logits, over_logits = logit_loss(student.logits, target, targets_BL, losses.logit_weights(loss), scale)
     if loss.hidden > 0:
         assert teacher is not None
         # entry 0 of the states is the embedding, before any block

@@ -17,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 
 from bitnet_train.errors import ConfigError
 from bitnet_train.model.config_fields import hidden_size, num_layers
-from bitnet_train.train.losses.terms import LossConfig
+from bitnet_train.train.losses.settings import LossConfig
 
 
 def check_same_vocabulary(

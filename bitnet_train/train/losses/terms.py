@@ -16,64 +16,21 @@ measures gradient norms and scales each to `BALANCE_RATIO` of the terms over log
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bitnet_train.errors import ConfigError
 from bitnet_train.train.losses.hidden_loss import hidden_distance
 from bitnet_train.train.losses.logit_loss import IGNORED, LogitWeights, TeacherLogits, logit_loss
+from bitnet_train.train.losses.settings import LossConfig
 
-WEIGHTS = ("kl", "reverse_kl", "ce", "hidden", "attention")
 BALANCE_RATIO = 0.3  # share of the other losses' gradient norm that won in the replications we know of
 
 
-@dataclass(frozen=True)
-class LossConfig:
-    """Weights of the token losses; `hidden` and `attention` multiply balanced terms when `hidden_balance` is on."""
-
-    kl: float = 1.0
-    reverse_kl: float = 0.0
-    ce: float = 0.0
-    hidden: float = 0.0
-    attention: float = 0.0
-    attention_layer: int = -1
-    temperature: float = 1.0
-    hidden_balance: bool = True
-    balance_step: int = 100
-
-    def __post_init__(self) -> None:
-        for key in WEIGHTS:
-            if not 0.0 <= getattr(self, key) < float("inf"):
-                raise ConfigError(f"`loss.{key}={getattr(self, key)}` must be a finite number, 0 or more.")
-        if not any(getattr(self, key) for key in WEIGHTS):
-            names = ", ".join(f"`loss.{key}`" for key in WEIGHTS)
-            raise ConfigError(f"All weights ({names}) are 0: nothing would be learnt. Set one.")
-        if not self.temperature > 0.0:
-            raise ConfigError(f"`loss.temperature={self.temperature}` must be above 0. 1.0 is the usual choice.")
-
-    @property
-    def needs_teacher(self) -> bool:
-        """Whether any term compares with the frozen model."""
-        return any(getattr(self, key) > 0 for key in WEIGHTS if key != "ce")
-
-    @property
-    def logit_weights(self) -> LogitWeights:
-        """What `logit_loss` reads."""
-        return LogitWeights(self.kl, self.reverse_kl, self.ce, self.temperature)
-
-    @property
-    def uses_logits(self) -> bool:
-        """Whether any term is over logits."""
-        return self.kl + self.reverse_kl + self.ce > 0
-
-    @property
-    def balanced(self) -> tuple[str, ...]:
-        """The terms whose weight is measured: those that are on and not over logits, beside one that is."""
-        names = [key for key in ("hidden", "attention") if getattr(self, key) > 0]
-        return tuple(names) if self.hidden_balance and self.uses_logits else ()
+def logit_weights(loss: LossConfig) -> LogitWeights:
+    """Return what `logit_loss` reads of the settings."""
+    return LogitWeights(loss.kl, loss.reverse_kl, loss.ce, loss.temperature)
 
 
 def next_labels(labels_BL: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from bitnet_train.exporters.options import ExportOptions
 from bitnet_train.formats.ggml import GGML_TYPES
 from bitnet_train.gguf.file import open_gguf
 from bitnet_train.importers.load import load_pretrained
-from bitnet_train.model.select import Selection
+from bitnet_train.model.settings import Selection
 from bitnet_train.packed.source import open_packed
 from bitnet_train.quant.scheme import WeightScheme
 from tests.fixtures.family_folders import FAMILIES, ONE_BIT_TABLES, SIZES, pack

@@ -14,9 +14,10 @@ from bitnet_train.gguf.architecture import architecture_named
 from bitnet_train.gguf.file import open_gguf
 from bitnet_train.importers.load import load_pretrained
 from bitnet_train.model.bit_linear import bit_layers, set_training
-from bitnet_train.model.bit_lora import AdapterConfig, attach
+from bitnet_train.model.bit_lora import attach
 from bitnet_train.model.converted import load_converted, save_converted
 from bitnet_train.model.merge import merge
+from bitnet_train.model.settings import AdapterConfig
 from bitnet_train.packed.source import open_packed
 from bitnet_train.packed.writer import export_packed
 from bitnet_train.quant.scheme import ActivationScheme

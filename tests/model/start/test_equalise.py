@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from bitnet_train.model.convert import plan_conversion
-from bitnet_train.model.select import Selection
+from bitnet_train.model.settings import Selection
 from bitnet_train.model.start.equalise import equalise
 from bitnet_train.quant.scheme import WEIGHT_SCHEMES, WeightScheme
 from tests.fixtures.families import CONFIGS, logits, tiny_model, token_ids

@@ -5,7 +5,8 @@ import torch
 
 from bitnet_train.errors import ConfigError, ConversionError
 from bitnet_train.model.bit_linear import bit_layers
-from bitnet_train.model.start.initialise import InitConfig, initialise
+from bitnet_train.model.start.initialise import initialise
+from bitnet_train.model.start.settings import InitConfig
 from bitnet_train.quant.scheme import WEIGHT_SCHEMES, WeightScheme
 from tests.fixtures.families import CONFIGS, converted_model, tiny_model, token_ids
 

@@ -14,13 +14,14 @@ from bitnet_train.errors import ConfigError, TrainingError
 from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.model.convert import convert
 from bitnet_train.model.start.blocks import block_calls
-from bitnet_train.model.start.initialise import InitConfig
+from bitnet_train.model.start.settings import InitConfig
 from bitnet_train.quant.scheme import WeightScheme
 from bitnet_train.quant.surrogate import Clipped, Tanh
 from bitnet_train.quant.weight import expand_scale
 from bitnet_train.train.blocks import blockwise
-from bitnet_train.train.blocks.blockwise import BlockRun, BlockTraining, BlockwiseConfig, block_loss, reconstruct
+from bitnet_train.train.blocks.blockwise import BlockRun, BlockTraining, block_loss, reconstruct
 from bitnet_train.train.blocks.hidden_states import hidden_states
+from bitnet_train.train.blocks.settings import BlockwiseConfig
 from bitnet_train.train.loop.schedules import ScheduleConfig
 from tests.fixtures.tiny_run import llama, rows
 

@@ -12,12 +12,13 @@ from bitnet_train.errors import ConversionError
 from bitnet_train.model.convert import convert, plan_conversion
 from bitnet_train.model.converted import ConversionRecord, load_converted
 from bitnet_train.model.rounded_table import round_floats, stored_parameters, table_names
-from bitnet_train.model.select import Selection
-from bitnet_train.model.start.initialise import InitConfig
+from bitnet_train.model.settings import Selection
+from bitnet_train.model.start.settings import InitConfig
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 from bitnet_train.quant.stored import rounded as rounded_values
 from bitnet_train.quant.surrogate import Clipped
-from bitnet_train.train.blocks.blockwise import BlockRun, BlockTraining, BlockwiseConfig, reconstruct
+from bitnet_train.train.blocks.blockwise import BlockRun, BlockTraining, reconstruct
+from bitnet_train.train.blocks.settings import BlockwiseConfig
 from bitnet_train.train.blocks.streamed_blocks import reconstruct_streamed
 from bitnet_train.train.loop.schedules import ScheduleConfig
 from tests.fixtures.tiny_run import llama, rows

@@ -9,8 +9,7 @@ import pytest
 from bitnet_train.errors import ConfigError, DataError
 from bitnet_train.train.data.corpus import Corpus, read_corpus, split_examples
 from bitnet_train.train.data.examples import Conversation, Document, Example, Instruction
-from bitnet_train.train.data.self_corpus import SelfCorpusConfig
-from bitnet_train.train.data.settings import DataConfig
+from bitnet_train.train.data.settings import DataConfig, SelfCorpusConfig
 from tests.fixtures.data_examples import make_llama, make_tokenizer, shared_data, write_jsonl
 
 MANY: list[Example] = [Document(f"document {number}") for number in range(1000)]

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitnet_train.errors import ConfigError
-from bitnet_train.train.data.mix import Mix, MixPart, read_mix
+from bitnet_train.train.data.mix import Mix
+from bitnet_train.train.data.mix_parts import MixPart, read_mix
 from bitnet_train.train.data.module import BitDataModule
 from bitnet_train.train.data.sampler import StepBatchSampler
 from bitnet_train.train.data.settings import KINDS, DataConfig

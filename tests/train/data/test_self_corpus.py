@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from bitnet_train.errors import ConfigError, DataError
-from bitnet_train.train.data.self_corpus import SelfCorpusConfig, model_digest, self_documents
+from bitnet_train.train.data.self_corpus import model_digest, self_documents
+from bitnet_train.train.data.settings import SelfCorpusConfig
 from tests.fixtures.data_examples import make_llama, make_tokenizer
 
 CONFIG = SelfCorpusConfig(documents=5, document_tokens=20, batch_documents=2)

@@ -12,16 +12,16 @@ from bitnet_train.train.data.settings import DataConfig
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"source": "disk"}, r"`data\.source=disk` is unknown\. Allowed: stdlib, files, hub, self"),
-        ({"kind": "poem"}, r"`data\.kind=poem` is unknown\. Allowed: auto, text, chat, instruction"),
+        ({"source": "disk"}, r"`data\.source=disk` is not a known choice\. Allowed: stdlib, files, hub, self"),
+        ({"kind": "poem"}, r"`data\.kind=poem` is not a known choice\. Allowed: auto, text, chat, instruction"),
         ({"source": "files"}, r"`data\.source=files` needs `data\.path`"),
         ({"source": "hub"}, r"`data\.source=hub` needs `data\.path`"),
-        ({"context_tokens": 4}, r"`data\.context_tokens=4` must be at least 8"),
+        ({"context_tokens": 4}, r"`data\.context_tokens=4` is out of range: it must be 8 or more"),
         ({"min_tokens": 300}, r"`data\.min_tokens=300` must lie in 2 \.\.\. context_tokens=256"),
-        ({"validation_fraction": 1.0}, r"`data\.validation_fraction=1\.0` must lie in \[0, 1\)"),
-        ({"max_documents": 0}, r"`data\.max_documents=0` must be at least 1"),
-        ({"max_train_rows": 0}, r"`data\.max_train_rows=0` must be at least 1"),
-        ({"max_validation_rows": -1}, r"`data\.max_validation_rows=-1` must be at least 1"),
+        ({"validation_fraction": 1.0}, r"`data\.validation_fraction=1\.0` is out of .* must be at least 0 and below 1"),
+        ({"max_documents": 0}, r"`data\.max_documents=0` is out of range: it must be 1 or more"),
+        ({"max_train_rows": 0}, r"`data\.max_train_rows=0` is out of range: it must be 1 or more"),
+        ({"max_validation_rows": -1}, r"`data\.max_validation_rows=-1` is out of range: it must be 1 or more"),
     ],
 )
 def test_values_that_cannot_work_are_refused_by_key(values: dict[str, Any], message: str) -> None:

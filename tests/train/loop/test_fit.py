@@ -17,9 +17,9 @@ from bitnet_train.train.loop.checkpoint import AtomicCheckpointIO, list_checkpoi
 from bitnet_train.train.loop.module import BitLightningModule
 from bitnet_train.train.loop.resume import load_student
 from bitnet_train.train.loop.signals import Interrupted
-from bitnet_train.train.losses.terms import LossConfig
+from bitnet_train.train.losses.settings import LossConfig
 from tests.fixtures import tiny_run
-from tests.fixtures.tiny_run import SAVE_EVERY, STEPS, DieAt, llama, run, tiny_module, trained_tensors
+from tests.fixtures.tiny_run import SAVE_EVERY, STEPS, STILL, DieAt, llama, run, tiny_module, trained_tensors
 
 SCRIPT = Path(tiny_run.__file__)
 
@@ -158,7 +158,7 @@ def test_a_checkpoint_of_another_adapter_is_refused_by_name(tmp_path: Path, whol
     ("options", "said"),
     [
         ({"precision": "fp16"}, r"`trainer\.precision=fp16`.*Allowed: auto, fp32, bf16"),
-        ({"keep_last": 0}, r"`trainer\.keep_last=0` must be 1 or more"),
+        ({"keep_last": 0}, r"`trainer\.keep_last=0` is out of range: it must be 1 or more"),
         ({"resume": "atuo"}, r"`trainer\.resume=atuo` is neither"),
     ],
 )
@@ -185,13 +185,13 @@ def test_nothing_is_written_outside_the_run_directory_and_little_is_said(
 
 def test_a_continued_run_goes_by_its_own_rates_and_keeps_the_moments(tmp_path: Path, whole) -> None:
     at_8 = whole[0] / "checkpoints" / "step-000008"
-    module = tiny_module(lr=0.0)
+    module = tiny_module(lr=STILL)
     run(tmp_path, module, resume=str(at_8))
     saved = AtomicCheckpointIO().load_checkpoint(at_8)
     assert all(torch.equal(t, saved["state_dict"][name]) for name, t in trained_tensors(module).items())
     moments = AtomicCheckpointIO().load_checkpoint(tmp_path / "checkpoints" / f"step-{STEPS:06d}")["optimizer_states"]
     assert {float(state["step"]) for state in moments[0]["state"].values()} == {float(STEPS)}
-    assert {group["peak_lr"] for group in moments[0]["param_groups"]} == {0.0}
+    assert {group["peak_lr"] for group in moments[0]["param_groups"]} == {STILL}
 
 
 def test_another_length_is_continued_with_a_warning_and_a_shorter_one_refused(tmp_path: Path, whole) -> None:

@@ -13,7 +13,7 @@ from bitnet_train.train.loop.checkpoint import AtomicCheckpointIO
 from bitnet_train.train.loop.guard import DivergenceWatch, check_finite
 from bitnet_train.train.loop.layer_watch import LayerWatch, first_non_finite, quantised_layers
 from bitnet_train.train.loop.schedules import ScheduleConfig
-from bitnet_train.train.losses.terms import LossConfig
+from bitnet_train.train.losses.settings import LossConfig
 from tests.fixtures.tiny_run import run, tiny_module, trained_tensors
 
 NAN, INF = float("nan"), float("inf")

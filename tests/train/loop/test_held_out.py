@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from bitnet_train.errors import ConfigError
-from bitnet_train.train.loop.fit import FitConfig
 from bitnet_train.train.loop.held_out import HeldOutWatch, find_best
+from bitnet_train.train.loop.settings import TrainerConfig
 from bitnet_train.train.loop.signals import Interrupted
-from tests.fixtures.tiny_run import STEPS, DieAt, Rows, run, tiny_module
+from tests.fixtures.tiny_run import STEPS, STILL, DieAt, Rows, run, tiny_module
 
 ROUGH = 0.3  # a learning rate at which the held-out figure goes up and down
 SETTINGS: dict[str, Any] = {"keep_best": True, "keep_last": 1, "save_every_steps": 2, "validate_every_steps": 2}
@@ -83,13 +83,13 @@ def test_the_best_checkpoint_outlives_those_that_come_after_it(whole: Path) -> N
 
 
 def test_a_best_step_between_two_saves_is_saved(tmp_path: Path) -> None:
-    result = run(tmp_path, tiny_module(lr=0.0), **{**SETTINGS, "validate_every_steps": 3, "save_every_steps": 5})
+    result = run(tmp_path, tiny_module(lr=STILL), **{**SETTINGS, "validate_every_steps": 3, "save_every_steps": 5})
     assert kept(tmp_path) == ["best.json", "step-000003", f"step-{STEPS:06d}"]
     assert (result.best_step, result.best_val_ce) == (3, figures(tmp_path)[3])
 
 
 def test_without_keep_best_nothing_more_is_kept(tmp_path: Path) -> None:
-    run(tmp_path, tiny_module(lr=0.0), **{**SETTINGS, "keep_best": False})
+    run(tmp_path, tiny_module(lr=STILL), **{**SETTINGS, "keep_best": False})
     assert kept(tmp_path) == [f"step-{STEPS:06d}"]
 
 
@@ -113,21 +113,21 @@ def test_a_validation_that_was_cut_short_is_made_up_for(whole: Path, tmp_path: P
 
 def test_a_run_stops_when_validations_no_longer_improve(tmp_path: Path) -> None:
     given = {**SETTINGS, "keep_best": False, "patience": 2}
-    result = run(tmp_path, tiny_module(lr=0.0), **given)
+    result = run(tmp_path, tiny_module(lr=STILL), **given)
     assert (result.steps, result.is_stopped_early, result.best_step) == (6, True, 2)
     assert kept(tmp_path) == ["step-000006"]
-    again = run(tmp_path, tiny_module(lr=0.0), resume="auto", **given)
+    again = run(tmp_path, tiny_module(lr=STILL), resume="auto", **given)
     assert (again.steps, again.is_stopped_early) == (6, True)
     assert list(figures(tmp_path)) == [2, 4, 6]
-    longer = run(tmp_path, tiny_module(lr=0.0), resume="auto", **{**given, "patience": 4})
+    longer = run(tmp_path, tiny_module(lr=STILL), resume="auto", **{**given, "patience": 4})
     assert (longer.steps, longer.is_stopped_early) == (10, True)
 
 
 @pytest.mark.parametrize("step", [2, 3, 5])
 def test_patience_counts_over_a_resume(tmp_path: Path, step: int) -> None:
     with pytest.raises(Interrupted):
-        run(tmp_path, tiny_module(lr=0.0), callbacks=[DieAt(step, signal.SIGTERM)], **SETTINGS, patience=2)
-    result = run(tmp_path, tiny_module(lr=0.0), resume="auto", **SETTINGS, patience=2)
+        run(tmp_path, tiny_module(lr=STILL), callbacks=[DieAt(step, signal.SIGTERM)], **SETTINGS, patience=2)
+    result = run(tmp_path, tiny_module(lr=STILL), resume="auto", **SETTINGS, patience=2)
     assert (result.steps, result.best_step) == (6, 2)
 
 
@@ -137,7 +137,7 @@ def test_patience_that_is_never_lost_changes_nothing(whole: Path, tmp_path: Path
 
 
 def test_a_checkpoint_of_another_run_does_not_bring_its_best_along(whole: Path, tmp_path: Path) -> None:
-    there, module = pointer(whole), tiny_module(steps=STEPS + 2, lr=0.0)
+    there, module = pointer(whole), tiny_module(steps=STEPS + 2, lr=STILL)
     with pytest.warns(UserWarning, match="max_steps"):
         run(tmp_path, module, resume=str(whole / "checkpoints" / f"step-{STEPS:06d}"), **SETTINGS)
     assert pointer(tmp_path)["step"] == STEPS, "the best of what lies in this directory"
@@ -146,7 +146,7 @@ def test_a_checkpoint_of_another_run_does_not_bring_its_best_along(whole: Path, 
 
 
 def test_a_run_that_goes_back_points_to_the_best_of_where_it_goes_on_from(tmp_path: Path) -> None:
-    run(tmp_path, tiny_module(steps=4, lr=0.0), **SETTINGS)
+    run(tmp_path, tiny_module(steps=4, lr=STILL), **SETTINGS)
     pointed = tmp_path / "checkpoints" / "best.json"
     for left in ('{"step": 400}', "{", None):
         pointed.unlink()
@@ -161,7 +161,7 @@ def test_a_run_that_goes_back_points_to_the_best_of_where_it_goes_on_from(tmp_pa
 
 
 def test_a_damaged_best_is_said_and_not_taken(tmp_path: Path) -> None:
-    run(tmp_path, tiny_module(lr=0.0), **SETTINGS)
+    run(tmp_path, tiny_module(lr=STILL), **SETTINGS)
     state = tmp_path / "checkpoints" / "step-000002" / "state.pt"
     state.write_bytes(state.read_bytes()[:-1])
     said: list[str] = []
@@ -181,7 +181,7 @@ def test_a_figure_that_there_will_never_be_is_refused_before_the_first_step(tmp_
 
 def test_patience_is_at_least_one() -> None:
     with pytest.raises(ConfigError, match=r"`trainer\.patience=0`"):
-        FitConfig(max_steps=1, patience=0)
+        TrainerConfig(max_steps=1, patience=0)
 
 
 def test_a_checkpoint_of_before_leaves_the_watch_as_it_is() -> None:

@@ -15,7 +15,7 @@ from bitnet_train.errors import ConfigError, DataError
 from bitnet_train.model.bit_linear import set_hardness
 from bitnet_train.train.loop.module import BitLightningModule
 from bitnet_train.train.losses import terms as losses
-from bitnet_train.train.losses.terms import LossConfig
+from bitnet_train.train.losses.settings import LossConfig
 from tests.fixtures import tiny_run
 from tests.fixtures.tiny_run import UNBALANCED, KeepGradients, Rows, llama, rows, run, tiny_module
 

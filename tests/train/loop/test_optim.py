@@ -7,13 +7,14 @@ import torch
 
 from bitnet_train.errors import ConfigError, TrainingError
 from bitnet_train.model.bit_linear import bit_layers
-from bitnet_train.model.bit_lora import AdapterConfig, attach
+from bitnet_train.model.bit_lora import attach
 from bitnet_train.model.convert import convert
 from bitnet_train.model.rounded_table import round_floats, stored_parameters
-from bitnet_train.model.select import Selection
+from bitnet_train.model.settings import AdapterConfig, Selection
 from bitnet_train.quant.scheme import WeightScheme
 from bitnet_train.quant.stored import rounded
-from bitnet_train.train.loop.optim import GROUPS, OptimConfig, automatic_lr, build_optimizer, parameter_groups, reach
+from bitnet_train.train.loop.optim import GROUPS, automatic_lr, build_optimizer, parameter_groups, reach
+from bitnet_train.train.loop.settings import OptimConfig
 from tests.fixtures.tiny_run import llama, tiny_module
 
 

@@ -71,7 +71,7 @@ def test_one_step_is_a_run(name: str) -> None:
         ({"lr": "cosin"}, r"`schedule\.lr=cosin`.*Did you mean `cosine`"),
         ({"hardness": "tahn"}, r"`schedule\.hardness=tahn`.*Did you mean `tanh`"),
         ({"hardness": "xyzzy"}, ", ".join(HARDNESS_SCHEDULES)),
-        ({"warmup_fraction": 1.5}, r"`schedule\.warmup_fraction=1\.5` must lie between 0 and 1"),
+        ({"warmup_fraction": 1.5}, r"`schedule\.warmup_fraction=1\.5` is out of range: it must be between 0 and 1"),
         ({"tanh_start": 0.0}, r"`schedule\.tanh_start=0\.0`"),
     ],
 )

@@ -7,8 +7,8 @@ from tokenizers.models import WordLevel
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from bitnet_train.errors import ConfigError
+from bitnet_train.train.losses.settings import LossConfig
 from bitnet_train.train.losses.teacher import check_comparable, check_same_vocabulary, keep_products_in_bfloat16
-from bitnet_train.train.losses.terms import LossConfig
 from tests.fixtures.tiny_run import llama
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from bitnet_train.errors import ConfigError
 from bitnet_train.train.losses import logit_loss
 from bitnet_train.train.losses import terms as losses
-from bitnet_train.train.losses.terms import LossConfig
+from bitnet_train.train.losses.settings import LossConfig
 
 B, L, V, H = 3, 7, 11, 5
 
@@ -157,7 +157,7 @@ def test_balance_brings_hidden_to_three_tenths_of_the_rest(others: float, hidden
     [
         ({"kl": -1.0}, r"`loss\.kl=-1\.0`"),
         ({"kl": 0.0}, "nothing would be learnt"),
-        ({"temperature": 0.0}, r"`loss\.temperature=0\.0` must be above 0"),
+        ({"temperature": 0.0}, r"`loss\.temperature=0\.0` is out of range: it must be a finite number above 0"),
         ({"hidden": float("nan")}, r"`loss\.hidden=nan`"),
     ],
 )
