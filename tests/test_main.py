@@ -218,6 +218,7 @@ def test_doctor_checks_and_exits_by_what_it_found(capsys: pytest.CaptureFixture[
     assert {"python", "torch", "cpu", "kernels", "extension", "wandb", "disk", "gpu", "tiny model"} <= names
 
 
+@pytest.mark.slow
 def test_doctor_says_what_is_broken_and_exits_1(tmp_path: Path) -> None:
     done = bitnet_train("doctor", cwd=tmp_path, BITNET_TRAIN_ISA="abacus")
     assert done.returncode == 1

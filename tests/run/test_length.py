@@ -24,6 +24,7 @@ def step_tokens(run_dir: Path) -> int:
     return config["trainer"]["batch_rows"] * config["data"]["context_tokens"]
 
 
+@pytest.mark.slow
 def test_tokens_and_the_learning_rate_become_numbers_that_are_kept(tmp_path: Path) -> None:
     assert main(words(tmp_path / "run", "trainer.max_tokens=300", "optimizer.lr=auto", "optimizer.reach=0.01")) == 0
     made, asked = facts_of(tmp_path / "run", "train"), facts_of(tmp_path / "run", "budget")
@@ -31,6 +32,7 @@ def test_tokens_and_the_learning_rate_become_numbers_that_are_kept(tmp_path: Pat
     assert made["lr"] == asked["lr"] > 0.0
 
 
+@pytest.mark.slow
 def test_minutes_are_timed_once_and_a_continued_run_keeps_its_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -43,6 +45,7 @@ def test_minutes_are_timed_once_and_a_continued_run_keeps_its_steps(
     assert facts_of(run_dir, "train")["steps"] == 2
 
 
+@pytest.mark.slow
 def test_tokens_become_steps_of_pieces_and_of_whole_rows(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     short = ("trainer.short_row_tokens=32", "trainer.short_row_fraction=0.5")
@@ -59,6 +62,7 @@ def test_tokens_become_steps_of_pieces_and_of_whole_rows(tmp_path: Path) -> None
     assert logged[0] <= rows * 32 < logged[-1] - logged[-2]
 
 
+@pytest.mark.slow
 def test_the_time_of_a_step_is_the_mean_of_pieces_and_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         budget, "time_step", lambda module, batch, *given: StepTime(*[batch["input_ids"].shape[1] / 8] * 3)
@@ -81,6 +85,7 @@ def of_30_rows(tmp_path: Path) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_epochs_become_steps_that_are_shown_and_kept_when_the_text_grows(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -128,6 +133,7 @@ def test_epochs_and_another_length_are_not_both_taken(
     assert "both say how long the run is" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_is_merged_and_a_run_out_of_patience_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from bitnet_train.__main__ import main
 from tests.fixtures.small_runs import SMALL
 
+pytestmark = pytest.mark.slow  # one run for most of them
 SAVING = [*SMALL, "trainer.save_every_steps=1"]
 START = ["init=error_feedback", "init.equalise=true", "init.calibration_rows=4"]
 START += ["blockwise=on", "blockwise.rows=4", "blockwise.steps=2", "blockwise.batch_rows=2"]
@@ -52,7 +53,6 @@ def test_blocks_may_read_pieces_of_the_rows_that_training_reads(finished: Path, 
     assert cut["text_tokens"] == whole["text_tokens"]
 
 
-@pytest.mark.slow
 def test_what_the_start_cost_is_part_of_the_budget(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -68,7 +68,6 @@ def test_what_the_start_cost_is_part_of_the_budget(
     assert "`trainer.max_tokens=256` is used up before training" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_the_summary_of_a_run_counts_what_came_before_the_first_step_and_names_each_text(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -110,7 +109,6 @@ def test_a_start_is_used_again_without_checkpoints(finished: Path, tmp_path: Pat
     assert (again / "start" / "model.safetensors").stat().st_mtime_ns == before
 
 
-@pytest.mark.slow
 def test_a_start_under_other_settings_is_made_anew(finished: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(finished, other)
@@ -143,7 +141,6 @@ def test_a_run_with_a_start_goes_on_under_another_schedule(
     assert (on / "start" / "model.safetensors").stat().st_mtime_ns == before
 
 
-@pytest.mark.slow
 def test_the_low_rank_kind_rebuilds_frozen_latents_from_the_start(tmp_path: Path) -> None:
     words = ["adapter=lora_inside", "adapter.latent_shrink=0.1", "optimizer.lr=1e-9", *START]
     assert train(tmp_path / "run", *words) == 0

@@ -112,6 +112,7 @@ def test_a_checkpoint_of_another_run_brings_its_settings_along(
     assert "activation.name: int8 -> int4" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_edited_config_yaml_is_held_against_the_checkpoint_by_every_verb(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -131,6 +132,7 @@ def test_a_verb_that_trains_nothing_refuses_settings_of_training(
     assert "trains nothing" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_other_rates_and_lengths_are_said_recorded_and_used(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["optimizer.lr=1e-5", "optimizer.weight_decay=0.1", "schedule.lr=constant", "trainer.max_steps=5"]
     assert main(["train", str(run), *words, "export.embedding=int8", "trainer.resume=auto"]) == 0
@@ -165,6 +167,7 @@ def test_the_whole_way_goes_on_too_and_records_nothing_but_what_was_asked_for(
     assert "other settings" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_run_without_checkpoints_is_told_anew_and_records_it(run: Path) -> None:
     shutil.rmtree(run / "checkpoints")
     assert main(["train", str(run), "--quiet", "activation=int4"]) == 0
@@ -178,6 +181,7 @@ def test_a_run_of_before_settings_were_kept_goes_on(run: Path) -> None:
     assert read_manifest(run / "checkpoints" / "step-000003")["settings"]["activation.name"] == "int8"
 
 
+@pytest.mark.slow
 def test_other_text_at_the_same_path_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text, run = tmp_path / "words.txt", tmp_path / "run"
     text.write_text(WORDS)
@@ -199,6 +203,7 @@ def test_keys_that_came_after_a_run_was_written_are_taken_as_it_trained(tmp_path
     assert compose(str(tmp_path), ["weight.tables=int8"]).config.weight.tables == "int8"
 
 
+@pytest.mark.slow
 def test_text_that_was_moved_is_found_again_and_other_text_is_refused(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

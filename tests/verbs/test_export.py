@@ -147,6 +147,7 @@ def test_a_dry_run_refuses_them_too(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "Train with `weight=binary_tensor`" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_further_formats_are_written_after_the_packed_folder_and_validated_like_it(
     merged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -160,6 +161,7 @@ def test_further_formats_are_written_after_the_packed_folder_and_validated_like_
     assert [export["passed"] for export in json.loads(capsys.readouterr().out)["exports"]] == [True, True]
 
 
+@pytest.mark.slow
 def test_validate_holds_every_export_of_a_run_against_its_packed_folder(
     merged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -176,6 +178,7 @@ def test_validate_holds_every_export_of_a_run_against_its_packed_folder(
     assert main(["validate", str(run_dir), "--quiet", *quick]) == 1
 
 
+@pytest.mark.slow
 def test_a_packed_folder_alone_is_exported_beside_itself_or_where_asked(merged: Path, tmp_path: Path) -> None:
     run_dir = Path(shutil.copytree(merged, tmp_path / "run"))
     assert main(["export", str(run_dir), "--quiet"]) == 0
@@ -189,6 +192,7 @@ def test_a_packed_folder_alone_is_exported_beside_itself_or_where_asked(merged: 
     assert main(["export", str(packed), "export=plain", "export.force=true", "--quiet"]) == 0
 
 
+@pytest.mark.slow
 def test_a_run_that_was_merged_again_is_packed_again_before_it_is_written(merged: Path, tmp_path: Path) -> None:
     run_dir = Path(shutil.copytree(merged, tmp_path / "run"))
     assert main(["export", str(run_dir), "export=plain", "--quiet"]) == 0
@@ -231,6 +235,7 @@ def test_a_folder_that_could_not_be_uploaded_stays_and_the_error_says_how_to_go_
     assert (run_dir / "artefact" / "manifest.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_gguf_of_ours_comes_back_in_and_goes_out_the_same(merged: Path, tmp_path: Path) -> None:
     run_dir = Path(shutil.copytree(merged, tmp_path / "run"))
     assert main(["export", str(run_dir), "export=gguf", "export.type=tq2_0", "--quiet"]) == 0

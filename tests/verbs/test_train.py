@@ -44,6 +44,7 @@ def test_dry_run_shows_the_mask_and_leaves_nothing_behind(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_train_ends_with_its_figures_the_run_directory_and_the_next_verb(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
