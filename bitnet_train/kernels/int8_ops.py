@@ -1,6 +1,6 @@
 """The torch operator over the int8 table: `bitnet_train::int8_linear`, equal to `reference_int8` bit for bit.
 
-The codes lie as the kernels read them, four rows together and 64 inputs of each in turn (csrc/int8_table.h says why):
+The codes lie as the kernels read them, four rows together and 64 inputs of each in turn (csrc/int8/int8_table.h):
 
     stream int8 [quads, blocks, 4, 64], row n = stream[n // 4, :, n % 4, :], quads = ceil(V / 4), blocks = ceil(K / 64)
 

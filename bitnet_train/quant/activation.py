@@ -8,7 +8,7 @@
 int4 scales by the maximum, where the paper takes the mean: then it is int8 with fewer codes, and no input is clipped.
 Rounding is half to even. A NaN input gives a NaN scale, hence a NaN output: it does not vanish in the integers. Every
 quotient is rounded once, and the mean is taken in float64 and then rounded: the order of its sum does not show in
-float32 (but for a token in millions), so compiled quantisers (csrc/quantize_token.h) give the same bits.
+float32 (but for a token in millions), so compiled quantisers (csrc/core/quantize_token.h) give the same bits.
 """
 
 from __future__ import annotations

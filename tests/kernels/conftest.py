@@ -18,9 +18,9 @@ from bitnet_train.formats.planes import pack_planes
 from bitnet_train.kernels import ops, reference
 from bitnet_train.quant.activation import quantize_activation
 from bitnet_train.quant.scheme import ActivationScheme
+from tests.kernels.csrc import CSRC
 
-CSRC = Path(__file__).parents[2] / "bitnet_train" / "kernels" / "csrc"
-WARNINGS = ("-std=c++17", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off")
+COMMON = ("-std=c++17", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", f"-I{CSRC}")
 
 Build = Callable[[str, tuple[str, ...], Mapping[Path, tuple[str, ...]]], Path]
 
@@ -35,7 +35,7 @@ def build_program(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPath
     kept = cache.mkdir("selftest") if cache else tmp_path_factory.mktemp("selftest")
 
     def build(compiler: str, flags: tuple[str, ...], sources: Mapping[Path, tuple[str, ...]]) -> Path:
-        place = kept / _digest(repr((_run(compiler, "--version"), WARNINGS, flags, sorted(sources.items()))).encode())
+        place = kept / _digest(repr((_run(compiler, "--version"), COMMON, flags, sorted(sources.items()))).encode())
         program = place / _digest(*(path.read_bytes() for path in sorted(CSRC.rglob("*")) if path.is_file()))
         if not program.is_file():
             shutil.rmtree(place, ignore_errors=True)
@@ -50,7 +50,7 @@ def build_program(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPath
 def _compile(compiler: str, flags: tuple[str, ...], sources: Mapping[Path, tuple[str, ...]], folder: Path) -> Path:
     objects = {source: str(folder / f"{source.stem}.o") for source in sources}
     for source, made in objects.items():
-        _run(compiler, *WARNINGS, *flags, *sources[source], "-c", str(source), "-o", made)
+        _run(compiler, *COMMON, *flags, *sources[source], "-c", str(source), "-o", made)
     _run(compiler, *flags, *objects.values(), "-pthread", "-o", str(folder / "program"))
     return folder / "program"
 

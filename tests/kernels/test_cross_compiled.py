@@ -1,6 +1,6 @@
 """The kernels without Python: native under sanitizers, and cross-compiled for ARM, run under an emulator.
 
-Both build `csrc/selftest/selftest.cpp`, which holds every kernel that the CPU supports against a naive oracle.
+Both build `csrc/selftest/products_selftest.cpp`, which holds every kernel that the CPU supports against a naive oracle.
 """
 
 from __future__ import annotations
@@ -13,21 +13,12 @@ from pathlib import Path
 
 import pytest
 
-SOURCES = Path(__file__).parents[2] / "bitnet_train" / "kernels" / "csrc"
-AVX2 = ("-mavx2", "-mfma", "-mf16c", "-mpopcnt")
-AVX512 = (
-    *AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni", "-mavx512vpopcntdq",
-    "-Wno-maybe-uninitialized", "-Wno-uninitialized",
-)  # fmt: skip
-X86_FLAGS = {"_popcnt": ("-mpopcnt",), "_avx2": AVX2, "_avx512": AVX512}
-NEON = ("-fno-schedule-insns",)
-ARM_FLAGS = {"lookup_neon": NEON, "popcount_neon": NEON, "dot_neon": (*NEON, "-march=armv8.2-a+dotprod")}
-NOT_TESTED = ("bindings", "int8_", "memory", "packing", "read_bandwidth")
+from tests.kernels.csrc import selftest_sources
 
 ARM_COMPILER, EMULATOR, NATIVE_COMPILER = "aarch64-linux-gnu-g++", "qemu-aarch64", "g++"
 SANITIZERS = ("-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-# Optimising instrumented templates takes minutes, running them as they are seconds.
-SANITIZED_FLAGS = {ending: (*flags, "-O0") for ending, flags in {**X86_FLAGS, "_portable": ()}.items()}
+NOT_OPTIMISED = "-O0"  # optimising instrumented templates takes minutes, running them as they are seconds
+SELFTEST = ("products_selftest", ("core", "products"))
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.slow, pytest.mark.toolchain]
 NEEDS_ARM = pytest.mark.skipif(
@@ -40,17 +31,6 @@ NEEDS_X86 = pytest.mark.skipif(
 )
 
 
-def _flags_of(source: Path, isa_flags: dict[str, tuple[str, ...]]) -> tuple[str, ...] | None:
-    """The flags of one file; None when it belongs to another architecture, or is no part of the selftest."""
-    name = source.stem
-    if name.startswith(NOT_TESTED):
-        return None
-    for ending, flags in isa_flags.items():
-        if name.endswith(ending):
-            return flags
-    return None if name.endswith((*X86_FLAGS, *ARM_FLAGS)) else ()
-
-
 def _run(*command: str) -> str:
     """The output of a command that must succeed."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -58,18 +38,11 @@ def _run(*command: str) -> str:
     return done.stdout
 
 
-def _selftest(isa_flags: dict[str, tuple[str, ...]]) -> dict[Path, tuple[str, ...]]:
-    """The files of the selftest, each with its own flags."""
-    sources = [*sorted(SOURCES.glob("*.cpp")), SOURCES / "selftest" / "selftest.cpp"]
-    flags = {source: _flags_of(source, isa_flags) for source in sources}
-    return {source: own_flags for source, own_flags in flags.items() if own_flags is not None}
-
-
 @pytest.fixture(scope="module")
 def arm_selftest(build_program: Callable[..., Path]) -> Path:
     """The selftest for 64-bit ARM, with nothing but dot_neon.cpp compiled for dot products."""
     flags = ("-O1", "-static", "-march=armv8-a", "-DBITNET_ARM64=1")
-    return build_program(ARM_COMPILER, flags, _selftest(ARM_FLAGS))
+    return build_program(ARM_COMPILER, flags, selftest_sources(*SELFTEST, "BITNET_ARM64"))
 
 
 @NEEDS_ARM
@@ -97,5 +70,6 @@ def test_the_selftest_fails_for_a_kernel_that_the_cpu_lacks(arm_selftest: Path):
 
 @NEEDS_X86
 def test_no_kernel_of_this_cpu_reads_or_writes_out_of_bounds(build_program: Callable[..., Path]):
-    program = build_program(NATIVE_COMPILER, (*SANITIZERS, "-DBITNET_X86=1"), _selftest(SANITIZED_FLAGS))
+    sources = selftest_sources(*SELFTEST, "BITNET_X86", NOT_OPTIMISED)
+    program = build_program(NATIVE_COMPILER, (*SANITIZERS, "-DBITNET_X86=1"), sources)
     assert "problems exact" in _run(str(program), "popcount.portable")

@@ -1,4 +1,4 @@
-#include "read_bandwidth.h"
+#include "bandwidth/read_bandwidth.h"
 
 #include <algorithm>
 #include <atomic>
@@ -8,53 +8,25 @@
 #include <stdexcept>
 #include <vector>
 
-#include "cpu_features.h"
-#include "memory.h"
-#include "team.h"
+#include "bandwidth/sum_words.h"
+#include "core/cpu_features.h"
+#include "core/isa.h"
+#include "core/memory.h"
+#include "core/team.h"
 
 namespace bitnet {
 namespace {
 
-using Sum = uint64_t (*)(const uint8_t* data, size_t bytes);
-constexpr size_t kStride = 512;  // bytes of one turn of the loop, more than the latency of an addition can hold up
 constexpr size_t kLeastBytes = 4096;
 
-#if defined(__GNUC__)
-#define BITNET_INLINE inline __attribute__((always_inline))
-#else
-#define BITNET_INLINE inline
-#endif
-
-// The sum of all words; inlined into a function per instruction set, which the compiler then vectorises.
-BITNET_INLINE uint64_t sum_words(const uint8_t* data, size_t bytes) {
-  constexpr size_t kLanes = kStride / sizeof(uint64_t);
-  uint64_t lanes[kLanes] = {};
-  for (size_t at = 0; at < bytes; at += kStride) {
-    const auto* words = reinterpret_cast<const uint64_t*>(data + at);
-    for (size_t i = 0; i < kLanes; ++i) lanes[i] += words[i];
-  }
-  uint64_t total = 0;
-  for (const uint64_t lane : lanes) total += lane;
-  return total;
-}
-
-uint64_t sum_portable(const uint8_t* data, size_t bytes) { return sum_words(data, bytes); }
-
-#if defined(BITNET_X86) && defined(__GNUC__)
-__attribute__((target("avx2"))) uint64_t sum_avx2(const uint8_t* data, size_t bytes) { return sum_words(data, bytes); }
-
-__attribute__((target("avx512f,prefer-vector-width=512"))) uint64_t sum_avx512(const uint8_t* data, size_t bytes) {
-  return sum_words(data, bytes);
-}
-#endif
-
-Sum widest_sum() {
-#if defined(BITNET_X86) && defined(__GNUC__)
-  const CpuFeatures cpu = detect_cpu();
-  if (cpu.avx512) return sum_avx512;
-  if (cpu.avx2) return sum_avx2;
-#endif
-  return sum_portable;
+// Of the widest registers that this CPU has, whatever the process prefers: it is the memory that is measured.
+SumWords widest_sum() {
+  [[maybe_unused]] static const CpuFeatures cpu = detect_cpu();
+  static const std::vector<KernelRow<SumWords>> rows = {
+#define KERNELS_bandwidth(name, isa, predicate) {&kernel_##name##_##isa, #isa, predicate},
+#include "core/rows_of_family.h"
+  };
+  return best_kernel(rows, "");
 }
 
 }  // namespace
@@ -62,8 +34,8 @@ Sum widest_sum() {
 double read_bandwidth(size_t bytes_per_thread, size_t repeats, size_t num_threads) {
   if (bytes_per_thread < kLeastBytes || repeats == 0)
     throw std::invalid_argument("a bandwidth needs a block of at least 4096 bytes and one repeat");
-  const size_t bytes = bytes_per_thread / kStride * kStride;
-  const Sum sum = widest_sum();
+  const size_t bytes = bytes_per_thread / kSumBytes * kSumBytes;
+  const SumWords sum = widest_sum();
   std::vector<Memory> blocks;
   for (size_t i = 0; i < num_threads; ++i) blocks.emplace_back(bytes);
   using Clock = std::chrono::steady_clock;

@@ -5,9 +5,9 @@
 #include <stdexcept>
 #include <string>
 
-#include "bindings.h"
-#include "float_ops.h"
-#include "memory.h"
+#include "bindings/bindings.h"
+#include "model/float_ops.h"
+#include "core/memory.h"
 
 namespace bitnet {
 

@@ -1,4 +1,4 @@
-// The parts of the Python module; bindings_*.cpp are the only files that know Python.
+// The parts of the Python module; bindings/ is the only folder that knows Python.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -8,7 +8,7 @@
 #include <optional>
 #include <string>
 
-#include "spec.h"
+#include "core/spec.h"
 
 namespace bitnet {
 

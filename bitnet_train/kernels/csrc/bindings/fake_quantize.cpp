@@ -1,5 +1,5 @@
 // The element-wise half of a training step for Python. float32 crosses as float32, bfloat16 as its bits in uint16.
-#include "bindings.h"
+#include "bindings/bindings.h"
 
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/variant.h>
@@ -7,7 +7,7 @@
 #include <stdexcept>
 #include <variant>
 
-#include "fake_quantize.h"
+#include "fake_quantize/fake_quantize.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;

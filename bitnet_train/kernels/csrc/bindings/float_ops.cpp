@@ -1,12 +1,12 @@
 // The float operations of the runtime, one by one, for Python: what another program needs to compute the very floats
 // that the runtime computes. Arrays come in as views and are not copied, but for keys and values, which attention reads
 // in the order of the cache; results are new arrays. `isa` "" means the operations that a new Model takes.
-#include "bindings_arrays.h"
+#include "bindings/arrays.h"
 
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include "attention.h"
+#include "model/attention.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -25,11 +25,7 @@ const FloatOps& ops_named(const std::string& isa) {
   return *ops;
 }
 
-std::vector<std::string> float_isas() {
-  std::vector<std::string> names;
-  for (const FloatOps* ops : float_ops_table()) names.push_back(ops->isa);
-  return names;
-}
+std::vector<std::string> float_isas() { return isas_of(float_ops_table()); }
 
 void require(bool holds, const std::string& message) {
   if (!holds) throw std::invalid_argument(message);

@@ -1,5 +1,5 @@
 // The int8 table for Python: torch's own memory, never copied. Shapes and dtypes are checked by int8_ops.py.
-#include "bindings.h"
+#include "bindings/bindings.h"
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
@@ -8,7 +8,7 @@
 
 #include <algorithm>
 
-#include "int8_table.h"
+#include "int8/int8_table.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -36,11 +36,7 @@ void int8_linear(const std::string& isa, const Floats& x, const Stream& stream, 
   });
 }
 
-std::vector<std::string> int8_isas() {
-  std::vector<std::string> names;
-  for (const Int8Kernel* kernel : int8_kernels()) names.emplace_back(int8_kernel_name(*kernel));
-  return names;
-}
+std::vector<std::string> int8_isas() { return isas_of(int8_kernels()); }
 
 }  // namespace
 

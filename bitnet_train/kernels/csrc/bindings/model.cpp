@@ -1,6 +1,6 @@
 // The native runtime for Python. Arrays come in as views and are copied into the model; logits go out in new arrays.
 // The GIL is released before any lock of a model is taken, and in every call that works for long.
-#include "bindings_arrays.h"
+#include "bindings/arrays.h"
 
 #include <nanobind/stl/map.h>
 #include <nanobind/stl/shared_ptr.h>
@@ -10,7 +10,7 @@
 #include <chrono>
 #include <stdexcept>
 
-#include "generate.h"
+#include "model/generate.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;

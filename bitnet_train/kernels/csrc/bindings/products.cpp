@@ -1,5 +1,5 @@
 // The packed product for Python: arrays cross as views, never copied. What cannot be a view is refused with its shape.
-#include "bindings.h"
+#include "bindings/bindings.h"
 
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
@@ -11,10 +11,10 @@
 #include <stdexcept>
 #include <tuple>
 
-#include "dispatch.h"
-#include "matrix.h"
-#include "memory.h"
-#include "packing.h"
+#include "products/dispatch.h"
+#include "products/matrix.h"
+#include "core/memory.h"
+#include "products/packing.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;

@@ -1,4 +1,4 @@
-#include "cpu_features.h"
+#include "core/cpu_features.h"
 
 #ifdef BITNET_X86
 #include <cpuid.h>
@@ -41,7 +41,7 @@ CpuFeatures detect_cpu() {
   const uint64_t states = saved_states();
   const bool ymm = all_set(states, 0x06);  // SSE, AVX
   const bool zmm = all_set(states, 0xe6);  // and the mask registers, the upper halves, the upper sixteen
-  cpu.avx2 = ymm && bit(ebx, 5) && fma && f16c;
+  cpu.avx2 = ymm && bit(ebx, 5) && fma && f16c && cpu.popcnt;
   cpu.avx512 = zmm && cpu.avx2 && bit(ebx, 16) && bit(ebx, 17) && bit(ebx, 30) && bit(ebx, 31);  // F, DQ, BW, VL
   cpu.avx512_vnni = cpu.avx512 && bit(ecx, 11);
   cpu.avx512_vpopcntdq = cpu.avx512 && bit(ecx, 14);
@@ -50,12 +50,14 @@ CpuFeatures detect_cpu() {
 #elif defined(BITNET_ARM64) && defined(__linux__)
 CpuFeatures detect_cpu() {
   CpuFeatures cpu;
+  cpu.neon = true;
   cpu.dotprod = (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
   return cpu;
 }
 #elif defined(BITNET_ARM64) && defined(__APPLE__)
 CpuFeatures detect_cpu() {
   CpuFeatures cpu;
+  cpu.neon = true;
   int present = 0;
   size_t size = sizeof present;
   cpu.dotprod = sysctlbyname("hw.optional.arm.FEAT_DotProd", &present, &size, nullptr, 0) == 0 && present != 0;

@@ -1,9 +1,9 @@
-#include "memory.h"
+#include "core/memory.h"
 
 #include <cstdlib>
 #include <utility>
 
-#include "spec.h"
+#include "core/spec.h"
 
 #ifdef __linux__
 #include <sys/mman.h>

@@ -1,4 +1,4 @@
-// The activation quantiser of `quant/activation.py`, bit for bit, compiled once for each instruction set.
+// The body of the activation quantiser (quantize_token.h), compiled once for each instruction set.
 //
 //   int8   inverse = 127 / max(max|x|, 1e-5);  code = round half to even(x * inverse);  scale = 1 / inverse
 //   int4   the same with 7
@@ -12,7 +12,7 @@
 #include <cstring>
 #include <limits>
 
-#include "spec.h"
+#include "core/spec.h"
 
 namespace bitnet {
 namespace {

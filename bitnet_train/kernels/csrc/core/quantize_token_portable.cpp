@@ -1,10 +1,8 @@
-#include "matrix.h"
-#include "quantize_token.h"
+#include "core/quantize_token.h"
+#include "core/quantize_token_kernel.h"
 
 namespace bitnet {
 
-float quantize_token_portable(const float* x, size_t inputs, Activation activation, int8_t* codes) {
-  return quantize_token_here(x, inputs, activation, codes);
-}
+extern const QuantizeToken kernel_quantize_token_portable = quantize_token_here;
 
 }  // namespace bitnet

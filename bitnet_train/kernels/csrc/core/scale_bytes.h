@@ -3,7 +3,7 @@
 
 #include <cstring>
 
-#include "spec.h"
+#include "core/spec.h"
 
 namespace bitnet {
 

@@ -1,4 +1,4 @@
-#include "team.h"
+#include "core/team.h"
 
 #include <algorithm>
 #include <array>

@@ -1,17 +1,13 @@
-#include "fake_quantize.h"
+#include "fake_quantize/fake_quantize.h"
 
 #include <algorithm>
 
-#include "dispatch.h"
-#include "team.h"
+#include "core/cpu_features.h"
+#include "core/isa.h"
+#include "core/quantize_token.h"
+#include "core/team.h"
 
 namespace bitnet {
-
-#ifdef BITNET_X86
-const FakeQuantizeOps& fake_quantize_ops_avx2();
-const FakeQuantizeOps& fake_quantize_ops_avx512();
-#endif
-const FakeQuantizeOps& fake_quantize_ops_portable();
 
 namespace {
 
@@ -36,12 +32,12 @@ void for_groups(const LatentWeight& weight, size_t num_threads, const Body& body
 }  // namespace
 
 const FakeQuantizeOps& fake_quantize_ops() {
-#ifdef BITNET_X86
-  const std::string best = isa_in_use();
-  if (best == "avx512") return fake_quantize_ops_avx512();
-  if (best == "avx2") return fake_quantize_ops_avx2();
-#endif
-  return fake_quantize_ops_portable();
+  [[maybe_unused]] static const CpuFeatures cpu = detect_cpu();
+  static const std::vector<KernelRow<FakeQuantizeOps>> rows = {
+#define KERNELS_fake_quantize(name, isa, predicate) {&kernel_##name##_##isa, #isa, predicate},
+#include "core/rows_of_family.h"
+  };
+  return best_kernel(rows, isa_in_use());
 }
 
 void fake_quantize_weight(const LatentWeight& weight, FloatsOut value, size_t num_threads) {

@@ -13,7 +13,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "spec.h"
+#include "core/spec.h"
 
 namespace bitnet {
 
@@ -38,6 +38,9 @@ struct FakeQuantizeOps {
   void (*widen)(const uint16_t* x, size_t count, float* out);
   void (*tokens)(const int8_t* codes, size_t count, float scale, FloatsOut value);
 };
+
+#define KERNELS_fake_quantize(name, isa, predicate) extern const FakeQuantizeOps kernel_##name##_##isa;
+#include "core/rows_of_family.h"
 
 const FakeQuantizeOps& fake_quantize_ops();  // of the best instruction set in use; all give the same codes and values
 

@@ -8,7 +8,7 @@
 #include <cstring>
 #include <limits>
 
-#include "fake_quantize.h"
+#include "fake_quantize/fake_quantize.h"
 
 namespace bitnet {
 namespace {

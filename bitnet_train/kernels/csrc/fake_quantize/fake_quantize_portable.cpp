@@ -1,9 +1,7 @@
-#include "fake_quantize_ops.h"
+#include "fake_quantize/fake_quantize_kernel.h"
 
 namespace bitnet {
 
-const FakeQuantizeOps& fake_quantize_ops_portable() {
-  return kOps;
-}
+extern const FakeQuantizeOps kernel_fake_quantize_portable = kOps;
 
 }  // namespace bitnet

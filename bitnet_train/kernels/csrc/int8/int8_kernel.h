@@ -4,7 +4,7 @@
 // rearranged in place for it. (Two tokens for each weight that is loaded were no faster: the products are the limit.)
 #pragma once
 
-#include "int8_table.h"
+#include "int8/int8_table.h"
 
 namespace bitnet {
 
@@ -19,14 +19,8 @@ struct Int8Kernel {
   void (*run)(const Int8Table& table, const Int8Token& token, size_t first, size_t last, float* y);
 };
 
-extern const Int8Kernel int8_kernel_portable;
-#ifdef BITNET_X86
-extern const Int8Kernel int8_kernel_avx512;
-extern const Int8Kernel int8_kernel_avx2;
-#endif
-#ifdef BITNET_ARM64
-extern const Int8Kernel int8_kernel_neon;
-#endif
+#define KERNELS_int8(name, isa, predicate) extern const Int8Kernel kernel_##name##_##isa;
+#include "core/rows_of_family.h"
 
 namespace {
 

@@ -1,14 +1,13 @@
-#include "int8_table.h"
+#include "int8/int8_table.h"
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <iterator>
 #include <limits>
 
-#include "cpu_features.h"
-#include "int8_kernel.h"
-#include "spec.h"
+#include "core/cpu_features.h"
+#include "int8/int8_kernel.h"
+#include "core/spec.h"
 
 namespace bitnet {
 namespace {
@@ -71,14 +70,6 @@ void place_row(const int8_t* codes, size_t inputs, int8_t* target) {
     std::memcpy(target + kInt8Rows * k, codes + k, std::min(kInt8Block, inputs - k));
 }
 
-// Best first, as in kernels.inc; an instruction set that is not here allows every kernel of this build.
-size_t rank(const std::string& isa) {
-  static const char* const order[] = {"avx512", "avx2", "popcnt", "neon", "portable"};
-  for (size_t i = 0; i < std::size(order); ++i)
-    if (isa == order[i]) return i;
-  return 0;
-}
-
 }  // namespace
 
 float quantize_int16(const float* x, size_t inputs, int16_t* codes) {
@@ -117,30 +108,18 @@ void int8_row(const Int8Table& table, size_t row, float* out) {
   }
 }
 
-const std::vector<const Int8Kernel*>& int8_kernels() {
-  static const std::vector<const Int8Kernel*> kernels = [] {
-    std::vector<const Int8Kernel*> found;
-#ifdef BITNET_X86
-    const CpuFeatures cpu = detect_cpu();
-    if (cpu.avx512 && cpu.avx512_vnni) found.push_back(&int8_kernel_avx512);
-    if (cpu.avx2) found.push_back(&int8_kernel_avx2);
-#endif
-#ifdef BITNET_ARM64
-    found.push_back(&int8_kernel_neon);
-#endif
-    found.push_back(&int8_kernel_portable);
-    return found;
-  }();
-  return kernels;
+const std::vector<KernelRow<Int8Kernel>>& int8_kernels() {
+  [[maybe_unused]] static const CpuFeatures cpu = detect_cpu();
+  static const std::vector<KernelRow<Int8Kernel>> rows = {
+#define KERNELS_int8(name, isa, predicate) {&kernel_##name##_##isa, #isa, predicate},
+#include "core/rows_of_family.h"
+  };
+  return rows;
 }
 
 const char* int8_kernel_name(const Int8Kernel& kernel) { return kernel.isa; }
 
-const Int8Kernel* find_int8_kernel(const std::string& isa) {
-  for (const Int8Kernel* kernel : int8_kernels())
-    if (rank(kernel->isa) >= rank(isa)) return kernel;
-  return int8_kernels().back();
-}
+const Int8Kernel* find_int8_kernel(const std::string& isa) { return &best_kernel(int8_kernels(), isa); }
 
 Int8Matrix::Int8Matrix(const int8_t* codes, const float* scales, size_t rows, size_t inputs, const Int8Kernel* kernel)
     : scales_(scales, scales + rows), table_{rows, inputs, nullptr, scales_.data(), kernel} {

@@ -20,8 +20,9 @@
 #include <string>
 #include <vector>
 
-#include "memory.h"
-#include "team.h"
+#include "core/isa.h"
+#include "core/memory.h"
+#include "core/team.h"
 
 namespace bitnet {
 
@@ -52,8 +53,7 @@ void int8_row(const Int8Table& table, size_t row, float* out);
 // Codes int16 [K rounded up to kInt8Block] and scale of one token. Returns x16_scale.
 float quantize_int16(const float* x, size_t inputs, int16_t* codes);
 
-// The kernels of this build that this CPU runs, best first; the last is the portable one.
-const std::vector<const Int8Kernel*>& int8_kernels();
+const std::vector<KernelRow<Int8Kernel>>& int8_kernels();  // of this build, best first; the last is the portable one
 const char* int8_kernel_name(const Int8Kernel& kernel);  // its instruction set: "avx512", "avx2", "neon", "portable"
 // The best one that stays within `isa` and what comes after it in kernels.inc; "" allows all. Never nullptr.
 const Int8Kernel* find_int8_kernel(const std::string& isa);

@@ -3,7 +3,7 @@
 // A step adds at most 2 * 32767 * 128 < 2^23 to a lane: 256 steps, 4096 inputs, fit an int32.
 #include <immintrin.h>
 
-#include "int8_kernel.h"
+#include "int8/int8_kernel.h"
 
 namespace bitnet {
 namespace {
@@ -63,6 +63,6 @@ void run(const Int8Table& table, const Int8Token& token, size_t first, size_t la
 
 }  // namespace
 
-const Int8Kernel int8_kernel_avx2 = {"avx2", &prepare, &run};
+extern const Int8Kernel kernel_int8_table_avx2 = {"avx2", &prepare, &run};
 
 }  // namespace bitnet

@@ -5,7 +5,7 @@
 // A step adds at most 4 * 255 * 128 < 2^17 to a lane: 2^14 steps, 2^20 inputs, fit an int32.
 #include <immintrin.h>
 
-#include "int8_kernel.h"
+#include "int8/int8_kernel.h"
 
 namespace bitnet {
 namespace {
@@ -114,6 +114,6 @@ void prepare(int16_t* x16, size_t width) {
 
 }  // namespace
 
-const Int8Kernel int8_kernel_avx512 = {"avx512", &prepare, &run};
+extern const Int8Kernel kernel_int8_table_avx512 = {"avx512", &prepare, &run};
 
 }  // namespace bitnet

@@ -1,10 +1,9 @@
 // ARM NEON: 4 products and 4 sums an instruction (smlal), of x16 with a widened weight.
 //
 // A lane takes one product, below 2^22, of every four inputs: 512 products, 2048 inputs, fit an int32.
-#ifdef BITNET_ARM64
 #include <arm_neon.h>
 
-#include "int8_kernel.h"
+#include "int8/int8_kernel.h"
 
 namespace bitnet {
 namespace {
@@ -53,7 +52,6 @@ void run(const Int8Table& table, const Int8Token& token, size_t first, size_t la
 
 }  // namespace
 
-const Int8Kernel int8_kernel_neon = {"neon", &prepare, &run};
+extern const Int8Kernel kernel_int8_table_neon = {"neon", &prepare, &run};
 
 }  // namespace bitnet
-#endif

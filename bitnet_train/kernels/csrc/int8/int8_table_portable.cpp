@@ -1,5 +1,5 @@
 // Plain C++17: the definition that the other instruction sets equal.
-#include "int8_kernel.h"
+#include "int8/int8_kernel.h"
 
 namespace bitnet {
 namespace {
@@ -35,6 +35,6 @@ void run(const Int8Table& table, const Int8Token& token, size_t first, size_t la
 
 }  // namespace
 
-const Int8Kernel int8_kernel_portable = {"portable", &prepare, &run};
+extern const Int8Kernel kernel_int8_table_portable = {"portable", &prepare, &run};
 
 }  // namespace bitnet

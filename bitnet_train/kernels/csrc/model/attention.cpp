@@ -1,4 +1,4 @@
-#include "attention.h"
+#include "model/attention.h"
 
 #include <algorithm>
 #include <cmath>

@@ -7,10 +7,10 @@
 
 #include <vector>
 
-#include "config.h"
-#include "kv_cache.h"
-#include "rope.h"
-#include "team.h"
+#include "model/config.h"
+#include "model/kv_cache.h"
+#include "model/rope.h"
+#include "core/team.h"
 
 namespace bitnet {
 

@@ -1,39 +1,28 @@
-#include "float_ops.h"
+#include "model/float_ops.h"
 
-#include "cpu_features.h"
-#include "dispatch.h"
+#include "core/cpu_features.h"
+#include "products/dispatch.h"
 
 namespace bitnet {
 
-#ifdef BITNET_X86
-extern const FloatOps float_ops_avx512, float_ops_avx2;
-#endif
-extern const FloatOps float_ops_portable;
-
-const std::vector<const FloatOps*>& float_ops_table() {
-  static const std::vector<const FloatOps*> table = [] {
-    std::vector<const FloatOps*> ops;
-#ifdef BITNET_X86
-    const CpuFeatures cpu = detect_cpu();
-    if (cpu.avx512) ops.push_back(&float_ops_avx512);
-    if (cpu.avx2) ops.push_back(&float_ops_avx2);
-#endif
-    ops.push_back(&float_ops_portable);
-    return ops;
-  }();
-  return table;
+const std::vector<KernelRow<FloatOps>>& float_ops_table() {
+  [[maybe_unused]] static const CpuFeatures cpu = detect_cpu();
+  static const std::vector<KernelRow<FloatOps>> rows = {
+#define KERNELS_model(name, isa, predicate) {&kernel_##name##_##isa, #isa, predicate},
+#include "core/rows_of_family.h"
+  };
+  return rows;
 }
 
 const FloatOps* find_float_ops(const std::string& isa) {
-  for (const FloatOps* ops : float_ops_table())
-    if (isa == ops->isa) return ops;
+  for (const KernelRow<FloatOps>& row : float_ops_table())
+    if (row.supported && isa == row.isa) return row.kernel;
   return nullptr;
 }
 
 const FloatOps& float_ops_in_use() {
   const Spec any{kPanelRows, kPanelRows, kPanelRows, WeightKind::kBinary, Activation::kInt8, false};
-  const FloatOps* ops = find_float_ops(choose_kernel(any).isa);
-  return ops != nullptr ? *ops : *float_ops_table().back();
+  return best_kernel(float_ops_table(), choose_kernel(any).isa);
 }
 
 }  // namespace bitnet

@@ -1,14 +1,16 @@
 // The float32 work between the linears: norms, rotary positions, attention, SwiGLU and products with float tables.
 //
-// Written once (float_ops.inc) and compiled once an instruction set; chosen at run time like the kernels. Instruction
-// sets may differ in the last bit (fused or not, wide or narrow sums). Nothing here depends on the number of threads,
-// nor on how many rows are handed over at a time: a row gives the same bits alone and in a batch.
+// Written once (float_ops_kernel.h) and compiled once an instruction set; chosen at run time like the kernels.
+// Instruction sets may differ in the last bit (fused or not, wide or narrow sums). Nothing here depends on the number
+// of threads, nor on how many rows are handed over at a time: a row gives the same bits alone and in a batch.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
+
+#include "core/isa.h"
 
 namespace bitnet {
 
@@ -74,9 +76,11 @@ struct FloatOps {
   size_t (*argmax)(const float* values, size_t count);  // the lowest index of the largest value; a NaN is the largest
 };
 
-// Best first; the last is "portable".
-const std::vector<const FloatOps*>& float_ops_table();
-const FloatOps* find_float_ops(const std::string& isa);  // or nullptr
+#define KERNELS_model(name, isa, predicate) extern const FloatOps kernel_##name##_##isa;
+#include "core/rows_of_family.h"
+
+const std::vector<KernelRow<FloatOps>>& float_ops_table();  // best first; the last is "portable"
+const FloatOps* find_float_ops(const std::string& isa);     // or nullptr, where they do not run here
 const FloatOps& float_ops_in_use();  // those of the instruction set that the kernels have been told to use
 
 }  // namespace bitnet

@@ -69,12 +69,11 @@ struct Isa {
 }  // namespace
 }  // namespace bitnet
 
-#include "float_ops.inc"
+#include "model/float_ops_kernel.h"
 
 namespace bitnet {
 
-extern const FloatOps float_ops_avx2;
-const FloatOps float_ops_avx2 = {"avx2", norm,   add,      swiglu, rotate, attend,
+extern const FloatOps kernel_float_ops_avx2 = {"avx2", norm,   add,      swiglu, rotate, attend,
                                  fold,   finish, multiply, widen,  argmax};
 
 }  // namespace bitnet

@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "scale_bytes.h"
+#include "core/scale_bytes.h"
 
 namespace bitnet {
 namespace {
@@ -90,12 +90,11 @@ struct Isa {
 }  // namespace
 }  // namespace bitnet
 
-#include "float_ops.inc"
+#include "model/float_ops_kernel.h"
 
 namespace bitnet {
 
-extern const FloatOps float_ops_portable;
-const FloatOps float_ops_portable = {"portable", norm,   add,      swiglu, rotate, attend,
+extern const FloatOps kernel_float_ops_portable = {"portable", norm,   add,      swiglu, rotate, attend,
                                      fold,       finish, multiply, widen,  argmax};
 
 }  // namespace bitnet

@@ -7,9 +7,9 @@
 
 #include <vector>
 
-#include "attention.h"
-#include "memory.h"
-#include "weights.h"
+#include "model/attention.h"
+#include "core/memory.h"
+#include "model/weights.h"
 
 namespace bitnet {
 

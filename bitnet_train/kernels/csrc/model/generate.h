@@ -4,8 +4,8 @@
 #include <functional>
 #include <vector>
 
-#include "model.h"
-#include "sampler.h"
+#include "model/model.h"
+#include "model/sampler.h"
 
 namespace bitnet {
 

@@ -12,10 +12,10 @@
 #include <memory>
 #include <vector>
 
-#include "config.h"
-#include "float_ops.h"
-#include "memory.h"
-#include "spec.h"
+#include "model/config.h"
+#include "model/float_ops.h"
+#include "core/memory.h"
+#include "core/spec.h"
 
 namespace bitnet {
 

@@ -1,10 +1,10 @@
-#include "linear.h"
+#include "model/linear.h"
 
 #include <algorithm>
 #include <cstring>
 #include <thread>
 
-#include "dispatch.h"
+#include "products/dispatch.h"
 
 namespace bitnet {
 namespace {

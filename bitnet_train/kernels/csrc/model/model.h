@@ -6,7 +6,7 @@
 #include <mutex>
 #include <vector>
 
-#include "forward.h"
+#include "model/forward.h"
 
 namespace bitnet {
 

@@ -4,7 +4,7 @@
 
 #include <vector>
 
-#include "config.h"
+#include "model/config.h"
 
 namespace bitnet {
 

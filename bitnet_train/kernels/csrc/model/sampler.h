@@ -15,7 +15,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "float_ops.h"
+#include "model/float_ops.h"
 
 namespace bitnet {
 

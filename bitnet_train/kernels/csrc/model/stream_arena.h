@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <vector>
 
-#include "memory.h"
-#include "spec.h"
+#include "core/memory.h"
+#include "core/spec.h"
 
 namespace bitnet {
 

@@ -6,9 +6,9 @@
 #include <string>
 #include <vector>
 
-#include "config.h"
-#include "linear.h"
-#include "stream_arena.h"
+#include "model/config.h"
+#include "model/linear.h"
+#include "model/stream_arena.h"
 
 namespace bitnet {
 

@@ -7,8 +7,8 @@
 // 2^32, and the result is within 128 * group_size < 2^31.
 #include <arm_neon.h>
 
-#include "layout_bits.h"
-#include "panel_loop.h"
+#include "products/layout_bits.h"
+#include "products/panel_loop.h"
 
 namespace bitnet {
 namespace {

@@ -12,10 +12,10 @@
 // sign codes, discounted), so that they add nothing. Results of padded rows are dropped.
 #pragma once
 
-#include <string>
-#include <vector>
+#include <cstddef>
+#include <cstdint>
 
-#include "spec.h"
+#include "core/spec.h"
 
 namespace bitnet {
 
@@ -48,15 +48,7 @@ struct Kernel {
   void (*run)(const Tile& tile, const uint8_t* stream, size_t first_panel, size_t last_panel);
 };
 
-#define KERNEL(name, isa, predicate) extern const Kernel kernel_##name##_##isa;
-#include "kernels.inc"
-#undef KERNEL
-
-struct KernelEntry {
-  const Kernel* kernel;
-  bool supported;  // by this CPU and its operating system
-};
-
-const std::vector<KernelEntry>& kernel_table();  // every compiled kernel, best first within an instruction set
+#define KERNELS_products(name, isa, predicate) extern const Kernel kernel_##name##_##isa;
+#include "core/rows_of_family.h"
 
 }  // namespace bitnet

@@ -1,9 +1,9 @@
-#include "layout_bits.h"
+#include "products/layout_bits.h"
 
 #include <algorithm>
 #include <cstring>
 
-#include "scale_bytes.h"
+#include "core/scale_bytes.h"
 
 namespace bitnet {
 namespace {

@@ -13,7 +13,7 @@
 // are four neighbouring bytes of activations. A group is a multiple of 32 inputs, or the only one and padded to that.
 #pragma once
 
-#include "kernels.h"
+#include "products/kernels.h"
 
 namespace bitnet {
 

@@ -12,7 +12,7 @@
 // Rows 0-15 of a register lie in its even lanes, rows 16-31 in the odd ones. The scales of the 64 rows follow the units of each group. Everything lies in the order in which it is read.
 #pragma once
 
-#include "kernels.h"
+#include "products/kernels.h"
 
 namespace bitnet {
 

@@ -1,9 +1,9 @@
-#include "layout_nibbles.h"
+#include "products/layout_nibbles.h"
 
 #include <algorithm>
 #include <cstring>
 
-#include "scale_bytes.h"
+#include "core/scale_bytes.h"
 
 namespace bitnet {
 namespace {

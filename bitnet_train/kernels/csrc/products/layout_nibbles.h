@@ -13,7 +13,7 @@
 //   byte 16 * lane + 4 * block + i  of a half = its row 8 * block + 4 * lane + i          (lane 0..1, block, i 0..3)
 #pragma once
 
-#include "kernels.h"
+#include "products/kernels.h"
 
 namespace bitnet {
 

@@ -1,9 +1,9 @@
-#include "layout_words.h"
+#include "products/layout_words.h"
 
 #include <algorithm>
 #include <cstring>
 
-#include "scale_bytes.h"
+#include "core/scale_bytes.h"
 
 namespace bitnet {
 namespace {

@@ -12,7 +12,7 @@
 // Input i of a group is bit i % 64 of word i / 64; bits behind the end of a group are zero in every plane.
 #pragma once
 
-#include "kernels.h"
+#include "products/kernels.h"
 
 namespace bitnet {
 

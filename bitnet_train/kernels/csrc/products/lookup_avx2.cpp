@@ -5,7 +5,7 @@
 // cannot saturate: 248 + 16 * 248 = 4216 (twice that where the sums are wanted doubled).
 #include <immintrin.h>
 
-#include "nibble_lookup.h"
+#include "products/nibble_lookup.h"
 
 // Keeps the compiler from unrolling an accumulation into many live copies that it then spills.
 #define BITNET_KEEP(vector) __asm__("" : "+x"(vector))

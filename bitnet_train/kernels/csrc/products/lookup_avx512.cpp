@@ -10,7 +10,7 @@
 // into the second-level cache, keep DRAM busier than one.
 #include <immintrin.h>
 
-#include "lookup_tables_avx512.h"
+#include "products/lookup_tables_avx512.h"
 
 namespace bitnet {
 namespace {

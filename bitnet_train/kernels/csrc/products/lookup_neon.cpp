@@ -4,7 +4,7 @@
 // sums once a chunk by widening multiply-adds, with weights 1 and 16, or 1 and 1.
 #include <arm_neon.h>
 
-#include "nibble_lookup.h"
+#include "products/nibble_lookup.h"
 
 // Keeps the compiler from unrolling an accumulation into many live copies that it then spills.
 #define BITNET_KEEP(vector) __asm__("" : "+w"(vector))

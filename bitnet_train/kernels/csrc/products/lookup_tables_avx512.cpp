@@ -1,7 +1,7 @@
 // Bounds: the bias makes the low half of every pair of binary table entries non-negative, so that both are built by one
 // 32-bit addition; a ternary entry is at most 2 * 3 * 128. What sums of entries wrap modulo 2^16 cancels
 // (lookup_avx512.cpp).
-#include "lookup_tables_avx512.h"
+#include "products/lookup_tables_avx512.h"
 
 #include <immintrin.h>
 

@@ -7,7 +7,7 @@
 //              both halves of a dword | for each unit its tables [tokens][digits of the unit][32] int16
 #pragma once
 
-#include "layout_digits.h"
+#include "products/layout_digits.h"
 
 namespace bitnet {
 

@@ -2,11 +2,9 @@
 // the members of the team take tiles, and no work is done twice; with few tokens they take panels of every tile, and
 // each prepares the tile for itself, which is cheaper than waiting for the others. No value depends on another row or
 // token, so the result does not depend on the number of threads.
-#include "matrix.h"
+#include "products/matrix.h"
 
 #include <algorithm>
-
-#include "dispatch.h"
 
 namespace bitnet {
 namespace {
@@ -91,10 +89,6 @@ void multiply_tile(const Packed* const* matrices, size_t count, const int8_t* co
 size_t useful_threads(const Spec& spec, size_t tokens, size_t num_threads) {
   const size_t products = tokens * spec.rows * spec.inputs;
   return std::max<size_t>(1, std::min(num_threads, products / kMinProductsPerThread));
-}
-
-float quantize_token(const float* x, size_t inputs, Activation activation, int8_t* codes) {
-  return quantizer()(x, inputs, activation, codes);
 }
 
 void multiply(Member& member, const Packed* const* matrices, float* const* y, size_t count, const float* x,

@@ -1,8 +1,9 @@
 // Products of packed matrices inside a region of the team.
 #pragma once
 
-#include "kernels.h"
-#include "team.h"
+#include "products/kernels.h"
+#include "core/quantize_token.h"
+#include "core/team.h"
 
 namespace bitnet {
 
@@ -12,9 +13,6 @@ struct Packed {  // a view
   const uint8_t* stream;  // spec.panels() panels, 64-byte aligned
   const float* bias;      // [N] or nullptr
 };
-
-// Codes int8 [inputs] and scale of one token; the formulas of `quant/activation.py`, bit for bit.
-float quantize_token(const float* x, size_t inputs, Activation activation, int8_t* codes);
 
 // y[i][t * rows_i + n] = matrices[i] . x[t] for matrices of the same input x [tokens][inputs] (query, key, value; gate
 // and up). Every member of the region calls it with the same arguments. No barrier at the end.

@@ -34,8 +34,8 @@
 //   size_t tables_of<Entries>(weights, x, out);         tables of 64 activations, returns the sum of |x|
 #pragma once
 
-#include "layout_nibbles.h"
-#include "panel_loop.h"
+#include "products/layout_nibbles.h"
+#include "products/panel_loop.h"
 
 namespace bitnet {
 namespace {

@@ -1,4 +1,4 @@
-#include "packing.h"
+#include "products/packing.h"
 
 #include <algorithm>
 #include <array>
@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "scale_bytes.h"
-#include "team.h"
+#include "core/scale_bytes.h"
+#include "core/team.h"
 
 namespace bitnet {
 namespace {

@@ -4,7 +4,7 @@
 // ternary the nonzero plane, then the sign plane.
 #pragma once
 
-#include "kernels.h"
+#include "products/kernels.h"
 
 namespace bitnet {
 

@@ -14,7 +14,7 @@
 
 #include <cstring>
 
-#include "kernels.h"
+#include "products/kernels.h"
 
 #if defined(__F16C__) || defined(__AVX512F__)
 #include <immintrin.h>

@@ -2,7 +2,7 @@
 // arXiv 1611.07612, section 2). Counted in bytes, widened by vpsadbw before a byte can overflow: 31 * 8 <= 255.
 #include <immintrin.h>
 
-#include "popcount_kernel.h"
+#include "products/popcount_kernel.h"
 
 namespace bitnet {
 namespace {

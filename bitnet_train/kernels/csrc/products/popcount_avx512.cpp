@@ -1,7 +1,7 @@
 // AVX-512 with VPOPCNTDQ: eight 64-bit counts an instruction, held in 64-bit lanes (no bound to heed).
 #include <immintrin.h>
 
-#include "popcount_kernel.h"
+#include "products/popcount_kernel.h"
 
 namespace bitnet {
 namespace {

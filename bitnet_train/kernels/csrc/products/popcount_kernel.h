@@ -26,8 +26,8 @@
 //   positive(const int8_t* codes): bit 1 = code > 0
 #pragma once
 
-#include "layout_words.h"
-#include "panel_loop.h"
+#include "products/layout_words.h"
+#include "products/panel_loop.h"
 
 namespace bitnet {
 namespace {

@@ -1,7 +1,7 @@
 // NEON: cnt counts the bits of each byte; counted in bytes, widened in pairs before a byte can overflow: 31 * 8 <= 255.
 #include <arm_neon.h>
 
-#include "popcount_kernel.h"
+#include "products/popcount_kernel.h"
 
 namespace bitnet {
 namespace {

@@ -1,5 +1,5 @@
 // x86 with the POPCNT instruction: one word at a time, counted in 64 bits.
-#include "popcount_scalar.h"
+#include "products/popcount_scalar.h"
 
 namespace bitnet {
 namespace {

@@ -1,6 +1,6 @@
 // Any CPU: bits are summed in place to one count a byte (pairs, nibbles, bytes), and the bytes added up after at most
 // 31 words, as 31 * 8 <= 255.
-#include "popcount_scalar.h"
+#include "products/popcount_scalar.h"
 
 namespace bitnet {
 namespace {

@@ -1,7 +1,7 @@
 // The primitives of popcount_kernel.h one word at a time, in plain C++; the counting is left to each instruction set.
 #pragma once
 
-#include "popcount_kernel.h"
+#include "products/popcount_kernel.h"
 
 namespace bitnet {
 namespace {

@@ -11,8 +11,8 @@
 // 512 * group_size <= 2^31 for groups of at most 2^22, which `accepts` demands; vpdpbusd does not saturate.
 #include <immintrin.h>
 
-#include "layout_bits.h"
-#include "panel_loop.h"
+#include "products/layout_bits.h"
+#include "products/panel_loop.h"
 
 namespace bitnet {
 namespace {

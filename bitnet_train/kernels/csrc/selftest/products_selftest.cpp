@@ -1,8 +1,8 @@
 // Runs every kernel of the table that this CPU supports against a naive oracle: integers with ==, floats bit for bit,
 // layouts there and back, one thread against three. Stops at the first difference with exit code 1.
 //
-// No Python and no test framework, so that it runs under an emulator and under sanitizers. `selftest lookup.avx2 ...`
-// demands that those kernels ran: a missing feature must not pass for a passed test.
+// No Python and no test framework, so that it runs under an emulator and under sanitizers. `products_selftest
+// lookup.avx2 ...` demands that those kernels ran: a missing feature must not pass for a passed test.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -12,8 +12,8 @@
 #include <string>
 #include <vector>
 
-#include "../dispatch.h"
-#include "../matrix.h"
+#include "products/dispatch.h"
+#include "products/matrix.h"
 
 namespace {
 
