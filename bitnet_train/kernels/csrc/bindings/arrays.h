@@ -6,8 +6,8 @@
 #include <string>
 
 #include "bindings/bindings.h"
-#include "model/float_ops.h"
 #include "core/memory.h"
+#include "model/float_ops.h"
 
 namespace bitnet {
 

@@ -1,5 +1,5 @@
-#include "bindings/bindings.h"
 #include "bandwidth/read_bandwidth.h"
+#include "bindings/bindings.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;

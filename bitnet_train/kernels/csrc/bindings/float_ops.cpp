@@ -40,8 +40,8 @@ size_t threads_from(int64_t num_threads) {
 Result norm(const FloatMatrix& x, const Floats& weight, double eps, const std::string& isa) {
   const FloatOps& ops = ops_named(isa);
   const size_t rows = x.shape(0), count = x.shape(1);
-  require(count > 0 && weight.size() == count, "`weight` has " + std::to_string(weight.size()) +
-                                                   " values for rows of `x` " + shape_of(x));
+  require(count > 0 && weight.size() == count,
+          "`weight` has " + std::to_string(weight.size()) + " values for rows of `x` " + shape_of(x));
   const float *in = aligned(x, "x"), *factors = aligned(weight, "weight");
   Result result = new_array({rows, count});
   float* out = result.data();
@@ -85,8 +85,8 @@ Result linear(const FloatMatrix& x, const Bytes& weight, const std::string& dtyp
   const FloatType type = float_type_named(dtype);
   const DenseMatrix matrix{weight.data(), type, weight.shape(0), inputs_of(weight, type, dtype),
                            checked_bias(bias, "weight", weight.shape(0))};
-  require(x.shape(1) == matrix.inputs, "`x` is " + shape_of(x) + ", but the weight has " +
-                                           std::to_string(matrix.inputs) + " inputs");
+  require(x.shape(1) == matrix.inputs,
+          "`x` is " + shape_of(x) + ", but the weight has " + std::to_string(matrix.inputs) + " inputs");
   require(reinterpret_cast<uintptr_t>(weight.data()) % float_bytes(type) == 0,
           "the array of 'weight' is not aligned to its values: copy it first");
   const float* in = aligned(x, "x");

@@ -31,9 +31,8 @@ void int8_linear(const std::string& isa, const Floats& x, const Stream& stream, 
   const size_t tokens = x.shape(0);
   const size_t worth = tokens * table.rows * table.inputs / kWorthAThread + 1;
   nb::gil_scoped_release release;
-  run_team(std::max(size_t{1}, std::min(num_threads, worth)), [&](Member& member) {
-    int8_multiply(member, table, x.data(), tokens, out.data());
-  });
+  run_team(std::max(size_t{1}, std::min(num_threads, worth)),
+           [&](Member& member) { int8_multiply(member, table, x.data(), tokens, out.data()); });
 }
 
 std::vector<std::string> int8_isas() { return isas_of(int8_kernels()); }

@@ -68,8 +68,8 @@ void set_norm(Model& model, const std::string& name, const Floats& values) {
 }
 
 Planes planes_from(const std::string& name, const PlaneBytes& planes, const FloatMatrix& scale) {
-  return {planes.data(),         planes.shape(0), planes.shape(1), planes.shape(2),
-          aligned(scale, name + ".scale"), scale.shape(0),  scale.shape(1)};
+  return {planes.data(),  planes.shape(0), planes.shape(1), planes.shape(2), aligned(scale, name + ".scale"),
+          scale.shape(0), scale.shape(1)};
 }
 
 void set_packed(Model& model, const std::string& name, const PlaneBytes& planes, const FloatMatrix& scale,
@@ -84,8 +84,8 @@ void set_packed(Model& model, const std::string& name, const PlaneBytes& planes,
     nb::gil_scoped_release release;
     const auto lock = model.lock();
     model.weights().require_linear(name, view.rows, inputs);
-    model.weights().set_linear(
-        name, Linear::from_planes(model.weights().arena(), view, offset, inputs, group, kind, codes));
+    model.weights().set_linear(name,
+                               Linear::from_planes(model.weights().arena(), view, offset, inputs, group, kind, codes));
   });
 }
 
@@ -193,9 +193,9 @@ std::function<bool(int32_t)> token_callback(const nb::object& on_token) {
 }
 
 nb::ndarray<nb::numpy, int32_t> generate_tokens(Model& model, Sequence& sequence, const TokenIds& token_ids,
-                                                int64_t max_new_tokens, double temperature, int64_t top_k,
-                                                double top_p, double min_p, uint64_t seed,
-                                                const std::vector<int32_t>& stop_ids, const nb::object& on_token) {
+                                                int64_t max_new_tokens, double temperature, int64_t top_k, double top_p,
+                                                double min_p, uint64_t seed, const std::vector<int32_t>& stop_ids,
+                                                const nb::object& on_token) {
   const Generation how{count_from("max_new_tokens", max_new_tokens),
                        {temperature, count_from("top_k", top_k), top_p, min_p, seed},
                        stop_ids,
@@ -273,11 +273,14 @@ void bind_model(nb::module_& m) {
       .def_prop_ro("length", &Sequence::length, unlocked)
       .def_prop_ro("max_tokens", &Sequence::max_tokens)
       .def_prop_ro("bytes", &Sequence::bytes, unlocked)
-      .def("truncate", [](Sequence& s, int64_t length) {
-        const size_t tokens = count_from("length", length);
-        nb::gil_scoped_release release;
-        s.truncate(tokens);
-      }, "length"_a)
+      .def(
+          "truncate",
+          [](Sequence& s, int64_t length) {
+            const size_t tokens = count_from("length", length);
+            nb::gil_scoped_release release;
+            s.truncate(tokens);
+          },
+          "length"_a)
       .def("copy", &Sequence::copy, unlocked)
       .def("keys_values", &keys_values)
       .def("load", &load, "keys"_a.noconvert(), "values"_a.noconvert());
@@ -296,9 +299,10 @@ void bind_model(nb::module_& m) {
            "bias"_a.noconvert().none() = nb::none())
       .def("tie_head", &tie_head)
       .def("finish", &finish, "num_threads"_a)
-      .def("new_sequence", [](Model& model, int64_t max_tokens) {
-        return model.new_sequence(count_from("max_tokens", max_tokens));
-      }, "max_tokens"_a)
+      .def(
+          "new_sequence",
+          [](Model& model, int64_t max_tokens) { return model.new_sequence(count_from("max_tokens", max_tokens)); },
+          "max_tokens"_a)
       .def("forward", &forward, "sequences"_a, "token_ids"_a.noconvert(), "all_logits"_a = false)
       .def("generate", &generate_tokens, "sequence"_a, "token_ids"_a.noconvert(), "max_new_tokens"_a,
            "temperature"_a = 0.0, "top_k"_a = 0, "top_p"_a = 1.0, "min_p"_a = 0.0, "seed"_a = 0,

@@ -11,9 +11,9 @@
 #include <stdexcept>
 #include <tuple>
 
+#include "core/memory.h"
 #include "products/dispatch.h"
 #include "products/matrix.h"
-#include "core/memory.h"
 #include "products/packing.h"
 
 namespace nb = nanobind;
@@ -67,8 +67,8 @@ std::string shape_text(size_t rows, size_t columns) {
 
 nb::tuple pack(const Array<const uint8_t, Cube>& planes, const Floats& scale, size_t num_inputs, size_t group_size,
                const std::string& weights, const std::string& activation, size_t num_threads) {
-  const Planes view{planes.data(),  planes.shape(0), planes.shape(1), planes.shape(2),
-                    scale.data(), scale.shape(0),  scale.shape(1)};
+  const Planes view{planes.data(), planes.shape(0), planes.shape(1), planes.shape(2),
+                    scale.data(),  scale.shape(0),  scale.shape(1)};
   const WeightKind kind = weights_named(weights);
   check_planes(view, num_inputs, group_size, kind);
   const Spec spec = spec_of(view, num_inputs, group_size, kind, activation_named(activation));
@@ -149,9 +149,7 @@ std::vector<std::tuple<std::string, std::string, bool>> kernels() {
   return rows;
 }
 
-std::string chosen_kernel(const SpecTuple& spec) {
-  return full_name(choose_kernel(spec_from(spec)));
-}
+std::string chosen_kernel(const SpecTuple& spec) { return full_name(choose_kernel(spec_from(spec))); }
 
 }  // namespace
 

@@ -65,9 +65,7 @@ std::vector<std::string> allowed_isas() {
   return {first == all.end() ? all.begin() : first, all.end()};
 }
 
-std::string isa_in_use() {
-  return allowed_isas().front();
-}
+std::string isa_in_use() { return allowed_isas().front(); }
 
 size_t isa_rank(const std::string& isa) {
   const std::vector<std::string>& all = compiled_isas();

@@ -54,9 +54,7 @@ Memory::~Memory() {
   std::free(block_);
 }
 
-Memory::Memory(Memory&& other) noexcept {
-  *this = std::move(other);
-}
+Memory::Memory(Memory&& other) noexcept { *this = std::move(other); }
 
 Memory& Memory::operator=(Memory&& other) noexcept {
   std::swap(data_, other.data_);

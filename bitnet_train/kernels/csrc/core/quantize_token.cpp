@@ -17,9 +17,7 @@ const std::vector<KernelRow<QuantizeToken>>& quantizers() {
 
 }  // namespace
 
-QuantizeToken quantizer() {
-  return best_kernel(quantizers(), isa_in_use());
-}
+QuantizeToken quantizer() { return best_kernel(quantizers(), isa_in_use()); }
 
 float quantize_token(const float* x, size_t inputs, Activation activation, int8_t* codes) {
   return quantizer()(x, inputs, activation, codes);

@@ -4,8 +4,9 @@
 //   int4   the same with 7
 //   sign   code = x >= 0 ? +1 : -1;  scale = float(mean of |x| in double)
 //
-// |x * inverse| exceeds 127 (7) by a rounding error at most and the code never does, so there is nothing to clamp. A NaN
-// input gives a NaN scale. The maximum is taken over the bits of |x|, which are ordered like the values, with NaN last.
+// |x * inverse| exceeds 127 (7) by a rounding error at most and the code never does, so there is nothing to clamp. A
+// NaN input gives a NaN scale. The maximum is taken over the bits of |x|, which are ordered like the values, with NaN
+// last.
 #pragma once
 
 #include <cmath>

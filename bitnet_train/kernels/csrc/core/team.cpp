@@ -18,8 +18,8 @@
 namespace bitnet {
 namespace {
 
-constexpr int kSpinsBeforeSleep = 8000;   // about 100 microseconds: longer than the gap between two tokens
-constexpr int kSpinsBeforeYield = 2000;   // in a barrier: somebody else has the core that a member needs
+constexpr int kSpinsBeforeSleep = 8000;  // about 100 microseconds: longer than the gap between two tokens
+constexpr int kSpinsBeforeYield = 2000;  // in a barrier: somebody else has the core that a member needs
 constexpr size_t kLine = 64;
 
 inline void pause_cpu() {

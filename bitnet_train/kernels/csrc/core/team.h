@@ -20,8 +20,8 @@ class Member {
  public:
   size_t index() const { return index_; }
   size_t size() const { return size_; }
-  void barrier();                              // waits for all members of the region
-  void* scratch(size_t slot, size_t bytes);    // this member's memory, 64-byte aligned, kept and grown
+  void barrier();                            // waits for all members of the region
+  void* scratch(size_t slot, size_t bytes);  // this member's memory, 64-byte aligned, kept and grown
 
  private:
   friend class Team;

@@ -78,8 +78,7 @@ void dequantize_tokens(const int8_t* codes, const float* scale, size_t tokens, s
   const FakeQuantizeOps& ops = fake_quantize_ops();
   run_team(useful(tokens * inputs, num_threads), [&](Member& member) {
     const auto [begin, end] = share(tokens, member);
-    for (size_t t = begin; t < end; ++t)
-      ops.tokens(codes + t * inputs, inputs, scale[t], value.from(t * inputs));
+    for (size_t t = begin; t < end; ++t) ops.tokens(codes + t * inputs, inputs, scale[t], value.from(t * inputs));
   });
 }
 

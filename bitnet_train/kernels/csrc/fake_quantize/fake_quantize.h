@@ -48,8 +48,8 @@ struct LatentWeight {
   const float* latent;  // [rows][inputs]
   const float* scale;   // [rows][groups], or one value
   size_t rows, inputs;
-  size_t groups;        // scales of a row
-  bool one_scale;       // of the whole weight; groups is 1
+  size_t groups;   // scales of a row
+  bool one_scale;  // of the whole weight; groups is 1
   WeightKind kind;
 };
 

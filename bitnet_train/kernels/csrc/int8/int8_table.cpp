@@ -6,14 +6,14 @@
 #include <limits>
 
 #include "core/cpu_features.h"
-#include "int8/int8_kernel.h"
 #include "core/spec.h"
+#include "int8/int8_kernel.h"
 
 namespace bitnet {
 namespace {
 
-constexpr size_t kPassTokens = 64;         // quantised at a time: bounds the scratch memory
-constexpr size_t kPassBytes = 64 << 10;    // of codes, which stay in the L2 cache for all tokens of a pass
+constexpr size_t kPassTokens = 64;       // quantised at a time: bounds the scratch memory
+constexpr size_t kPassBytes = 64 << 10;  // of codes, which stay in the L2 cache for all tokens of a pass
 constexpr float kLargestCode = 32767.0f;
 constexpr float kSmallestMaximum = 1e-5f;  // as for int8 activations: keeps s finite for a token of zeros
 constexpr float kRound = 12582912.0f;      // 1.5 * 2^23: adding it rounds |v| < 2^22 half to even

@@ -26,13 +26,13 @@
 
 namespace bitnet {
 
-constexpr size_t kInt8Block = 64;  // inputs
-constexpr size_t kInt8Rows = 4;    // rows of a quad
+constexpr size_t kInt8Block = 64;                       // inputs
+constexpr size_t kInt8Rows = 4;                         // rows of a quad
 constexpr size_t kInt8ScratchSlot = kScratchSlots - 1;  // the quantised tokens
 
 struct Int8Kernel;
 
-struct Int8Table {  // a view
+struct Int8Table {      // a view
   size_t rows;          // V
   size_t inputs;        // K
   const int8_t* codes;  // as above; fastest when 64-byte aligned
@@ -54,7 +54,7 @@ void int8_row(const Int8Table& table, size_t row, float* out);
 float quantize_int16(const float* x, size_t inputs, int16_t* codes);
 
 const std::vector<KernelRow<Int8Kernel>>& int8_kernels();  // of this build, best first; the last is the portable one
-const char* int8_kernel_name(const Int8Kernel& kernel);  // its instruction set: "avx512", "avx2", "neon", "portable"
+const char* int8_kernel_name(const Int8Kernel& kernel);    // its instruction set: "avx512", "avx2", "neon", "portable"
 // The best one that stays within `isa` and what comes after it in kernels.inc; "" allows all. Never nullptr.
 const Int8Kernel* find_int8_kernel(const std::string& isa);
 

@@ -48,7 +48,7 @@ inline __m256d totals(__m512d a, __m512d b, __m512d c, __m512d d) {
 
 inline void add_block(RowSums& sums, const int8_t* codes, __m512i high, __m512i low) {
   __m512i w = _mm512_loadu_si512(codes);
-  __asm__("" : "+v"(w));  // one load, where GCC would make two
+  __asm__("" : "+v"(w));                                                       // one load, where GCC would make two
   add_products(sums.high, _mm512_xor_si512(w, _mm512_set1_epi8(-128)), high);  // w + 128, unsigned
   add_products(sums.low, low, w);
 }
@@ -89,9 +89,8 @@ void run(const Int8Table& table, const Int8Token& token, size_t first, size_t la
   for (size_t quad = first; quad < last; ++quad) {
     const int8_t* codes = table.codes + quad * kInt8Rows * width;
     __m256d acc = _mm256_set1_pd(-too_much);
-    for_each_span(width, [&](size_t start, size_t end) {
-      acc = _mm256_add_pd(acc, quad_sums(codes, token.x16, start, end));
-    });
+    for_each_span(width,
+                  [&](size_t start, size_t end) { acc = _mm256_add_pd(acc, quad_sums(codes, token.x16, start, end)); });
     float values[kInt8Rows];
     load_scales(table, quad, values);
     const __m256d factor = _mm256_mul_pd(_mm256_cvtps_pd(_mm_loadu_ps(values)), _mm256_set1_pd(token.scale));

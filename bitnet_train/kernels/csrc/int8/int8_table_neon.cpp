@@ -44,8 +44,8 @@ void run(const Int8Table& table, const Int8Token& token, size_t first, size_t la
     float values[kInt8Rows];
     load_scales(table, quad, values);
     for (size_t row = 0; row < kInt8Rows; ++row)
-      values[row] = static_cast<float>(static_cast<double>(totals.rows[row]) *
-                                       (double{values[row]} * double{token.scale}));
+      values[row] =
+          static_cast<float>(static_cast<double>(totals.rows[row]) * (double{values[row]} * double{token.scale}));
     store_rows(table, quad, values, y);
   }
 }

@@ -32,17 +32,15 @@ struct Attention::Scratch {
   size_t* last;
 };
 
-size_t Attention::queries_per_tile() const {
-  return std::max<size_t>(1, kTileRows / config_.group());
-}
+size_t Attention::queries_per_tile() const { return std::max<size_t>(1, kTileRows / config_.group()); }
 
 std::vector<AttentionTile> Attention::tiles(const std::vector<Run>& runs) const {
   std::vector<AttentionTile> tiles;
   for (size_t run = 0; run < runs.size(); ++run)
     for (size_t kv_head = 0; kv_head < config_.kv_heads; ++kv_head)
       for (size_t first = 0; first < runs[run].rows; first += queries_per_tile())
-        tiles.push_back({run, kv_head, first, std::min(queries_per_tile(), runs[run].rows - first),
-                         runs[run].first_row + first});
+        tiles.push_back(
+            {run, kv_head, first, std::min(queries_per_tile(), runs[run].rows - first), runs[run].first_row + first});
   return tiles;
 }
 
@@ -74,8 +72,8 @@ void Attention::gather(const Run& run, const AttentionTile& tile, const Attentio
   const size_t padded = round_up(config_.head_dim, kDimBlock);
   for (size_t i = 0; i < tile.queries; ++i) {
     const size_t row = tile.first + i;
-    const float* q = input.q + (run.first_row + row) * config_.query_size() +
-                     tile.kv_head * config_.group() * config_.head_dim;
+    const float* q =
+        input.q + (run.first_row + row) * config_.query_size() + tile.kv_head * config_.group() * config_.head_dim;
     for (size_t head = 0; head < config_.group(); ++head, queries += padded) {
       std::memcpy(queries, q + head * config_.head_dim, config_.head_dim * sizeof(float));
       rotate(run.position + row, input.q_norm, queries);
@@ -120,11 +118,11 @@ void Attention::attend(const Run& run, const AttentionTile& tile, const Attentio
     s.last[r] = std::min(std::max(seen.end, start) - start, kPagePositions);
   }
   const size_t next_head = next > page ? tile.kv_head : std::min(tile.kv_head + 1, config_.kv_heads - 1);
-  ops_.attend({run.cache->keys(input.layer, tile.kv_head, page), run.cache->values(input.layer, tile.kv_head, page),
-               config_.head_dim, round_up(config_.head_dim, kDimBlock),
-               1.0f / std::sqrt(static_cast<float>(config_.head_dim)), rows, s.queries, s.first, s.last, s.scores,
-               run.cache->keys(input.layer, next_head, next)},
-              state);
+  ops_.attend(
+      {run.cache->keys(input.layer, tile.kv_head, page), run.cache->values(input.layer, tile.kv_head, page),
+       config_.head_dim, round_up(config_.head_dim, kDimBlock), 1.0f / std::sqrt(static_cast<float>(config_.head_dim)),
+       rows, s.queries, s.first, s.last, s.scores, run.cache->keys(input.layer, next_head, next)},
+      state);
 }
 
 void Attention::finish(const AttentionTile& tile, const AttentionInput& input, const AttentionState& total) const {

@@ -7,10 +7,10 @@
 
 #include <vector>
 
+#include "core/team.h"
 #include "model/config.h"
 #include "model/kv_cache.h"
 #include "model/rope.h"
-#include "core/team.h"
 
 namespace bitnet {
 
@@ -24,7 +24,7 @@ struct Run {  // rows of a batch that follow each other in one sequence
 struct AttentionTile {
   size_t run;
   size_t kv_head;
-  size_t first;    // query, counted in the run
+  size_t first;  // query, counted in the run
   size_t queries;
   size_t out_row;  // of the first query
 };
@@ -36,7 +36,7 @@ struct AttentionInput {  // of one layer
   const float* v;       // [rows][kv_heads * head_dim]
   const float* q_norm;  // [head_dim] or nullptr
   const float* k_norm;
-  float* out;           // [rows][heads * head_dim]
+  float* out;  // [rows][heads * head_dim]
 };
 
 class Attention {

@@ -199,8 +199,8 @@ void fold(const AttentionState& chunk, size_t rows, size_t padded_dim, const Att
     total.sum[r] = total.sum[r] * old_factor + chunk.sum[r] * new_factor;
     const Vec old_factors = Isa::set(old_factor), new_factors = Isa::set(new_factor);
     for (size_t d = 0; d < padded_dim; d += kLanes)
-      Isa::store(weighted + d, Isa::add(Isa::mul(Isa::load(weighted + d), old_factors),
-                                        Isa::mul(Isa::load(seen + d), new_factors)));
+      Isa::store(weighted + d,
+                 Isa::add(Isa::mul(Isa::load(weighted + d), old_factors), Isa::mul(Isa::load(seen + d), new_factors)));
   }
 }
 

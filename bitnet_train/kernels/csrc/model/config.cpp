@@ -35,8 +35,8 @@ void require_sizes(const Config& config) {
 }
 
 void require_rope(const Config& config) {
-  require(config.head_dim % 2 == 0, "`head_dim` is " + std::to_string(config.head_dim) +
-                                        ", but rotary positions turn pairs: it must be even.");
+  require(config.head_dim % 2 == 0,
+          "`head_dim` is " + std::to_string(config.head_dim) + ", but rotary positions turn pairs: it must be even.");
   require(config.inv_freq.size() == config.head_dim / 2,
           "`inv_freq` has " + std::to_string(config.inv_freq.size()) + " values, but `head_dim` of " +
               std::to_string(config.head_dim) + " needs " + std::to_string(config.head_dim / 2) + ".");
@@ -51,8 +51,8 @@ void Config::check() const {
   require(kind == "llama" || kind == "mistral" || kind == "qwen2" || kind == "qwen3",
           "`kind` is '" + kind + "', but must be 'llama', 'mistral', 'qwen2' or 'qwen3'.");
   require_sizes(*this);
-  require(heads % kv_heads == 0, "`heads` is " + std::to_string(heads) + " and `kv_heads` " +
-                                     std::to_string(kv_heads) + ": the second must divide the first.");
+  require(heads % kv_heads == 0, "`heads` is " + std::to_string(heads) + " and `kv_heads` " + std::to_string(kv_heads) +
+                                     ": the second must divide the first.");
   require_rope(*this);
   require(std::isfinite(rms_eps) && rms_eps >= 0.0f, "`rms_eps` must be a finite number from 0.");
 }

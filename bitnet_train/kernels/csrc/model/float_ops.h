@@ -14,15 +14,15 @@
 
 namespace bitnet {
 
-constexpr size_t kKeyBlock = 16;          // positions whose keys lie side by side
-constexpr size_t kPagePositions = 256;    // positions of one page of the cache, and of one attention chunk
-constexpr size_t kDimBlock = 16;          // a row of values is padded with zeros to whole blocks
+constexpr size_t kKeyBlock = 16;        // positions whose keys lie side by side
+constexpr size_t kPagePositions = 256;  // positions of one page of the cache, and of one attention chunk
+constexpr size_t kDimBlock = 16;        // a row of values is padded with zeros to whole blocks
 
 enum class FloatType : uint8_t { kFloat32, kBFloat16, kFloat16 };
 
 constexpr size_t float_bytes(FloatType type) { return type == FloatType::kFloat32 ? 4 : 2; }
 
-struct DenseMatrix {  // a view
+struct DenseMatrix {       // a view
   const uint8_t* weights;  // [rows][inputs] of `type`, aligned to its size
   FloatType type;
   size_t rows;
@@ -32,16 +32,16 @@ struct DenseMatrix {  // a view
 
 // Query rows against one page of one key/value head. Row r sees the positions [first[r], last[r]) of the page.
 struct AttentionChunk {
-  const float* keys;     // [kPagePositions / kKeyBlock][head_dim][kKeyBlock]; finite wherever a row does not look
-  const float* values;   // [kPagePositions][padded head_dim]
+  const float* keys;    // [kPagePositions / kKeyBlock][head_dim][kKeyBlock]; finite wherever a row does not look
+  const float* values;  // [kPagePositions][padded head_dim]
   size_t head_dim;
-  size_t padded_dim;     // head_dim rounded up to kDimBlock
-  float scale;           // of the scores
+  size_t padded_dim;  // head_dim rounded up to kDimBlock
+  float scale;        // of the scores
   size_t rows;
   const float* queries;  // [rows][padded_dim]
   const size_t* first;
   const size_t* last;
-  float* scores;         // scratch [rows][kPagePositions]
+  float* scores;           // scratch [rows][kPagePositions]
   const float* next_keys;  // what is read after this chunk: it is fetched ahead; any address, or nullptr
 };
 

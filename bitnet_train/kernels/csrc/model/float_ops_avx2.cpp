@@ -74,6 +74,6 @@ struct Isa {
 namespace bitnet {
 
 extern const FloatOps kernel_float_ops_avx2 = {"avx2", norm,   add,      swiglu, rotate, attend,
-                                 fold,   finish, multiply, widen,  argmax};
+                                               fold,   finish, multiply, widen,  argmax};
 
 }  // namespace bitnet

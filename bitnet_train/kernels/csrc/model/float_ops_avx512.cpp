@@ -64,6 +64,6 @@ struct Isa {
 namespace bitnet {
 
 extern const FloatOps kernel_float_ops_avx512 = {"avx512", norm,   add,      swiglu, rotate, attend,
-                                   fold,     finish, multiply, widen,  argmax};
+                                                 fold,     finish, multiply, widen,  argmax};
 
 }  // namespace bitnet

@@ -26,9 +26,7 @@ void add(const float* y, size_t count, float* h) {
       [&](size_t i) { h[i] += y[i]; });
 }
 
-inline Vec silu(Vec x) {
-  return Isa::div(x, Isa::add(Isa::set(1.0f), exp_of(Isa::sub(Isa::zero(), x))));
-}
+inline Vec silu(Vec x) { return Isa::div(x, Isa::add(Isa::set(1.0f), exp_of(Isa::sub(Isa::zero(), x)))); }
 
 void swiglu(const float* gate, const float* up, size_t count, float* out) {
   in_lanes(

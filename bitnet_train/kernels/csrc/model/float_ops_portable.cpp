@@ -95,6 +95,6 @@ struct Isa {
 namespace bitnet {
 
 extern const FloatOps kernel_float_ops_portable = {"portable", norm,   add,      swiglu, rotate, attend,
-                                     fold,       finish, multiply, widen,  argmax};
+                                                   fold,       finish, multiply, widen,  argmax};
 
 }  // namespace bitnet

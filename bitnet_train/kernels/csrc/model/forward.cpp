@@ -11,9 +11,7 @@ constexpr size_t kPrivateRows = 8;  // up to this many rows, every member does t
 constexpr size_t kMinPages = 3;     // of a tile, for its pages to be shared out
 constexpr size_t kHiddenSlot = 8, kInputSlot = 9;
 
-size_t private_width(const Config& config) {
-  return std::max(config.hidden, config.ff);
-}
+size_t private_width(const Config& config) { return std::max(config.hidden, config.ff); }
 
 size_t scratch_floats(size_t width) { return round_up(width, 16); }
 
@@ -26,7 +24,7 @@ struct Forward::Rows {
   size_t count;  // rows there are
   size_t first;  // and those of this member
   size_t last;
-  bool shared;   // h and x belong to all members
+  bool shared;  // h and x belong to all members
 };
 
 struct PageTask {
@@ -140,8 +138,10 @@ void Forward::attention_block(Member& member, const Batch& batch, const Plan& pl
   multiply(member, ops_, projections, projected, 3, rows.x, rows.count);
   member.barrier();
   const bool last = plan.narrows && index + 1 == config_.layers;
-  const AttentionInput input{index,   b.q,
-                             b.k,     b.v,
+  const AttentionInput input{index,
+                             b.q,
+                             b.k,
+                             b.v,
                              layer.q_norm.empty() ? nullptr : layer.q_norm.data(),
                              layer.k_norm.empty() ? nullptr : layer.k_norm.data(),
                              b.attended};

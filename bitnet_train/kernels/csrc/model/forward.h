@@ -7,8 +7,8 @@
 
 #include <vector>
 
-#include "model/attention.h"
 #include "core/memory.h"
+#include "model/attention.h"
 #include "model/weights.h"
 
 namespace bitnet {
@@ -16,11 +16,11 @@ namespace bitnet {
 constexpr size_t kBatchRows = 64;  // more rows than this gain nothing and cost memory
 
 struct Batch {
-  const int32_t* tokens;           // [rows], each below vocab
-  size_t rows;                     // 1 to kBatchRows
-  std::vector<Run> runs;           // in order; their caches have room
-  std::vector<size_t> head_rows;   // ascending: rows whose logits are wanted
-  float* logits;                   // [head_rows][vocab]
+  const int32_t* tokens;          // [rows], each below vocab
+  size_t rows;                    // 1 to kBatchRows
+  std::vector<Run> runs;          // in order; their caches have room
+  std::vector<size_t> head_rows;  // ascending: rows whose logits are wanted
+  float* logits;                  // [head_rows][vocab]
 };
 
 class Forward {
@@ -32,12 +32,12 @@ class Forward {
   size_t bytes() const { return memory_.bytes(); }
 
  private:
-  struct Rows;     // those that a member works on
+  struct Rows;  // those that a member works on
   struct Plan;
   struct Buffers {  // shared by the members, [kBatchRows][...]
     float *h, *kept;
-    float* x;    // what the norm gives, the input of the next linears
-    float* out;  // what they give to be added to h: in the memory of x, which they have read by then
+    float* x;                     // what the norm gives, the input of the next linears
+    float* out;                   // what they give to be added to h: in the memory of x, which they have read by then
     float *q, *k, *v, *attended;  // in the memory of gate and up, which are not used at the same time
     float *gate, *up;
   };

@@ -14,7 +14,7 @@ struct Generation {
   Sampling sampling;
   std::vector<int32_t> stop_ids;
   std::function<bool(int32_t)> on_token;  // called with every token, stop tokens included; true ends. May be empty
-  std::function<void()> poll;              // called about once a token; may throw. May be empty
+  std::function<void()> poll;             // called about once a token; may throw. May be empty
 };
 
 // Returns the new tokens, a stop token included. All of them but the last have been read by the sequence. Throws what

@@ -13,13 +13,9 @@ constexpr size_t kShortPositions = 64;  // a sequence up to here is cheap to rea
 }  // namespace
 
 KvCache::KvCache(const Config& config, size_t max_tokens)
-    : layers_(config.layers),
-      kv_heads_(config.kv_heads),
-      head_dim_(config.head_dim),
-      padded_dim_(round_up(config.head_dim, kDimBlock)),
-      key_floats_(kPagePositions * head_dim_),
-      block_floats_(key_floats_ + kPagePositions * padded_dim_),
-      max_tokens_(max_tokens) {}
+    : layers_(config.layers), kv_heads_(config.kv_heads), head_dim_(config.head_dim),
+      padded_dim_(round_up(config.head_dim, kDimBlock)), key_floats_(kPagePositions * head_dim_),
+      block_floats_(key_floats_ + kPagePositions * padded_dim_), max_tokens_(max_tokens) {}
 
 std::shared_ptr<KvCache::Page> KvCache::new_page(Pages pages) const {
   const size_t bytes = checked_bytes(checked_bytes(layers_ * kv_heads_, block_floats_), sizeof(float));
@@ -62,9 +58,7 @@ void KvCache::truncate(size_t length) {
   pages_.resize((length + kPagePositions - 1) / kPagePositions);
 }
 
-KvCache KvCache::copy() const {
-  return *this;
-}
+KvCache KvCache::copy() const { return *this; }
 
 void KvCache::store(size_t layer, size_t kv_head, size_t position, const float* key, const float* value) {
   float* keys = block(layer, kv_head, position / kPagePositions);

@@ -12,10 +12,10 @@
 #include <memory>
 #include <vector>
 
-#include "model/config.h"
-#include "model/float_ops.h"
 #include "core/memory.h"
 #include "core/spec.h"
+#include "model/config.h"
+#include "model/float_ops.h"
 
 namespace bitnet {
 

@@ -113,8 +113,7 @@ void BitTable::row(size_t row, float* out) const {
   for (size_t k = 0; k < inputs_; k += 64) {
     const size_t count = std::min<size_t>(64, inputs_ - k);
     unpack_row(bits_.data() + row * row_bytes_ + k / 8, rows_ * row_bytes_, count, weights_, codes);
-    for (size_t i = 0; i < count; ++i)
-      out[k + i] = static_cast<float>(codes[i]) * scales[(k + i) / group_size];
+    for (size_t i = 0; i < count; ++i) out[k + i] = static_cast<float>(codes[i]) * scales[(k + i) / group_size];
   }
 }
 

@@ -6,11 +6,11 @@
 #include <string>
 #include <vector>
 
-#include "model/float_ops.h"
 #include "int8/int8_table.h"
+#include "model/float_ops.h"
+#include "model/stream_arena.h"
 #include "products/matrix.h"
 #include "products/packing.h"
-#include "model/stream_arena.h"
 
 namespace bitnet {
 

@@ -100,8 +100,7 @@ void Sequence::load(size_t length, const float* keys, const float* values) {
   cache_ = std::move(cache);
 }
 
-Model::Model(Config config)
-    : config_(checked(config)), weights_(config_), rope_(config_), ops_(&float_ops_in_use()) {}
+Model::Model(Config config) : config_(checked(config)), weights_(config_), rope_(config_), ops_(&float_ops_in_use()) {}
 
 void Model::finish(size_t num_threads) {
   const std::lock_guard<std::mutex> lock(mutex_);

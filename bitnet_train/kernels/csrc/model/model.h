@@ -47,7 +47,7 @@ class Model : public std::enable_shared_from_this<Model> {
   Weights& weights() { return weights_; }
   const FloatOps& ops() const { return *ops_; }
   void use_ops(const FloatOps& ops) { ops_ = &ops; }  // before `finish`
-  void finish(size_t num_threads);  // std::invalid_argument naming the first tensor that is missing
+  void finish(size_t num_threads);                    // std::invalid_argument naming the first tensor that is missing
   bool finished() const { return forward_ != nullptr; }
   size_t num_threads() const { return num_threads_; }
 

@@ -47,9 +47,7 @@ const std::vector<KernelEntry>& kernel_table() {
   return rows;
 }
 
-std::string full_name(const Kernel& kernel) {
-  return std::string(kernel.name) + "." + kernel.isa;
-}
+std::string full_name(const Kernel& kernel) { return std::string(kernel.name) + "." + kernel.isa; }
 
 const Kernel& kernel_named(const std::string& name) {
   for (const KernelEntry& entry : kernel_table())
@@ -59,8 +57,8 @@ const Kernel& kernel_named(const std::string& name) {
 
 void prefer(const std::string& isa, const std::string& name) {
   const auto& table = kernel_table();
-  if (!name.empty() && std::none_of(table.begin(), table.end(),
-                                    [&](const KernelEntry& entry) { return name == entry.kernel->name; }))
+  if (!name.empty() &&
+      std::none_of(table.begin(), table.end(), [&](const KernelEntry& entry) { return name == entry.kernel->name; }))
     throw std::invalid_argument("no kernel is called '" + name + "'");
   prefer_isa(isa);
   preferred_name() = name;

@@ -13,7 +13,7 @@ using KernelEntry = KernelRow<Kernel>;
 
 const std::vector<KernelEntry>& kernel_table();  // every compiled kernel, the instruction sets best first
 
-std::string full_name(const Kernel& kernel);  // "lookup.avx512"
+std::string full_name(const Kernel& kernel);               // "lookup.avx512"
 const Kernel& kernel_named(const std::string& full_name);  // std::invalid_argument unless this CPU can run it
 
 // `prefer_isa`, and of the kernels that are left those called `name` first ("": the usual preference).

@@ -18,9 +18,7 @@ constexpr size_t kDotInputs = 4;  // of one dot product
 constexpr size_t kWordBytes = kBitsRows * sizeof(uint32_t);
 
 // Prepared: codes [T][G][padded], zeros behind each group, then their sums int32 [T][G].
-size_t token_bytes(const Spec& spec) {
-  return spec.groups() * bits_group_inputs(spec);
-}
+size_t token_bytes(const Spec& spec) { return spec.groups() * bits_group_inputs(spec); }
 
 size_t prepared_bytes(const Spec& spec) {
   return round_up(kTokenTile * (token_bytes(spec) + spec.groups() * sizeof(int32_t)), kAlignment);
@@ -96,11 +94,8 @@ template <WeightKind kWeights>
 class DotBody {
  public:
   explicit DotBody(const Tile& tile)
-      : tokens_(tile.tokens),
-        groups_(tile.spec->groups()),
-        padded_(bits_group_inputs(*tile.spec)),
-        words_(bits_group_words(*tile.spec)),
-        code_bytes_(bits_code_bytes(*tile.spec)),
+      : tokens_(tile.tokens), groups_(tile.spec->groups()), padded_(bits_group_inputs(*tile.spec)),
+        words_(bits_group_words(*tile.spec)), code_bytes_(bits_code_bytes(*tile.spec)),
         x_(static_cast<const int8_t*>(tile.prepared)),
         sums_(reinterpret_cast<const int32_t*>(x_ + tile.tokens * token_bytes(*tile.spec))) {}
 
@@ -143,9 +138,7 @@ void run(const Tile& tile, const uint8_t* stream, size_t first_panel, size_t las
     run_panels(tile, DotBody<WeightKind::kTernary>(tile), stream, first_panel, last_panel);
 }
 
-bool accepts(const Spec& spec) {
-  return layout_bits.accepts(spec);
-}
+bool accepts(const Spec& spec) { return layout_bits.accepts(spec); }
 
 }  // namespace
 

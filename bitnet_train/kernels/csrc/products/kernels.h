@@ -22,20 +22,20 @@ namespace bitnet {
 struct Layout {
   const char* name;
   bool (*accepts)(const Spec& spec);
-  size_t (*panel_bytes)(const Spec& spec);  // a multiple of kAlignment
-  void (*pack)(const Spec& spec, const int8_t* codes, const float* scales, uint8_t* panel);    // [64][K], [64][G]
-  void (*unpack)(const Spec& spec, const uint8_t* panel, int8_t* codes, float* scales);       // the inverse
+  size_t (*panel_bytes)(const Spec& spec);                                                   // a multiple of kAlignment
+  void (*pack)(const Spec& spec, const int8_t* codes, const float* scales, uint8_t* panel);  // [64][K], [64][G]
+  void (*unpack)(const Spec& spec, const uint8_t* panel, int8_t* codes, float* scales);      // the inverse
 };
 
 struct Tile {
   const Spec* spec;
-  const void* prepared;   // what `prepare` made of the tokens
-  size_t tokens;          // 1 to kTokenTile
-  const float* x_scale;   // [tokens]
-  const float* bias;      // [N] or nullptr
-  float* y;               // y[t * y_stride + n]
+  const void* prepared;  // what `prepare` made of the tokens
+  size_t tokens;         // 1 to kTokenTile
+  const float* x_scale;  // [tokens]
+  const float* bias;     // [N] or nullptr
+  float* y;              // y[t * y_stride + n]
   size_t y_stride;
-  int32_t* acc;           // when not nullptr: the integers [tokens][N][G] go here, and y is not touched
+  int32_t* acc;  // when not nullptr: the integers [tokens][N][G] go here, and y is not touched
 };
 
 struct Kernel {

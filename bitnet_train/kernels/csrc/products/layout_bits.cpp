@@ -14,13 +14,9 @@ bool accepts(const Spec& spec) {
   return (spec.group_size % kBitsInputs == 0 || spec.groups() == 1) && spec.group_size <= kMaxBitsGroup;
 }
 
-size_t group_bytes(const Spec& spec) {
-  return bits_code_bytes(spec) + kPanelRows * spec.scale_bytes();
-}
+size_t group_bytes(const Spec& spec) { return bits_code_bytes(spec) + kPanelRows * spec.scale_bytes(); }
 
-size_t panel_bytes(const Spec& spec) {
-  return spec.groups() * group_bytes(spec);
-}
+size_t panel_bytes(const Spec& spec) { return spec.groups() * group_bytes(spec); }
 
 // Four codes as one number, code 0 in the lowest byte on every machine.
 uint32_t four_bytes(const int8_t* codes) {
@@ -59,8 +55,8 @@ void for_each_word(const Spec& spec, Visit visit) {
       for (size_t word = 0; word < words; ++word) {
         const size_t index = (row / kBitsRows * words + word) * kBitsRows + row % kBitsRows;
         const size_t input = std::min(spec.group_size, word * inputs);
-        visit(group * group_bytes(spec) + index * sizeof(uint32_t),
-              row * spec.inputs + group * spec.group_size + input, std::min(inputs, spec.group_size - input));
+        visit(group * group_bytes(spec) + index * sizeof(uint32_t), row * spec.inputs + group * spec.group_size + input,
+              std::min(inputs, spec.group_size - input));
       }
 }
 

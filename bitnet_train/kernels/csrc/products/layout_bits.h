@@ -23,17 +23,13 @@ constexpr size_t kBitsRows = 32;    // rows whose words lie side by side: two 51
 constexpr size_t kBitsInputs = 32;  // a padded group is a multiple of this
 constexpr size_t kMaxBitsGroup = size_t{1} << 22;
 
-constexpr size_t field_bits(WeightKind weights) {
-  return weights == WeightKind::kBinary ? 1 : 2;
-}
+constexpr size_t field_bits(WeightKind weights) { return weights == WeightKind::kBinary ? 1 : 2; }
 
 constexpr size_t bits_group_inputs(const Spec& spec) {  // padded
   return round_up(spec.group_size, kBitsInputs);
 }
 
-constexpr size_t bits_group_words(const Spec& spec) {
-  return bits_group_inputs(spec) * field_bits(spec.weights) / 32;
-}
+constexpr size_t bits_group_words(const Spec& spec) { return bits_group_inputs(spec) * field_bits(spec.weights) / 32; }
 
 constexpr size_t bits_code_bytes(const Spec& spec) {  // of one group of one panel
   return bits_group_words(spec) * kPanelRows * sizeof(uint32_t);

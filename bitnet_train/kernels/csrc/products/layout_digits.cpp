@@ -13,9 +13,7 @@ constexpr size_t kWordBytes = kPanelRows * kLaneBytes;
 constexpr size_t kDigitBits = 5;
 
 // Even lanes of a register hold 16 rows and odd lanes the next 16, so that one multiply-add widens either half.
-constexpr size_t lane_of(size_t row) {
-  return row / 32 * 32 + 2 * (row % 16) + row % 32 / 16;
-}
+constexpr size_t lane_of(size_t row) { return row / 32 * 32 + 2 * (row % 16) + row % 32 / 16; }
 
 size_t group_bytes(const Spec& spec) {
   const GroupUnits units = group_units(spec);
@@ -23,13 +21,9 @@ size_t group_bytes(const Spec& spec) {
   return words * kWordBytes + kPanelRows * spec.scale_bytes();
 }
 
-bool accepts(const Spec& spec) {
-  return spec.groups() == 1 || spec.group_size % kHalfInputs == 0;
-}
+bool accepts(const Spec& spec) { return spec.groups() == 1 || spec.group_size % kHalfInputs == 0; }
 
-size_t panel_bytes(const Spec& spec) {
-  return spec.groups() * group_bytes(spec);
-}
+size_t panel_bytes(const Spec& spec) { return spec.groups() * group_bytes(spec); }
 
 // The digit of up to five (three) weights; inputs beyond the end read as -1 (0), which meets activations of zero.
 unsigned digit_of(WeightKind weights, const int8_t* codes, size_t count) {
@@ -85,7 +79,8 @@ void pack(const Spec& spec, const int8_t* codes, const float* scales, uint8_t* p
         for (size_t row = 0; row < kPanelRows; ++row) {
           uint16_t lane;
           std::memcpy(&lane, panel + offset + lane_of(row) * kLaneBytes, kLaneBytes);
-          lane = static_cast<uint16_t>(lane | digit_of(spec.weights, codes + row * spec.inputs + input, count) << shift);
+          lane =
+              static_cast<uint16_t>(lane | digit_of(spec.weights, codes + row * spec.inputs + input, count) << shift);
           std::memcpy(panel + offset + lane_of(row) * kLaneBytes, &lane, kLaneBytes);
         }
       },

@@ -9,7 +9,8 @@
 //   lane of a row:  | 0 | digit 2 | digit 1 | digit 0 |      binary: 9 words a unit of 128 (26 digits), 5 of 64
 //                    15  14     10 9       5 4       0       ternary: 15 words (44 digits), 8 of 64
 //
-// Rows 0-15 of a register lie in its even lanes, rows 16-31 in the odd ones. The scales of the 64 rows follow the units of each group. Everything lies in the order in which it is read.
+// Rows 0-15 of a register lie in its even lanes, rows 16-31 in the odd ones. The scales of the 64 rows follow the units
+// of each group. Everything lies in the order in which it is read.
 #pragma once
 
 #include "products/kernels.h"
@@ -21,9 +22,7 @@ extern const Layout layout_digits;
 constexpr size_t kDigitsPerWord = 3;
 constexpr size_t kHalfInputs = 64;  // inputs are cut in halves of 64; a unit is one or two
 
-constexpr size_t digit_inputs(WeightKind weights) {
-  return weights == WeightKind::kBinary ? 5 : 3;
-}
+constexpr size_t digit_inputs(WeightKind weights) { return weights == WeightKind::kBinary ? 5 : 3; }
 
 constexpr size_t half_digits(WeightKind weights) {
   return round_up(kHalfInputs, digit_inputs(weights)) / digit_inputs(weights);

@@ -8,9 +8,7 @@
 namespace bitnet {
 namespace {
 
-bool accepts(const Spec& spec) {
-  return spec.groups() == 1 || spec.group_size % kNibbleUnit == 0;
-}
+bool accepts(const Spec& spec) { return spec.groups() == 1 || spec.group_size % kNibbleUnit == 0; }
 
 size_t panel_bytes(const Spec& spec) {
   return spec.groups() * (nibble_code_bytes(spec) + kPanelRows * spec.scale_bytes());

@@ -22,9 +22,7 @@ extern const Layout layout_nibbles;
 constexpr size_t kNibbleUnit = 64;    // a group is padded to a multiple of this many inputs
 constexpr size_t kColumnLookups = 2;  // indices in a byte
 
-constexpr size_t nibble_inputs(WeightKind weights) {
-  return weights == WeightKind::kBinary ? 4 : 2;
-}
+constexpr size_t nibble_inputs(WeightKind weights) { return weights == WeightKind::kBinary ? 4 : 2; }
 
 constexpr size_t group_lookups(const Spec& spec) {
   return round_up(spec.group_size, kNibbleUnit) / nibble_inputs(spec.weights);

@@ -11,17 +11,11 @@ namespace {
 constexpr size_t kByteBits = 8;
 constexpr uint64_t kOnes = 0x0101010101010101u;
 
-bool accepts(const Spec&) {
-  return true;
-}
+bool accepts(const Spec&) { return true; }
 
-size_t group_bytes(const Spec& spec) {
-  return words_code_bytes(spec) + kPanelRows * spec.scale_bytes();
-}
+size_t group_bytes(const Spec& spec) { return words_code_bytes(spec) + kPanelRows * spec.scale_bytes(); }
 
-size_t panel_bytes(const Spec& spec) {
-  return spec.groups() * group_bytes(spec);
-}
+size_t panel_bytes(const Spec& spec) { return spec.groups() * group_bytes(spec); }
 
 // Eight codes as one number, code 0 in the lowest byte on every machine.
 uint64_t eight_bytes(const int8_t* codes) {
@@ -35,9 +29,7 @@ void store_eight(uint64_t bytes, int8_t* codes) {
 }
 
 // Bytes that are 0 or 1 -> one bit each, byte 0 first, and back. The product moves byte i to bit 56 + i.
-uint64_t gather_bits(uint64_t bytes) {
-  return bytes * 0x0102040810204080u >> 56;
-}
+uint64_t gather_bits(uint64_t bytes) { return bytes * 0x0102040810204080u >> 56; }
 
 uint64_t spread_bits(uint64_t bits) {
   const uint64_t own_bit = (bits & 0xff) * kOnes & 0x8040201008040201u;

@@ -21,13 +21,9 @@ extern const Layout layout_words;
 constexpr size_t kWordInputs = 64;
 constexpr size_t kWordRows = 16;  // rows of a sub-panel: two 512-bit registers
 
-constexpr size_t word_planes(WeightKind weights) {
-  return weights == WeightKind::kBinary ? 1 : 2;
-}
+constexpr size_t word_planes(WeightKind weights) { return weights == WeightKind::kBinary ? 1 : 2; }
 
-constexpr size_t group_words(const Spec& spec) {
-  return round_up(spec.group_size, kWordInputs) / kWordInputs;
-}
+constexpr size_t group_words(const Spec& spec) { return round_up(spec.group_size, kWordInputs) / kWordInputs; }
 
 constexpr size_t words_code_bytes(const Spec& spec) {  // of one group of one panel
   return group_words(spec) * word_planes(spec.weights) * kPanelRows * sizeof(uint64_t);

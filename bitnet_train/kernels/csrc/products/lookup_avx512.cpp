@@ -28,7 +28,7 @@ template <class Weights, int kHalves>
 constexpr int kUnitDigits = static_cast<int>(kHalves * half_digits(Weights::kKind));
 
 constexpr int kPrefetchBytes = 4096;  // one page ahead of the stream, for a single token
-constexpr int kRegisters = 2;  // 512-bit registers of 16-bit lanes a panel
+constexpr int kRegisters = 2;         // 512-bit registers of 16-bit lanes a panel
 
 // What one call of the inner loops keeps: kTokens tokens against kPanels panels.
 template <int kTokens, int kPanels>
@@ -279,13 +279,11 @@ void run(const Tile& tile, const uint8_t* stream, size_t first_panel, size_t las
   }
 }
 
-bool accepts(const Spec& spec) {
-  return layout_digits.accepts(spec);
-}
+bool accepts(const Spec& spec) { return layout_digits.accepts(spec); }
 
 }  // namespace
 
-extern const Kernel kernel_lookup_avx512{"lookup", "avx512", &layout_digits, accepts,
-                                          lookup_prepared_bytes, lookup_prepare, run};
+extern const Kernel kernel_lookup_avx512{"lookup",       "avx512", &layout_digits, accepts, lookup_prepared_bytes,
+                                         lookup_prepare, run};
 
 }  // namespace bitnet

@@ -185,8 +185,7 @@ struct Neon {
       for (size_t lookup = 0; lookup < kColumnLookups; ++lookup) {
         const Table<kEntries> table(tables);
 #pragma GCC unroll 4
-        for (int v = 0; v < kVectors; ++v)
-          look_up(bytes, v, table, vld1q_u8(indices + v * kVectorRows), column >= 2);
+        for (int v = 0; v < kVectors; ++v) look_up(bytes, v, table, vld1q_u8(indices + v * kVectorRows), column >= 2);
         indices += kPanelRows;
         tables += table_bytes(kEntries);
       }
@@ -245,9 +244,7 @@ struct Neon {
   }
 };
 
-bool accepts(const Spec& spec) {
-  return layout_nibbles.accepts(spec);
-}
+bool accepts(const Spec& spec) { return layout_nibbles.accepts(spec); }
 
 }  // namespace
 

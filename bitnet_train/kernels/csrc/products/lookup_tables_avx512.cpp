@@ -19,9 +19,7 @@ struct Ternary {
   static constexpr WeightKind kKind = WeightKind::kTernary;
 };
 
-size_t units_of(const Spec& spec) {
-  return spec.groups() * group_units(spec).count();
-}
+size_t units_of(const Spec& spec) { return spec.groups() * group_units(spec).count(); }
 
 size_t digits_of(const Spec& spec) {
   const GroupUnits units = group_units(spec);
@@ -29,9 +27,7 @@ size_t digits_of(const Spec& spec) {
 }
 
 // Two int16 of the same value as the integer value * 65537: adding such integers adds both halves.
-inline __m512i twice(__m512i value) {
-  return _mm512_add_epi32(value, _mm512_slli_epi32(value, 16));
-}
+inline __m512i twice(__m512i value) { return _mm512_add_epi32(value, _mm512_slli_epi32(value, 16)); }
 
 // The tables of 64 activations (zeros behind the end), five a table.
 inline void binary_tables(const int8_t* x, __m512i* tables) {
@@ -40,8 +36,7 @@ inline void binary_tables(const int8_t* x, __m512i* tables) {
     const __m512i doubled =
         _mm512_slli_epi32(_mm512_cvtepi8_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(x + i))), 1);
     _mm512_store_si512(others + i, twice(doubled));
-    _mm512_store_si512(first + i,
-                       _mm512_add_epi32(_mm512_slli_epi32(doubled, 16), _mm512_set1_epi32(kBias * 65537)));
+    _mm512_store_si512(first + i, _mm512_add_epi32(_mm512_slli_epi32(doubled, 16), _mm512_set1_epi32(kBias * 65537)));
   }
   others[kHalfInputs] = 0;
   for (size_t digit = 0, i = 0; digit < half_digits(WeightKind::kBinary); ++digit, i += 5) {
@@ -144,9 +139,7 @@ size_t lookup_sub_tile_bytes(const Spec& spec) {
   return lookup_starts_bytes(spec) + kSubTile * digits_of(spec) * kTableBytes;
 }
 
-size_t lookup_prepared_bytes(const Spec& spec) {
-  return kTokenTile / kSubTile * lookup_sub_tile_bytes(spec);
-}
+size_t lookup_prepared_bytes(const Spec& spec) { return kTokenTile / kSubTile * lookup_sub_tile_bytes(spec); }
 
 void lookup_prepare(const Spec& spec, const int8_t* codes, size_t tokens, void* prepared) {
   for (size_t first = 0; first < tokens; first += kSubTile) {

@@ -19,8 +19,8 @@ struct Range {
 };
 
 struct Plan {
-  Range tokens;      // of this member
-  bool all_panels;   // or its share of them
+  Range tokens;     // of this member
+  bool all_panels;  // or its share of them
 };
 
 Plan plan_of(const Member& member, size_t tokens) {

@@ -1,9 +1,9 @@
 // Products of packed matrices inside a region of the team.
 #pragma once
 
-#include "products/kernels.h"
 #include "core/quantize_token.h"
 #include "core/team.h"
+#include "products/kernels.h"
 
 namespace bitnet {
 

@@ -57,9 +57,7 @@ struct Terms {
   int factor, start;
 };
 
-constexpr size_t table_bytes(Entries entries) {
-  return entries == Entries::kTwoBytes ? 2 * kTableSize : kTableSize;
-}
+constexpr size_t table_bytes(Entries entries) { return entries == Entries::kTwoBytes ? 2 * kTableSize : kTableSize; }
 
 constexpr Entries entries_of(Activation activation) {
   return activation == Activation::kInt8   ? Entries::kTwoBytes
@@ -78,9 +76,7 @@ constexpr PreparedShape prepared_shape(const Spec& spec) {
   return {sum_bytes, group_bytes, sum_bytes + spec.groups() * group_bytes};
 }
 
-size_t nibble_prepared_bytes(const Spec& spec) {
-  return kTokenTile * prepared_shape(spec).token_bytes;
-}
+size_t nibble_prepared_bytes(const Spec& spec) { return kTokenTile * prepared_shape(spec).token_bytes; }
 
 // The tables of one group of one token; returns the sum of |x|.
 template <class Isa, Entries kEntries>
@@ -122,9 +118,7 @@ template <class Isa, Entries kEntries>
 class NibbleBody {
  public:
   explicit NibbleBody(const Tile& tile)
-      : tile_(tile),
-        shape_(prepared_shape(*tile.spec)),
-        chunks_(group_lookups(*tile.spec) / kChunkLookups),
+      : tile_(tile), shape_(prepared_shape(*tile.spec)), chunks_(group_lookups(*tile.spec) / kChunkLookups),
         shift_(tile.spec->weights == WeightKind::kBinary ? 1 : 0) {}
 
   size_t code_bytes() const { return nibble_code_bytes(*tile_.spec); }
@@ -138,9 +132,8 @@ class NibbleBody {
 
   // y += scale * float(acc) for a short group.
   void add_short_group(size_t group, const uint8_t* codes, const float* scales, float* y) const {
-    each_token({group, 0, chunks_}, codes, 1 << shift_, kShortBias, [&](const typename Isa::Sums& sums, size_t t) {
-      Isa::add_scaled(sums, scales, y + t * kPanelRows);
-    });
+    each_token({group, 0, chunks_}, codes, 1 << shift_, kShortBias,
+               [&](const typename Isa::Sums& sums, size_t t) { Isa::add_scaled(sums, scales, y + t * kPanelRows); });
   }
 
  private:

@@ -48,7 +48,8 @@ inline void unpack_byte(const uint8_t* bits, size_t plane_stride, size_t count, 
 // Codes and scales of the 64 rows of a panel; rows beyond the matrix are +1 with scale 0.
 class Panel {
  public:
-  explicit Panel(const Spec& spec) : spec_(spec), codes_(kPanelRows * spec.inputs), scales_(kPanelRows * spec.groups()) {}
+  explicit Panel(const Spec& spec)
+      : spec_(spec), codes_(kPanelRows * spec.inputs), scales_(kPanelRows * spec.groups()) {}
 
   void read(const Planes& planes, size_t panel) {
     for (size_t i = 0; i < kPanelRows; ++i) {
@@ -111,9 +112,7 @@ Spec spec_of(const Planes& planes, size_t inputs, size_t group_size, WeightKind 
   return {planes.rows, inputs, group_size, weights, activation, half};
 }
 
-size_t stream_bytes(const Spec& spec, const Layout& layout) {
-  return spec.panels() * layout.panel_bytes(spec);
-}
+size_t stream_bytes(const Spec& spec, const Layout& layout) { return spec.panels() * layout.panel_bytes(spec); }
 
 void pack_stream(const Planes& planes, const Spec& spec, const Layout& layout, size_t num_threads, uint8_t* stream) {
   const size_t num_packers = std::max<size_t>(1, std::min({num_threads, kMaxPackers, spec.panels()}));

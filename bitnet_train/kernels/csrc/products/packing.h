@@ -8,10 +8,10 @@
 
 namespace bitnet {
 
-struct Planes {              // a view; nothing of it is trusted before check_planes
-  const uint8_t* data;       // [planes][rows][row_bytes]
+struct Planes {         // a view; nothing of it is trusted before check_planes
+  const uint8_t* data;  // [planes][rows][row_bytes]
   size_t planes, rows, row_bytes;
-  const float* scales;       // [scale_rows][scale_groups]: [1][1], or [rows][groups]
+  const float* scales;  // [scale_rows][scale_groups]: [1][1], or [rows][groups]
   size_t scale_rows, scale_groups;
 };
 

@@ -46,8 +46,8 @@ inline size_t prepared_words(const Spec& spec, size_t tokens) {
 }
 
 inline size_t popcount_prepared_bytes(const Spec& spec) {
-  return round_up(prepared_words(spec, kTokenTile) * sizeof(uint64_t) +
-                      spec.groups() * kTokenTile * sizeof(int32_t), kAlignment);
+  return round_up(prepared_words(spec, kTokenTile) * sizeof(uint64_t) + spec.groups() * kTokenTile * sizeof(int32_t),
+                  kAlignment);
 }
 
 template <class Isa>
@@ -202,7 +202,7 @@ BITNET_INLINE void count_rows(const GroupTask& task, const uint64_t* weights, Co
     for (size_t row = 0; row < kWordRows; row += Isa::kRegisters * Isa::kLanes)
       count_words<Isa, product, now, W, own>(weights + word * stride + row, task.x + word * task.x_stride + first,
                                              task.x_stride, count)
-          .store(reinterpret_cast<int32_t(*)[kWordRows]>(counts.column[first] + row), counts.weights + row, word != 0);
+          .store(reinterpret_cast<int32_t (*)[kWordRows]>(counts.column[first] + row), counts.weights + row, word != 0);
   }
   if constexpr (first + now < C) count_rows<Isa, product, C, W, first + now>(task, weights, counts);
 }
@@ -258,11 +258,8 @@ template <class Isa, Product product, int P, int C, int W>
 class PopcountBody {
  public:
   explicit PopcountBody(const Tile& tile)
-      : tokens_(tile.tokens),
-        words_(group_words(*tile.spec)),
-        code_bytes_(words_code_bytes(*tile.spec)),
-        group_size_(tile.spec->group_size),
-        bits_(static_cast<const uint64_t*>(tile.prepared)),
+      : tokens_(tile.tokens), words_(group_words(*tile.spec)), code_bytes_(words_code_bytes(*tile.spec)),
+        group_size_(tile.spec->group_size), bits_(static_cast<const uint64_t*>(tile.prepared)),
         sums_(reinterpret_cast<const int32_t*>(bits_ + prepared_words(*tile.spec, tile.tokens))) {}
 
   size_t code_bytes() const { return code_bytes_; }
@@ -270,8 +267,13 @@ class PopcountBody {
   BITNET_INLINE void group(size_t group, const uint8_t* codes, int32_t* acc) const {
     constexpr size_t pass = C / P;
     const size_t columns = P == 1 ? C : tokens_ * P;
-    GroupTask task{reinterpret_cast<const uint64_t*>(codes), bits_ + group * words_ * columns, sums_ + group * tokens_,
-                   columns, words_, group_size_, acc};
+    GroupTask task{reinterpret_cast<const uint64_t*>(codes),
+                   bits_ + group * words_ * columns,
+                   sums_ + group * tokens_,
+                   columns,
+                   words_,
+                   group_size_,
+                   acc};
     if constexpr (P == 1) return run_columns<Isa, product, P, C, W>(task);
     size_t left = tokens_;
     for (; left >= pass; left -= pass) {
@@ -341,13 +343,11 @@ void popcount_run(const Tile& tile, const uint8_t* stream, size_t first_panel, s
   run(tile, stream, first_panel, last_panel);
 }
 
-[[maybe_unused]] bool popcount_accepts(const Spec& spec) {
-  return layout_words.accepts(spec);
-}
+[[maybe_unused]] bool popcount_accepts(const Spec& spec) { return layout_words.accepts(spec); }
 
 template <class Isa>
 constexpr Kernel popcount_kernel(const char* isa) {
-  return {"popcount", isa, &layout_words, popcount_accepts, popcount_prepared_bytes, popcount_prepare<Isa>,
+  return {"popcount",       isa, &layout_words, popcount_accepts, popcount_prepared_bytes, popcount_prepare<Isa>,
           popcount_run<Isa>};
 }
 

@@ -176,10 +176,8 @@ template <size_t bits, int T>
 class VnniBody {
  public:
   explicit VnniBody(const Tile& tile)
-      : words_(bits_group_words(*tile.spec)),
-        code_bytes_(bits_code_bytes(*tile.spec)),
-        group_dwords_(bits_group_inputs(*tile.spec) / kBytes * T),
-        dwords_(static_cast<const int32_t*>(tile.prepared)),
+      : words_(bits_group_words(*tile.spec)), code_bytes_(bits_code_bytes(*tile.spec)),
+        group_dwords_(bits_group_inputs(*tile.spec) / kBytes * T), dwords_(static_cast<const int32_t*>(tile.prepared)),
         sums_(dwords_ + prepared_dwords(*tile.spec, T)) {}
 
   size_t code_bytes() const { return code_bytes_; }
@@ -210,9 +208,7 @@ void run(const Tile& tile, const uint8_t* stream, size_t first_panel, size_t las
   (binary ? kRuns<1> : kRuns<2>)[tile.tokens - 1](tile, stream, first_panel, last_panel);
 }
 
-bool accepts(const Spec& spec) {
-  return layout_bits.accepts(spec);
-}
+bool accepts(const Spec& spec) { return layout_bits.accepts(spec); }
 
 }  // namespace
 

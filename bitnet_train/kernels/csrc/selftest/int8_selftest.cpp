@@ -54,8 +54,13 @@ std::vector<float> solve(const Problem& p) {
 }
 
 Problem make_problem(size_t rows, size_t inputs, size_t tokens, Fill fill) {
-  Problem p{rows, inputs, tokens, std::vector<int8_t>(rows * inputs), std::vector<float>(rows),
-            std::vector<float>(tokens * inputs), {}};
+  Problem p{rows,
+            inputs,
+            tokens,
+            std::vector<int8_t>(rows * inputs),
+            std::vector<float>(rows),
+            std::vector<float>(tokens * inputs),
+            {}};
   for (int8_t& code : p.codes) code = fill == Fill::kExtreme ? int8_t{-128} : static_cast<int8_t>(next_random());
   for (float& scale : p.scales) scale = static_cast<float>(next_random() % 1000 + 1) / 1024.0f;
   for (float& x : p.x) x = fill == Fill::kExtreme ? -1.0f : static_cast<float>(next_random()) / 65536.0f - 16384.0f;

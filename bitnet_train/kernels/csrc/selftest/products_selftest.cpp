@@ -25,9 +25,9 @@ struct Shape {
 
 // Every size that the layouts round up, once in each role, rather than the product of them all.
 constexpr Shape kShapes[] = {
-    {1, 1, 1, 1},      {64, 64, 64, 1},    {63, 63, 63, 2},     {65, 100, 100, 3},  {130, 128, 16, 4},
-    {64, 160, 32, 5},  {65, 192, 64, 6},   {130, 576, 64, 7},   {1, 576, 576, 8},   {63, 1536, 128, 1},
-    {65, 576, 192, 2}, {64, 1536, 1536, 8}, {130, 300, 100, 1}, {65, 640, 320, 3},  {64, 1000, 1000, 1},
+    {1, 1, 1, 1},       {64, 64, 64, 1},     {63, 63, 63, 2},    {65, 100, 100, 3}, {130, 128, 16, 4},
+    {64, 160, 32, 5},   {65, 192, 64, 6},    {130, 576, 64, 7},  {1, 576, 576, 8},  {63, 1536, 128, 1},
+    {65, 576, 192, 2},  {64, 1536, 1536, 8}, {130, 300, 100, 1}, {65, 640, 320, 3}, {64, 1000, 1000, 1},
     {193, 384, 128, 8}, {64, 512, 256, 3},
 };
 constexpr Shape kLongShape{1, 70000, 70000, 2};  // the sums of 64 rows and a long group, beyond 16 bits
@@ -77,10 +77,10 @@ struct Problem {
   Spec spec;
   size_t tokens;
   Fill fill;
-  std::vector<int8_t> w, x;                     // [N][K], [T][K]
-  std::vector<float> w_scale, x_scale, bias;    // [N][G], [T], [N] or empty
-  std::vector<int32_t> acc;                     // the oracle's integers [T][N][G]
-  std::vector<float> y;                         // the oracle's floats [T][N]
+  std::vector<int8_t> w, x;                   // [N][K], [T][K]
+  std::vector<float> w_scale, x_scale, bias;  // [N][G], [T], [N] or empty
+  std::vector<int32_t> acc;                   // the oracle's integers [T][N][G]
+  std::vector<float> y;                       // the oracle's floats [T][N]
 
   std::string text() const {
     return std::to_string(spec.rows) + " rows, " + std::to_string(spec.inputs) + " inputs, groups of " +
@@ -146,8 +146,16 @@ void solve(Problem& problem) {
 Problem make_problem(const Shape& shape, WeightKind weights, Activation activation, Fill fill, uint64_t seed) {
   Random random(seed);
   const bool half = seed % 2 == 0;
-  Problem problem{{shape.rows, shape.inputs, shape.group_size, weights, activation, half}, shape.tokens, fill,
-                  {}, {}, {}, {}, {}, {}, {}};
+  Problem problem{{shape.rows, shape.inputs, shape.group_size, weights, activation, half},
+                  shape.tokens,
+                  fill,
+                  {},
+                  {},
+                  {},
+                  {},
+                  {},
+                  {},
+                  {}};
   const Spec& spec = problem.spec;
   problem.w.resize(spec.rows * spec.inputs);
   problem.x.resize(shape.tokens * spec.inputs);
@@ -252,8 +260,7 @@ void check_floats(const std::string& name, Problem problem, const Packed& matrix
   std::vector<float> x(problem.x.size());
   for (size_t i = 0; i < x.size(); ++i) x[i] = 0.37f * static_cast<float>(problem.x[i]) + 0.001f;
   for (size_t t = 0; t < problem.tokens; ++t)
-    problem.x_scale[t] =
-        quantize_token(&x[t * spec.inputs], spec.inputs, spec.activation, &problem.x[t * spec.inputs]);
+    problem.x_scale[t] = quantize_token(&x[t * spec.inputs], spec.inputs, spec.activation, &problem.x[t * spec.inputs]);
   solve(problem);
   std::vector<float> first(problem.y.size(), -1e30f), second = first;
   const Packed* const matrices[2] = {&matrix, &matrix};
