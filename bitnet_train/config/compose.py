@@ -24,7 +24,6 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bitnet_train.config.check import check_complete, check_draft, check_layers, flatten, value_of
-from bitnet_train.config.continued import as_then
 from bitnet_train.config.draft import Draft, settled
 from bitnet_train.config.given_path import decided_by_path
 from bitnet_train.config.idle import own_recipe
@@ -56,8 +55,7 @@ def compose(word: str | None = None, overrides: Sequence[str] = ()) -> Composed:
     """
     target, words = find_target(word), read_words(overrides)
     replaced = words.choices if target.run_dir else {}
-    recorded = as_then(target.content) if target.run_dir else target.content
-    content = {name: value for name, value in recorded.items() if name not in replaced}
+    content = {name: value for name, value in target.content.items() if name not in replaced}
     chosen = choices(content, target.label, words)
     stack = layers(chosen, content, target.label, words)
     check_layers(stack)

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal
 
 from bitnet_train.config.paths import path_keys
@@ -47,21 +46,8 @@ MACHINE = ("teacher.cache_dir", "trainer.accelerator", "trainer.num_threads")  #
 VERBS = ("logger", "export", "evaluate", "validate", "sensitivity", "generate", "bench", "debug", *MACHINE)
 ASKED_ANEW = ("data.chat_template_variables",)  # fixed in training, and free for whoever asks the finished model
 CALL = ("recipe", "run", "path", "quiet", "dry_run", "trainer.resume", "export.force")
-BEFORE: Mapping[str, Any] = MappingProxyType(  # what runs did that were recorded before a key came, if not its default
-    {"weight.tables": "exact", "data.packing": "never"}
-)
 AS_SETTLED = {"trainer.precision": "auto"}  # asked so, a continued run keeps what it settled at its start
 _ABSENT = object()
-
-
-def as_then(recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the content of a run's config.yaml with what its run did by keys that came after it was written."""
-    content = {name: dict(value) if isinstance(value, Mapping) else value for name, value in recorded.items()}
-    for name, value in BEFORE.items():
-        section, _, key = name.partition(".")
-        if isinstance(content.get(section), dict):
-            content[section].setdefault(key, value)
-    return content
 
 
 def class_of(name: str) -> Class:

@@ -223,7 +223,7 @@ IDLE: tuple[Idle, ...] = (
     Idle(_BLOCKS, lambda c: not c.blockwise.enabled, "set `blockwise=on`."),
     Idle(
         ("evaluate.window_tokens", "evaluate.window_overlap"),
-        lambda c: c.evaluate.text is None and not c.evaluate.texts,
+        lambda c: not c.evaluate.texts,
         "it cuts text files. Name one with `evaluate.texts=[FILE]`.",
     ),
     Idle(("evaluate.max_questions",), lambda c: not c.evaluate.choices, "name a file with `evaluate.choices=[FILE]`."),

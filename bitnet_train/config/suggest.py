@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 
 from bitnet_train.config.draft import Draft
 from bitnet_train.config.foreign import foreign_hint
+from bitnet_train.config.older import moved
 from bitnet_train.config.schema import CALL_KEYS
 from bitnet_train.settings import did_you_mean
 
@@ -41,6 +42,8 @@ def _parents(name: str) -> list[str]:
 
 def nearest_key(given: str) -> str:
     """Return ` Did you mean ...?` for a wrong dotted key, looking at the last part alone as well as at the whole."""
+    if (now := moved(given)) != "":
+        return now
     keys = list(known_keys())
     group, _, leaf = given.rpartition(".")
     same_leaf = [name for name in keys if name.rpartition(".")[2] == leaf]

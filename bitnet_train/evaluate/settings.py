@@ -12,8 +12,9 @@ class EvaluateConfig:
     """What the 1-bit model is worth, beside the model it was made from."""
 
     max_tokens: int = setting(32768, "tokens scored at most, of each text", at_least=1)
-    text: str | None = setting(None, "text file to score instead of the held-out split", path=True)
-    texts: tuple[str, ...] = setting((), "further text files to score, such as [wiki.test.raw]", path=True)
+    texts: tuple[str, ...] = setting(
+        (), "text files to score beside the held-out split, such as [wiki.test.raw]", path=True
+    )
     window_tokens: int | None = setting(
         None, "tokens of a window of a text file; null = `data.context_tokens`", at_least=2
     )

@@ -265,20 +265,13 @@ def data_module(config: Config, original: LoadedModel, directory: RunDirectory) 
     )
 
 
-def held_out_rows(config: Config, tokenizer: PreTrainedTokenizerBase, data: BitDataModule | None) -> dict[str, Tensor]:
-    """Return int64 [R, L] rows to score: `evaluate.text`, else the held-out split, evenly spread over it."""
+def held_out_rows(config: Config, data: BitDataModule) -> dict[str, Tensor]:
+    """Return int64 [R, L] rows to score: some of the held-out split, evenly spread over it."""
     most = max(1, config.evaluate.max_tokens // config.data.context_tokens)
-    if config.evaluate.text is not None:
-        path = Path(config.evaluate.text)
-        if not path.is_file():
-            raise ConfigError(f"`evaluate.text={path}`: there is no such file.")
-        text = path.read_text(encoding="utf-8", errors="replace")
-        return score_windows(config, tokenizer, text)
-    assert data is not None
     rows = data.validation_rows()
     count = len(rows["input_ids"])
     if count == 0:
-        raise ConfigError("Nothing is held out. Set `data.validation_fraction` above 0, or name an `evaluate.text`.")
+        raise ConfigError("Nothing is held out. Set `data.validation_fraction` above 0.")
     chosen = torch.linspace(0, count - 1, min(most, count)).round().long()
     return {name: tensor[chosen] for name, tensor in rows.items()}
 

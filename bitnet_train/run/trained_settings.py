@@ -22,6 +22,7 @@ import yaml
 from bitnet_train.config.check import flatten
 from bitnet_train.config.compose import to_yaml
 from bitnet_train.config.continued import ASKED_ANEW, CALL, Change, changes, has_moved, names_of, told
+from bitnet_train.config.older import as_it_ran
 from bitnet_train.config.schema import Config
 from bitnet_train.config.target import read_yaml
 from bitnet_train.errors import ConfigError
@@ -98,7 +99,7 @@ def record(config_yaml: str, root: Path) -> dict[str, Change]:
     `config_yaml` is the configuration as it was asked for. Where the run lies and how it was called stay as recorded.
     """
     path, asked = root / CONFIG, yaml.safe_load(config_yaml)
-    before = read_yaml(path)
+    before = as_it_ran(read_yaml(path))
     changed = changes(flatten(before), flatten(asked), "fixed", "trained", "verbs")
     if changed:
         _keep_call(before, asked)
@@ -141,8 +142,8 @@ def _kept_settings(checkpoint: Path) -> Settings:
 
 
 def _recorded(root: Path) -> Settings:
-    """Return what config.yaml holds, as it stands there, by dotted key."""
-    return flatten(read_yaml(root / CONFIG)) if (root / CONFIG).is_file() else {}
+    """Return what config.yaml holds, in the keys and words of today, by dotted key."""
+    return flatten(as_it_ran(read_yaml(root / CONFIG))) if (root / CONFIG).is_file() else {}
 
 
 def _asked(config: Config) -> Settings:

@@ -141,7 +141,7 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
                     "evaluate runs/mine",
                     "evaluate runs/mine evaluate.texts=[wiki.test.raw] window_tokens=2048 window_overlap=false",
                     "evaluate runs/mine evaluate.choices=[arc.jsonl] evaluate.prompts=[HumanEval.jsonl.gz,qmsum.jsonl]",
-                    "evaluate ./artefact evaluate.text=./book.txt evaluate.against=./original report=./report",
+                    "evaluate ./artefact evaluate.texts=[./book.txt] evaluate.against=./original report=./report",
                 ),
             ),
             Verb(

@@ -30,7 +30,7 @@ def convert(config: Config, session: Session | None = None, *, is_compared_later
     console.print(plan.render(), soft_wrap=True)
     assembly.print_kept_scheme(config, original, console)
     data = session.data(directory)
-    rows = assembly.held_out_rows(config, original.tokenizer, data)
+    rows = assembly.held_out_rows(config, data)
     before = None if is_compared_later else perplexity(original.model, rows)
     model = original.model if is_alone else deepcopy(original.model)
     record = assembly.convert_model(config, model, original.record)

@@ -35,6 +35,7 @@ from bitnet_train.run import assembly
 from bitnet_train.run.directory import RunDirectory, packed_folder
 from bitnet_train.run.session import Session
 from bitnet_train.runtime.load import load_tokenizer
+from bitnet_train.train.data.module import BitDataModule
 
 __all__ = ["evaluate"]
 
@@ -79,16 +80,16 @@ def evaluate(config: Config, session: Session | None = None) -> EvaluateFacts:
     assembly.prepare_process(config)
     folder, directory = packed_folder(config)
     console, inputs = open_console(config.quiet), read_inputs(config)
-    if directory is None and config.evaluate.text is None and not _has_any(inputs):
+    if directory is None and not _has_any(inputs):
         raise ConfigError(
-            "An artefact alone has no held-out text. Name some: `evaluate.text=FILE`, `evaluate.texts=[FILE]`, "
-            "`evaluate.choices=[FILE]` or `evaluate.prompts=[FILE]`."
+            "An artefact alone has no held-out text. Name some: `evaluate.texts=[FILE]`, `evaluate.choices=[FILE]` or "
+            "`evaluate.prompts=[FILE]`."
         )
     models, rows = _load(config, folder, directory, session or Session(config))
     _check_limits(config, models)
     if models.not_compared is not None:
         console.print(f"note: not compared with another model: {models.not_compared}", soft_wrap=True)
-    held_out = _told(_score_held_out(config, models, rows), console) if rows is not None else None
+    held_out = _told(_score_held_out(models, rows), console) if rows is not None else None
     speed, original = _speeds(config, models)
     console.print(f"Greedy decoding: {describe_speeds(speed, original)}.", markup=False, soft_wrap=True)
     texts = [] if held_out is None else [held_out]
@@ -111,8 +112,6 @@ def evaluate(config: Config, session: Session | None = None) -> EvaluateFacts:
 def read_inputs(config: Config) -> Inputs:
     """Read every file that `evaluate` names; ConfigError or DataError says which is missing or wrong, and where."""
     settings = config.evaluate
-    if settings.text is not None and not Path(settings.text).is_file():
-        raise ConfigError(f"`evaluate.text={settings.text}`: there is no such file.")
     return Inputs(
         {Path(name): _read_text(Path(name)) for name in settings.texts},
         {Path(name): spread(read_questions(name), settings.max_questions) for name in settings.choices},
@@ -133,14 +132,19 @@ def _has_any(inputs: Inputs) -> bool:
 def _load(
     config: Config, folder: Path, directory: RunDirectory | None, session: Session
 ) -> tuple[Models, dict[str, Tensor] | None]:
-    """Return the models, and the held-out rows where the run or `evaluate.text` has some."""
-    tokenizer, settings = load_tokenizer(folder), config.evaluate
-    data = session.data(directory) if directory is not None and settings.text is None else None
+    """Return the models, and the held-out rows of the run, if there is one."""
+    tokenizer = load_tokenizer(folder)
+    data = session.data(directory) if directory is not None else None
     original, reason = _original(config, directory, tokenizer, session)
     student = session.packed(folder)
-    has_rows = data is not None or settings.text is not None
-    rows = assembly.held_out_rows(config, tokenizer, data) if has_rows else None
-    return Models(folder, student, tokenizer, original, reason), rows
+    return Models(folder, student, tokenizer, original, reason), _held_out(config, data)
+
+
+def _held_out(config: Config, data: BitDataModule | None) -> dict[str, Tensor] | None:
+    """Return the held-out rows; None for an artefact alone, and where nothing is held out but texts are named."""
+    if data is None or (config.evaluate.texts and len(data.validation_rows()["input_ids"]) == 0):
+        return None
+    return assembly.held_out_rows(config, data)
 
 
 def _original(
@@ -183,11 +187,8 @@ def _check_limits(config: Config, models: Models) -> None:
             raise ConfigError(f"`evaluate.{name}={value}` does not fit the {context} positions of the model. Lower it.")
 
 
-def _score_held_out(config: Config, models: Models, rows: dict[str, Tensor]) -> ScoredText:
-    """Score the held-out rows of the run, or those of `evaluate.text`."""
-    text = config.evaluate.text
-    if text is not None:
-        return ScoredText(Path(text).stem, _compare(models, rows, Path(text).stem), *_windows(config))
+def _score_held_out(models: Models, rows: dict[str, Tensor]) -> ScoredText:
+    """Score the held-out rows of the run."""
     name, length = "held-out", rows["input_ids"].shape[1]
     return ScoredText(name, _compare(models, rows, name), length, window_overlap=None, held_out=True)
 

@@ -69,8 +69,7 @@ def _scanner(config: Config, original: LoadedModel, directory: RunDirectory) -> 
         )
     plan = assembly.plan_of(config, original)
     small = changed(config, {"evaluate.max_tokens": config.sensitivity.max_tokens})
-    data = assembly.data_module(small, original, directory) if config.evaluate.text is None else None
-    rows = assembly.held_out_rows(small, original.tokenizer, data)
+    rows = assembly.held_out_rows(small, assembly.data_module(small, original, directory))
     return Scanner(original.model, plan, config.weight.scheme, config.activation, rows)
 
 

@@ -42,7 +42,7 @@ def run_trial(task: Task) -> dict[str, Any]:
     original = load_pretrained(config.model.source)
     data = assembly.data_module(config, original, directory)
     data.setup()
-    rows = assembly.held_out_rows(config, original.tokenizer, data)
+    rows = assembly.held_out_rows(config, data)
     training = _train(config)
     student = assembly.trained_student(config, original, directory, lambda _: None).student.model
     measured: dict[str, Any] = {"out_of_domain": None}

@@ -17,6 +17,7 @@ from bitnet_train.config.layout import house, recipes
 from bitnet_train.config.older import OLDER, without_older
 from bitnet_train.config.rules import RULES, Rule
 from bitnet_train.errors import ConfigError
+from bitnet_train.run.trained_settings import check_finished
 
 CSV_LOGGER = "lightning.pytorch.loggers.CSVLogger"
 
@@ -228,6 +229,26 @@ def test_a_run_older_than_a_key_goes_on_as_it_ran_and_a_recipe_does_not(tmp_path
     write(tmp_path, saved.replace("  tables: int8\n", ""), "config.yaml")
     assert compose(str(tmp_path)).config.weight.tables == OLDER["weight.tables"] == "exact"
     assert compose("quickstart").config.weight.tables == "int8"
+
+
+def test_a_run_recorded_in_older_words_and_keys_is_read_in_those_of_today(tmp_path: Path) -> None:
+    saved = yaml.safe_load(to_yaml(compose("quickstart", ["evaluate.texts=[/b.txt]"]).config))
+    saved["trainer"]["precision"], saved["evaluate"]["text"] = "bf16-mixed", "/a.txt"
+    write(tmp_path, yaml.safe_dump(saved), "config.yaml")
+    config = compose(str(tmp_path)).config
+    assert (config.trainer.precision, config.evaluate.texts) == ("bf16", ("/a.txt", "/b.txt"))
+    saved["evaluate"]["text"] = None
+    write(tmp_path, yaml.safe_dump(saved), "config.yaml")
+    assert compose(str(tmp_path)).config.evaluate.texts == ("/b.txt",)
+    check_finished(compose(str(tmp_path)).config, tmp_path)
+
+
+def test_a_key_that_is_no_more_says_what_it_has_become(tmp_path: Path) -> None:
+    mine = write(tmp_path, "evaluate: {text: a.txt}")
+    for said in (refusal(None, "evaluate.text=a.txt"), refusal(mine)):
+        assert "`evaluate.text" in said
+        assert "`evaluate.texts=[FILE]`" in said
+    assert mine in refusal(mine)
 
 
 def test_settings_that_say_what_an_older_run_did_anyway_are_those_of_the_older_run() -> None:

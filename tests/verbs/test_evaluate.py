@@ -101,13 +101,14 @@ def test_an_artefact_alone_is_measured_without_its_original_and_says_why(
     alone = tmp_path / "alone"
     (finished / "artefact").rename(alone)
     try:
-        facts = evaluated(capsys, str(alone), f"evaluate.text={files / 'prose.txt'}", f"evaluate.report={tmp_path}")
+        facts = evaluated(capsys, str(alone), f"evaluate.texts=[{files / 'prose.txt'}]", f"evaluate.report={tmp_path}")
         compared = evaluated(capsys, str(alone), f"evaluate.texts=[{files / 'prose.txt'}]", "evaluate.against=tiny")
         assert main(["evaluate", str(alone)]) == 2
     finally:
         alone.rename(finished / "artefact")
     assert facts["texts"][0]["teacher"] is None
-    assert facts["perplexity"] == facts["texts"][0]["student"]["perplexity"]
+    assert [text["name"] for text in facts["texts"]] == ["prose"]
+    assert not facts["texts"][0]["held_out"]
     assert "`evaluate.against=MODEL`" in facts["not_compared"]
     assert (tmp_path / "report.html").is_file()
     assert compared["texts"][0]["kl"] > 0
@@ -124,7 +125,7 @@ def test_a_run_can_be_evaluated_without_its_original(finished: Path, capsys: pyt
 @pytest.mark.parametrize(
     ("word", "expected"),
     [
-        ("evaluate.text=/nowhere/a.txt", "evaluate.text=/nowhere/a.txt"),
+        ("evaluate.text=/nowhere/a.txt", "It has become an item of a list: `evaluate.texts=[FILE]`"),
         ("evaluate.texts=[/nowhere/a.txt]", "evaluate.texts=/nowhere/a.txt"),
         ("evaluate.choices=[/nowhere/a.jsonl]", "evaluate.choices=/nowhere/a.jsonl"),
         ("evaluate.prompts=[/nowhere/a.jsonl]", "evaluate.prompts=/nowhere/a.jsonl"),
