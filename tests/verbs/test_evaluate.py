@@ -125,7 +125,7 @@ def test_a_run_can_be_evaluated_without_its_original(finished: Path, capsys: pyt
 @pytest.mark.parametrize(
     ("word", "expected"),
     [
-        ("evaluate.text=/nowhere/a.txt", "It has become an item of a list: `evaluate.texts=[FILE]`"),
+        ("evaluate.text=/nowhere/a.txt", "evaluate.texts=[FILE]"),
         ("evaluate.texts=[/nowhere/a.txt]", "evaluate.texts=/nowhere/a.txt"),
         ("evaluate.choices=[/nowhere/a.jsonl]", "evaluate.choices=/nowhere/a.jsonl"),
         ("evaluate.prompts=[/nowhere/a.jsonl]", "evaluate.prompts=/nowhere/a.jsonl"),
