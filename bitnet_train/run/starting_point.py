@@ -34,7 +34,8 @@ from bitnet_train.model.start.initialise import initialise
 from bitnet_train.run.directory import RunDirectory
 from bitnet_train.run.facts import StartFacts
 from bitnet_train.run.result import Spent
-from bitnet_train.train.blocks.blockwise import BlockRun, in_pieces, reconstruct
+from bitnet_train.train.blocks.block_rows import BlockRun, in_pieces
+from bitnet_train.train.blocks.blockwise import reconstruct
 from bitnet_train.train.data.module import BitDataModule
 from bitnet_train.train.loop.checkpoint import list_checkpoints
 

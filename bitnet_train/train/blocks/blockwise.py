@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -37,44 +36,20 @@ from bitnet_train.model.start.blocks import (
     BlockCall,
     block_calls,
     decoder_blocks,
-    embedded,
     run_block,
     training_forward,
 )
 from bitnet_train.model.start.initialise import fit_block, require_learnable
-from bitnet_train.model.start.settings import InitConfig
 from bitnet_train.progress import track
 from bitnet_train.quant.weight import away_from_thresholds
 from bitnet_train.train.blocks.block_file import BlockResult, load_block, save_block
-from bitnet_train.train.blocks.hidden_states import hidden_states
+from bitnet_train.train.blocks.block_rows import BlockRun, Rows, advance, aim, arithmetic, batches, first_rows
 from bitnet_train.train.blocks.settings import BlockLoss, BlockwiseConfig
 from bitnet_train.train.loop.optim import OnePassAdamW
-from bitnet_train.train.loop.schedules import ScheduleConfig, hardness, lr_factor
+from bitnet_train.train.loop.schedules import hardness, lr_factor
 
 _RATE = 0.06  # mean magnitudes a step where `lr` is null; 0.05 to 0.08 served 60 and 200 steps of SmolLM2 alike
 _MEASURED_ROWS = 16  # for the error before and after
-
-
-@dataclass(frozen=True)
-class BlockRun:
-    """One reconstruction as it is asked for: on which text, under which settings, and where finished blocks lie."""
-
-    config: BlockwiseConfig
-    schedule: ScheduleConfig
-    token_ids: Tensor
-    """int64 [R, L], right-padded."""
-    is_real: Tensor
-    """bool [R, L]: which of them are text."""
-    scratch: Path
-    """Keeps finished blocks, and hidden states beyond `blockwise.memory_mb`; a second run goes on from there."""
-    init: InitConfig = field(default_factory=InitConfig)
-    """How each block is fitted just before it is trained, see `model.start.initialise`."""
-    train_norms: bool = True
-    bf16: bool = False
-    """Products are bfloat16."""
-    rounded: bool = False
-    """Norms and biases hold the values that will be stored, after every step (`quant.stored`)."""
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -100,21 +75,11 @@ class Reconstruction:
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """Hidden states float32 [R, L, H] of the block at hand, and which tokens are real."""
-
-    student: Tensor
-    original: Tensor
-    target: Tensor
-    is_real: Tensor
-
-
-@dataclass(frozen=True)
 class BlockTraining:
     """What all blocks share: the run, and the hidden states of the block at hand."""
 
     run: BlockRun
-    rows: _Rows
+    rows: Rows
     prefix: str
     """Name of the list of blocks in the model."""
     found: list[BlockResult] = field(default_factory=list)
@@ -123,14 +88,14 @@ class BlockTraining:
     @classmethod
     def begin(cls, student: PreTrainedModel, original: PreTrainedModel, run: BlockRun) -> BlockTraining:
         """Start with the embeddings of both models."""
-        return cls(run, _first_rows(student, original, run), decoder_blocks(student)[0])
+        return cls(run, first_rows(student, original, run), decoder_blocks(student)[0])
 
     def one(self, index: int, original: nn.Module, call: BlockCall, make: Callable[[int], nn.Module]) -> BlockResult:
         """Train block `index`, or take it from its file, and turn its inputs into those of the next.
 
         `original` gives the targets; only then is `make(index)` asked for the 1-bit block, which may be made from it.
         """
-        _aim(original, call, self.rows, self.run)
+        aim(original, call, self.rows, self.run)
         block, file = make(index), self.file(index)
         with training_forward(block):
             result = load_block(block, file, f"{self.prefix}.{index}.")
@@ -143,7 +108,7 @@ class BlockTraining:
                 result = self._train(block, call, generator, index)
                 result = replace(result, seconds=time.perf_counter() - started)
                 save_block(block, result, file, f"{self.prefix}.{index}.")
-            _advance(block, call, self.rows, self.run)
+            advance(block, call, self.rows, self.run)
         return result
 
     def file(self, index: int) -> Path:
@@ -218,61 +183,6 @@ def reconstruct(student: PreTrainedModel, original: PreTrainedModel, run: BlockR
     return training.finished(results, started)
 
 
-def in_pieces(token_ids: Tensor, is_real: Tensor, row_tokens: int | None) -> tuple[Tensor, Tensor]:
-    """Return rows [R, L] cut into [R L / row_tokens, row_tokens], without those that are padding alone."""
-    if row_tokens is None:
-        return token_ids, is_real
-    token_ids, is_real = token_ids.reshape(-1, row_tokens), is_real.reshape(-1, row_tokens)
-    some = is_real.any(1)
-    return token_ids[some], is_real[some]
-
-
-def _sprinkled(token_ids: Tensor, is_real: Tensor, share: float, vocabulary: int, seed: int) -> Tensor:
-    """Return int64 [R, L] in which random tokens stand in for a share of the real ones."""
-    generator = torch.Generator().manual_seed(seed)
-    chosen = torch.rand(token_ids.shape, generator=generator) < share
-    others = torch.randint(vocabulary, token_ids.shape, generator=generator)
-    return torch.where(chosen & is_real, others, token_ids)
-
-
-@torch.no_grad()
-def _first_rows(student: PreTrainedModel, original: PreTrainedModel, run: BlockRun) -> _Rows:
-    config = run.config
-    embedding: Any = original.get_input_embeddings()
-    token_ids = _sprinkled(run.token_ids, run.is_real, config.random_tokens, embedding.num_embeddings, run.seed)
-    first = embedded(original, token_ids[:1])
-    shape = (len(token_ids), token_ids.shape[1], first.shape[-1])
-    each_bytes = config.memory_mb * 1_000_000 // 3
-    names = ("student", "original", "target")
-    made = {name: hidden_states(shape, run.scratch / f"{name}.hidden", each_bytes) for name in names}
-    for part in _batches(len(token_ids), config.batch_rows):
-        made["original"][part] = embedded(original, token_ids[part])
-        made["student"][part] = embedded(student, token_ids[part])
-    return _Rows(**made, is_real=run.is_real)
-
-
-@torch.no_grad()
-def _aim(original: nn.Module, call: BlockCall, rows: _Rows, run: BlockRun) -> None:
-    """Let the full-precision block give what the 1-bit block should."""
-    for part in _batches(len(rows.original), run.config.batch_rows):
-        with _arithmetic(rows.original, run.bf16):
-            rows.target[part] = run_block(original, rows.original[part], call)
-
-
-@torch.no_grad()
-def _advance(block: nn.Module, call: BlockCall, rows: _Rows, run: BlockRun) -> None:
-    """Turn the inputs of this block into those of the next."""
-    for part in _batches(len(rows.student), run.config.batch_rows):
-        with _arithmetic(rows.student, run.bf16):
-            rows.student[part] = run_block(block, rows.student[part], call)
-    rows.original.copy_(rows.target)
-
-
-def _arithmetic(x: Tensor, bf16: bool) -> AbstractContextManager[Any]:
-    """That of training end to end: products in bfloat16 where asked for; hidden states stay float32."""
-    return torch.autocast(x.device.type, dtype=torch.bfloat16) if bf16 else nullcontext()
-
-
 @torch.no_grad()
 def _settle(layer: BitLayer, margin: float) -> None:
     """Move latents away from their thresholds, or the first step of another optimiser flips codes by the thousand."""
@@ -312,13 +222,13 @@ def _apply_schedules(block: nn.Module, optimizer: torch.optim.Optimizer, step: i
 
 
 def _step_loss(
-    block: nn.Module, call: BlockCall, rows: _Rows, picked: Tensor, run: BlockRun, generator: torch.Generator
+    block: nn.Module, call: BlockCall, rows: Rows, picked: Tensor, run: BlockRun, generator: torch.Generator
 ) -> Tensor:
     x, config = rows.student[picked], run.config
     if config.fp_inputs > 0:
         swapped = torch.rand(len(picked), generator=generator) < config.fp_inputs
         x = torch.where(swapped[:, None, None], rows.original[picked], x)
-    with _arithmetic(x, run.bf16):
+    with arithmetic(x, run.bf16):
         y = run_block(block, x, call)
     return block_loss(y.float(), rows.target[picked], rows.is_real[picked], config.loss)
 
@@ -332,16 +242,12 @@ def block_loss(y: Tensor, target: Tensor, is_real: Tensor, kind: BlockLoss) -> T
 
 
 @torch.no_grad()
-def _error(block: nn.Module, call: BlockCall, rows: _Rows, config: BlockwiseConfig) -> float:
+def _error(block: nn.Module, call: BlockCall, rows: Rows, config: BlockwiseConfig) -> float:
     """The loss over some of the rows, in float32, with the quantiser as it stands."""
     few = torch.arange(min(len(rows.student), _MEASURED_ROWS))
-    y = torch.cat([run_block(block, rows.student[few[part]], call) for part in _batches(len(few), config.batch_rows)])
+    y = torch.cat([run_block(block, rows.student[few[part]], call) for part in batches(len(few), config.batch_rows)])
     return float(block_loss(y, rows.target[few], rows.is_real[few], config.loss))
 
 
 def _layers(block: nn.Module) -> list[BitLayer]:
     return [module for module in block.modules() if isinstance(module, BitLayer)]
-
-
-def _batches(num_rows: int, batch_rows: int) -> list[slice]:
-    return [slice(first, first + batch_rows) for first in range(0, num_rows, batch_rows)]

@@ -35,7 +35,8 @@ from bitnet_train.progress import track
 from bitnet_train.quant.scheme import WeightScheme
 from bitnet_train.quant.stored import Stored
 from bitnet_train.quant.stored import rounded as round_to
-from bitnet_train.train.blocks.blockwise import BlockRun, BlockTraining, Reconstruction
+from bitnet_train.train.blocks.block_rows import BlockRun
+from bitnet_train.train.blocks.blockwise import BlockTraining, Reconstruction
 
 
 def reconstruct_streamed(

@@ -18,8 +18,9 @@ from bitnet_train.model.start.settings import InitConfig
 from bitnet_train.quant.scheme import WeightScheme
 from bitnet_train.quant.surrogate import Clipped, Tanh
 from bitnet_train.quant.weight import expand_scale
-from bitnet_train.train.blocks import blockwise
-from bitnet_train.train.blocks.blockwise import BlockRun, BlockTraining, block_loss, reconstruct
+from bitnet_train.train.blocks import block_rows, blockwise
+from bitnet_train.train.blocks.block_rows import BlockRun
+from bitnet_train.train.blocks.blockwise import BlockTraining, block_loss, reconstruct
 from bitnet_train.train.blocks.hidden_states import hidden_states
 from bitnet_train.train.blocks.settings import BlockwiseConfig
 from bitnet_train.train.loop.schedules import ScheduleConfig
@@ -78,13 +79,13 @@ def test_random_tokens_teach_blocks_what_the_text_does_not_hold(tmp_path: Path) 
 def test_random_tokens_are_a_share_of_the_real_ones_and_the_same_each_time() -> None:
     ids, real = torch.full((40, 100), 7), torch.ones(40, 100, dtype=torch.bool)
     real[:, 60:] = False
-    once, again, other = (blockwise._sprinkled(ids, real, 0.25, 50, seed) for seed in (1, 1, 2))
+    once, again, other = (block_rows.sprinkled(ids, real, 0.25, 50, seed) for seed in (1, 1, 2))
     assert torch.equal(once, again)
     assert not torch.equal(once, other)
     assert torch.equal(once[~real], ids[~real])
     assert 490 < (once != ids).sum() < 690  # 2400 x 0.25 x 49/50 = 588 +- 21: within 4.6 deviations
     assert (once.min(), once.max()) == (0, 49)
-    assert torch.equal(blockwise._sprinkled(ids, real, 0.0, 50, 1), ids)
+    assert torch.equal(block_rows.sprinkled(ids, real, 0.0, 50, 1), ids)
 
 
 @pytest.mark.parametrize("steps", [10, 40])
@@ -193,7 +194,7 @@ def test_padding_does_not_count(tmp_path: Path) -> None:
 
 def test_hidden_states_in_a_file_give_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     in_memory, _ = rebuilt(tmp_path / "memory")
-    monkeypatch.setattr(blockwise, "hidden_states", lambda shape, file, _: hidden_states(shape, file, 0))
+    monkeypatch.setattr(block_rows, "hidden_states", lambda shape, file, _: hidden_states(shape, file, 0))
     in_file, _ = rebuilt(tmp_path / "file")
     assert (tmp_path / "file" / "student.hidden").stat().st_size == 12 * 12 * 32 * 4
     assert differing(state(in_memory), state(in_file)) == set()
@@ -262,11 +263,11 @@ def test_rows_are_cut_into_pieces_and_pieces_of_padding_are_dropped() -> None:
     ids = torch.arange(24).reshape(2, 12)
     real = torch.ones(2, 12, dtype=torch.bool)
     real[1, 5:] = False
-    pieces, is_real = blockwise.in_pieces(ids, real, 4)
+    pieces, is_real = block_rows.in_pieces(ids, real, 4)
     assert pieces[:, 0].tolist() == [0, 4, 8, 12, 16]
     assert is_real.sum(1).tolist() == [4, 4, 4, 4, 1]
     assert torch.equal(pieces[is_real], ids[real])
-    assert blockwise.in_pieces(ids, real, None) == (ids, real)
+    assert block_rows.in_pieces(ids, real, None) == (ids, real)
 
 
 @pytest.mark.parametrize(

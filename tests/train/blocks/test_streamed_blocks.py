@@ -17,7 +17,8 @@ from bitnet_train.model.start.settings import InitConfig
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 from bitnet_train.quant.stored import rounded as rounded_values
 from bitnet_train.quant.surrogate import Clipped
-from bitnet_train.train.blocks.blockwise import BlockRun, BlockTraining, reconstruct
+from bitnet_train.train.blocks.block_rows import BlockRun
+from bitnet_train.train.blocks.blockwise import BlockTraining, reconstruct
 from bitnet_train.train.blocks.settings import BlockwiseConfig
 from bitnet_train.train.blocks.streamed_blocks import reconstruct_streamed
 from bitnet_train.train.loop.schedules import ScheduleConfig
