@@ -133,7 +133,9 @@ def time_step(module: BitLightningModule, batch: Batch, precision: str, accelera
     module.student.train()
     if module.teacher is not None:
         module.teacher.to(device).eval()
-    optimizer = build_optimizer(module.student, replace(module.optim, lr=0.0), rounded=module.rounded)
+    optimizer = build_optimizer(module.student, replace(module.optim, lr=1.0), rounded=module.rounded)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0  # a step that takes its time and moves nothing; `lr=auto` is not known yet
     try:
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             backward_s = _timed(lambda: _backward(module, piece))
