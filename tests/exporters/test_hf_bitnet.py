@@ -90,6 +90,7 @@ def near_a_half(x: torch.Tensor) -> torch.Tensor:
     return (from_half <= 4 * ROUNDING * scaled.abs()).sum(dim=-1, keepdim=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("linear_class", CLASSES)
 @pytest.mark.parametrize("case", CASES)
 def test_transformers_alone_computes_what_was_trained(cases, case, linear_class):
@@ -121,6 +122,7 @@ def test_transformers_alone_computes_what_was_trained(cases, case, linear_class)
     assert (theirs["logits"] - logits).abs().max() <= relative * logits.abs().max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("linear_class", CLASSES)
 def test_layers_that_stay_float_are_named_in_the_config(cases, linear_class):
     config = json.loads((cases["mlp only", linear_class] / "out" / "config.json").read_text())

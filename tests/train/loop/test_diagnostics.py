@@ -72,6 +72,7 @@ def test_ternary_zeros_are_seen(tmp_path: Path) -> None:
     assert all(0.2 < share < 0.45 for share in shares)  # a Gaussian has P(|w| < mean|w| / 2) = 0.31
 
 
+@pytest.mark.slow
 def test_flips_since_conversion_survive_a_resume(tmp_path: Path) -> None:
     def telemetry() -> list:
         return [Telemetry(tmp_path, 4, console())]

@@ -63,6 +63,7 @@ def test_a_run_killed_at_any_step_resumes_bit_for_bit(tmp_path: Path, whole, nam
     assert losses_by_step(tmp_path) == losses_by_step(whole[0])
 
 
+@pytest.mark.slow
 def test_the_run_consumes_random_numbers_or_the_tests_above_prove_nothing(tmp_path: Path, whole) -> None:
     module = tiny_module()
     module.seed += 1
@@ -132,6 +133,7 @@ def test_a_signal_is_typed_and_says_how_to_go_on(tmp_path: Path, signum: signal.
     assert signal.getsignal(signum) is before
 
 
+@pytest.mark.slow
 def test_a_damaged_newest_checkpoint_is_skipped_with_a_warning(tmp_path: Path, whole) -> None:
     with pytest.raises(Interrupted):
         run(tmp_path, tiny_module(), callbacks=[DieAt(9, signal.SIGTERM)])

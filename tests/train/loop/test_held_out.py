@@ -93,6 +93,7 @@ def test_without_keep_best_nothing_more_is_kept(tmp_path: Path) -> None:
     assert kept(tmp_path) == [f"step-{STEPS:06d}"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 3, 4, 9, STEPS - 1])
 def test_a_run_cut_at_any_step_finds_the_same_best(whole: Path, tmp_path: Path, step: int) -> None:
     with pytest.raises(Interrupted):
@@ -101,6 +102,7 @@ def test_a_run_cut_at_any_step_finds_the_same_best(whole: Path, tmp_path: Path, 
     assert (pointer(tmp_path), kept(tmp_path), figures(tmp_path)) == (pointer(whole), kept(whole), figures(whole))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 3, STEPS // 2])
 def test_a_validation_that_was_cut_short_is_made_up_for(whole: Path, tmp_path: Path, number: int) -> None:
     """Also the last one, after which there is no step to make; the checkpoint of its step is there already."""
@@ -111,6 +113,7 @@ def test_a_validation_that_was_cut_short_is_made_up_for(whole: Path, tmp_path: P
     assert (pointer(tmp_path), kept(tmp_path), figures(tmp_path)) == (pointer(whole), kept(whole), figures(whole))
 
 
+@pytest.mark.slow
 def test_a_run_stops_when_validations_no_longer_improve(tmp_path: Path) -> None:
     given = {**SETTINGS, "keep_best": False, "patience": 2}
     result = run(tmp_path, tiny_module(lr=STILL), **given)
@@ -131,6 +134,7 @@ def test_patience_counts_over_a_resume(tmp_path: Path, step: int) -> None:
     assert (result.steps, result.best_step) == (6, 2)
 
 
+@pytest.mark.slow
 def test_patience_that_is_never_lost_changes_nothing(whole: Path, tmp_path: Path) -> None:
     result = run(tmp_path, tiny_module(lr=ROUGH), **SETTINGS, patience=STEPS)
     assert (result.steps, result.is_stopped_early, pointer(tmp_path)) == (STEPS, False, pointer(whole))

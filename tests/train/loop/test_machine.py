@@ -20,6 +20,7 @@ def test_auto_is_bf16_exactly_where_its_product_is_clearly_faster() -> None:
     assert min(found.fp32_ms, found.bf16_ms) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the variables are those of x86 libraries")
 def test_auto_is_fp32_where_bf16_is_imitated() -> None:
     program = "from bitnet_train.train.loop.machine import arithmetic; print(arithmetic('auto', 'cpu').describe())"

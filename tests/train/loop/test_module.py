@@ -39,6 +39,7 @@ def relative_distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tenso
     return math.sqrt(difference / sum(float(tensor.double().square().sum()) for tensor in one.values()))
 
 
+@pytest.mark.slow
 def test_eight_micro_batches_give_the_gradient_of_one(tmp_path: Path) -> None:
     # the balance of the hidden term is measured on the first micro-batch, by design, so it is switched off here
     whole = gradients(tmp_path, 8, loss=UNBALANCED)
