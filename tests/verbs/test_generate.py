@@ -149,7 +149,7 @@ def test_every_setting_reaches_the_engine(artefact, capsys, tmp_path, monkeypatc
         "top_p": 0.9,
         "min_p": 0.05,
         "seed": 3,
-        "stop": ["q", "zz"],
+        "stop": ("q", "zz"),
         "chat": True,
     }
     assert expected.items() <= asked.items()
