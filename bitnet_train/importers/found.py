@@ -84,4 +84,7 @@ def _kind_of_folder(folder: Path) -> Kind:
         EXPORT_FILE: "export",
         HF_FILE: "folder",
     }
-    return next((kind for name, kind in marks.items() if (folder / name).is_file()), "empty")
+    for name, kind in marks.items():
+        if (folder / name).is_file():
+            return kind
+    return "empty"

@@ -67,12 +67,12 @@ class RunPerplexity:
     tokens: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TextResult:
     """Perplexity of both models on one text, and how far they agree."""
 
     name: str
-    held_out: bool
+    held_out: bool = False
     window_tokens: int
     tokens: int
     full_precision: float | None
