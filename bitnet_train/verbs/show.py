@@ -54,7 +54,8 @@ def _keys() -> str:
         facts = _key_facts(name)
         choices = f" [{', '.join(facts['choices'])}]" if facts["choices"] else ""
         default = fold(f"{name}: {_one_line(facts['default'])}", 4, first=0)
-        meaning = fold(f"{facts['type']}: {facts['doc']}{choices}", 4)
+        allowed = f" [{facts['range']}]" if facts["range"] else ""
+        meaning = fold(f"{facts['type']}: {facts['doc']}{choices}{allowed}", 4)
         rows.append(f"{default}\n{meaning}")
     return "\n".join(rows)
 
@@ -62,5 +63,11 @@ def _keys() -> str:
 def _key_facts(name: str) -> dict[str, Any]:
     field = known_keys()[name]
     default = field.default_factory() if field.default is MISSING and callable(field.default_factory) else field.default
-    meaning = {"doc": field.metadata["doc"], "choices": list(field.metadata["choices"])}
-    return {"type": str(field.type), "default": default, **meaning}
+    allowed = field.metadata["range"]
+    return {
+        "type": str(field.type),
+        "default": default,
+        "doc": field.metadata["doc"],
+        "choices": list(field.metadata["choices"]),
+        "range": "" if allowed.is_open else str(allowed),
+    }

@@ -65,7 +65,7 @@ print(json.dumps([told(*words) for words in asked]))
 """
 ASKED: list[tuple[list[str], int, str]] = [  # words, exit code, what is said
     (["--keys"], 0, "trainer.compile: never\n    str: compile the forward pass [never, always]"),
-    (["--keys"], 0, "trainer.compile_rows: null\n    int | None: rows of a compiled pass; null = all"),
+    (["--keys"], 0, "trainer.compile_rows: null\n    int | None: rows of a compiled pass; null = all [4 or more]"),
     (["quickstart"], 0, "\n  compile: never\n  compile_rows: null\n"),
     (["quickstart", "compile=always"], 0, "\n  compile: always  # command line\n"),
     (

@@ -5,7 +5,7 @@ from dataclasses import FrozenInstanceError, fields
 
 import pytest
 
-from bitnet_train.config import Config
+from bitnet_train.config import Config, changed
 from bitnet_train.errors import ConfigError
 from bitnet_train.run.prompt import sampling
 from bitnet_train.runtime import generate as by_torch
@@ -26,7 +26,8 @@ def test_the_keywords_are_the_fields_and_both_engines_take_them() -> None:
 def test_a_configuration_sets_every_one_of_them() -> None:
     config = Config()
     assert set(sampling(config)) == NAMES
-    config.generate.top_k, config.data.chat_template_variables = 7, {"enable_thinking": False}
+    told = {"generate.top_k": 7, "data.chat_template_variables": {"enable_thinking": False}}
+    config = changed(config, told)
     chosen = GenerationOptions(**sampling(config))
     assert (chosen.top_k, chosen.chat_template_variables) == (7, {"enable_thinking": False})
 
