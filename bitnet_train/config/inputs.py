@@ -11,6 +11,7 @@ from bitnet_train.errors import ConfigError, ConversionError
 from bitnet_train.importers.found import require_model
 
 _READERS = ("run", "train", "convert", "sensitivity", "reconstruct")  # verbs that read the original and the text
+_PATHS = ("path", "validation_path")  # of an entry of `data.mix`
 _WILDCARD = re.compile(r"[*?\[]")
 
 
@@ -42,6 +43,3 @@ def _text(config: Config) -> Iterator[tuple[str, str]]:
     named = [("data.path", data.path), ("data.validation_path", data.validation_path)]
     named += [(f"data.mix[{at}].{key}", part.get(key)) for at, part in enumerate(data.mix) for key in _PATHS]
     yield from ((key, str(path)) for key, path in named if path is not None)
-
-
-_PATHS = ("path", "validation_path")

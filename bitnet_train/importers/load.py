@@ -38,6 +38,7 @@ from bitnet_train.quant.scheme import ActivationScheme
 
 CONFIG_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
 _HUB_FILES = [*CONFIG_FILES, "*.safetensors"]
+MODELS_OF_RUN = ("merged", "artefact")  # the first that is there is the model of a run
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,8 @@ def source_bytes(source: str) -> int | None:
     Any folder of weights counts, a packed or a merged one too; a hub id is looked up in the local cache alone.
     """
     path = tiny_folder() if source == TINY else Path(source).expanduser()
+    if find_model(source).kind == "run":
+        path = next((path / name for name in MODELS_OF_RUN if (path / name).is_dir()), path)
     if path.is_file():
         return path.stat().st_size
     try:
@@ -126,7 +129,7 @@ def tiny_folder() -> Path:
 
 
 def _from_run(source: str, run: Path) -> LoadedModel:
-    for found in (find_model(str(run / name)) for name in ("merged", "artefact")):
+    for found in (find_model(str(run / name)) for name in MODELS_OF_RUN):
         if found.kind in ("merged", "packed"):
             return replace(load_pretrained(str(found.path)), source=source)
     raise ConversionError(

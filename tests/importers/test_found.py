@@ -7,7 +7,7 @@ import pytest
 
 from bitnet_train.errors import ConversionError
 from bitnet_train.importers.found import find_model
-from bitnet_train.importers.load import load_mapped, load_pretrained
+from bitnet_train.importers.load import load_mapped, load_pretrained, source_bytes
 from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.model.converted import ConversionRecord, save_converted
 from bitnet_train.packed import export_packed
@@ -80,6 +80,12 @@ def test_a_run_that_was_not_merged_gives_what_it_packed_and_before_that_an_error
     (trained_run / "artefact").rename(trained_run / "away")
     with pytest.raises(ConversionError, match=r"no merged or packed model yet. `bitnet-train merge "):
         load_pretrained(str(trained_run))
+
+
+def test_the_size_of_a_run_is_that_of_the_model_it_gives(trained_run: Path) -> None:
+    assert source_bytes(str(trained_run)) == (trained_run / "merged" / "model.safetensors").stat().st_size
+    (trained_run / "merged").rename(trained_run / "elsewhere")
+    assert source_bytes(str(trained_run)) == (trained_run / "artefact" / "weights.safetensors").stat().st_size
 
 
 @pytest.mark.parametrize("place", ["", "merged", "artefact"])
