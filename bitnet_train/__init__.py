@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from bitnet_train.packed.writer import export_packed as export
     from bitnet_train.runtime.load import load
     from bitnet_train.runtime.native.model import NativeModel
-    from bitnet_train.validation.packed import validate
+    from bitnet_train.validation.validate import validate
 
 __version__ = "0.1.0"
 
@@ -41,7 +41,7 @@ _HOMES = {
     "export": ("bitnet_train.packed.writer", "export_packed"),
     "load": ("bitnet_train.runtime.load", "load"),
     "merge": ("bitnet_train.model.merge", "merge"),
-    "validate": ("bitnet_train.validation.packed", "validate"),
+    "validate": ("bitnet_train.validation.validate", "validate"),
 }
 
 

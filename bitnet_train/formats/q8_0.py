@@ -2,8 +2,8 @@
 
     block of 34 bytes, little-endian    d (float16), then code j as a signed byte 2 + j;   weight = code * d
 
-A table has one scale a row (`quant/table.py`), so every block of a row repeats it. Source: ggml-common.h of llama.cpp.
-Shapes: V rows, K weights a row, B = K / 32 blocks a row.
+A table has one scale a row (`quant/int8_table.py`), so every block of a row repeats it. Source: ggml-common.h of
+llama.cpp. Shapes: V rows, K weights a row, B = K / 32 blocks a row.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def pack_int8(codes: Tensor) -> Tensor:
     if codes.dtype != torch.int8 or codes.ndim != 2 or 0 in codes.shape:
         raise KernelError(
             f"An int8 table needs codes int8 [rows, inputs], neither of them 0; got {_describe(codes)}. "
-            "Make them with `quant.table.quantize_table`."
+            "Make them with `quant.int8_table.quantize_table`."
         )
     num_rows, num_inputs = codes.shape
     padded = F.pad(codes, (0, -num_inputs % BLOCK, 0, -num_rows % QUAD_ROWS))

@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bitnet_train.quant.table import quantize_int16
+from bitnet_train.quant.int8_table import quantize_int16
 
 _CHUNK_WEIGHTS = 1 << 22  # converted to float64 at a time: 32 MiB
 

@@ -1,4 +1,4 @@
-"""The token embedding and the head as int8 tables, for inference: `quant.table` says which numbers they hold.
+"""The token embedding and the head as int8 tables, for inference: `quant.int8_table` says which numbers they hold.
 
     Int8Embedding   ids -> scale * codes, float32
     Int8Linear      x -> 16-bit codes per token -> exact integers -> float32 rescale (+ bias)

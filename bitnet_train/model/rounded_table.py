@@ -5,8 +5,8 @@
 
 A module's `weight` *is* the rounded table, at every step: conversion rounds it, and the optimiser, which keeps what it
 would be in float32, rounds it again after each of its steps (`train.loop.optim`). The straight-through estimator costs
-the forward nothing that way, and `quantize_table(weight)` finds the very codes (`quant.table`). Training leaves the
-inputs of the head as they are: evaluation takes them to 16 bits, which is far below what 8 bits of weights show.
+the forward nothing that way, and `quantize_table(weight)` finds the very codes (`quant.int8_table`). Training leaves
+the inputs of the head as they are: evaluation takes them to 16 bits, which is far below what 8 bits of weights show.
 
 Only a plain `nn.Embedding` and `nn.Linear` become tables, as a subclass may do more than look rows up. Everything else
 outside the 1-bit layers is rounded to bfloat16 (`quant.stored`).
@@ -29,8 +29,8 @@ from bitnet_train.model.bit_linear import uses_kernels
 from bitnet_train.model.convert import is_tied
 from bitnet_train.model.int8_table import Int8Linear
 from bitnet_train.model.version_cache import VersionCache
+from bitnet_train.quant.int8_table import quantize_table
 from bitnet_train.quant.stored import Stored, round_in_place
-from bitnet_train.quant.table import quantize_table
 
 
 class RoundedEmbedding(nn.Embedding):

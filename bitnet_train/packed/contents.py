@@ -28,7 +28,7 @@ from bitnet_train.packed.manifest import LayerEntry, TableEntry, TensorEntry, sh
 from bitnet_train.packed.names import bias_name, codes_name, planes_name, scale_name, tied_names
 from bitnet_train.packed.narrow import hashable, narrowest, same_bits
 from bitnet_train.progress import track
-from bitnet_train.quant.table import quantize_table
+from bitnet_train.quant.int8_table import quantize_table
 
 
 @dataclass

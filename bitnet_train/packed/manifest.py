@@ -22,10 +22,10 @@
 can quote it; `scale_sha256` and a tensor's `sha256` are over its little-endian bytes as stored. Names of files are
 plain: a manifest cannot point outside its folder. A flipped byte anywhere, the manifest included, is found.
 
-A table is a token embedding or a head in 8 bits (`quant/table.py`): `<name>.codes` int8 [V,K], `<name>.scale` float16
-[V], and with a bias `<name>.bias` float32 [V]. Of a tied pair both are listed, and the head's tensors are aliases in
-`tied`. A reader that knows schema 1 alone would lack the embedding, so a folder with tables says schema 2; one without
-says schema 1 and is read by every version.
+A table is a token embedding or a head in 8 bits (`quant/int8_table.py`): `<name>.codes` int8 [V,K], `<name>.scale`
+float16 [V], and with a bias `<name>.bias` float32 [V]. Of a tied pair both are listed, and the head's tensors are
+aliases in `tied`. A reader that knows schema 1 alone would lack the embedding, so a folder with tables says schema 2;
+one without says schema 1 and is read by every version.
 """
 
 from __future__ import annotations

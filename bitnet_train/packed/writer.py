@@ -71,7 +71,7 @@ def export_packed(
         Replace an earlier export at `out_dir`, and only that: a folder with other files is refused.
     embedding, head
         "exact" keeps the token embedding and the head as they were trained; "int8" rounds a float one to 8 bits
-        (`quant/table.py`).
+        (`quant/int8_table.py`).
 
     Raises
     ------

@@ -1,6 +1,6 @@
 """What weights outside the 1-bit layers are rounded to, so that they take few bytes: in training as on disk.
 
-    int8        a table, embedding or head: one byte a weight and a float16 scale a row (`quant.table`)
+    int8        a table, embedding or head: one byte a weight and a float16 scale a row (`quant.int8_table`)
     bfloat16    everything else, norms and biases among it
 
 The forward computes with rounded values; the gradient passes as if they were not (the straight-through estimator), to
@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bitnet_train.quant.table import round_table
+from bitnet_train.quant.int8_table import round_table
 
 Stored = Literal["int8", "bfloat16"]
 

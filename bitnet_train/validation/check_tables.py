@@ -14,7 +14,7 @@ from bitnet_train.model.int8_table import Int8Linear
 from bitnet_train.packed.manifest import TableEntry, sha256_of
 from bitnet_train.packed.narrow import hashable, same_bits
 from bitnet_train.packed.reader import WeightsReader
-from bitnet_train.quant.table import quantize_table
+from bitnet_train.quant.int8_table import quantize_table
 from bitnet_train.validation.check_model import Subject
 from bitnet_train.validation.differences import difference
 from bitnet_train.validation.report import Level

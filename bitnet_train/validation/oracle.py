@@ -20,7 +20,7 @@ from bitnet_train.model.rounded_table import ROUNDED
 from bitnet_train.packed.manifest import LayerEntry, Manifest, TableEntry
 from bitnet_train.packed.stored import StoredLayer, StoredTable
 from bitnet_train.quant.activation import quantize_activation
-from bitnet_train.quant.table import quantize_table
+from bitnet_train.quant.int8_table import quantize_table
 from bitnet_train.quant.weight import dequantize
 
 

@@ -10,8 +10,8 @@ from bitnet_train.progress import open_console
 from bitnet_train.run import assembly
 from bitnet_train.run.directory import is_model, packed_folder
 from bitnet_train.run.facts import ValidateFacts
-from bitnet_train.validation.export import validate_export
-from bitnet_train.validation.packed import validate as validate_packed
+from bitnet_train.validation.validate import validate as validate_packed
+from bitnet_train.validation.validate_export import validate_export
 
 
 def validate(config: Config) -> ValidateFacts:

@@ -140,7 +140,7 @@ def test_the_table_of_contributing_is_that_of_the_floors() -> None:
         ("model", "lightning.pytorch"),
         ("model", "bitnet_train.packed.writer"),
         ("train", "bitnet_train.runtime.load"),
-        ("runtime", "bitnet_train.train.losses.terms"),
+        ("runtime", "bitnet_train.train.losses.token_losses"),
         ("runtime", "datasets.load_dataset"),
         ("train", "omegaconf.OmegaConf"),
         ("train", "bitnet_train.config.schema"),

@@ -3,7 +3,7 @@ import torch
 
 from bitnet_train.kernels import reference_int8
 from bitnet_train.model.int8_table import Int8Embedding, Int8Linear
-from bitnet_train.quant.table import quantize_table
+from bitnet_train.quant.int8_table import quantize_table
 
 
 @pytest.fixture

@@ -22,11 +22,11 @@ from bitnet_train.model.rounded_table import (
     table_names,
 )
 from bitnet_train.packed import export_packed
+from bitnet_train.quant.int8_table import quantize_table
 from bitnet_train.quant.scheme import WeightScheme
 from bitnet_train.quant.stored import rounded
-from bitnet_train.quant.table import quantize_table
 from bitnet_train.runtime.load import load
-from bitnet_train.validation.packed import validate
+from bitnet_train.validation.validate import validate
 
 TOKENS = torch.randint(0, 256, (3, 19), generator=torch.Generator().manual_seed(3))
 SMALL = {"num_prompts": 14, "new_tokens": 3, "num_tokens": 200}

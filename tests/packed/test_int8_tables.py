@@ -10,8 +10,8 @@ from bitnet_train.errors import ConfigError, FormatError
 from bitnet_train.packed import export_packed
 from bitnet_train.packed.int8_tables import int8_tables
 from bitnet_train.packed.sizes import render_sizes, table_sizes
+from bitnet_train.quant.int8_table import quantize_table
 from bitnet_train.quant.scheme import WeightScheme
-from bitnet_train.quant.table import quantize_table
 
 EMBEDDING, HEAD = "model.embed_tokens", "lm_head"
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from bitnet_train.errors import ConversionError
+from bitnet_train.quant.int8_table import quantize_table
 from bitnet_train.quant.stored import STORED, round_in_place, rounded
-from bitnet_train.quant.table import quantize_table
 
 SMALLEST = 2.0**-24  # of float16
 

@@ -15,7 +15,7 @@ from bitnet_train.runtime.native.model import NativeModel
 from bitnet_train.validation import check_native as check
 from bitnet_train.validation.check_model import Subject
 from bitnet_train.validation.check_native import check_native
-from bitnet_train.validation.packed import validate
+from bitnet_train.validation.validate import validate
 
 GENERATOR = torch.Generator().manual_seed(1)
 BATCHES = [torch.randint(0, 256, shape, generator=GENERATOR) for shape in ((6, 9), (1, 60))]

@@ -21,14 +21,14 @@ from bitnet_train.packed import export_packed, read_manifest
 from bitnet_train.packed.contents import describe_tensor
 from bitnet_train.packed.manifest import seal, sha256_of
 from bitnet_train.packed.narrow import hashable
-from bitnet_train.quant.table import quantize_table
+from bitnet_train.quant.int8_table import quantize_table
 from bitnet_train.runtime.load import load
 from bitnet_train.validation import check_tables
 from bitnet_train.validation.check_tables import add_table_products, worst_case_inputs
 from bitnet_train.validation.oracle import rounded_tables
-from bitnet_train.validation.packed import _subject, validate
 from bitnet_train.validation.prompts import validation_texts
 from bitnet_train.validation.report import Level
+from bitnet_train.validation.validate import _subject, validate
 
 SMALL = {"num_prompts": 14, "new_tokens": 3, "num_tokens": 200}
 TOKENS = torch.randint(0, 256, (3, 19), generator=torch.Generator().manual_seed(3))

@@ -32,7 +32,7 @@ from bitnet_train.progress import track
 from bitnet_train.train.loop.module import BitLightningModule
 from bitnet_train.train.loop.optim import build_optimizer
 from bitnet_train.train.loop.rng import generator_states, restore_generators
-from bitnet_train.train.losses.distil import micro_batches
+from bitnet_train.train.losses.composition import micro_batches
 
 FLOAT32_BYTES = 4
 REPEATS = 4  # that are timed, after one that is not

@@ -39,7 +39,7 @@ from bitnet_train.train.loop.rng import seed_step
 from bitnet_train.train.loop.schedules import ScheduleConfig, hardness, lr_factor, warmup_steps
 from bitnet_train.train.loop.settings import OptimConfig
 from bitnet_train.train.losses.attention_relation import RelationTaps
-from bitnet_train.train.losses.distil import (
+from bitnet_train.train.losses.composition import (
     TERMS,
     Batch,
     TokenSums,
@@ -53,7 +53,7 @@ from bitnet_train.train.losses.distil import (
 from bitnet_train.train.losses.settings import LossConfig
 from bitnet_train.train.losses.teacher import keep_products_in_bfloat16
 from bitnet_train.train.losses.teacher_cache import TeacherCache
-from bitnet_train.train.losses.terms import ce, count_trained, kl
+from bitnet_train.train.losses.token_losses import ce, count_trained, kl
 
 MAX_NATS = 700.0  # exp(709) is the largest that a float64 holds
 

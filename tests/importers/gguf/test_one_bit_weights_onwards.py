@@ -22,8 +22,8 @@ from bitnet_train.packed.source import open_packed
 from bitnet_train.packed.writer import export_packed
 from bitnet_train.quant.scheme import ActivationScheme
 from bitnet_train.quant.surrogate import Clipped, Identity, Tanh
-from bitnet_train.validation.packed import validate
 from bitnet_train.validation.report import LEVEL_NAMES
+from bitnet_train.validation.validate import validate
 from tests.fixtures import gguf_files
 from tests.fixtures.gguf_files import BLOCKS, VOCABULARY, one_bit_tensor, rotated_rows
 from tests.fixtures.gguf_models import (

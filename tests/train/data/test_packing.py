@@ -17,10 +17,10 @@ from bitnet_train.quant.scheme import WeightScheme
 from bitnet_train.train.data.chunk import TokenRows, collate, stack_rows
 from bitnet_train.train.data.packing import best_fit, keeps_documents_apart, pack
 from bitnet_train.train.losses.attention_relation import RelationTaps
-from bitnet_train.train.losses.distil import TERMS, forward, token_sums
+from bitnet_train.train.losses.composition import TERMS, forward, token_sums
 from bitnet_train.train.losses.settings import LossConfig
 from bitnet_train.train.losses.teacher_cache import TeacherCache
-from bitnet_train.train.losses.terms import count_trained
+from bitnet_train.train.losses.token_losses import count_trained
 
 SPACE, VOCABULARY = 32, 96
 LENGTHS = [5, 17, 9, 3, 12, 30, 2, 8]

@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import LambdaCallback
 from bitnet_train.errors import ConfigError, DataError
 from bitnet_train.model.bit_linear import set_hardness
 from bitnet_train.train.loop.module import BitLightningModule
-from bitnet_train.train.losses import terms as losses
+from bitnet_train.train.losses import token_losses
 from bitnet_train.train.losses.settings import LossConfig
 from tests.fixtures import tiny_run
 from tests.fixtures.tiny_run import UNBALANCED, KeepGradients, Rows, llama, rows, run, tiny_module
@@ -55,13 +55,13 @@ def test_an_average_of_micro_batch_means_would_be_seen(tmp_path: Path) -> None:
 
     def gradient(batch: dict[str, torch.Tensor], divisor: float) -> dict[str, torch.Tensor]:
         student.zero_grad()
-        (losses.ce(student(batch["input_ids"]).logits, batch["labels"]) / divisor).backward()
+        (token_losses.ce(student(batch["input_ids"]).logits, batch["labels"]) / divisor).backward()
         return {name: p.grad.clone() for name, p in student.named_parameters()}
 
     batch = rows(0)
-    right = gradient(batch, losses.count_trained(batch["labels"]))
+    right = gradient(batch, token_losses.count_trained(batch["labels"]))
     pieces = [{name: values[i : i + 1] for name, values in batch.items()} for i in range(8)]
-    means = [gradient(piece, losses.count_trained(piece["labels"])) for piece in pieces]
+    means = [gradient(piece, token_losses.count_trained(piece["labels"])) for piece in pieces]
     wrong = {name: torch.stack([mean[name] for mean in means]).mean(0) for name in right}
     assert relative_distance(right, wrong) > 0.1
 
@@ -131,8 +131,8 @@ def test_the_hidden_term_is_balanced_by_measured_gradients(tmp_path: Path) -> No
         grads = torch.autograd.grad(loss, trainable, retain_graph=True, allow_unused=True)
         return math.sqrt(sum(float(g.square().sum()) for g in grads if g is not None))
 
-    ce = losses.ce(student.logits, batch["labels"])
-    hidden = losses.hidden(student.hidden_states[1:], teacher.hidden_states[1:], batch["labels"])
+    ce = token_losses.ce(student.logits, batch["labels"])
+    hidden = token_losses.hidden(student.hidden_states[1:], teacher.hidden_states[1:], batch["labels"])
     assert factor * norm(hidden) / norm(ce) == pytest.approx(0.3, rel=CHAIN * CONDITION * 2**-24)
     assert factor != pytest.approx(1.0, abs=0.01)
 
@@ -145,8 +145,8 @@ def test_validation_is_the_perplexity_of_the_evaluation_forward(tmp_path: Path) 
     for index in range(2):
         batch = rows(10_000 + index)
         with torch.no_grad():
-            total += float(losses.ce(module.student(batch["input_ids"]).logits, batch["labels"]))
-        count += losses.count_trained(batch["labels"])
+            total += float(token_losses.ce(module.student(batch["input_ids"]).logits, batch["labels"]))
+        count += token_losses.count_trained(batch["labels"])
     assert result.metrics["val_tokens"] == count
     assert result.metrics["val_ce"] == pytest.approx(total / count, rel=1e-5)
     assert result.metrics["val_perplexity"] == pytest.approx(math.exp(total / count), rel=1e-5)

@@ -7,7 +7,7 @@ from torch import nn
 from bitnet_train.errors import ConfigError
 from bitnet_train.train.losses.attention_relation import RelationTaps, projections
 from bitnet_train.train.losses.settings import LossConfig
-from bitnet_train.train.losses.terms import next_labels
+from bitnet_train.train.losses.token_losses import next_labels
 from tests.fixtures.tiny_run import llama, rows, run, tiny_module
 
 

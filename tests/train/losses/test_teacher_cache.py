@@ -8,7 +8,7 @@ import torch
 from bitnet_train.train.losses.logit_loss import LogitWeights, TeacherLogits, logit_loss
 from bitnet_train.train.losses.settings import LossConfig
 from bitnet_train.train.losses.teacher_cache import TeacherCache
-from bitnet_train.train.losses.terms import next_labels
+from bitnet_train.train.losses.token_losses import next_labels
 from tests.fixtures.tiny_run import ROWS, VOCABULARY, Rows, llama, rows, run, tiny_module
 
 

@@ -1,4 +1,4 @@
-"""From a micro-batch to its token sums: both models forward, then `losses`, each term only where its weight asks.
+"""From a micro-batch to its token sums: both models forward, then `token_losses`, each term only where its weight asks.
 
 Pure functions; the module adds the loop over micro-batches, the divisor and the processes.
 """
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bitnet_train.train.data.packing import document_numbers
-from bitnet_train.train.losses import terms as losses
+from bitnet_train.train.losses import token_losses
 from bitnet_train.train.losses.attention_relation import RelationTaps
 from bitnet_train.train.losses.logit_loss import LOGIT_TERMS, Target, TeacherLogits, logit_loss
 from bitnet_train.train.losses.settings import WEIGHTS, LossConfig
@@ -76,14 +76,14 @@ def token_sums(
     if loss.uses_logits:
         if target is None and teacher is not None:
             target = TeacherLogits(teacher.logits.flatten(0, -2))
-        targets_BL = losses.next_labels(labels_BL)
-        logits, over_logits = logit_loss(student.logits, target, targets_BL, losses.logit_weights(loss), scale)
+        targets_BL = token_losses.next_labels(labels_BL)
+        logits, over_logits = logit_loss(student.logits, target, targets_BL, token_losses.logit_weights(loss), scale)
     if loss.hidden > 0:
         assert teacher is not None
         # entry 0 of the states is the embedding, before any block
-        others["hidden"] = losses.hidden(student.hidden_states[1:], teacher.hidden_states[1:], labels_BL)
+        others["hidden"] = token_losses.hidden(student.hidden_states[1:], teacher.hidden_states[1:], labels_BL)
     if taps is not None:
-        others["attention"] = taps.divergence(losses.next_labels(labels_BL), visible(piece))
+        others["attention"] = taps.divergence(token_losses.next_labels(labels_BL), visible(piece))
     plain = [*over_logits, *(others.get(name, zero) for name in TERMS[len(LOGIT_TERMS) :])]
     return TokenSums(logits, others, torch.stack([term.detach().double() for term in plain]))
 
@@ -102,10 +102,10 @@ def weighted(means: Mapping[str, float], loss: LossConfig, balance: Mapping[str,
 
 
 def measure_balance(sums: TokenSums, scale: float, parameters: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Compare gradient norms over `parameters`: per further term the factor of `losses.balance_factor`."""
+    """Compare gradient norms over `parameters`: per further term the factor of `token_losses.balance_factor`."""
     of_logits = _gradient_norm(sums.logits, parameters)
     return {
-        name: losses.balance_factor(of_logits, scale * _gradient_norm(term, parameters))
+        name: token_losses.balance_factor(of_logits, scale * _gradient_norm(term, parameters))
         for name, term in sums.others.items()
     }
 

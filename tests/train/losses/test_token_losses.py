@@ -5,8 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from bitnet_train.errors import ConfigError
-from bitnet_train.train.losses import logit_loss
-from bitnet_train.train.losses import terms as losses
+from bitnet_train.train.losses import logit_loss, token_losses
 from bitnet_train.train.losses.settings import LossConfig
 
 B, L, V, H = 3, 7, 11, 5
@@ -36,24 +35,25 @@ def test_kl_is_the_sum_of_the_definition_over_trained_positions(batch: dict, tem
         p = (batch["teacher"][b, t] / temperature).softmax(-1)
         q = (batch["student"][b, t] / temperature).softmax(-1)
         expected += temperature**2 * (p * (p / q).log()).sum()
-    torch.testing.assert_close(losses.kl(batch["student"], batch["teacher"], batch["labels"], temperature), expected)
+    found = token_losses.kl(batch["student"], batch["teacher"], batch["labels"], temperature)
+    torch.testing.assert_close(found, expected)
 
 
 def test_kl_of_equal_logits_is_zero_and_otherwise_positive(batch: dict) -> None:
-    assert float(losses.kl(batch["student"], batch["student"], batch["labels"])) == 0.0
-    assert float(losses.kl(batch["student"], batch["teacher"], batch["labels"])) > 0.0
+    assert float(token_losses.kl(batch["student"], batch["student"], batch["labels"])) == 0.0
+    assert float(token_losses.kl(batch["student"], batch["teacher"], batch["labels"])) > 0.0
 
 
 def test_ce_agrees_with_the_shifted_sum(batch: dict) -> None:
     expected = F.cross_entropy(
         batch["student"][:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten(), reduction="sum"
     )
-    torch.testing.assert_close(losses.ce(batch["student"], batch["labels"]), expected)
+    torch.testing.assert_close(token_losses.ce(batch["student"], batch["labels"]), expected)
 
 
 def test_positions_that_are_not_trained_change_nothing_and_get_no_gradient(batch: dict) -> None:
     student = batch["student"].clone().requires_grad_()
-    (losses.kl(student, batch["teacher"], batch["labels"]) + losses.ce(student, batch["labels"])).backward()
+    (token_losses.kl(student, batch["teacher"], batch["labels"]) + token_losses.ce(student, batch["labels"])).backward()
     moved = {(b, t) for b, t in student.grad.abs().sum(-1).nonzero().tolist()}
     assert moved == set(trained_positions(batch["labels"]))
 
@@ -63,7 +63,7 @@ def test_more_positions_than_a_chunk_give_the_same_sum_and_gradient(
 ) -> None:
     def both() -> tuple[torch.Tensor, torch.Tensor]:
         student = batch["student"].clone().requires_grad_()
-        loss = losses.kl(student, batch["teacher"], batch["labels"]) + losses.ce(student, batch["labels"])
+        loss = token_losses.kl(student, batch["teacher"], batch["labels"]) + token_losses.ce(student, batch["labels"])
         loss.backward()
         return loss.detach(), student.grad
 
@@ -78,9 +78,9 @@ def test_a_micro_batch_without_trained_positions_is_zero_but_keeps_its_graph(bat
     student = batch["student"].clone().requires_grad_()
     none = torch.full((B, L), -100)
     loss = (
-        losses.kl(student, batch["teacher"], none)
-        + losses.ce(student, none)
-        + losses.hidden([student], [student], none)
+        token_losses.kl(student, batch["teacher"], none)
+        + token_losses.ce(student, none)
+        + token_losses.hidden([student], [student], none)
     )
     loss.backward()
     assert float(loss.detach()) == 0.0
@@ -89,28 +89,28 @@ def test_a_micro_batch_without_trained_positions_is_zero_but_keeps_its_graph(bat
 
 def test_hidden_ignores_the_length_of_states_and_averages_over_layers(batch: dict) -> None:
     states = [torch.randn(B, L, H, dtype=torch.float64) for _ in range(4)]
-    assert float(losses.hidden(states[:2], [7 * h for h in states[:2]], batch["labels"])) == pytest.approx(
+    assert float(token_losses.hidden(states[:2], [7 * h for h in states[:2]], batch["labels"])) == pytest.approx(
         0.0, abs=1e-12
     )
-    one = losses.hidden(states[:1], states[2:3], batch["labels"])
-    two = losses.hidden(states[1:2], states[3:], batch["labels"])
-    torch.testing.assert_close(losses.hidden(states[:2], states[2:], batch["labels"]), (one + two) / 2)
+    one = token_losses.hidden(states[:1], states[2:3], batch["labels"])
+    two = token_losses.hidden(states[1:2], states[3:], batch["labels"])
+    torch.testing.assert_close(token_losses.hidden(states[:2], states[2:], batch["labels"]), (one + two) / 2)
 
 
 def test_hidden_of_opposite_states_is_four_per_position(batch: dict) -> None:
     states = [torch.randn(B, L, H, dtype=torch.float64)]
-    loss = losses.hidden(states, [-states[0]], batch["labels"])
+    loss = token_losses.hidden(states, [-states[0]], batch["labels"])
     assert float(loss) == pytest.approx(4.0 * len(trained_positions(batch["labels"])))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_hidden_and_its_gradient_are_those_of_normalised_states(batch: dict, dtype: torch.dtype) -> None:
     states = [torch.randn(B, L, H, dtype=torch.float64).to(dtype) for _ in range(2)]
-    trained = losses.next_labels(batch["labels"]) != -100
+    trained = token_losses.next_labels(batch["labels"]) != -100
     states[0][~trained] = float("nan")  # what is not trained may hold anything
 
     student, exact = states[0].clone().requires_grad_(), states[0].double().requires_grad_()
-    losses.hidden([student], [states[1]], batch["labels"]).backward()
+    token_losses.hidden([student], [states[1]], batch["labels"]).backward()
     units = [F.normalize(s[trained], dim=-1) for s in (exact, states[1].double())]
     expected = (units[0] - units[1]).square().sum()
     expected.backward()
@@ -119,7 +119,7 @@ def test_hidden_and_its_gradient_are_those_of_normalised_states(batch: dict, dty
     wide = torch.promote_types(dtype, torch.float32)
     close = {"atol": 64 * torch.finfo(wide).eps, "rtol": 64 * torch.finfo(wide).eps}
     torch.testing.assert_close(
-        losses.hidden([student], [states[1]], batch["labels"]).double(), expected, **close, check_dtype=False
+        token_losses.hidden([student], [states[1]], batch["labels"]).double(), expected, **close, check_dtype=False
     )
     rounding = torch.finfo(torch.bfloat16).eps / 2 if dtype == torch.bfloat16 else close["rtol"]
     assert not student.grad[~trained].any()
@@ -130,18 +130,18 @@ def test_hidden_and_its_gradient_are_those_of_normalised_states(batch: dict, dty
 
 def test_hidden_of_a_zero_state_is_finite(batch: dict) -> None:
     student = torch.zeros(B, L, H, requires_grad=True)
-    loss = losses.hidden([student], [torch.randn(B, L, H)], batch["labels"])
+    loss = token_losses.hidden([student], [torch.randn(B, L, H)], batch["labels"])
     loss.backward()
     assert loss.isfinite()
     assert student.grad.isfinite().all()
 
 
 def test_counting_agrees_with_the_positions(batch: dict) -> None:
-    assert losses.count_trained(batch["labels"]) == len(trained_positions(batch["labels"]))
+    assert token_losses.count_trained(batch["labels"]) == len(trained_positions(batch["labels"]))
 
 
 def test_low_precision_logits_are_summed_in_float32(batch: dict) -> None:
-    loss = losses.ce(batch["student"].bfloat16(), batch["labels"])
+    loss = token_losses.ce(batch["student"].bfloat16(), batch["labels"])
     assert loss.dtype == torch.float32
 
 
@@ -149,7 +149,7 @@ def test_low_precision_logits_are_summed_in_float32(batch: dict) -> None:
     ("others", "hidden", "factor"), [(2.0, 0.5, 1.2), (1.0, 100.0, 0.003), (0.0, 1.0, 1.0), (1.0, 0.0, 1.0)]
 )
 def test_balance_brings_hidden_to_three_tenths_of_the_rest(others: float, hidden: float, factor: float) -> None:
-    assert float(losses.balance_factor(torch.tensor(others), torch.tensor(hidden))) == pytest.approx(factor)
+    assert float(token_losses.balance_factor(torch.tensor(others), torch.tensor(hidden))) == pytest.approx(factor)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_the_gradient_of_states_in_another_memory_order_is_the_same(batch: dict)
     grads = []
     for states in (student.clone(), student.transpose(0, 2).contiguous().transpose(0, 2)):
         states.requires_grad_()
-        losses.hidden([states], [teacher], batch["labels"]).backward()
+        token_losses.hidden([states], [teacher], batch["labels"]).backward()
         grads.append(states.grad)
     torch.testing.assert_close(*grads)
-    assert not grads[0][losses.next_labels(batch["labels"]) == -100].any()
+    assert not grads[0][token_losses.next_labels(batch["labels"]) == -100].any()

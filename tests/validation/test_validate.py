@@ -18,8 +18,8 @@ from bitnet_train.runtime.load import load
 from bitnet_train.validation.check_bytes import check_bytes
 from bitnet_train.validation.check_integers import check_integers, worst_case_codes
 from bitnet_train.validation.check_model import Subject, check_layers, check_logits, greedy_continuation
-from bitnet_train.validation.packed import validate
 from bitnet_train.validation.report import LEVEL_NAMES, Level, ValidationReport
+from bitnet_train.validation.validate import validate
 
 SMALL = {"num_prompts": 14, "new_tokens": 3, "num_tokens": 200}
 LAYER = "model.layers.1.mlp.down_proj"

@@ -15,7 +15,7 @@ from bitnet_train.importers.load import load_pretrained
 from bitnet_train.model.convert import convert
 from bitnet_train.packed import export_packed
 from bitnet_train.quant.scheme import WeightScheme
-from bitnet_train.validation.export import format_of, validate_export
+from bitnet_train.validation.validate_export import format_of, validate_export
 
 
 @pytest.fixture(scope="module")

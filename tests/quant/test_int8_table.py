@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from bitnet_train.errors import ConversionError
-from bitnet_train.quant.table import quantize_int16, quantize_table
+from bitnet_train.quant.int8_table import quantize_int16, quantize_table
 
 
 def table(*shape, seed=0):
