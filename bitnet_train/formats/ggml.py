@@ -219,7 +219,9 @@ def _encode(
 
 
 def _check_scheme(scheme_name: str, num_inputs: int, kind: GgmlType) -> None:
-    missing = [code for code in SCHEME_CODES.get(scheme_name, ()) if code not in kind.codes]
+    if scheme_name not in SCHEME_CODES:
+        raise FormatError(f"No ggml block holds weights of scheme {scheme_name!r}. Allowed: {', '.join(SCHEME_CODES)}.")
+    missing = [code for code in SCHEME_CODES[scheme_name] if code not in kind.codes]
     if missing or num_inputs % kind.block_weights:
         raise FormatError(
             f"{scheme_name} weights with {num_inputs} inputs do not fit {kind.name}: its codes are "

@@ -69,7 +69,9 @@ def unpack_planes(planes: torch.Tensor, num_inputs: int, name: str) -> torch.Ten
 
 
 def codes_from_bits(bits: np.ndarray, name: str) -> torch.Tensor:
-    """Turn plane bits, uint8 0 or 1, [P, N, K] into codes int8 [N, K]."""
+    """Turn plane bits, uint8 0 or 1, [P, N, K] into codes int8 [N, K]; FormatError for another number of planes."""
+    if len(bits) != _num_planes(name):
+        raise FormatError(f"Bits of a {name} weight are {_num_planes(name)} planes; got {len(bits)}.")
     sign = 2 * bits[-1].view(np.int8) - 1
     return torch.from_numpy(sign if name == "binary" else np.where(bits[0], sign, np.int8(0)))
 

@@ -16,11 +16,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bitnet_train.errors import ConversionError
 from bitnet_train.quant.scheme import ActivationScheme
 from bitnet_train.quant.straight_through import straight_through
 
 _CODES = {"int8": (-128, 127), "int4": (-8, 7)}
 _SMALLEST_MAXIMUM = 1e-5  # keeps s finite for an all-zero token; the value of arXiv 2402.17764's reference
+
+
+def code_range(name: str) -> tuple[int, int]:
+    """Lowest and highest code of an integer scheme; ConversionError for one that is not described above."""
+    if name not in _CODES:
+        raise ConversionError(f"`activation.name={name}` has no integer codes. Those that have: {', '.join(_CODES)}.")
+    return _CODES[name]
 
 
 def quantize_activation(x: Tensor, scheme: ActivationScheme) -> tuple[Tensor, Tensor]:
@@ -55,7 +63,7 @@ def _float_codes(x: Tensor, scheme: ActivationScheme) -> tuple[Tensor, Tensor]:
     assert scheme.name != "none", "the `none` scheme has no codes"
     if scheme.name == "sign":
         return torch.where(x >= 0, 1.0, -1.0), x.abs().double().mean(dim=-1, keepdim=True).float()
-    lowest, highest = _CODES[scheme.name]
+    lowest, highest = code_range(scheme.name)
     largest = x.abs().amax(dim=-1, keepdim=True).clamp(min=_SMALLEST_MAXIMUM)
     inverse = torch.full_like(largest, highest) / largest  # `127.0 / largest` would be 127 * (1 / largest) in torch
     return torch.round(x * inverse).clamp_(lowest, highest), 1.0 / inverse

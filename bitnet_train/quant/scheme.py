@@ -57,9 +57,25 @@ class WeightScheme:
 
         return {"float16": torch.float16, "float32": torch.float32}[self.scale_dtype]
 
+    @property
+    def has_zero(self) -> bool:
+        """Whether 0 is a code: it is none of binary weights, and one of ternary. What depends on codes asks here.
+
+        Raises ConversionError for any other scheme, which has an arithmetic of its own.
+        """
+        if self.name == "binary":
+            return False
+        if self.name == "ternary":
+            return True
+        raise self._without_arithmetic("name")
+
     def inputs_per_scale(self, num_inputs: int) -> int:
         """Number of inputs of a row under one scale: `group_size` for groups, else K."""
-        return self.group_size if self.granularity == "group" else num_inputs
+        if self.granularity == "group":
+            return self.group_size
+        if self.granularity in ("tensor", "row"):
+            return num_inputs
+        raise self._without_arithmetic("granularity")
 
     def scale_shape(self, num_outputs: int, num_inputs: int) -> tuple[int, int]:
         """Shape of the scale of a [N, K] weight: (1, 1), (N, 1) or (N, K // group_size).
@@ -70,6 +86,8 @@ class WeightScheme:
             return (1, 1)
         if self.granularity == "row":
             return (num_outputs, 1)
+        if self.granularity != "group":
+            raise self._without_arithmetic("granularity")
         if num_inputs % self.group_size:
             divisors = [d for d in range(2, num_inputs + 1) if num_inputs % d == 0]
             raise ConversionError(
@@ -91,6 +109,12 @@ class WeightScheme:
     def from_dict(cls, data: Mapping[str, Any]) -> WeightScheme:
         """Inverse of `to_dict`. Raises ConfigError on unknown keys or values."""
         return _build(cls, "weight", data)
+
+    def _without_arithmetic(self, key: str) -> ConversionError:
+        return ConversionError(
+            f"`weight.{key}={getattr(self, key)}` has no arithmetic yet. Give it its codes where `quant/scheme.py` and "
+            "`quant/weight.py` tell the others apart."
+        )
 
 
 @dataclass(frozen=True)

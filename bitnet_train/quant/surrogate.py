@@ -262,7 +262,7 @@ def _joined(sums: list[Tensor], shape: torch.Size) -> Tensor:
 
 def _soft_step(z: Tensor, scheme: WeightScheme, t: Tensor) -> tuple[Tensor, Tensor]:
     """f_t(z) and its derivative."""
-    if scheme.name == "binary":
+    if not scheme.has_zero:
         step = torch.tanh(t * z)
         height = torch.tanh(t)
         return step / height, t * (1 - step * step) / height

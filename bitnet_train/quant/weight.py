@@ -79,7 +79,7 @@ def row_blocks(w_NK: Tensor, num_weights: int) -> Iterator[slice]:
 
 
 def _codes(w_NK: Tensor, scale: Tensor, scheme: WeightScheme) -> Tensor:
-    if scheme.name == "binary":
+    if not scheme.has_zero:
         return (w_NK >= 0).to(torch.int8).mul_(2).sub_(1)
     groups = w_NK.reshape(len(w_NK), scale.shape[1], -1)
     return (groups / scale.unsqueeze(-1)).round_().clamp_(-1, 1).to(torch.int8).reshape(w_NK.shape)
@@ -87,7 +87,7 @@ def _codes(w_NK: Tensor, scale: Tensor, scheme: WeightScheme) -> Tensor:
 
 def float_codes(w_NK: Tensor, scale_expanded: Tensor, scheme: WeightScheme) -> Tensor:
     """The same codes as float32 [N, K], for a scale that already broadcasts to [N, K]."""
-    if scheme.name == "binary":
+    if not scheme.has_zero:
         return torch.where(w_NK >= 0, 1.0, -1.0)
     return (w_NK / divisor(scale_expanded)).round_().clamp_(-1, 1)
 
@@ -100,7 +100,7 @@ def away_from_thresholds(w_NK: Tensor, scale: Tensor, scheme: WeightScheme, marg
     """
     w_NK, signs = w_NK.detach().float(), torch.where(w_NK.detach() < 0, -1.0, 1.0)
     scales = expand_scale(scale.detach(), *w_NK.shape)
-    if scheme.name == "binary":
+    if not scheme.has_zero:
         return torch.maximum(w_NK.abs(), margin * scales) * signs
     threshold, least = scales / 2, margin * scales
     side = torch.where(quantize(w_NK, scale, scheme) == 0, -1.0, 1.0)

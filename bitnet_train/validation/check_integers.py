@@ -18,6 +18,7 @@ from bitnet_train.packed.manifest import LayerEntry
 from bitnet_train.packed.reader import open_weights
 from bitnet_train.packed.stored import StoredLayer
 from bitnet_train.progress import track
+from bitnet_train.quant.activation import code_range
 from bitnet_train.validation.check_model import Subject
 from bitnet_train.validation.report import Level
 
@@ -66,7 +67,7 @@ def worst_case_codes(w_codes: Tensor, activation: str, generator: torch.Generato
         fixed = [torch.ones(1, num_inputs), -torch.ones(1, num_inputs), torch.where(row >= 0, 1, -1)]
         random = 2 * torch.randint(0, 2, (_NUM_RANDOM_TOKENS, num_inputs), generator=generator) - 1
     else:
-        lowest, highest = (-128, 127) if activation == "int8" else (-8, 7)
+        lowest, highest = code_range(activation)
         extremes = [torch.full((1, num_inputs), highest), torch.full((1, num_inputs), lowest)]
         fixed = [*extremes, torch.where(row > 0, highest, lowest)]
         random = torch.randint(lowest, highest + 1, (_NUM_RANDOM_TOKENS, num_inputs), generator=generator)

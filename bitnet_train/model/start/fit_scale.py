@@ -27,7 +27,7 @@ def fit_scale(weight_NK: Tensor, scheme: WeightScheme, importance_K: Tensor | No
     importance = torch.ones_like(weight[0]) if importance_K is None else importance_K.to(weight)
     importance = importance.clamp(min=float(importance.mean()) * 1e-6)  # an input that is always 0 must not divide 0/0
     scale = absmean_scale(weight, scheme)
-    for _ in range(1 if scheme.name == "binary" else _MOST_ROUNDS):
+    for _ in range(_MOST_ROUNDS if scheme.has_zero else 1):
         codes = float_codes(weight, expand_scale(scale, *weight.shape), scheme)
         above = _group_sums(importance * weight * codes, scale.shape)
         below = _group_sums(importance * codes * codes, scale.shape)

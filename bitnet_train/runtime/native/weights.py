@@ -157,7 +157,7 @@ class _Hand:
 
 def _is_planes(weights: TensorFile, layer: LayerEntry) -> bool:
     stored = weights.tensors[planes_name(layer.name)]
-    num_planes = 1 if layer.scheme.name == "binary" else 2
+    num_planes = 2 if layer.scheme.has_zero else 1
     row_bytes = _WORD_BITS // 8 * -(-layer.num_inputs // _WORD_BITS)
     return stored.dtype == "uint8" and stored.shape == (num_planes, layer.num_outputs, row_bytes)
 
