@@ -23,7 +23,7 @@ from bitnet_train.cli.arguments import read_call
 from bitnet_train.cli.typed_text import decoded, print_everything, read_prompt
 from bitnet_train.errors import BitnetTrainError, ConfigError
 from bitnet_train.facts import Facts, plain
-from bitnet_train.verbs import RECIPE, SOURCE, WORD_KINDS, Call, Verb
+from bitnet_train.verbs import RECIPE, SOURCE, VERBS, WORD_KINDS, Call, Verb
 
 if TYPE_CHECKING:
     from bitnet_train.config import Config
@@ -94,9 +94,11 @@ def compose_call(call: Call) -> Config:
         config = changed(config, {"generate.prompt": read_prompt(call.prompt)})
     if _wants_debug():
         config = changed(config, {"debug.enabled": True})
-    refuse_missing_inputs(config, composed.origins, call.verb.name)
-    refuse_unread_keys(config, composed.origins, composed.target, call.verb.name)
-    idle = refuse_idle_keys(config, composed.origins, composed.target, call.verb.name)
+    if call.verb.opens_inputs:
+        refuse_missing_inputs(config, composed.origins)
+    reads = {name: verb.reads for name, verb in VERBS.items()}
+    refuse_unread_keys(config, composed.origins, composed.target, call.verb.name, reads)
+    idle = refuse_idle_keys(config, composed.origins, composed.target, call.verb.reads_anyway)
     quick = [QUICK_NOTE] if call.quick else []
     for note in [] if call.quiet else [*quick, *composed.notes, *idle]:
         print(f"note: {note}", file=sys.stderr)

@@ -34,10 +34,15 @@ def own_recipe(target: Target) -> str | None:
     return target.label if target.kind == "recipe" and target.label not in bundled else None
 
 
-def refuse_idle_keys(config: Config, origins: dict[str, str], target: Target, verb: str) -> list[str]:
-    """Raise `ConfigError` for a key of the command line that has no effect; return a note on each of an own recipe."""
+def refuse_idle_keys(
+    config: Config, origins: dict[str, str], target: Target, read_anyway: tuple[str, ...] = ()
+) -> list[str]:
+    """Raise `ConfigError` for a key of the command line that has no effect; return a note on each of an own recipe.
+
+    `read_anyway` are the keys of rows that do not hold for the verb that was called.
+    """
     notes, recipe = [], own_recipe(target)
-    for name, row in _idle_keys(config, verb):
+    for name, row in _idle_keys(config, read_anyway):
         origin = origins.get(name)
         told = f"`{name}={value_of(config, name)}` ({origin}) has no effect: {row.what_to_do}"
         if origin == COMMAND_LINE:
@@ -47,10 +52,10 @@ def refuse_idle_keys(config: Config, origins: dict[str, str], target: Target, ve
     return notes
 
 
-def _idle_keys(config: Config, verb: str) -> Iterator[tuple[str, Idle]]:
+def _idle_keys(config: Config, read_anyway: tuple[str, ...]) -> Iterator[tuple[str, Idle]]:
     for row in IDLE:
         names = [name for name in known_keys() for key in row.keys if _names(key, name)]
-        if row.holds(config) and row.keys not in _READ_ANYWAY.get(verb, ()):
+        if row.holds(config) and not set(row.keys) <= set(read_anyway):
             yield from ((name, row) for name in names if value_of(config, name) is not None)
 
 
@@ -75,9 +80,6 @@ def _calibrates(config: Config) -> bool:
 def _groups(config: Config) -> bool:
     return any(part.get("granularity") == "group" or "group_size" in part for part in config.weight.overrides)
 
-
-_BLOCKS, _VARIABLES = ("blockwise.",), ("data.chat_template_variables",)
-_READ_ANYWAY = {"reconstruct": (_BLOCKS,), "generate": (_VARIABLES,), "evaluate": (_VARIABLES,)}
 
 IDLE: tuple[Idle, ...] = (
     Idle(
@@ -139,7 +141,7 @@ IDLE: tuple[Idle, ...] = (
         "plain text and raw completions have no system prompt. Set `data.kind` to chat or instruction.",
     ),
     Idle(
-        _VARIABLES,
+        ("data.chat_template_variables",),
         lambda c: bool(c.data.chat_template_variables) and c.data.kind in ("text", "completion"),
         "`data.kind` says that no chat template is used. Set it to chat or instruction.",
     ),
@@ -220,7 +222,7 @@ IDLE: tuple[Idle, ...] = (
         lambda c: not _calibrates(c),
         "nothing is measured on calibration text. Choose `init=als` or `init=error_feedback`.",
     ),
-    Idle(_BLOCKS, lambda c: not c.blockwise.enabled, "set `blockwise=on`."),
+    Idle(("blockwise.",), lambda c: not c.blockwise.enabled, "set `blockwise=on`."),
     Idle(
         ("evaluate.window_tokens", "evaluate.window_overlap"),
         lambda c: not c.evaluate.texts,

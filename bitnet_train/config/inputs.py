@@ -10,15 +10,12 @@ from bitnet_train.config.schema import Config
 from bitnet_train.errors import ConfigError, ConversionError
 from bitnet_train.importers.found import require_model
 
-_READERS = ("run", "train", "convert", "sensitivity", "reconstruct")  # verbs that read the original and the text
 _PATHS = ("path", "validation_path")  # of an entry of `data.mix`
 _WILDCARD = re.compile(r"[*?\[]")
 
 
-def refuse_missing_inputs(config: Config, origins: Mapping[str, str], verb: str) -> None:
+def refuse_missing_inputs(config: Config, origins: Mapping[str, str]) -> None:
     """Raise ConfigError for the first of `model.source`, `teacher.source` and the files of `data` that is not there."""
-    if verb not in _READERS:
-        return
     sources = {"model.source": config.model.source, "teacher.source": config.teacher.source}
     for key, source in sources.items():
         if source is None:

@@ -28,10 +28,18 @@ WORD_KINDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 
+_READ_BY_ALL = ("run", "debug", "trainer.num_threads")
+_VARIABLES = "data.chat_template_variables"  # of the text that the finished model is asked with
+
 
 @dataclass(frozen=True)
 class Verb:
-    """One row: `word` says what the first word names, "" for none; `is_stage` means that it takes a configuration."""
+    """One row: `word` says what the first word names, "" for none; `is_stage` means that it takes a configuration.
+
+    A verb that works on a recipe opens the model and the text that are named: they must be there. It reads most keys,
+    and records the rest for the verbs after it. One that works on what training left records nothing: `reads` has the
+    sections and keys that it reads beside those of the run, and another key has no effect there.
+    """
 
     name: str
     summary: str
@@ -41,6 +49,13 @@ class Verb:
     text: str = ""  # what a second word is: the prompt; "" for a verb without one
     dry_run: str = ""  # what `--dry-run` shows; "" for a verb without it
     quick: str = ""  # what `--quick` leaves out; "" for a verb without it
+    reads: tuple[str, ...] = ()  # see above
+    reads_anyway: tuple[str, ...] = ()  # keys that have an effect here where they are idle elsewhere
+
+    @property
+    def opens_inputs(self) -> bool:
+        """Whether it opens the model and the text that the configuration names."""
+        return self.word == RECIPE
 
     @property
     def function(self) -> str:
@@ -109,13 +124,21 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
                     "reconstruct runs/mine",
                 ),
                 dry_run="show which layers become 1-bit, and the budget; train nothing",
+                reads_anyway=("blockwise.",),
             ),
-            Verb("merge", "fold the adapters of a trained run into its latents", RUN, ("merge runs/mine",)),
+            Verb(
+                "merge",
+                "fold the adapters of a trained run into its latents",
+                RUN,
+                ("merge runs/mine",),
+                reads=_READ_BY_ALL,
+            ),
             Verb(
                 "export",
                 "pack the merged model of a run, or write it for llama.cpp, transformers, firmware",
                 MODEL,
                 ("export runs/mine", "export runs/mine export=gguf export.type=q1_0", "export ./artefact export=plain"),
+                reads=(*_READ_BY_ALL, "export"),
             ),
             Verb(
                 "import",
@@ -132,6 +155,7 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
                     "validate ./artefact validate.num_prompts=200",
                     "validate ./model.gguf validate.against=./artefact",
                 ),
+                reads=(*_READ_BY_ALL, "validate"),
             ),
             Verb(
                 "evaluate",
@@ -143,6 +167,11 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
                     "evaluate runs/mine evaluate.choices=[arc.jsonl] evaluate.prompts=[HumanEval.jsonl.gz,qmsum.jsonl]",
                     "evaluate ./artefact evaluate.texts=[./book.txt] evaluate.against=./original report=./report",
                 ),
+                reads=(
+                    *(*_READ_BY_ALL, "evaluate", "generate.prompt", "generate.engine", "generate.threads"),
+                    *("data.context_tokens", _VARIABLES),
+                ),
+                reads_anyway=(_VARIABLES,),
             ),
             Verb(
                 "generate",
@@ -154,12 +183,15 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
                     "generate ./artefact generate.temperature=0.8 generate.min_p=0.1 generate.stop=[END,STOP]",
                 ),
                 text="TEXT",
+                reads=(*_READ_BY_ALL, "generate", _VARIABLES),
+                reads_anyway=(_VARIABLES,),
             ),
             Verb(
                 "bench",
                 "tokens per second and memory, per instruction set and threads, beside a float model and llama.cpp",
                 MODEL,
                 ("bench runs/mine", "bench ./artefact bench.threads=[1,2] bench.against=tiny bench.gguf=./model.gguf"),
+                reads=(*_READ_BY_ALL, "bench"),
             ),
             Verb(
                 "ls",

@@ -14,6 +14,7 @@ from bitnet_train.config.idle import IDLE, Idle, refuse_idle_keys
 from bitnet_train.config.layout import recipes
 from bitnet_train.config.suggest import known_keys
 from bitnet_train.errors import ConfigError
+from bitnet_train.verbs import VERBS
 
 EXAMPLES: list[tuple[str, list[str], list[str]]] = [  # in the table's order: key, words, words that give it effect
     ("data.path", ["data=stdlib", "data.path=a.txt"], ["data=files", "data.path=a.txt"]),
@@ -97,9 +98,9 @@ EXAMPLES: list[tuple[str, list[str], list[str]]] = [  # in the table's order: ke
 ]
 
 
-def check(*words: str, verb: str = "train") -> None:
+def check(*words: str, read_anyway: tuple[str, ...] = ()) -> None:
     composed = compose(None, words)
-    assert refuse_idle_keys(composed.config, composed.origins, composed.target, verb) == []
+    assert refuse_idle_keys(composed.config, composed.origins, composed.target, read_anyway) == []
 
 
 def test_every_row_of_the_table_has_an_example_and_every_example_works() -> None:
@@ -138,7 +139,7 @@ def test_null_is_no_wish() -> None:
 @pytest.mark.parametrize("name", recipes())
 def test_keys_of_a_bundled_recipe_are_not_the_users(name: str) -> None:
     composed = compose(name, ["data.path=a.jsonl"])
-    assert refuse_idle_keys(composed.config, composed.origins, composed.target, "train") == []
+    assert refuse_idle_keys(composed.config, composed.origins, composed.target) == []
 
 
 def test_keys_of_a_recipe_of_ones_own_are_named(tmp_path: Path) -> None:
@@ -147,7 +148,7 @@ def test_keys_of_a_recipe_of_ones_own_are_named(tmp_path: Path) -> None:
         "# @package _global_\n" + yaml.safe_dump({"blockwise": {"steps": 9}, "loss": {"attention_layer": 2}})
     )
     composed = compose(str(path))
-    notes = refuse_idle_keys(composed.config, composed.origins, composed.target, "train")
+    notes = refuse_idle_keys(composed.config, composed.origins, composed.target)
     assert notes == [
         f"`loss.attention_layer=2` ({path}) has no effect: `loss.attention` is 0.",
         f"`blockwise.steps=9` ({path}) has no effect: set `blockwise=on`.",
@@ -158,11 +159,27 @@ def test_a_saved_run_may_hold_idle_keys(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(to_yaml(compose("quickstart", ["blockwise.steps=9"]).config))
     composed = compose(str(tmp_path))
     assert value_of(composed.config, "blockwise.steps") == 9
-    assert refuse_idle_keys(composed.config, composed.origins, composed.target, "train") == []
+    assert refuse_idle_keys(composed.config, composed.origins, composed.target) == []
 
 
-def test_reconstruct_reads_the_keys_of_blocks() -> None:
-    check("blockwise.steps=9", verb="reconstruct")
+@pytest.mark.parametrize(
+    ("verb", "words"),
+    [
+        ("reconstruct", ["blockwise.steps=9"]),
+        ("generate", ["data.kind=text", "data.chat_template_variables={a: 1}"]),
+        ("evaluate", ["data.kind=text", "data.chat_template_variables={a: 1}"]),
+    ],
+)
+def test_a_verb_reads_its_own_keys_whatever_is_set(verb: str, words: list[str]) -> None:
+    with pytest.raises(ConfigError, match="has no effect"):
+        check("data.path=a", *words, read_anyway=VERBS["train"].reads_anyway)
+    check("data.path=a", *words, read_anyway=VERBS[verb].reads_anyway)
+
+
+def test_what_a_verb_reads_anyway_is_idle_somewhere() -> None:
+    rows = [set(row.keys) for row in IDLE]
+    for verb in VERBS.values():
+        assert not verb.reads_anyway or any(row <= set(verb.reads_anyway) for row in rows), verb.name
 
 
 def test_the_command_line_refuses_before_anything_is_loaded(capsys: pytest.CaptureFixture[str]) -> None:
