@@ -37,3 +37,11 @@ class ParityError(BitnetTrainError):
 
 class TrainingError(BitnetTrainError):
     """Training cannot go on: a non-finite loss, or a checkpoint that cannot be used."""
+
+
+class DiskError(BitnetTrainError):
+    """A file or folder cannot be written: the disk is full, read-only or not permitted. What was there is as it was."""
+
+
+class RunInUseError(BitnetTrainError):
+    """Another process writes in the run directory."""

@@ -22,6 +22,7 @@ from typing import BinaryIO, NamedTuple
 import torch
 from torch import Tensor
 
+from bitnet_train.disk import needing
 from bitnet_train.packed.narrow import bytes_of
 from bitnet_train.progress import track
 
@@ -84,7 +85,8 @@ def stream_safetensors(
     header, begins, num_bytes = _layout(planned, metadata or {"format": "pt"})
     with path.open("wb") as stream:
         stream.write(header)
-        _reserve(stream, num_bytes)
+        with needing(num_bytes):
+            _reserve(stream, num_bytes)
         for planned_tensor in track(planned, f"Writing {path.name}", len(planned)):
             stream.seek(begins[planned_tensor.name])
             stream.write(_data(produce(planned_tensor.name), planned_tensor))

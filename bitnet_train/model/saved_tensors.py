@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bitnet_train.disk import needing
+
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
@@ -22,7 +24,8 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[st
     """Write contiguous tensors, none of which share memory. Raises SafetensorError as the library does."""
     from safetensors.torch import save_file
 
-    save_file(dict(tensors), path, metadata=dict(metadata))
+    with needing(sum(tensor.nbytes for tensor in tensors.values())):
+        save_file(dict(tensors), path, metadata=dict(metadata))
     follow_umask(path)
 
 
@@ -30,7 +33,8 @@ def save_arrays(arrays: Mapping[str, np.ndarray], path: Path, metadata: Mapping[
     """Write contiguous arrays; torch is not imported. Raises SafetensorError as the library does."""
     from safetensors.numpy import save_file
 
-    save_file(dict(arrays), path, metadata=dict(metadata))
+    with needing(sum(array.nbytes for array in arrays.values())):
+        save_file(dict(arrays), path, metadata=dict(metadata))
     follow_umask(path)
 
 
@@ -38,7 +42,8 @@ def save_module(module: nn.Module, path: Path, metadata: Mapping[str, str]) -> N
     """Write the state of a module, tensors that share memory once. Raises SafetensorError as the library does."""
     from safetensors.torch import save_model
 
-    save_model(module, str(path), metadata=dict(metadata))
+    with needing(sum(tensor.nbytes for tensor in {*module.parameters(), *module.buffers()})):
+        save_model(module, str(path), metadata=dict(metadata))
     follow_umask(path)
 
 

@@ -26,17 +26,13 @@ def export_folder(target: Path, *, force: bool, owned: Callable[[Path], set[str]
     Raises
     ------
     FormatError
-        When `target` is taken, or the disk is full, read-only or not permitted. `target` is then unchanged.
+        When `target` is taken. It is then unchanged.
+    DiskError
+        When the disk is full, read-only or not permitted. `target` is then unchanged.
     """
     _check_target(target, force=force, owned=owned)
-    try:
-        with whole_folder(target) as folder:
-            yield folder
-    except OSError as error:
-        raise FormatError(
-            f"Could not write {target}: {error.strerror or error}. Nothing was changed there. Free some space or "
-            "choose a folder that you may write to, and export again: the trained model is still where it was."
-        ) from error
+    with whole_folder(target) as folder:
+        yield folder
 
 
 def _check_target(target: Path, *, force: bool, owned: Callable[[Path], set[str]]) -> None:

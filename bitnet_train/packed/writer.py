@@ -24,7 +24,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bitnet_train.errors import FormatError
@@ -78,15 +77,17 @@ def export_packed(
     ConfigError
         When `embedding` or `head` asks for what this model cannot have (`int8_tables.py`).
     FormatError
-        When adapters are still attached, there is nothing to pack, a tensor is not float32, the target is taken,
-        or the disk is full or read-only. Nothing has been changed then.
+        When adapters are still attached, there is nothing to pack, a tensor is not float32, or the target is taken.
+        Nothing has been changed then.
+    DiskError
+        When the disk is full or read-only. Nothing has been changed then either.
     """
     _check_model(model)
     tables = int8_tables(model, embedding=embedding, head=head)
     facts_record: dict[str, Any] = plain_facts(facts or {})
     with export_folder(Path(out_dir).absolute(), force=force, owned=_files_of_an_export) as folder:
         contents = collect(model, tables)
-        _write_weights(contents, folder / WEIGHTS_NAME)
+        save_tensors(contents.tensors, folder / WEIGHTS_NAME, {"format": "pt"})
         write_companions(model, tokenizer, folder)
         return _finish(_describe(model, contents, facts_record), folder)
 
@@ -109,13 +110,6 @@ def _check_model(model: PreTrainedModel) -> None:
         raise FormatError("The model still has adapters. Merge them first: `model = bitnet_train.merge(model)`.")
     require_packable(model)
     assert isinstance(model, PreTrainedModel), f"export_packed takes a Hugging Face model, not {type(model).__name__}"
-
-
-def _write_weights(contents: Contents, path: Path) -> None:
-    try:
-        save_tensors(contents.tensors, path, {"format": "pt"})
-    except SafetensorError as error:  # the library wraps the operating system's error in its own
-        raise OSError(None, str(error)) from error
 
 
 def write_companions(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, folder: Path) -> None:

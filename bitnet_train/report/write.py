@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bitnet_train.errors import ConfigError
 from bitnet_train.report.evaluate_facts import EvaluateFacts
 from bitnet_train.report.html import render_html
 from bitnet_train.report.markdown import render_markdown
@@ -15,13 +14,10 @@ from bitnet_train.whole import write_whole
 def write_report(facts: EvaluateFacts, subject: str, folder: Path) -> dict[str, str]:
     """Write report.md and report.html on `subject`, the name of what was evaluated, into `folder`; return their paths.
 
-    Raises ConfigError where the folder cannot be written.
+    Raises DiskError where the folder cannot be written.
     """
     made = document(facts, subject)
     paths = {"markdown": folder / "report.md", "html": folder / "report.html"}
-    try:
-        write_whole(paths["markdown"], render_markdown(made))
-        write_whole(paths["html"], render_html(made))
-    except OSError as error:
-        raise ConfigError(f"`evaluate.report={folder}` cannot be written: {error.strerror}.") from error
+    write_whole(paths["markdown"], render_markdown(made))
+    write_whole(paths["html"], render_html(made))
     return {name: str(path) for name, path in paths.items()}

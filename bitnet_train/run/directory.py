@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bitnet_train.config.schema import Config
+from bitnet_train.disk import writing
 from bitnet_train.errors import ConfigError, FormatError
 from bitnet_train.facts import Facts, Frame
 from bitnet_train.importers.found import EXPORT_FILE, RUN_FILE
@@ -89,15 +90,10 @@ class RunDirectory:
 
     def create(self, config_yaml: str) -> None:
         """Make the folder and write the configuration, unless the run is being continued."""
-        try:
+        with writing(self.root / "facts"):
             (self.root / "facts").mkdir(parents=True, exist_ok=True)
-            if not self.config.exists():
-                write_whole(self.config, config_yaml)
-        except OSError as error:
-            raise ConfigError(
-                f"`run.dir={self.root}` cannot be written: {error.strerror}. Set `run.dir` or `run.root` to a folder "
-                "with space that you may write to."
-            ) from error
+        if not self.config.exists():
+            write_whole(self.config, config_yaml)
 
     def keep(self, facts: StageFacts) -> StageFacts:
         """Write what a stage did, with the versions and the time, and return it with those."""

@@ -19,7 +19,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from bitnet_train.errors import FormatError
+from bitnet_train.errors import DiskError, FormatError
 from bitnet_train.formats.planes import unpack_planes
 from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.model.bit_lora import attach
@@ -228,7 +228,7 @@ def test_an_empty_folder_and_missing_parents_are_fine(make_trained, tmp_path):
 
 def test_a_place_that_cannot_be_written_is_reported_with_the_way_out(make_trained, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(FormatError, match=r"Could not write .*File exists.*choose a folder that you may write to"):
+    with pytest.raises(DiskError, match=r"out cannot be written: (File exists|Not a directory).*choose another folder"):
         export_packed(make_trained(), None, tmp_path / "file" / "out", {})
 
 
@@ -237,7 +237,7 @@ def test_a_full_disk_leaves_the_earlier_export_whole(make_trained, tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:
-        with pytest.raises(FormatError, match=r"Could not write .*Free some space"):
+        with pytest.raises(DiskError, match=r"out cannot be written: .* [\d,]+ bytes are needed, .* Make room"):
             export_packed(make_trained(seed=2), None, tmp_path / "out", {}, force=True)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -259,7 +259,7 @@ KILLED = """
         def save_pretrained(self, folder, **options):
             Path(folder, "tokenizer.json").write_text("{}")
             Path(sys.argv[2]).write_text("in the middle")
-            time.sleep(60)
+            time.sleep(3600)
     export_packed(model.eval(), SlowTokenizer(), sys.argv[1], {})
 """
 
@@ -268,10 +268,9 @@ def test_an_export_killed_in_the_middle_leaves_nothing_that_loads(tmp_path):
     out, reached = tmp_path / "exports" / "out", tmp_path / "reached"
     command = [sys.executable, "-c", textwrap.dedent(KILLED), str(out), str(reached)]
     process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    deadline = time.monotonic() + 120
-    while not reached.exists() and process.poll() is None and time.monotonic() < deadline:
+    while not reached.exists():
+        assert process.poll() is None
         time.sleep(0.05)
-    assert process.poll() is None
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert not out.exists()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bitnet_train.errors import ConfigError
+from bitnet_train.errors import DiskError
 from bitnet_train.report.bars import render_bars
 from bitnet_train.report.document import Bar, Bars
 from bitnet_train.report.evaluate_facts import EvaluateFacts
@@ -173,5 +173,5 @@ def test_both_files_are_written_and_can_be_made_again_from_a_facts_file(tmp_path
 
 def test_a_folder_that_cannot_be_written_is_named_with_its_key(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match=r"`evaluate.report=.*file"):
+    with pytest.raises(DiskError, match=r"report.md cannot be written: (File exists|Not a directory)"):
         write_report(facts(), SUBJECT, tmp_path / "file")

@@ -84,17 +84,14 @@ def read_prompt(path: Path, model: Architecture, model_sha256: str) -> CachedPro
 
 
 def write_prompt(path: Path, prompt: CachedPrompt, model_sha256: str) -> None:
-    """Write a cached prompt, replacing the file at `path`; FormatError when that is impossible."""
+    """Write a cached prompt, replacing the file at `path`; DiskError when that is impossible."""
     tensors = {
         "keys": np.ascontiguousarray(prompt.keys, np.float32),
         "values": np.ascontiguousarray(prompt.values, np.float32),
         "token_ids": np.asarray(prompt.token_ids, np.int32),
     }
-    try:
-        with whole_file(path) as draft:
-            save_arrays(tensors, draft, {_MODEL_KEY: model_sha256})
-    except Exception as error:  # the library wraps the operating system's error in its own
-        raise FormatError(f"`generate.prompt_cache={path}` cannot be written: {error}.") from error
+    with whole_file(path) as draft:
+        save_arrays(tensors, draft, {_MODEL_KEY: model_sha256})
 
 
 def _check_shapes(file: TensorFile, path: Path, model: Architecture) -> None:

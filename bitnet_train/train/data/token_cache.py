@@ -26,7 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from transformers import PreTrainedTokenizerBase
 
-from bitnet_train.errors import DataError
+from bitnet_train.errors import DataError, DiskError
 from bitnet_train.train.data.chunk import TokenRows
 from bitnet_train.whole import whole_file
 
@@ -63,8 +63,8 @@ def write_cache(path: Path, content: bytes) -> None:
     try:
         with whole_file(path) as draft:
             draft.write_bytes(content)
-    except OSError as error:
-        log.warning("The cache %s could not be written (%s); the work will be repeated next time.", path, error)
+    except DiskError as error:
+        log.warning("A cache is left out, and the work will be repeated next time. %s", error)
 
 
 def save_rows(folder: Path, key: str, rows: Mapping[str, TokenRows], facts: dict[str, Any]) -> None:

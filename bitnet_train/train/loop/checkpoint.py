@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,8 +23,9 @@ import torch
 from lightning.pytorch.plugins import CheckpointIO
 from torch import Tensor
 
-from bitnet_train.errors import TrainingError
-from bitnet_train.whole import remove_folder, whole_folder
+from bitnet_train.disk import needing
+from bitnet_train.errors import DiskError, TrainingError
+from bitnet_train.whole import clear_left, remove_folder, whole_folder
 
 SCHEMA = 1
 STATE = "state.pt"
@@ -51,18 +51,18 @@ class AtomicCheckpointIO(CheckpointIO):
         Raises
         ------
         TrainingError
-            When a tensor is not finite, or the disk is full, read-only or not permitted. Earlier checkpoints remain.
+            When a tensor is not finite. Earlier checkpoints remain.
+        DiskError
+            When the disk is full, read-only or not permitted. Earlier checkpoints remain.
         """
         folder = Path(path)
         _check_tensors_finite(checkpoint["state_dict"], folder)
         try:
-            with whole_folder(folder) as draft:
+            with whole_folder(folder) as draft, needing(_num_bytes(checkpoint)):
                 _write(checkpoint, draft, self.settings)
-        except (OSError, RuntimeError) as error:  # torch wraps a failed write in a RuntimeError
-            raise TrainingError(
-                f"Could not write the checkpoint {folder}: {_reason(error)}. Earlier checkpoints are untouched. Free "
-                "disk space or make the folder writable, then continue with `trainer.resume=auto`."
-            ) from error
+        except DiskError as error:
+            error.add_note(f"Continue the run from its earlier checkpoints: `bitnet-train train {folder.parents[1]}`.")
+            raise
         self._prune(folder)
 
     def load_checkpoint(
@@ -82,8 +82,7 @@ class AtomicCheckpointIO(CheckpointIO):
         for folder in earlier[: -self.keep_last]:
             if folder not in self.protected:
                 self.remove_checkpoint(folder)
-        for leftover in newest.parent.glob(".step-*.p*-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        clear_left(newest.parent)
 
 
 def folder_name(step: int) -> str:
@@ -174,14 +173,12 @@ def _write(checkpoint: dict[str, Any], draft: Path, settings: Mapping[str, Any] 
     (draft / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 
-def _reason(error: BaseException | None) -> str:
-    """Return the system's own words: torch reports a failed write as a stream position and hides them behind it."""
-    said = str(error)
-    while error is not None:
-        if isinstance(error, OSError):
-            return error.strerror or str(error)
-        error = error.__cause__ or error.__context__
-    return said
+def _num_bytes(value: Any) -> int:
+    """Return the bytes of all tensors in nested containers."""
+    if isinstance(value, Tensor):
+        return value.nbytes
+    items = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return sum(map(_num_bytes, items))
 
 
 def _sha256(path: Path) -> str:

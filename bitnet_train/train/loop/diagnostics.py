@@ -36,6 +36,7 @@ from bitnet_train.quant.activation import quantize_activation
 from bitnet_train.quant.weight import expand_scale
 from bitnet_train.train.loop.layer_watch import quantised_layers
 from bitnet_train.train.loop.module import BitLightningModule
+from bitnet_train.whole import append_line
 
 DEBUG_FILE = "debug.jsonl"
 NEAR_ZERO = 0.05
@@ -153,9 +154,7 @@ class Telemetry(Callback):
             self._activation[name] = quantiles(scale, (0.0, 0.5, 0.99, 1.0))
 
     def _write(self, rows: list[LayerFigures]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(asdict(row)) + "\n" for row in rows)
+        append_line(self.path, "\n".join(json.dumps(asdict(row)) for row in rows))
 
 
 def as_table(rows: list[LayerFigures]) -> Table:

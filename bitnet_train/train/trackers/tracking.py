@@ -29,6 +29,7 @@ from bitnet_train.train.choice import choose
 from bitnet_train.train.trackers.guarded_tracker import GuardedTracker, Say, say_on_stderr
 from bitnet_train.train.trackers.redaction import redact
 from bitnet_train.train.trackers.wandb_tracker import WANDB_MODES, wandb_tracker
+from bitnet_train.whole import append_line
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -61,11 +62,9 @@ class JsonlLogger(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Append one line; it is on its way to the disk when this returns."""
+        """Append one line; it is on its way to the disk when this returns. Raises DiskError."""
         row = {"step": step} | {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        append_line(self.path, json.dumps(row))
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:

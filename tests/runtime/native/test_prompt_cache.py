@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from bitnet_train.errors import FormatError
+from bitnet_train.errors import DiskError, FormatError
 from bitnet_train.runtime.native.architecture import Architecture
 from bitnet_train.runtime.native.prompt_cache import CachedPrompt, read_prompt, write_prompt
 
@@ -69,6 +69,6 @@ def test_a_weights_file_is_no_prompt_cache(tmp_path):
 
 def test_a_place_that_cannot_be_written_is_named_and_nothing_is_left(cached, tmp_path):
     (tmp_path / "taken").mkdir()
-    with pytest.raises(FormatError, match=r"`generate\.prompt_cache=.*taken` cannot be written"):
+    with pytest.raises(DiskError, match=r"taken cannot be written: Is a directory"):
         write_prompt(tmp_path / "taken", cached, SHA)
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import resource
 from pathlib import Path
 
 import pytest
 import torch
 
-from bitnet_train.errors import TrainingError
+from bitnet_train.errors import DiskError, TrainingError
 from bitnet_train.train.loop.checkpoint import AtomicCheckpointIO, find_latest, folder_name, list_checkpoints, verify
 
 
@@ -30,7 +31,7 @@ def test_what_was_saved_is_loaded_as_plain_data(tmp_path: Path) -> None:
 
 
 def test_the_last_n_are_kept_and_nothing_else_lies_around(tmp_path: Path) -> None:
-    (tmp_path / ".step-000001.partial-elsewhere-99999").mkdir()
+    (tmp_path / f".step-000001.partial-{platform.node()}-{2**22 + 1}.0").mkdir()  # no process has such an id
     for step in (1, 20, 3_000_000, 300):
         save(tmp_path, step, keep_last=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000020", "step-000300", "step-3000000"]
@@ -131,8 +132,9 @@ def test_only_plain_data_is_accepted(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_named_with_what_to_do() -> None:
     folder = Path("/proc/bitnet-train/step-000001")
-    with pytest.raises(TrainingError, match=r"Could not write the checkpoint /proc/bitnet-train/step.*Free disk"):
+    with pytest.raises(DiskError, match=r"/proc/bitnet-train/step-000001 cannot be written: No such file") as caught:
         AtomicCheckpointIO().save_checkpoint(state(1), folder)
+    assert "`bitnet-train train /proc`" in caught.value.__notes__[0]
 
 
 def test_a_full_disk_leaves_the_earlier_checkpoint_whole(tmp_path: Path) -> None:
@@ -140,7 +142,8 @@ def test_a_full_disk_leaves_the_earlier_checkpoint_whole(tmp_path: Path) -> None
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))  # writes beyond fail with EFBIG, as on a full disk
     try:
-        with pytest.raises(TrainingError, match=r"Could not write the checkpoint .*step-000002.*File too large"):
+        said = r"step-000002 cannot be written: File too large; \d+,... bytes are needed, and [\d,]+ bytes are free"
+        with pytest.raises(DiskError, match=said):
             AtomicCheckpointIO(keep_last=1).save_checkpoint(state(2, size=100_000), tmp_path / "step-000002")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
