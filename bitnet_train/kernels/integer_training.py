@@ -1,0 +1,159 @@
+"""The integer products of a training step on the compiled kernels, equal to `reference_training` bit for bit.
+
+    packed = pack_latent(latent, scale, weight, activation)     once a step: signs for y, and transposed for dx
+    y = forward_product(x_codes, x_scale, packed, bias)         the bits of evaluation (`reference.linear`)
+    dx = input_gradient(dy, packed)                             dy rounded per token, a 1-bit product
+    dw = weight_gradient(dy, x_codes, x_scale)                  dy rounded per output in blocks of 128 tokens
+    y = int8_product(x_codes, x_scale, pack_int8_weight(...))   both sides int8: a teacher in W8A8
+
+x_codes and x_scale are those of `quant.activation`; layers with one input share them, and they are all that dW needs of
+it. Everything is float32 on the CPU; without the extension, or with BITNET_TRAIN_ISA=reference, the oracle computes it.
+At most `torch.get_num_threads()` threads; no result depends on their number. Nothing here has a gradient of its own.
+
+Raises KernelError for other shapes and dtypes, for sums that could overflow int32 and for a weight that is not finite;
+a gradient that is not finite gives NaN (see the oracle), which the trainer stops at.
+
+Shapes: T tokens, N outputs, K inputs, G scale groups per row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bitnet_train.errors import KernelError
+from bitnet_train.kernels import reference, reference_training
+from bitnet_train.kernels.reference_training import check_groups, check_int8_inputs
+from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
+from bitnet_train.quant.weight import quantize
+
+__all__ = [
+    "Int8Weight",
+    "PackedLatent",
+    "forward_product",
+    "input_gradient",
+    "int8_product",
+    "pack_int8_weight",
+    "pack_latent",
+    "weight_gradient",
+]
+
+
+@dataclass(frozen=True)
+class PackedLatent:
+    """The codes of a latent weight as the products of one step read them; the weight has changed by the next."""
+
+    num_outputs: int
+    num_inputs: int
+    scale: Tensor
+    """float32 [N, G] or [1, 1]."""
+    codes: Tensor
+    """int8 [N, K]."""
+
+
+@dataclass(frozen=True)
+class Int8Weight:
+    """An int8 weight as `int8_product` reads it: made once."""
+
+    codes: Tensor
+    """int8 [N, K]."""
+    scale: Tensor
+    """float32 [N]."""
+
+
+@torch.no_grad()
+def pack_latent(
+    latent: Tensor, scale: Tensor, weight: WeightScheme, activation: ActivationScheme, *, for_backward: bool = True
+) -> PackedLatent:
+    """Pack latent float32 [N, K] with scale float32 [N, G] or [1, 1], G as `weight` says.
+
+    Without `for_backward` only `forward_product` takes the result, in half of the time.
+    """
+    _check("latent", latent, torch.float32, (None, None))
+    num_outputs, num_inputs = latent.shape
+    if scale.shape != (1, 1):
+        _check("scale", scale, torch.float32, (num_outputs, None))
+    check_groups(num_inputs, scale.shape[1])
+    assert num_outputs > 0, "a weight has outputs"
+    _check_finite("latent", latent)
+    _check_finite("scale", scale)
+    return PackedLatent(num_outputs, num_inputs, scale, quantize(latent, scale, weight))
+
+
+@torch.no_grad()
+def forward_product(x_codes: Tensor, x_scale: Tensor, weight: PackedLatent, bias: Tensor | None) -> Tensor:
+    """y float32 [T, N] of x_codes int8 [T, K], x_scale float32 [T, 1], bias float32 [N] or None."""
+    _check_tokens(x_codes, x_scale, weight.num_inputs)
+    _check_bias(bias, weight.num_outputs)
+    group_size = weight.num_inputs // weight.scale.shape[1]
+    return reference.linear(x_codes, x_scale, weight.codes, weight.scale, bias, group_size)
+
+
+@torch.no_grad()
+def input_gradient(dy: Tensor, weight: PackedLatent) -> Tensor:
+    """dx float32 [T, K] of dy float32 [T, N]."""
+    _check("dy", dy, torch.float32, (None, weight.num_outputs))
+    return reference_training.input_gradient(dy, weight.codes, weight.scale)
+
+
+@torch.no_grad()
+def weight_gradient(dy: Tensor, x_codes: Tensor, x_scale: Tensor) -> Tensor:
+    """dW float32 [N, K] of dy float32 [T, N], x_codes int8 [T, K], x_scale float32 [T, 1]."""
+    _check("dy", dy, torch.float32, (None, None))
+    _check_tokens(x_codes, x_scale, None)
+    _check("x_codes", x_codes, torch.int8, (dy.shape[0], None))
+    return reference_training.weight_gradient(dy, x_codes, x_scale)
+
+
+@torch.no_grad()
+def pack_int8_weight(codes: Tensor, scale: Tensor) -> Int8Weight:
+    """Arrange codes int8 [N, K] with scale float32 [N] for `int8_product`."""
+    _check("codes", codes, torch.int8, (None, None))
+    _check("scale", scale, torch.float32, (codes.shape[0],))
+    check_int8_inputs(codes.shape[1])
+    return Int8Weight(codes, scale)
+
+
+@torch.no_grad()
+def int8_product(x_codes: Tensor, x_scale: Tensor, weight: Int8Weight, bias: Tensor | None) -> Tensor:
+    """y float32 [T, N] of x_codes int8 [T, K], x_scale float32 [T, 1], bias float32 [N] or None."""
+    num_outputs, num_inputs = weight.codes.shape
+    _check_tokens(x_codes, x_scale, num_inputs)
+    _check_bias(bias, num_outputs)
+    return reference_training.int8_product(x_codes, x_scale, weight.codes, weight.scale, bias)
+
+
+def _check_tokens(x_codes: Tensor, x_scale: Tensor, num_inputs: int | None) -> None:
+    _check("x_codes", x_codes, torch.int8, (None, num_inputs))
+    _check("x_scale", x_scale, torch.float32, (x_codes.shape[0], 1))
+
+
+def _check_bias(bias: Tensor | None, num_outputs: int) -> None:
+    if bias is not None:
+        _check("bias", bias, torch.float32, (num_outputs,))
+
+
+def _check_finite(name: str, weight: Tensor) -> None:
+    if not bool(torch.isfinite(weight).all()):
+        row = int(torch.isfinite(weight).all(dim=1).logical_not().nonzero()[0])
+        raise KernelError(
+            f"Row {row} of `{name}` {list(weight.shape)} has a value that is not finite: its signs mean nothing. "
+            "Lower `optimizer.lr`, or go on from a checkpoint before it."
+        )
+
+
+def _check(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int | None, ...]) -> None:
+    """Raise KernelError unless the tensor is on the CPU, of this dtype and of this shape (None: any)."""
+    fits = len(shape) == tensor.ndim and all(
+        want is None or size == want for want, size in zip(shape, tensor.shape, strict=True)
+    )
+    if fits and tensor.dtype == dtype and tensor.device.type == "cpu":
+        return
+    wanted = ", ".join("any" if size is None else str(size) for size in shape)
+    short = {kind: str(kind).removeprefix("torch.") for kind in (dtype, tensor.dtype)}
+    raise KernelError(
+        f"`{name}` must be {short[dtype]} [{wanted}] on the CPU; got {short[tensor.dtype]} {list(tensor.shape)} on "
+        f"{tensor.device}."
+    )
