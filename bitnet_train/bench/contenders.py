@@ -13,6 +13,7 @@ from bitnet_train.bench.timing import Workload
 from bitnet_train.bench.worker import Task, Way, measure_apart, ways
 from bitnet_train.errors import ConfigError
 from bitnet_train.kernels.isa import REFERENCE, available_isas
+from bitnet_train.word_as_path import is_file
 
 Contender = Callable[[], Row]
 
@@ -49,7 +50,7 @@ def llama_contenders(
     """
     if gguf is None:
         return []
-    if not Path(gguf).is_file():
+    if not is_file(gguf):
         raise ConfigError(f"`bench.gguf={gguf}`: there is no such file. Give a *.gguf file, or leave it out.")
     tool = find_llama_bench(llama_bench)
     if tool is None:

@@ -7,12 +7,12 @@ import difflib
 import re
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 from bitnet_train import __version__
 from bitnet_train.columns import WIDTH, fold, fold_command, fold_named
 from bitnet_train.errors import ConfigError
 from bitnet_train.verbs import VERBS, Call, Verb
+from bitnet_train.word_as_path import is_there
 
 _OVERRIDE = re.compile(r"^[+~]*[A-Za-z_][\w./@-]*=")
 
@@ -131,7 +131,7 @@ def _one_prompt(verb: Verb, flag: str | None, words: tuple[str, ...], overrides:
 
 
 def _is_override(word: str) -> bool:
-    return bool(_OVERRIDE.match(word)) and not Path(word).exists()
+    return bool(_OVERRIDE.match(word)) and not is_there(word)
 
 
 def _counted(verb: Verb, words: tuple[str, ...]) -> tuple[str, ...]:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from bitnet_train.config.layers import Layer
 from bitnet_train.config.path_words import DATA_SUFFIX
 from bitnet_train.config.values import COMMAND_LINE
 from bitnet_train.errors import ConfigError
+from bitnet_train.word_as_path import is_there, path_of
 
 DECIDED = "`data.path` is given"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -55,7 +55,7 @@ def _last(stack: Sequence[Layer], key: str) -> tuple[Layer, Any] | None:
 
 def _refuse_hub_id(path: Any) -> None:
     is_id = isinstance(path, str) and _HUB_ID.fullmatch(path) and not DATA_SUFFIX.search(path)
-    if is_id and not Path(path).expanduser().exists():
+    if is_id and not is_there(path_of(path)):
         raise ConfigError(
             f"`data.path={path}`: there is no such file or folder. A data set of the hub is asked for with "
             f"`data=hub data.path={path}`."

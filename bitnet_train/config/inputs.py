@@ -9,6 +9,7 @@ from pathlib import Path
 from bitnet_train.config.schema import Config
 from bitnet_train.errors import ConfigError, ConversionError
 from bitnet_train.importers.found import require_model
+from bitnet_train.word_as_path import is_there, path_of
 
 _PATHS = ("path", "validation_path")  # of an entry of `data.mix`
 _WILDCARD = re.compile(r"[*?\[]")
@@ -25,7 +26,7 @@ def refuse_missing_inputs(config: Config, origins: Mapping[str, str]) -> None:
         except ConversionError as error:
             raise ConfigError(str(error)) from error
     for key, path in _text(config):
-        if not _WILDCARD.search(path) and not Path(path).expanduser().exists():
+        if not _WILDCARD.search(path) and not is_there(path_of(path)):
             given = f" ({origins[key]})" if key in origins else ""
             raise ConfigError(
                 f"`{key}={path}`{given}: there is no such file or folder ({Path(path).expanduser().absolute()}). Give "

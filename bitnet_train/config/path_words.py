@@ -7,12 +7,12 @@ model=FOLDER       model.source=FOLDER                       a folder or a GGUF 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 from bitnet_train.config.layout import groups
 from bitnet_train.config.values import COMMAND_LINE, read_value
 from bitnet_train.errors import ConfigError
+from bitnet_train.word_as_path import is_there, path_of
 
 DATA_SUFFIX = re.compile(r"\.(jsonl?|ndjson|csv|tsv|parquet|arrow|txt|md|gz|bz2|xz|zst)$", re.IGNORECASE)
 
@@ -24,7 +24,7 @@ def path_values(group: str, text: str) -> dict[str, Any] | None:
     """
     if group not in _MEANS or text in groups()[group]:
         return None
-    if not Path(text).expanduser().exists() and not re.search(r"[*?\[]", text):
+    if not is_there(path_of(text)) and not re.search(r"[*?\[]", text):
         if "/" in text or DATA_SUFFIX.search(text):
             raise ConfigError(
                 f"`{group}={text}` ({COMMAND_LINE}): there is no such file or folder, and no such choice. {_HUB[group]}"

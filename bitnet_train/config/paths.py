@@ -14,9 +14,11 @@ from typing import Any
 from bitnet_train.config.suggest import known_keys
 from bitnet_train.errors import ConfigError
 from bitnet_train.importers.source import absolute, settled_source
+from bitnet_train.word_as_path import is_there
 
 _AS_TYPED = ("run.root", "run.dir", "path")
 _PATHS_OF_MIX = ("path", "validation_path")
+_MOST_BYTES, _MOST_BYTES_OF_NAME = 4095, 255  # what Linux and macOS take at most
 _WORDS = {"trainer.resume": ("never", "auto"), "evaluate.against": ("none",)}
 
 
@@ -27,10 +29,16 @@ def path_keys() -> tuple[str, ...]:
 
 
 def expand_paths(draft: Any) -> None:
-    """Replace `~` and `~user` in every path key of a draft; `ConfigError` names the key where no such user is."""
+    """Replace `~` and `~user` in every path key of a draft.
+
+    Raises `ConfigError` naming the key where no such user is, and for what no file system takes as a path.
+    """
     for name in path_keys():
         section, leaf = _owner(draft, name)
         setattr(section, leaf, _expanded(getattr(section, leaf), name))
+    for at, entry in enumerate(draft.data.mix):
+        for key in _PATHS_OF_MIX:
+            _expanded(entry.get(key), f"data.mix[{at}].{key}")
 
 
 def settle_paths(draft: Any) -> None:
@@ -53,7 +61,7 @@ def _settled(draft: Any, name: str, value: str | None) -> str | None:
     if known_keys()[name].metadata["model"]:
         return settled_source(value)
     is_name = (name == "data.path" and draft.data.source == "hub") or (name == "bench.llama_bench" and "/" not in value)
-    return value if is_name and not Path(value).exists() else absolute(value)
+    return value if is_name and not is_there(value) else absolute(value)
 
 
 def _owner(draft: Any, name: str) -> tuple[Any, str]:
@@ -68,7 +76,22 @@ def _expanded(value: Any, name: str) -> Any:
         return [_expanded(item, name) for item in value]
     if isinstance(value, dict):
         return {key: _expanded(item, name) for key, item in value.items()}
-    return _expanded_text(value, name) if isinstance(value, str) and value.startswith("~") else value
+    if not isinstance(value, str):
+        return value
+    _refuse_no_path(value, name)
+    return _expanded_text(value, name) if value.startswith("~") else value
+
+
+def _refuse_no_path(text: str, name: str) -> None:
+    given = text.encode("utf-8", "surrogatepass")
+    longest = max(map(len, given.split(b"/")))
+    if len(given) > _MOST_BYTES or longest > _MOST_BYTES_OF_NAME:
+        raise ConfigError(
+            f"`{name}={text[:40]}...` is too long for a path: {len(given):,} bytes, and {longest:,} between two `/`. "
+            f"Allowed: {_MOST_BYTES:,} and {_MOST_BYTES_OF_NAME}."
+        )
+    if b"\0" in given:
+        raise ConfigError(f"`{name}={text!r}` holds the character of code 0, which no path may. Write it again.")
 
 
 def _expanded_text(text: str, name: str) -> str:

@@ -23,9 +23,11 @@ from bitnet_train.config.suggest import did_you_mean
 from bitnet_train.errors import ConfigError
 from bitnet_train.importers.found import HF_FILE, RUN_FILE, find_model
 from bitnet_train.packed.names import MANIFEST_NAME
+from bitnet_train.word_as_path import is_file, is_folder, is_there, path_of
 
 Kind = Literal["none", "recipe", "run", "artefact", "model"]
 _MODELS = ("gguf", "export", "folder", "merged")  # not worked on, but looked at
+_MOST_SHOWN = 100  # characters of a word that names nothing
 
 
 @dataclass(frozen=True)
@@ -48,19 +50,23 @@ def find_target(word: str | None) -> Target:
     """
     if word is None:
         return Target()
-    path = Path(word).expanduser()
+    path = path_of(word)
     if word in recipes():
         return _recipe(recipes()[word], word)
-    if find_model(word).kind in _MODELS and path.exists():
+    if find_model(word).kind in _MODELS and is_there(path):
         return Target("model", path.stem, str(path), path=path)
-    if path.is_dir():
+    if is_folder(path):
         return _directory(path)
-    if path.is_file() or path.suffix in {".yaml", ".yml"}:
+    if is_file(path) or path.suffix in {".yaml", ".yml"}:
         return _recipe(path, path.stem)
     raise ConfigError(
-        f"`{word}` is neither a recipe nor a file nor a directory.{did_you_mean(word, recipes())} "
+        f"`{_shown(word)}` is neither a recipe nor a file nor a directory.{did_you_mean(word, recipes())} "
         f"Recipes: {', '.join(recipes())}. `bitnet-train ls` shows recipes, choices and runs."
     )
+
+
+def _shown(word: str) -> str:
+    return word if len(word) <= _MOST_SHOWN else f"{word[:_MOST_SHOWN]}..."
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bitnet_train.word_as_path import is_file, is_folder
+
 MAGIC = b"GGUF"
 
 
 def is_gguf(path: Path) -> bool:
     """Whether a file starts as a GGUF does; one that is called `*.gguf` is meant to be one, even if it is not there."""
     if path.suffix.lower() == ".gguf":
-        return not path.is_dir()
-    if not path.is_file():
+        return not is_folder(path)
+    if not is_file(path):
         return False
     with path.open("rb") as file:
         return file.read(len(MAGIC)) == MAGIC

@@ -26,6 +26,7 @@ from bitnet_train.importers.source import TINY, looks_like_path
 from bitnet_train.model.folder_names import RECORD_FILE
 from bitnet_train.packed.looks_packed import looks_packed
 from bitnet_train.packed.names import CONFIG_NAME
+from bitnet_train.word_as_path import is_file, is_folder, path_of
 
 Kind = Literal[
     "tiny", "gguf", "run", "packed", "merged", "export", "adapter", "folder", "file", "empty", "missing", "hub"
@@ -48,14 +49,14 @@ class Found:
 
 def find_model(source: str) -> Found:
     """Tell what `source` names."""
-    path = Path(source).expanduser()
+    path = path_of(source)
     if source == TINY:
         return Found("tiny", path)
     if is_gguf(path):
-        return Found("gguf" if path.is_file() else "missing", path)
-    if path.is_dir():
+        return Found("gguf" if is_file(path) else "missing", path)
+    if is_folder(path):
         return Found(_kind_of_folder(path), path)
-    if path.is_file():
+    if is_file(path):
         return Found("file", path)
     return Found("missing" if looks_like_path(source) else "hub", path)
 
@@ -85,6 +86,6 @@ def _kind_of_folder(folder: Path) -> Kind:
         HF_FILE: "folder",
     }
     for name, kind in marks.items():
-        if (folder / name).is_file():
+        if is_file(folder / name):
             return kind
     return "empty"

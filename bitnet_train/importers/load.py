@@ -35,6 +35,7 @@ from bitnet_train.importers.packed import reopen_packed
 from bitnet_train.importers.source import TINY, hub_id
 from bitnet_train.model.converted import ConversionRecord, load_converted, weight_files
 from bitnet_train.quant.scheme import ActivationScheme
+from bitnet_train.word_as_path import is_file, is_folder, path_of
 
 CONFIG_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
 _HUB_FILES = [*CONFIG_FILES, "*.safetensors"]
@@ -104,13 +105,13 @@ def source_bytes(source: str) -> int | None:
 
     Any folder of weights counts, a packed or a merged one too; a hub id is looked up in the local cache alone.
     """
-    path = tiny_folder() if source == TINY else Path(source).expanduser()
+    path = tiny_folder() if source == TINY else path_of(source)
     if find_model(source).kind == "run":
-        path = next((path / name for name in MODELS_OF_RUN if (path / name).is_dir()), path)
-    if path.is_file():
+        path = next((path / name for name in MODELS_OF_RUN if is_folder(path / name)), path)
+    if is_file(path):
         return path.stat().st_size
     try:
-        folder = path if path.is_dir() else Path(snapshot_download(hub_id(source), local_files_only=True))
+        folder = path if is_folder(path) else Path(snapshot_download(hub_id(source), local_files_only=True))
     except Exception:  # of any kind, see `_snapshot`; a size is not worth a run
         return None
     files = [file for file in folder.glob("*.safetensors") if file.is_file()]

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bitnet_train.word_as_path import is_there, path_of
+
 TINY = "tiny"
 HUB = "hub:"
 
@@ -27,14 +29,16 @@ def looks_like_path(source: str) -> bool:
     """Whether a source is a file or folder, or can only be one: a hub id has one slash at most and no `.gguf`."""
     if source.startswith(HUB):
         return False
-    path = Path(source).expanduser()
+    path = path_of(source)
     is_file_name = path.suffix.lower() == ".gguf"
-    return path.is_absolute() or path.exists() or source.startswith((".", "~")) or source.count("/") > 1 or is_file_name
+    return (
+        path.is_absolute() or is_there(path) or source.startswith((".", "~")) or source.count("/") > 1 or is_file_name
+    )
 
 
 def absolute(path: str) -> str:
     """A path from the root; its links and `..` stay as they are."""
-    return str(Path(path).expanduser().absolute())
+    return str(path_of(path).absolute())
 
 
 def hub_id(source: str) -> str:

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from bitnet_train.packed.manifest import FORMAT
 from bitnet_train.packed.names import CONFIG_NAME, MANIFEST_NAME, WEIGHTS_NAME
+from bitnet_train.word_as_path import is_file
 
 _LAYOUTS = FORMAT.partition("_")[0]  # of any version
 
 
 def looks_packed(folder: Path) -> bool:
     """Tell whether the manifest of `folder` is one of ours: by what it says, or by what lies beside it."""
-    if not (folder / MANIFEST_NAME).is_file():
+    if not is_file(folder / MANIFEST_NAME):
         return False
     is_ours = _layout(folder).startswith(_LAYOUTS) or (folder / WEIGHTS_NAME).is_file()
     return is_ours or not (folder / CONFIG_NAME).is_file()

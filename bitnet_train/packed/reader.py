@@ -20,6 +20,7 @@ from bitnet_train.errors import FormatError
 from bitnet_train.packed.manifest import LayerEntry, Manifest, TableEntry, TensorEntry, sha256_of
 from bitnet_train.packed.names import MANIFEST_NAME, WEIGHTS_NAME, bias_name, codes_name, planes_name, scale_name
 from bitnet_train.packed.stored import StoredLayer, StoredTable
+from bitnet_train.word_as_path import is_file, is_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,10 +38,10 @@ def read_manifest(path: str | Path) -> Manifest:
         When this is not a packed folder, or the manifest is damaged, unsafe, or of a newer schema.
     """
     folder = Path(path)
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise FormatError(f"{folder} is not a folder. Give the folder that `export` wrote.")
     manifest_path = folder / MANIFEST_NAME
-    if not manifest_path.is_file():
+    if not is_file(manifest_path):
         raise FormatError(f"{folder} is not a packed model: it has no {MANIFEST_NAME}.{_hint(folder)}")
     try:
         if manifest_path.stat().st_size > _LARGEST_MANIFEST_BYTES:

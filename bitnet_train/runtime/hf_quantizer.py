@@ -30,6 +30,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from bitnet_train.errors import ConfigError, ConversionError, FormatError
 from bitnet_train.packed.manifest import FORMAT, Manifest
 from bitnet_train.packed.names import MANIFEST_NAME, WEIGHTS_NAME
+from bitnet_train.word_as_path import is_folder
 
 if TYPE_CHECKING:
     import torch
@@ -177,7 +178,7 @@ def _verified(folder: Path, is_local: bool) -> Manifest:
 
 
 def _is_local(model: PreTrainedModel) -> bool:
-    return Path(str(model.config.name_or_path)).is_dir()
+    return is_folder(str(model.config.name_or_path))
 
 
 def _refuse_to_save(*_: object, **__: object) -> NoReturn:

@@ -10,6 +10,7 @@ from bitnet_train.config.layout import recipes
 from bitnet_train.config.target import find_target
 from bitnet_train.errors import ConfigError
 from bitnet_train.verbs import Call
+from bitnet_train.word_as_path import is_folder, is_there, path_of
 
 
 def cp(call: Call) -> dict[str, Any]:
@@ -20,12 +21,12 @@ def cp(call: Call) -> dict[str, Any]:
     target = find_target(recipe)
     source = recipes().get(recipe, Path(target.label))
     file_name = f"{Path(target.name).name}.yaml"
-    to = Path(given[0] if given else file_name).expanduser()
-    if to.is_dir():
+    to = path_of(given[0] if given else file_name)
+    if is_folder(to):
         to = to / file_name
     if to.suffix not in {".yaml", ".yml"}:
         raise ConfigError(f"`{to}`: a recipe's name ends in .yaml. Write `{to}.yaml`.")
-    if to.exists():
+    if is_there(to):
         raise ConfigError(f"{to} exists already and is kept. Name another file: `bitnet-train cp {target.name} FILE`.")
     if not source.is_file():
         raise ConfigError(f"`{recipe}` has no configuration to copy. Recipes: {', '.join(recipes())}.")

@@ -163,3 +163,63 @@ def test_a_recipe_is_copied_into_the_home_folder(home: Path, capsys: pytest.Capt
 def test_a_key_that_speaks_of_files_is_marked_as_a_path_or_listed_here() -> None:
     speaking = {name for name, key in known_keys().items() if SPEAKS_OF_PATHS.search(key.metadata["doc"])}
     assert speaking - set(path_keys()) <= NAMES_NONE
+
+
+TOO_LONG = {"name": "x" * 256, "whole": "ab/" * 1400, "letters of two bytes": "é" * 130}
+
+
+def put(draft: Draft, name: str, value: Any) -> None:
+    *sections, leaf = name.split(".")
+    section: Any = draft
+    for each in sections:
+        section = getattr(section, each)
+    setattr(section, leaf, value)
+
+
+@pytest.mark.parametrize("name", path_keys())
+@pytest.mark.parametrize("text", [*TOO_LONG.values(), "a\0b"], ids=[*TOO_LONG, "code 0"])
+def test_what_no_file_system_takes_is_refused_by_the_name_of_its_key(name: str, text: str) -> None:
+    draft = Draft()
+    put(draft, name, as_value(name, text))
+    with pytest.raises(ConfigError, match=rf"`{re.escape(name)}=.*(too long for a path|character of code 0)"):
+        expand_paths(draft)
+    put(draft, name, as_value(name, "x" * 255))
+    expand_paths(draft)
+
+
+@pytest.mark.parametrize("key", ["path", "validation_path"])
+def test_the_paths_of_a_mix_are_held_to_the_same(key: str) -> None:
+    draft = Draft()
+    draft.data.mix = [{"path": "a.txt"}, {key: "x" * 256}]
+    with pytest.raises(ConfigError, match=rf"`data\.mix\[1\]\.{key}=x+\.\.\.` is too long"):
+        expand_paths(draft)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["show", "LONG"],
+        ["show", "a/LONG"],
+        ["cp", "LONG"],
+        ["cp", "quickstart", "LONG.yaml"],
+        ["ls", "LONG"],
+        ["import", "LONG"],
+        ["show", "quickstart", "model=LONG"],
+        ["show", "quickstart", "data=LONG"],
+        ["show", "quickstart", "model.source=LONG"],
+        ["show", "quickstart", "data.path=LONG"],
+        ["show", "quickstart", "data.path=[a]LONG*"],
+        ["show", "quickstart", "trainer.resume=LONG"],
+        ["show", "quickstart", "run.root=LONG"],
+    ],
+    ids=" ".join,
+)
+def test_a_word_that_is_too_long_for_a_path_is_wrong_usage(words: list[str], capsys: pytest.CaptureFixture) -> None:
+    assert main([word.replace("LONG", "x" * 5000) for word in words]) == 2
+    assert "ConfigError" in capsys.readouterr().err
+
+
+def test_a_long_text_is_no_path() -> None:
+    prompt = "word " * 1000
+    assert compose("quickstart", [f"generate.prompt={prompt}"]).config.generate.prompt == prompt
+    assert main(["show", "quickstart", f"generate.prompt={prompt}", "--quiet"]) == 0

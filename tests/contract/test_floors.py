@@ -20,6 +20,7 @@ FLOORS = {
     "progress": 1,
     "settings": 1,
     "when_imported": 1,
+    "word_as_path": 1,
     "quant": 2,
     "formats": 2,
     "gguf": 2,

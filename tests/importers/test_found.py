@@ -105,3 +105,11 @@ def test_an_export_that_is_no_folder_of_transformers_is_refused(tmp_path: Path) 
     folder = make(tmp_path / "gguf", {"export.json": json.dumps({"format": "gguf"}), "model.gguf": "GGUF"})
     with pytest.raises(ConversionError, match=r"has no config.json, so it holds no model. Allowed"):
         load_pretrained(str(folder))
+
+
+@pytest.mark.parametrize(
+    "word", ["x" * 5000, "a/b/" + "x" * 300, "a\0b", "~nobody-is-called-so/x", "x" * 300 + ".gguf"]
+)
+def test_a_word_that_no_file_system_takes_names_nothing(word):
+    assert find_model(word).kind in ("missing", "hub")
+    assert source_bytes(word) is None

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from bitnet_train.errors import DataError
 from bitnet_train.train.data.file_formats import DOCUMENTATION, is_readable, is_text, known_suffixes, suffix
+from bitnet_train.word_as_path import is_file, is_folder, path_of
 
 _SPLITS = {
     "train": ("train", "training"),
@@ -59,10 +60,10 @@ def find_files(path: str, key: str = "data.path") -> FoundFiles:
     Raises DataError naming `key` when nothing matches, a file that was named cannot be read, or a folder holds
     no file to train on.
     """
-    given = Path(path).expanduser()
-    if given.is_dir():
+    given = path_of(path)
+    if is_folder(given):
         return _in_folder(given, key)
-    if given.is_file():
+    if is_file(given):
         _check_readable([given], key)
         return FoundFiles(given.parent, [given])
     root = _fixed_part(given)
@@ -76,8 +77,8 @@ def find_files(path: str, key: str = "data.path") -> FoundFiles:
 
 def held_out_files(path: str) -> FoundFiles:
     """Return as `train` the files that `data.validation_path` stands for: those of a split held out, else all."""
-    given = Path(path).expanduser()
-    if not given.is_dir():
+    given = path_of(path)
+    if not is_folder(given):
         return find_files(path, "data.validation_path")
     found = _sorted_out(given)
     return _checked(FoundFiles(given, found.validation or found.test() or found.train), path, "data.validation_path")

@@ -33,6 +33,7 @@ from bitnet_train.train.loop.progress import ProgressShown
 from bitnet_train.train.loop.settings import DebugConfig, TrainerConfig
 from bitnet_train.train.loop.signals import SignalWatcher
 from bitnet_train.train.trackers.tracking import METRICS_FILE, JsonlLogger
+from bitnet_train.word_as_path import is_folder
 
 _LIGHTNING_LOGGERS = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
 
@@ -110,7 +111,7 @@ def resume_from(resume: str, directory: Path) -> Path | None:
                 "Use `trainer.resume=auto` to go on, or another `run.dir`."
             )
         return None
-    if not Path(resume).is_dir():
+    if not is_folder(resume):
         raise ConfigError(
             f"`trainer.resume={resume}` is neither `auto`, `never` nor a checkpoint folder like step-000120."
         )
