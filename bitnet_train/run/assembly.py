@@ -42,7 +42,7 @@ from bitnet_train.run.trained_settings import check_continued, check_finished, r
 from bitnet_train.settings import part_of
 from bitnet_train.train.data.module import BitDataModule
 from bitnet_train.train.data.packing import keeps_documents_apart, mixes_documents
-from bitnet_train.train.loop.checkpoint import find_latest
+from bitnet_train.train.loop.checkpoint_manifest import find_latest
 from bitnet_train.train.loop.devices import check_devices
 from bitnet_train.train.loop.held_out import find_best
 from bitnet_train.train.loop.launch import cluster_environment

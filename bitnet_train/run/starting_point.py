@@ -37,7 +37,7 @@ from bitnet_train.run.result import Spent
 from bitnet_train.train.blocks.block_rows import BlockRun, in_pieces
 from bitnet_train.train.blocks.blockwise import reconstruct
 from bitnet_train.train.data.module import BitDataModule
-from bitnet_train.train.loop.checkpoint import list_checkpoints
+from bitnet_train.train.loop.checkpoint_manifest import list_checkpoints
 
 Convert = Callable[[PreTrainedModel], ConversionRecord]
 _DECIDING = ("model", "weight", "activation", "init", "blockwise", "schedule", "data")

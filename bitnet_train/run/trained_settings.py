@@ -11,8 +11,6 @@ config.yaml alone.
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,12 +23,13 @@ from bitnet_train.config.continued import ASKED_ANEW, CALL, Change, changes, has
 from bitnet_train.config.older import as_it_ran
 from bitnet_train.config.schema import Config
 from bitnet_train.config.target import read_yaml
-from bitnet_train.errors import ConfigError
+from bitnet_train.errors import ConfigError, TrainingError
+from bitnet_train.train.loop.checkpoint_manifest import find_readable, read_manifest, step_of
+from bitnet_train.train.loop.resume_choice import check_choice, resume_from
 from bitnet_train.whole import write_whole
 
-CONFIG, CHECKPOINTS, MANIFEST = "config.yaml", "checkpoints", "manifest.json"
+CONFIG, CHECKPOINTS = "config.yaml", "checkpoints"
 CONTENT = "data.content_sha256"  # of the text itself, among the settings that a checkpoint keeps
-_STEP = re.compile(r"step-(\d+)")
 Settings = dict[str, Any]
 
 
@@ -49,9 +48,17 @@ def is_other_text(config: Config, content_sha256: str) -> bool:
 
 def step_reached(config: Config) -> int:
     """Return the step that training goes on from; 0 for a new run."""
-    checkpoint = _continued(config)
-    found = _STEP.fullmatch(checkpoint.name) if checkpoint is not None else None
-    return int(found[1]) if found else 0
+    checkpoint = None if config.run.dir is None else resume_from(config.trainer.resume, _checkpoints(config), say=str)
+    return 0 if checkpoint is None else step_of(checkpoint)
+
+
+def check_resumed(config: Config) -> None:
+    """Raise what `resume_from` does, by the manifests alone, where training is asked to go on from what is not there.
+
+    `trainer.resume=never` is held against checkpoints that are there.
+    """
+    if config.run.dir is not None:
+        check_choice(config.trainer.resume, _checkpoints(config))
 
 
 def check_continued(config: Config) -> None:
@@ -75,9 +82,7 @@ def check_finished(config: Config, root: Path) -> None:
     """Raise ConfigError, key by key, where a verb that trains nothing is given settings that the run contradicts."""
     recorded = _recorded(root)
     refused = _refused(recorded, config, "fixed", "trained") if recorded else {}
-    newest = _newest(root)
-    if newest is not None:
-        refused |= _refused(_kept_settings(newest), config, "fixed")
+    refused |= _refused(_newest_settings(root), config, "fixed")
     refused = {name: change for name, change in refused.items() if name not in ASKED_ANEW}
     if refused:
         raise ConfigError(
@@ -118,15 +123,13 @@ def _keep_call(before: Settings, asked: Settings) -> None:
 
 def _continued(config: Config) -> Path | None:
     """Return a checkpoint that training would go on from, or one of its run: they agree in what is fixed."""
-    resume = config.trainer.resume
-    if resume == "never" or config.run.dir is None:
+    if config.run.dir is None or config.trainer.resume == "never":
         return None
-    return _newest(Path(config.run.dir)) if resume == "auto" else Path(resume)
+    return check_choice(config.trainer.resume, _checkpoints(config))
 
 
-def _newest(root: Path) -> Path | None:
-    found = [path for path in (root / CHECKPOINTS).glob("step-*") if _STEP.fullmatch(path.name)]
-    return max(found, key=lambda path: int(path.name.split("-")[1]), default=None)
+def _checkpoints(config: Config) -> Path:
+    return Path(str(config.run.dir)) / CHECKPOINTS
 
 
 def _trained_under(checkpoint: Path) -> Settings:
@@ -134,11 +137,17 @@ def _trained_under(checkpoint: Path) -> Settings:
     return _kept_settings(checkpoint) or _recorded(checkpoint.parent.parent)
 
 
-def _kept_settings(checkpoint: Path) -> Settings:
+def _newest_settings(root: Path) -> Settings:
+    """Return what the newest checkpoint was trained under; a verb that needs none of them says itself what it needs."""
     try:
-        return dict(json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))["settings"] or {})
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}  # written before, or damaged: whoever loads it says so
+        newest = find_readable(root / CHECKPOINTS)
+    except TrainingError:
+        return {}
+    return {} if newest is None else _kept_settings(newest)
+
+
+def _kept_settings(checkpoint: Path) -> Settings:
+    return dict(read_manifest(checkpoint).get("settings") or {})
 
 
 def _recorded(root: Path) -> Settings:

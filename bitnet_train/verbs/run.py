@@ -16,6 +16,7 @@ from bitnet_train.run.facts import TrainFacts
 from bitnet_train.run.result import RunFacts
 from bitnet_train.run.session import Session
 from bitnet_train.run.side_by_side import continue_both, timed
+from bitnet_train.run.trained_settings import check_resumed
 from bitnet_train.verbs.convert import convert
 from bitnet_train.verbs.evaluate import evaluate
 from bitnet_train.verbs.export import export
@@ -34,6 +35,7 @@ def run(config: Config) -> RunFacts:
         if getattr(config.weight, key):
             raise ConfigError(f"`weight.{key}=true` cannot go the whole way. {refusal}")
     assembly.check_machine(config)
+    check_resumed(config)
     config, directory = assembly.open_run(config)
     config, console = changed(config, {"path": str(directory.root), "export.force": True}), open_console(config.quiet)
     session, seconds = Session(config), dict[str, float]()

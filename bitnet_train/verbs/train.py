@@ -16,7 +16,14 @@ from bitnet_train.run.length import settle
 from bitnet_train.run.machine import settle_machine
 from bitnet_train.run.session import Session
 from bitnet_train.run.starting_point import spent_before
-from bitnet_train.run.trained_settings import CONTENT, check_continued, is_other_text, settings_of, step_reached
+from bitnet_train.run.trained_settings import (
+    CONTENT,
+    check_continued,
+    check_resumed,
+    is_other_text,
+    settings_of,
+    step_reached,
+)
 from bitnet_train.train.data.summary import print_data
 from bitnet_train.train.loop.fit import fit
 from bitnet_train.train.loop.freed_memory import keep_freed_memory
@@ -28,6 +35,7 @@ def train(config: Config, session: Session | None = None) -> TrainFacts | dict[s
     """Train through the quantiser up to `trainer.max_steps`, or go on where an interrupted run stopped."""
     assembly.prepare_process(config)
     assembly.check_machine(config)
+    check_resumed(config)
     check_continued(config)
     if config.dry_run:
         return describe_training(config, open_console(config.quiet))

@@ -16,7 +16,7 @@ from bitnet_train.config.compose import compose, to_dict
 from bitnet_train.config.continued import changes, class_of, has_moved
 from bitnet_train.config.suggest import known_keys
 from bitnet_train.config.target import read_yaml
-from bitnet_train.train.loop.checkpoint import read_manifest
+from bitnet_train.train.loop.checkpoint_manifest import read_manifest
 from tests.fixtures.small_runs import small
 
 WORDS = "The quick brown fox jumps over the lazy dog, and the dog says nothing at all about it. " * 60
@@ -41,11 +41,12 @@ def recorded(run: Path, name: str) -> Any:
 
 
 def without_settings(run: Path) -> None:
-    """Make the checkpoints those of a version that kept no settings in them."""
+    """Make the checkpoints those of a version that kept no settings in them, and sealed nothing."""
     for path in (run / "checkpoints").glob("*/manifest.json"):
         manifest = json.loads(path.read_text())
-        del manifest["settings"]
-        path.write_text(json.dumps(manifest))
+        for name in ("settings", "run", "seal"):
+            del manifest[name]
+        path.write_text(json.dumps(manifest | {"schema": 1}))
 
 
 def logged(run: Path, name: str) -> list[float]:
@@ -103,13 +104,39 @@ def test_a_recipe_started_again_in_the_same_run_directory_is_held_against_it(
     assert "activation.name: int8 -> sign" in capsys.readouterr().err
 
 
-def test_a_checkpoint_of_another_run_brings_its_settings_along(
-    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("verb", ["train", "run"])
+def test_a_checkpoint_of_another_run_is_refused_before_anything_is_read(
+    trained: Path, tmp_path: Path, verb: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkpoint = trained / "checkpoints" / "step-000002"
     words = ["data=files", f"data.path={recorded(trained, 'data.path')}", f"trainer.resume={checkpoint}"]
-    assert main(["train", "quickstart", *small(tmp_path / "other", *words, "activation=int4")]) == 2
-    assert "activation.name: int8 -> int4" in capsys.readouterr().err
+    assert main([verb, "quickstart", *small(tmp_path / "other", *words)]) == 1
+    assert "step-000002 is a checkpoint of another run" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("verb", ["train", "run"])
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_again(
+    run: Path, verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in (run / "checkpoints").glob("step-*/manifest.json"):
+        path.write_text(path.read_text().replace('"step": 2', '"step": 1').replace('"step": 1,', '"step": 13,'))
+    before = (run / "metrics.jsonl").read_text()
+    assert main([verb, str(run), "--quiet"]) == 1
+    assert "can be used, and the run does not start again by itself" in capsys.readouterr().err
+    assert (run / "metrics.jsonl").read_text() == before
+
+
+def test_states_that_are_all_damaged_are_refused_too(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    states = list((run / "checkpoints").glob("step-*/state.pt"))
+    for path in states:
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    assert main(["train", str(run), "--quiet"]) == 1
+    error = capsys.readouterr().err
+    assert f"None of the {len(states)} checkpoints" in error
+    assert "its SHA-256 differs" in error
 
 
 @pytest.mark.slow

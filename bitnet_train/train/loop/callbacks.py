@@ -17,7 +17,8 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 
 from bitnet_train.errors import ConfigError
 from bitnet_train.model.bit_linear import on_kernels
-from bitnet_train.train.loop.checkpoint import AtomicCheckpointIO, folder_name
+from bitnet_train.train.loop.checkpoint import AtomicCheckpointIO
+from bitnet_train.train.loop.checkpoint_manifest import folder_name
 from bitnet_train.train.loop.held_out import FIGURE, point_to_best
 from bitnet_train.train.loop.module import BitLightningModule
 from bitnet_train.train.loop.signals import Interrupted, SignalWatcher

@@ -22,7 +22,8 @@ from lightning.pytorch.loggers import Logger
 from bitnet_train.errors import ConfigError, TrainingError
 from bitnet_train.train.data.module import BitDataModule
 from bitnet_train.train.loop.callbacks import Figures, Saving, Validating
-from bitnet_train.train.loop.checkpoint import AtomicCheckpointIO, find_latest, list_checkpoints, read_manifest
+from bitnet_train.train.loop.checkpoint import AtomicCheckpointIO
+from bitnet_train.train.loop.checkpoint_manifest import read_manifest
 from bitnet_train.train.loop.diagnostics import Telemetry
 from bitnet_train.train.loop.guard import DivergenceWatch
 from bitnet_train.train.loop.held_out import HeldOutWatch
@@ -30,10 +31,10 @@ from bitnet_train.train.loop.launch import cluster_environment
 from bitnet_train.train.loop.machine import PRECISIONS, arithmetic
 from bitnet_train.train.loop.module import BitLightningModule
 from bitnet_train.train.loop.progress import ProgressShown
+from bitnet_train.train.loop.resume_choice import resume_from
 from bitnet_train.train.loop.settings import DebugConfig, TrainerConfig
 from bitnet_train.train.loop.signals import SignalWatcher
 from bitnet_train.train.trackers.tracking import METRICS_FILE, JsonlLogger
-from bitnet_train.word_as_path import is_folder
 
 _LIGHTNING_LOGGERS = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
 
@@ -73,15 +74,16 @@ def fit(
     Raises
     ------
     ConfigError
-        When `resume` is `never` and the run directory has checkpoints, or names no folder.
+        When `resume` is `never` and the run directory has checkpoints, or names no checkpoint.
     TrainingError
-        For a non-finite loss, a damaged or foreign checkpoint, a full or read-only disk.
+        For a non-finite loss, a damaged or foreign checkpoint, no checkpoint left that can be used, a full or
+        read-only disk.
     Interrupted
         After SIGTERM or SIGINT, with a checkpoint saved; a SystemExit with code 143 or 130.
     """
     if config.max_steps != module.max_steps:
         raise ConfigError(f"`trainer.max_steps` is {config.max_steps} for `fit` but {module.max_steps} for the module.")
-    checkpoint = resume_from(config.resume, run_dir / "checkpoints")
+    checkpoint = resume_from(config.resume, run_dir / "checkpoints", say=_warn)
     done = _steps_done(checkpoint, config)
     module.last_checkpoint = module.good_checkpoint = checkpoint
     module.watch = DivergenceWatch(config.divergence_nats, config.divergence_steps)
@@ -97,25 +99,8 @@ def fit(
     return _result(module, config)
 
 
-def resume_from(resume: str, directory: Path) -> Path | None:
-    """Return the checkpoint that `trainer.resume` asks for: None to start anew.
-
-    Raises ConfigError when `never` would mix two runs in one directory, or a path names no folder.
-    """
-    if resume == "auto":
-        return find_latest(directory, say=lambda text: warnings.warn(text, stacklevel=2))
-    if resume == "never":
-        if list_checkpoints(directory):
-            raise ConfigError(
-                f"`trainer.resume=never`, but {directory} has checkpoints of an earlier run, which would be lost. "
-                "Use `trainer.resume=auto` to go on, or another `run.dir`."
-            )
-        return None
-    if not is_folder(resume):
-        raise ConfigError(
-            f"`trainer.resume={resume}` is neither `auto`, `never` nor a checkpoint folder like step-000120."
-        )
-    return Path(resume)
+def _warn(text: str) -> None:
+    warnings.warn(text, stacklevel=4)
 
 
 def _epochs(data: LightningDataModule) -> Callable[[int], float] | None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bitnet_train.errors import TrainingError
-from bitnet_train.train.loop.checkpoint import folder_name, verify
+from bitnet_train.train.loop.checkpoint_manifest import folder_name, verify
 from bitnet_train.whole import write_whole
 
 FIGURE = "val_ce"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,8 @@ import torch
 from lightning.pytorch import Callback
 
 from bitnet_train.errors import ConfigError, TrainingError
-from bitnet_train.train.loop.checkpoint import AtomicCheckpointIO, list_checkpoints
+from bitnet_train.train.loop.checkpoint import AtomicCheckpointIO
+from bitnet_train.train.loop.checkpoint_manifest import list_checkpoints
 from bitnet_train.train.loop.module import BitLightningModule
 from bitnet_train.train.loop.resume import load_student
 from bitnet_train.train.loop.signals import Interrupted
@@ -30,6 +32,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, tor
     run_dir, module = tmp_path_factory.mktemp("whole"), tiny_module()
     run(run_dir, module)
     return run_dir, trained_tensors(module)
+
+
+def copied(run_dir: Path, to: Path, step: int) -> str:
+    """Copy the checkpoints of a run, which stay the run's own, and return the path of one of them."""
+    return str(shutil.copytree(run_dir / "checkpoints", to / "checkpoints") / f"step-{step:06d}")
 
 
 def losses_by_step(run_dir: Path) -> dict[int, dict[str, float]]:
@@ -117,7 +124,7 @@ def test_resuming_a_finished_run_trains_nothing_and_returns_its_figures(whole) -
 
 def test_an_explicit_checkpoint_is_resumed(tmp_path: Path, whole) -> None:
     module = tiny_module()
-    run(tmp_path, module, resume=str(whole[0] / "checkpoints" / "step-000008"))
+    run(tmp_path, module, resume=copied(whole[0], tmp_path, 8))
     assert all(torch.equal(tensor, whole[1][key]) for key, tensor in trained_tensors(module).items())
 
 
@@ -140,7 +147,7 @@ def test_a_damaged_newest_checkpoint_is_skipped_with_a_warning(tmp_path: Path, w
     newest = list_checkpoints(tmp_path / "checkpoints")[-1] / "state.pt"
     newest.write_bytes(newest.read_bytes()[:-5])
     module = tiny_module()
-    with pytest.warns(UserWarning, match="Skipping a damaged checkpoint.*step-000010"):
+    with pytest.warns(UserWarning, match="Skipping a checkpoint that cannot be used.*step-000010"):
         run(tmp_path, module, resume="auto")
     assert all(torch.equal(tensor, whole[1][key]) for key, tensor in trained_tensors(module).items())
 
@@ -153,7 +160,7 @@ def test_never_refuses_to_mix_two_runs(whole) -> None:
 def test_a_checkpoint_of_another_adapter_is_refused_by_name(tmp_path: Path, whole) -> None:
     other = BitLightningModule(llama(), None, max_steps=STEPS, micro_rows=3, loss=LossConfig(kl=0.0, ce=1.0))
     with pytest.raises(TrainingError, match=r"belongs to another run.*First: `"):
-        run(tmp_path, other, resume=str(whole[0] / "checkpoints" / f"step-{STEPS:06d}"))
+        run(tmp_path, other, resume=copied(whole[0], tmp_path, STEPS))
 
 
 @pytest.mark.parametrize(
@@ -186,10 +193,9 @@ def test_nothing_is_written_outside_the_run_directory_and_little_is_said(
 
 
 def test_a_continued_run_goes_by_its_own_rates_and_keeps_the_moments(tmp_path: Path, whole) -> None:
-    at_8 = whole[0] / "checkpoints" / "step-000008"
     module = tiny_module(lr=STILL)
-    run(tmp_path, module, resume=str(at_8))
-    saved = AtomicCheckpointIO().load_checkpoint(at_8)
+    run(tmp_path, module, resume=copied(whole[0], tmp_path, 8))
+    saved = AtomicCheckpointIO().load_checkpoint(whole[0] / "checkpoints" / "step-000008")
     assert all(torch.equal(t, saved["state_dict"][name]) for name, t in trained_tensors(module).items())
     moments = AtomicCheckpointIO().load_checkpoint(tmp_path / "checkpoints" / f"step-{STEPS:06d}")["optimizer_states"]
     assert {float(state["step"]) for state in moments[0]["state"].values()} == {float(STEPS)}
@@ -197,7 +203,7 @@ def test_a_continued_run_goes_by_its_own_rates_and_keeps_the_moments(tmp_path: P
 
 
 def test_another_length_is_continued_with_a_warning_and_a_shorter_one_refused(tmp_path: Path, whole) -> None:
-    last = str(whole[0] / "checkpoints" / f"step-{STEPS:06d}")
+    last = copied(whole[0], tmp_path, STEPS)
     with pytest.warns(UserWarning, match=f"`trainer.max_steps` was {STEPS} and is {STEPS + 1} now"):
         assert run(tmp_path, tiny_module(steps=STEPS + 1), resume=last).steps == STEPS + 1
     with pytest.raises(ConfigError, match=f"has {STEPS} steps already"):

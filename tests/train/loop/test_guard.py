@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import LambdaCallback
 
 from bitnet_train.errors import TrainingError
 from bitnet_train.train.loop.checkpoint import AtomicCheckpointIO
+from bitnet_train.train.loop.checkpoint_manifest import list_checkpoints
 from bitnet_train.train.loop.guard import DivergenceWatch, check_finite
 from bitnet_train.train.loop.layer_watch import LayerWatch, first_non_finite, quantised_layers
 from bitnet_train.train.loop.schedules import ScheduleConfig
@@ -66,7 +67,7 @@ def test_the_last_good_checkpoint_outlives_the_rise_that_ends_the_run(tmp_path: 
     options = {"save_every_steps": 1, "keep_last": 1, "divergence_nats": 1.0, "divergence_steps": 4}
     with pytest.raises(TrainingError, match=r"for 4 steps in a row.*Scales grew most in .*step-000005"):
         run(tmp_path, module, callbacks=[spoil], validate_every_steps=0, **options)
-    kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    kept = [path.name for path in list_checkpoints(tmp_path / "checkpoints")]
     assert kept == ["step-000005", "step-000008"]
 
 
@@ -133,7 +134,7 @@ def test_divergence_stops_before_the_optimiser_and_never_reaches_a_checkpoint(tm
         run(tmp_path, module, callbacks=[poison])
     after = trained_tensors(module)
     assert all(torch.equal(after[name], tensor) for name, tensor in poison.poisoned.items())
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000004"]
+    assert [path.name for path in list_checkpoints(tmp_path / "checkpoints")] == ["step-000004"]
     saved = AtomicCheckpointIO().load_checkpoint(tmp_path / "checkpoints/step-000004")
     assert all(bool(tensor.isfinite().all()) for tensor in saved["state_dict"].values())
     assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").open() if "loss" in line][-1] == 6

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from bitnet_train.errors import ConfigError
+from bitnet_train.train.loop.checkpoint_manifest import RUN_ID
 from bitnet_train.train.loop.held_out import HeldOutWatch, find_best
 from bitnet_train.train.loop.settings import TrainerConfig
 from bitnet_train.train.loop.signals import Interrupted
@@ -31,7 +33,7 @@ def pointer(run_dir: Path) -> dict[str, Any]:
 
 
 def kept(run_dir: Path) -> list[str]:
-    return sorted(path.name for path in (run_dir / "checkpoints").iterdir())
+    return sorted(path.name for path in (run_dir / "checkpoints").iterdir() if path.name != RUN_ID)
 
 
 def silent(text: str) -> None:
@@ -140,8 +142,10 @@ def test_patience_that_is_never_lost_changes_nothing(whole: Path, tmp_path: Path
     assert (result.steps, result.is_stopped_early, pointer(tmp_path)) == (STEPS, False, pointer(whole))
 
 
-def test_a_checkpoint_of_another_run_does_not_bring_its_best_along(whole: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_that_lies_elsewhere_does_not_bring_its_best_along(whole: Path, tmp_path: Path) -> None:
     there, module = pointer(whole), tiny_module(steps=STEPS + 2, lr=STILL)
+    (tmp_path / "checkpoints").mkdir()
+    shutil.copy(whole / "checkpoints" / RUN_ID, tmp_path / "checkpoints")
     with pytest.warns(UserWarning, match="max_steps"):
         run(tmp_path, module, resume=str(whole / "checkpoints" / f"step-{STEPS:06d}"), **SETTINGS)
     assert pointer(tmp_path)["step"] == STEPS, "the best of what lies in this directory"
