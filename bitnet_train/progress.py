@@ -30,6 +30,11 @@ def open_console(quiet: bool = False, *, stderr: bool = False) -> Console:
     return Console(quiet=quiet, stderr=stderr, highlight=False)
 
 
+def warn(text: str) -> None:
+    """Say on stderr what must not be missed, to whoever asked for quiet too."""
+    open_console(stderr=True).print(f"warning: {text}", markup=False, soft_wrap=True)
+
+
 def track(items: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
     """Yield `items`; once two seconds have passed, show a bar on stderr, or a line every half minute in a log.
 

@@ -33,10 +33,10 @@ from bitnet_train.model.plan import describe_schemes
 from bitnet_train.model.rounded_table import round_floats, table_names
 from bitnet_train.model.sub_norm import add_sub_norms, calibrate
 from bitnet_train.model.training_only import train_own_parameters
-from bitnet_train.progress import be_quiet, open_console
+from bitnet_train.progress import be_quiet, open_console, warn
 from bitnet_train.quant.surrogate import SURROGATES
 from bitnet_train.run.directory import RunDirectory
-from bitnet_train.run.facts import ChangedAt, ContinuedFacts
+from bitnet_train.run.facts import ChangedAt, ContinuedFacts, TrainFacts
 from bitnet_train.run.starting_point import is_wanted, starting_point
 from bitnet_train.run.trained_settings import check_continued, check_finished, record, step_reached
 from bitnet_train.settings import part_of
@@ -65,11 +65,16 @@ class Student:
 
 @dataclass(frozen=True)
 class Trained:
-    """A student as training left it, the checkpoint it was read from, its step, and the figures that chose it."""
+    """A student as training left it, the checkpoint it was read from, and the figures that chose it.
+
+    `step`, `tokens` and `metrics` are those of the checkpoint, whatever the run did after it.
+    """
 
     student: Student
     checkpoint: Path
     step: int
+    tokens: int
+    metrics: dict[str, float]
     best: dict[str, Any] | None = None
 
 
@@ -236,11 +241,12 @@ def prepare_student(
 
 
 def trained_student(
-    config: Config, original: LoadedModel, directory: RunDirectory, say: Callable[[str], object]
+    config: Config, original: LoadedModel, directory: RunDirectory, say: Callable[[str], object] = warn
 ) -> Trained:
     """Return the student of a run as its newest whole checkpoint left it, or its best one with `trainer.keep_best`.
 
-    Raises TrainingError when there is none.
+    `say` names the checkpoints that are passed over, and an earlier step than the run reached. Raises TrainingError
+    when there is none.
     """
     found = find_best(directory.checkpoints, say) if config.trainer.keep_best else None
     checkpoint, best = found or (find_latest(directory.checkpoints, say=say), None)
@@ -249,7 +255,20 @@ def trained_student(
             f"{directory.checkpoints} has no checkpoint. Run `bitnet-train train {directory.root}` first."
         )
     student = prepare_student(config, original, directory)
-    return Trained(student, checkpoint, load_student(student.model, checkpoint)["step"], best)
+    progress = load_student(student.model, checkpoint)
+    if best is None:
+        _say_if_earlier(progress["step"], directory, say)
+    metrics = {**progress["metrics"], **progress["validation_metrics"]}
+    return Trained(student, checkpoint, progress["step"], progress["tokens"], metrics, best)
+
+
+def _say_if_earlier(step: int, directory: RunDirectory, say: Callable[[str], object]) -> None:
+    facts = directory.kept(TrainFacts)
+    if facts is not None and step < facts.result.steps:
+        say(
+            f"{directory.root} was trained to step {facts.result.steps}, and the newest checkpoint that can be used is "
+            f"of step {step}: that is what is taken. `bitnet-train train {directory.root}` makes the steps again."
+        )
 
 
 def data_module(config: Config, original: LoadedModel, directory: RunDirectory) -> BitDataModule:

@@ -124,12 +124,14 @@ class ReconstructFacts(Facts):
 
 @dataclass(frozen=True)
 class MergeFacts(Facts):
-    """Which checkpoint was merged, and with `trainer.keep_best` the figures that chose it."""
+    """Which checkpoint was merged, with its figures, and with `trainer.keep_best` those that chose it."""
 
     stage: ClassVar[str] = "merge"
     checkpoint: str
     step: int
     best: dict[str, Any] | None = None
+    tokens: int | None = None
+    metrics: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from bitnet_train.progress import open_console
 from bitnet_train.run import assembly
 from bitnet_train.run.directory import RunDirectory
 from bitnet_train.run.exports import ADAPTER, OUTSIDE, PACKED, require_adapter
-from bitnet_train.run.facts import ExportFacts, ReconstructFacts, TrainFacts, WrittenFormat
+from bitnet_train.run.facts import ExportFacts, MergeFacts, ReconstructFacts, TrainFacts, WrittenFormat
 from bitnet_train.run.folder_size import folder_size, spoken, warning
 from bitnet_train.run.result import ModelSize
 
@@ -112,8 +112,13 @@ def _pack(config: Config, directory: RunDirectory, *, force: bool) -> Manifest:
 
 
 def _training(directory: RunDirectory) -> dict[str, Any]:
-    """Return what the card says of training; a model that was trained block by block alone has tokens only."""
-    trained = directory.kept(TrainFacts)
+    """Return what the card says of training: the step that was merged, which need not be the last that was made.
+
+    A model that was trained block by block alone has tokens only.
+    """
+    trained, merged = directory.kept(TrainFacts), directory.kept(MergeFacts)
+    if merged is not None and (trained is None or trained.result.steps != merged.step):
+        return {"steps": merged.step, "tokens": merged.tokens, "metrics": merged.metrics}
     if trained is not None:
         return {"steps": trained.result.steps, "tokens": trained.result.tokens, "metrics": trained.result.metrics}
     blocks = directory.kept(ReconstructFacts)
@@ -131,7 +136,7 @@ def _finished_model(config: Config, directory: RunDirectory) -> tuple[PreTrained
 
 def _write_adapter(config: Config, directory: RunDirectory) -> tuple[Path, WrittenFormat]:
     original = load_pretrained(config.model.source)
-    trained = assembly.trained_student(config, original, directory, _console(config).print)
+    trained = assembly.trained_student(config, original, directory)
     assert isinstance(trained.student.model, PeftModel)
     out = _target(config, directory.artefact, directory)
     facts = write_adapter(trained.student.model, out, force=config.export.force)

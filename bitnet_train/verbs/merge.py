@@ -16,10 +16,11 @@ def merge(config: Config, session: Session | None = None) -> MergeFacts:
     assembly.prepare_process(config)
     directory, console = assembly.finished_run(config), open_console(config.quiet)
     original = (session or Session(config)).original()
-    trained = assembly.trained_student(config, original, directory, console.print)
+    trained = assembly.trained_student(config, original, directory)
     student = trained.student
     merged = merge_model(student.model).eval()
     save_converted(merged, student.record, directory.merged, student.tokenizer, replace=True)
     chosen = f", the best by held-out perplexity, {trained.best['val_perplexity']:.2f}," if trained.best else ""
     console.print(f"Merged step {trained.step}{chosen} into {directory.merged}")
-    return directory.keep(MergeFacts(str(trained.checkpoint), trained.step, trained.best))
+    facts = MergeFacts(str(trained.checkpoint), trained.step, trained.best, trained.tokens, trained.metrics)
+    return directory.keep(facts)

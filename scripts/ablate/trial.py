@@ -44,7 +44,7 @@ def run_trial(task: Task) -> dict[str, Any]:
     data.setup()
     rows = assembly.held_out_rows(config, data)
     training = _train(config)
-    student = assembly.trained_student(config, original, directory, lambda _: None).student.model
+    student = assembly.trained_student(config, original, directory).student.model
     measured: dict[str, Any] = {"out_of_domain": None}
     with on_kernels():
         measured["in_domain"] = _figures(compare(student, original.model, rows))
