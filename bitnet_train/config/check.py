@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bitnet_train.config.draft import Draft
+from bitnet_train.config.interpolation import resolver_in
 from bitnet_train.config.layers import Layer
 from bitnet_train.config.rules import RULES
 from bitnet_train.config.suggest import known_keys, nearest_key, sections
@@ -79,6 +80,12 @@ def _typed() -> Any:
 
 
 def _check_key(name: str, value: Any, origin: str) -> None:
+    if (asked := resolver_in(value)) is not None:
+        raise ConfigError(
+            f"`{name}={asked}` ({origin}) asks for something outside the configuration (the environment, say), and "
+            f"what it gives would be written into files and names. Give the value itself, or on the command line "
+            f'`{name}="$NAME"`. `${{KEY}}` of another key is read.'
+        )
     field = known_keys().get(name)
     if field is None:
         raise ConfigError(

@@ -27,12 +27,13 @@ from bitnet_train.config.check import check_complete, check_draft, check_layers,
 from bitnet_train.config.draft import Draft, settled
 from bitnet_train.config.given_path import decided_by_path
 from bitnet_train.config.idle import own_recipe
+from bitnet_train.config.interpolation import escape
 from bitnet_train.config.layers import Layer, choices, layers
 from bitnet_train.config.layout import house
 from bitnet_train.config.paths import expand_paths, settle_paths
 from bitnet_train.config.schema import CALL_KEYS, Config, as_plain
 from bitnet_train.config.target import Target, find_target
-from bitnet_train.config.values import COMMAND_LINE, escape
+from bitnet_train.config.values import COMMAND_LINE
 from bitnet_train.config.words import Words, read_words
 from bitnet_train.errors import ConfigError
 

@@ -8,16 +8,21 @@ imports (`...loggers.csv_logs.os.system`).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from bitnet_train.config.interpolation import resolver_in
 from bitnet_train.errors import ConfigError
 
 ALLOWED_PREFIXES = ("lightning.pytorch.loggers.",)
 
 
 def is_allowed(spec: Any) -> bool:
-    """Tell whether every `_target_` in a nested specification is on the allow-list, and the outermost has one."""
-    return isinstance(spec, Mapping) and "_target_" in spec and all(map(_on_list, _targets(spec)))
+    """Tell whether a specification has a `_target_`, all of them are on the allow-list, and everything in it is plain.
+
+    What is not plain (an object, a set, a generator) may hold a target of its own, which Hydra would find.
+    """
+    return isinstance(spec, Mapping) and "_target_" in spec and _is_plain(spec) and all(map(_on_list, _targets(spec)))
 
 
 def build_object(spec: Mapping[str, Any], name: str) -> Any:
@@ -27,6 +32,8 @@ def build_object(spec: Mapping[str, Any], name: str) -> Any:
     """
     if not is_allowed(spec):
         raise ConfigError(f"`{name}` may only build what starts with {' or '.join(ALLOWED_PREFIXES)}, got {spec}.")
+    if (asked := resolver_in(spec)) is not None:
+        raise ConfigError(f"`{name}` asks for `{asked}`, and resolvers are not called. Give the value itself.")
     from hydra.errors import HydraException
     from hydra.utils import instantiate
 
@@ -47,4 +54,12 @@ def _targets(spec: Any) -> list[Any]:
     if isinstance(spec, Mapping):
         own = [spec["_target_"]] if "_target_" in spec else []
         return own + [target for value in spec.values() for target in _targets(value)]
-    return [target for value in spec for target in _targets(value)] if isinstance(spec, list) else []
+    return [target for value in spec for target in _targets(value)] if isinstance(spec, list | tuple) else []
+
+
+def _is_plain(spec: Any) -> bool:
+    if isinstance(spec, Mapping):
+        return all(isinstance(name, str) and _is_plain(value) for name, value in spec.items())
+    if isinstance(spec, list | tuple):
+        return all(map(_is_plain, spec))
+    return spec is None or isinstance(spec, str | int | float | Path)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import lru_cache
+from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ from yaml import YAMLError
 from bitnet_train.config.layout import label, recipes
 from bitnet_train.config.older import as_it_ran
 from bitnet_train.config.suggest import did_you_mean
+from bitnet_train.config.yaml_text import check_bounds, read_text
 from bitnet_train.errors import ConfigError
 from bitnet_train.importers.found import HF_FILE, RUN_FILE, find_model
 from bitnet_train.packed.names import MANIFEST_NAME
@@ -72,10 +74,12 @@ def _shown(word: str) -> str:
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read one YAML file as plain dictionaries; `ConfigError` names the file, and the line if known."""
     try:
-        content = deepcopy(_parsed(path, path.read_text(encoding="utf-8")))
+        content = deepcopy(_parsed(label(path), read_text(path, label(path))))
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such file. `bitnet-train cp RECIPE` makes one to edit.") from None
-    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
+    except ConfigError:
+        raise
+    except (YAMLError, OmegaConfBaseException, ValueError, OSError) as error:
         raise ConfigError(f"{label(path)}: not readable as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise ConfigError(f"{label(path)}: the file must hold `key: value` lines, got a {type(content).__name__}.")
@@ -83,9 +87,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=256)
-def _parsed(path: Path, text: str) -> Any:
+def _parsed(name: str, text: str) -> Any:
     """Parse a file that holds `text`: one that has not changed is parsed once."""
-    return OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    check_bounds(text, name)
+    return OmegaConf.to_container(OmegaConf.load(StringIO(text)), resolve=False)
 
 
 def _recipe(path: Path, name: str) -> Target:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import accumulate
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
+from bitnet_train.config.interpolation import escape
 from bitnet_train.config.suggest import known_keys
+from bitnet_train.config.yaml_text import MOST_LEVELS
 from bitnet_train.errors import ConfigError
 
 COMMAND_LINE = "command line"
@@ -34,11 +37,6 @@ def read_value(full: str, word: str) -> Any:
             for item in _items(text[1:-1].strip(" "), word, is_path=key is not None and key.metadata["path"])
         ]
     return escape(text) if text.startswith("~") else _parsed(word)
-
-
-def escape(text: str) -> str:
-    """Return the text as YAML must hold it for OmegaConf to read it as it is, without interpolating `${...}`."""
-    return re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", text)
 
 
 def _text(text: str) -> str | None:
@@ -72,6 +70,8 @@ def _item(text: str, *, is_path: bool) -> str:
 
 
 def _parsed(word: str) -> Any:
+    if max(map(word.count, "[{(")) > MOST_LEVELS and _levels(word) > MOST_LEVELS:
+        raise ConfigError(f"`{word[:60]}...` ({COMMAND_LINE}): a value has at most {MOST_LEVELS} levels of brackets.")
     try:
         override = OverridesParser.create().parse_override(word)
     except HydraException as error:
@@ -82,3 +82,7 @@ def _parsed(word: str) -> Any:
     if override.is_sweep_override():
         raise ConfigError(f"`{word}` ({COMMAND_LINE}): one value is needed, not a sweep. A list is `[a,b]`.")
     return override.value()
+
+
+def _levels(word: str) -> int:
+    return max(accumulate((letter in "[{(") - (letter in "]})") for letter in word))

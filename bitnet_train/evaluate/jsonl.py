@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bitnet_train.errors import ConfigError, DataError
+from bitnet_train.json_text import parse_json
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def spread(items: list[Any], most: int | None) -> list[Any]:
 
 def _row(path: Path, number: int, line: str) -> Row:
     try:
-        fields = json.loads(line)
+        fields = parse_json(line)
     except ValueError as error:
         raise DataError(f"{path}, line {number}: not valid JSON ({error}).") from error
     if not isinstance(fields, dict):

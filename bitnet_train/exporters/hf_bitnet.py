@@ -20,7 +20,6 @@ embeddings, inputs that are not int8, rows that are no multiple of four, layers 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -49,6 +48,7 @@ from bitnet_train.formats.hf_bitnet import (
     to_weight_scale,
     unpack_strided,
 )
+from bitnet_train.json_text import parse_json
 from bitnet_train.packed.manifest import LayerEntry
 from bitnet_train.packed.names import bias_name
 from bitnet_train.packed.source import PackedSource
@@ -133,7 +133,7 @@ def expected(source: PackedSource, name: str, options: ExportOptions) -> Tensor:
 def _stated_class(folder: Path) -> LinearClass:
     path = folder / "config.json"
     try:
-        stated = json.loads(path.read_text(encoding="utf-8"))["quantization_config"]
+        stated = parse_json(path.read_text(encoding="utf-8"))["quantization_config"]
         linear_class = stated.get("linear_class", "bitlinear")  # the default of transformers
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise FormatError(f"{path} has no readable `quantization_config`: {error}. Copy the folder again.") from error

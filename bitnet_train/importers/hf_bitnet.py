@@ -16,7 +16,6 @@ rounding of half a scale can fall on the other side. A norm inside the linear (`
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -39,6 +38,7 @@ from transformers.quantizers.quantizers_utils import should_convert_module
 from bitnet_train.errors import FormatError
 from bitnet_train.formats.hf_bitnet import LinearClass, from_weight_scale, unpack_strided
 from bitnet_train.importers.one_bit_model import OneBitWeight, empty_model, fill_floats, fill_one_bit, selection_of
+from bitnet_train.json_text import parse_json
 from bitnet_train.model.config_fields import drop_padding_beyond
 from bitnet_train.model.convert import replace_layers
 from bitnet_train.model.converted import ConversionRecord, weight_files
@@ -101,7 +101,7 @@ def import_hf_bitnet(
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file. Raises FormatError when there is none."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise FormatError(f"{path} cannot be read: {error}. Download it again.") from error
     if not isinstance(content, dict):

@@ -12,7 +12,6 @@ tensor of the files to have a place in the model.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module, resources
@@ -33,6 +32,7 @@ from bitnet_train.importers.gguf.one_bit_weights import import_float_gguf, impor
 from bitnet_train.importers.hf_bitnet import import_hf_bitnet, is_hf_bitnet
 from bitnet_train.importers.packed import reopen_packed
 from bitnet_train.importers.source import TINY, hub_id
+from bitnet_train.json_text import parse_json
 from bitnet_train.model.converted import ConversionRecord, load_converted, weight_files
 from bitnet_train.quant.scheme import ActivationScheme
 from bitnet_train.word_as_path import is_file, is_folder, path_of
@@ -214,7 +214,7 @@ def _has_gguf_package() -> bool:
 
 def _adapter_message(folder: Path) -> str:
     try:
-        base = json.loads((folder / ADAPTER_FILE).read_text(encoding="utf-8")).get("base_model_name_or_path")
+        base = parse_json((folder / ADAPTER_FILE).read_text(encoding="utf-8")).get("base_model_name_or_path")
     except (OSError, ValueError, AttributeError):
         base = None
     of = f", made for {base}" if base else ""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bitnet_train.errors import FormatError
+from bitnet_train.json_text import parse_json
 from bitnet_train.model.folder_names import RECORD_FILE
 from bitnet_train.model.plan import describe_schemes
 from bitnet_train.model.settings import Selection
@@ -91,7 +91,7 @@ def read_record(directory: str | Path) -> ConversionRecord:
     """The record of a folder. Raises FormatError when there is none, or it cannot be read."""
     path = Path(directory) / RECORD_FILE
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise FormatError(
             f"{directory} is not a converted model: {RECORD_FILE} cannot be read ({error}). "

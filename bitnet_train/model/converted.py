@@ -31,6 +31,7 @@ from transformers import (
 )
 
 from bitnet_train.errors import ConversionError, FormatError
+from bitnet_train.json_text import parse_json
 from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.model.conversion_record import ConversionRecord, read_record
 from bitnet_train.model.convert import replace_layers
@@ -170,7 +171,7 @@ def weight_files(folder: Path) -> list[Path]:
     if not index.is_file():
         return [folder / WEIGHTS_FILE]
     try:
-        names = sorted({str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
+        names = sorted({str(name) for name in parse_json(index.read_text(encoding="utf-8"))["weight_map"].values()})
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FormatError(f"{index} cannot be read: {error}. Copy the folder again.") from error
     foreign = [name for name in names if Path(name).name != name or not name.endswith(".safetensors")]

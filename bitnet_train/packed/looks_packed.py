@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from bitnet_train.json_text import parse_json
 from bitnet_train.packed.manifest import FORMAT
 from bitnet_train.packed.names import CONFIG_NAME, MANIFEST_NAME, WEIGHTS_NAME
 from bitnet_train.word_as_path import is_file
@@ -22,7 +22,7 @@ def looks_packed(folder: Path) -> bool:
 
 def _layout(folder: Path) -> str:
     try:
-        content = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
+        content = parse_json((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return ""
     return str(content.get("format", "")) if isinstance(content, dict) else ""

@@ -12,7 +12,6 @@ get back bit for bit.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ import torch
 from torch import Tensor
 
 from bitnet_train.errors import FormatError
+from bitnet_train.json_text import parse_json
 from bitnet_train.packed.end_tokens import end_tokens
 from bitnet_train.packed.manifest import LayerEntry, Manifest, TableEntry, TensorEntry
 from bitnet_train.packed.names import CONFIG_NAME, GENERATION_NAME, bias_name, codes_name, planes_name, scale_name
@@ -158,7 +158,7 @@ def _widened(bias: Tensor | None) -> Tensor | None:
 def _read_object(folder: Path, name: str) -> dict[str, Any]:
     path = folder / name
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise FormatError(f"{path} cannot be read: {error}. Copy the folder again, or export it again.") from error
     if not isinstance(content, dict):

@@ -7,13 +7,13 @@ without a result, of one that was given another model, or of a run that was give
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from bitnet_train.config import Config
 from bitnet_train.config.layout import house
+from bitnet_train.json_text import parse_json
 from bitnet_train.run.result import RunFacts
 from bitnet_train.train.loop.budget import Estimate, spoken
 from bitnet_train.train.loop.machine import Arithmetic
@@ -51,7 +51,7 @@ def measured_run(config: Config, results: Path) -> Measured | None:
     path = results / f"{config.recipe}.json"
     if not path.is_file():
         return None
-    result = RunFacts.from_dict(json.loads(path.read_text(encoding="utf-8")), str(path))
+    result = RunFacts.from_dict(parse_json(path.read_text(encoding="utf-8")), str(path))
     if Path(result.source).name != Path(config.model.source).name:
         return None
     assert result.frame is not None, "a result file is what a run wrote"

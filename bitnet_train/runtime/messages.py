@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from bitnet_train.errors import DataError
+from bitnet_train.json_text import parse_json
 
 Message: TypeAlias = Mapping[str, Any]
 Messages: TypeAlias = Sequence[Message]
@@ -43,7 +44,7 @@ def read_messages(path: Path) -> list[dict[str, Any]]:
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-        content = json.loads(text) if text.lstrip().startswith("[") else [json.loads(line) for line in _lines(text)]
+        content = parse_json(text) if text.lstrip().startswith("[") else [parse_json(line) for line in _lines(text)]
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"`generate.messages={path}` cannot be read as JSON: {error}. {_FORM}.") from error
     if len(content) == 1 and isinstance(content[0], dict) and "messages" in content[0]:
@@ -68,7 +69,7 @@ def conversation(prompt: str, system: str | None, history: list[dict[str, Any]])
 def _lines(text: str) -> list[str]:
     if text.lstrip().startswith("{") and text.rstrip().endswith("}"):
         try:
-            return [json.dumps(json.loads(text))]  # one object over several lines
+            return [json.dumps(parse_json(text))]  # one object over several lines
         except ValueError:
             pass
     return [line for line in text.splitlines() if line.strip()]

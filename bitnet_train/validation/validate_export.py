@@ -9,7 +9,6 @@ all. `docs/gguf.md` has the measured difference for llama.cpp.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,6 +21,7 @@ from bitnet_train.exporters.options import ExportOptions
 from bitnet_train.exporters.record import RECORD_NAME, ExportRecord, read_record, verify_export
 from bitnet_train.exporters.registry import Exporter, exporter_of
 from bitnet_train.gguf.magic import is_gguf
+from bitnet_train.json_text import parse_json
 from bitnet_train.packed.source import PackedSource, open_packed
 from bitnet_train.progress import track
 from bitnet_train.validation.differences import difference
@@ -81,7 +81,7 @@ def format_of(path: Path) -> str:
 
 def _quant_method(config: Path) -> str | None:
     try:
-        settings = json.loads(config.read_text(encoding="utf-8")).get("quantization_config") or {}
+        settings = parse_json(config.read_text(encoding="utf-8")).get("quantization_config") or {}
         return settings.get("quant_method")
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise FormatError(f"{config} cannot be read: {error}. Copy the folder again.") from error

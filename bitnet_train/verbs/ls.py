@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from bitnet_train.config.compose import compose
 from bitnet_train.config.layout import groups, recipes
 from bitnet_train.config.suggest import did_you_mean
 from bitnet_train.errors import ConfigError, FormatError
+from bitnet_train.json_text import parse_json
 from bitnet_train.run.result import RunFacts
 from bitnet_train.verbs import Call
 
@@ -50,7 +50,7 @@ def _runs(root: Path) -> list[dict[str, Any]]:
 def _figures(run: Path) -> str | None:
     """Return what a run that went the whole way came to, in a few words."""
     try:
-        told = RunFacts.from_dict(json.loads((run / "facts" / "run.json").read_text(encoding="utf-8")))
+        told = RunFacts.from_dict(parse_json((run / "facts" / "run.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, FormatError):
         return None
     scores, megabytes = told.perplexity, told.size.layers.total_bytes / 1e6

@@ -5,10 +5,12 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
 import bitnet_train
 from bitnet_train.config import build_object, changed
@@ -287,6 +289,13 @@ def test_words_and_flags_of_a_call_are_not_saved() -> None:
     assert {"quiet", "dry_run", "path"}.isdisjoint(yaml.safe_load(to_yaml(config)))
 
 
+@dataclass
+class Hidden:
+    """A structured configuration, which Hydra builds as well."""
+
+    _target_: str = "os.getcwd"
+
+
 def test_a_third_party_logger_is_built_from_its_target(tmp_path: Path) -> None:
     words = ["logger.kind=custom", f"logger.custom._target_={CSV_LOGGER}", f"logger.custom.save_dir={tmp_path}"]
     logger = build_object(compose(None, words).config.logger.custom, "logger.custom")
@@ -303,6 +312,13 @@ def test_a_third_party_logger_is_built_from_its_target(tmp_path: Path) -> None:
         {"_target_": "lightning.pytorch.loggersX.CSVLogger"},
         {"_target_": CSV_LOGGER, "save_dir": {"_target_": "os.getcwd"}},
         {"_target_": CSV_LOGGER, "save_dir": [{"deep": {"_target_": "os.getcwd"}}]},
+        {"_target_": CSV_LOGGER, "save_dir": ({"_target_": "os.getcwd"},)},
+        {"_target_": CSV_LOGGER, "save_dir": [({"deep": ({"_target_": "os.getcwd"},)},)]},
+        {"_target_": CSV_LOGGER, "_args_": ({"_target_": "os.getcwd"},)},
+        {"_target_": CSV_LOGGER, "save_dir": OmegaConf.create({"_target_": "os.getcwd"})},
+        {"_target_": CSV_LOGGER, "save_dir": OmegaConf.create([{"_target_": "os.getcwd"}])},
+        {"_target_": CSV_LOGGER, "save_dir": Hidden()},
+        {"_target_": CSV_LOGGER, "save_dir": {frozenset()}},
         {"save_dir": "."},
     ],
 )

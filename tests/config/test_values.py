@@ -10,6 +10,7 @@ import yaml
 from bitnet_train.config.compose import compose, to_yaml
 from bitnet_train.config.paths import path_keys
 from bitnet_train.config.suggest import known_keys
+from bitnet_train.config.values import read_value
 from bitnet_train.errors import ConfigError
 
 
@@ -74,3 +75,9 @@ def test_every_list_of_texts_is_read_alike(name: str) -> None:
     section, leaf = name.split(".")
     read = [Path(item).name for item in saved[section][leaf]] if name in path_keys() else saved[section][leaf]
     assert read == list(allowed)
+
+
+@pytest.mark.parametrize("opened", ["[", "{a:", "f("])
+def test_a_value_of_thousands_of_brackets_is_wrong_usage(opened: str) -> None:
+    with pytest.raises(ConfigError, match="at most 32 levels"):
+        read_value("data.mix", "data.mix=" + opened * 5000)

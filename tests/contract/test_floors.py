@@ -16,6 +16,7 @@ FLOORS = {
     "columns": 1,
     "disk": 1,
     "facts": 1,
+    "json_text": 1,
     "process": 1,
     "progress": 1,
     "settings": 1,

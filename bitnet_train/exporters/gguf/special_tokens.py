@@ -8,7 +8,6 @@ three. Of more, those that it knows by their names need no key; another it canno
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from bitnet_train.errors import FormatError
 from bitnet_train.exporters.gguf.pre_tokenizer import flatten
 from bitnet_train.importers.gguf.generation import END_NAMES
+from bitnet_train.json_text import parse_json
 from bitnet_train.packed.source import PackedSource
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class SpecialTokens:
 def read_special_tokens(source: PackedSource, tokenizer: Mapping[str, Any]) -> SpecialTokens:
     """Read the special tokens of a packed folder. Raises FormatError for a frame that llama.cpp cannot add."""
     path = source.companion("tokenizer_config.json")
-    settings = {} if path is None else json.loads(path.read_text(encoding="utf-8"))
+    settings = {} if path is None else parse_json(path.read_text(encoding="utf-8"))
     numbers = {str(added["content"]): int(added["id"]) for added in tokenizer.get("added_tokens") or []}
     numbers = {**tokenizer["model"]["vocab"], **numbers}
     ids = {name: number for name in _NAMES if (number := _id(name, settings, source.config, numbers)) is not None}

@@ -7,8 +7,6 @@ no tokenizer          model "no_vocab": token ids in, token ids out
 
 from __future__ import annotations
 
-import json
-
 from bitnet_train.errors import FormatError
 from bitnet_train.exporters.gguf.byte_level import read_byte_level
 from bitnet_train.exporters.gguf.pre_tokenizer import is_byte_level
@@ -16,6 +14,7 @@ from bitnet_train.exporters.gguf.sentencepiece import read_sentencepiece
 from bitnet_train.exporters.gguf.special_tokens import read_special_tokens
 from bitnet_train.exporters.gguf.vocabulary import Vocabulary
 from bitnet_train.exporters.options import ExportOptions
+from bitnet_train.json_text import parse_json
 from bitnet_train.packed.source import PackedSource
 
 
@@ -27,7 +26,7 @@ def read_vocabulary(source: PackedSource, vocab_size: int, options: ExportOption
     path = source.companion("tokenizer.json")
     if path is None:
         return Vocabulary("no_vocab", notes=["no tokenizer in the packed folder: token ids only"])
-    tokenizer = json.loads(path.read_text(encoding="utf-8"))
+    tokenizer = parse_json(path.read_text(encoding="utf-8"))
     kind = tokenizer["model"].get("type")
     if kind != "BPE":
         raise FormatError(

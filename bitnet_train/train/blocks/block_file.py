@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from bitnet_train.errors import TrainingError
+from bitnet_train.json_text import parse_json
 from bitnet_train.model.saved_tensors import save_tensors
 from bitnet_train.whole import whole_file
 
@@ -38,6 +39,6 @@ def load_block(block: nn.Module, file: Path, prefix: str) -> BlockResult | None:
         with safe_open(file, framework="pt") as saved:
             names = saved.keys()
             block.load_state_dict({name.removeprefix(prefix): saved.get_tensor(name) for name in names})
-            return BlockResult(**json.loads((saved.metadata() or {})["result"]))
+            return BlockResult(**parse_json((saved.metadata() or {})["result"]))
     except (SafetensorError, OSError, RuntimeError, KeyError, ValueError) as error:
         raise TrainingError(f"{file} is damaged: {error}. Remove it, and its block is trained again.") from error

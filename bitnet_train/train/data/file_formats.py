@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from bitnet_train.errors import DataError
+from bitnet_train.json_text import parse_json
 from bitnet_train.train.data.examples import Row
 from bitnet_train.train.data.table_nulls import without_nulls
 
@@ -96,7 +97,7 @@ def _read_jsonl(file: Path) -> Iterator[Row]:
 
 def _json_row(where: str, line: str) -> Row:
     try:
-        value = json.loads(line)
+        value = parse_json(line)
     except json.JSONDecodeError as error:
         raise DataError(
             f"{where}: not valid JSON ({error.msg} at column {error.colno}). Fix or drop the line."
@@ -114,7 +115,7 @@ def _read_json(file: Path) -> Iterator[Row]:
     with _open(file) as stream:
         text = stream.read()
     try:
-        rows = json.loads(text)
+        rows = parse_json(text)
     except json.JSONDecodeError as error:
         hint = " It looks like JSON lines: rename it to .jsonl." if error.msg == "Extra data" else ""
         raise DataError(

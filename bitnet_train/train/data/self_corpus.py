@@ -23,6 +23,7 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from bitnet_train.errors import DataError
+from bitnet_train.json_text import parse_json
 from bitnet_train.model.config_fields import vocab_size
 from bitnet_train.progress import track
 from bitnet_train.train.data.settings import SelfCorpusConfig
@@ -67,7 +68,7 @@ def _read(path: Path, key: str) -> list[str] | None:
     if not path.exists():
         return None
     try:
-        record = json.loads(path.read_bytes())
+        record = parse_json(path.read_bytes())
         if record["key"] == key and record["sha256"] == digest(record["documents"]):
             return list(record["documents"])
         reason = "its content does not match its hash"

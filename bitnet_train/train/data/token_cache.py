@@ -27,6 +27,7 @@ from safetensors.numpy import save
 from transformers import PreTrainedTokenizerBase
 
 from bitnet_train.errors import DataError, DiskError
+from bitnet_train.json_text import parse_json
 from bitnet_train.train.data.chunk import TokenRows
 from bitnet_train.whole import whole_file
 
@@ -100,7 +101,7 @@ def load_rows(folder: Path, key: str) -> tuple[dict[str, TokenRows], dict[str, A
         )
         for split in SPLITS
     }
-    return rows, json.loads(facts_json)
+    return rows, parse_json(facts_json)
 
 
 def _content_sha256(tensors: Mapping[str, np.ndarray], key: str, facts_json: str) -> str:

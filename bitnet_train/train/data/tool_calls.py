@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bitnet_train.errors import DataError
+from bitnet_train.json_text import parse_json
 
 
 def read_tools(where: str, value: Any) -> tuple[Mapping[str, Any], ...]:
@@ -42,7 +43,7 @@ def _objects(where: str, value: Any) -> list[Mapping[str, Any]]:
     found = value
     if isinstance(value, str):
         try:
-            found = json.loads(value) if value.strip() else []
+            found = parse_json(value) if value.strip() else []
         except json.JSONDecodeError as error:
             raise DataError(f"{where} is text, but not JSON ({error.msg} at column {error.colno}).") from error
     found = [found] if isinstance(found, Mapping) else found or []
@@ -64,7 +65,7 @@ def _with_arguments(call: Mapping[str, Any], change: Any) -> Mapping[str, Any]:
 
 def _object_of(arguments: Any) -> Any:
     try:
-        found = json.loads(arguments) if isinstance(arguments, str) else arguments
+        found = parse_json(arguments) if isinstance(arguments, str) else arguments
     except json.JSONDecodeError:
         return arguments
     return found if isinstance(found, Mapping) else arguments

@@ -181,3 +181,14 @@ def test_real_files_are_read() -> None:
     assert sum(1 for _ in file_rows(str(shared_data("gsm8k/test.jsonl")))) == 1319
     assert sum(1 for _ in file_rows(str(shared_data("alpaca/alpaca_en_demo.json")))) == 999
     assert sum(1 for _ in file_rows(str(shared_data("humaneval/HumanEval.jsonl.gz")))) == 164
+
+
+@pytest.mark.parametrize("deep", ["[" * 20_000 + "]" * 20_000, '{"a":' * 900 + "1" + "}" * 900, "9" * 5000])
+def test_a_row_that_nests_without_end_is_named_by_file_and_line(deep: str, tmp_path: Path) -> None:
+    line = '{"text": "x", "more": ' + deep + "}"
+    (tmp_path / "rows.jsonl").write_text('{"text": "one"}\n' + line + "\n")
+    (tmp_path / "rows.json").write_text('[{"text": "one"},\n' + line + "]")
+    with pytest.raises(DataError, match=r"rows\.jsonl:2: not valid JSON"):
+        list(file_rows(str(tmp_path / "rows.jsonl")))
+    with pytest.raises(DataError, match=r"rows\.json:\d: not valid JSON"):
+        list(file_rows(str(tmp_path / "rows.json")))
