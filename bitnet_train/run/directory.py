@@ -4,6 +4,7 @@ runs/quickstart/2026-11-22_14-05-09/
   config.yaml     the composed configuration
   facts/          one JSON a stage: what it did, measured figures, input hashes
   metrics.jsonl   one line a logged step
+  odd_steps.jsonl one line a step that was left out, or whose loss jumped, with its rows
   start/          what training starts from, where `init` or `blockwise` made it
   checkpoints/    step-000120/ ...
   merged/         the trained model, float32 latents and scales

@@ -16,6 +16,7 @@ from bitnet_train.run.length import settle
 from bitnet_train.run.machine import settle_machine
 from bitnet_train.run.session import Session
 from bitnet_train.run.starting_point import spent_before
+from bitnet_train.run.too_little_memory import told_with_the_estimate
 from bitnet_train.run.trained_settings import (
     CONTENT,
     check_continued,
@@ -68,16 +69,17 @@ def train(config: Config, session: Session | None = None) -> TrainFacts | dict[s
             soft_wrap=True,
         )
     module.announced = assembly.record_run(config, given, directory, console.print)
-    result = fit(
-        module,
-        data,
-        config.trainer,
-        directory.root,
-        assembly.trackers(config, directory),
-        settings=settings_of(given) | {"trainer.precision": config.trainer.precision, CONTENT: content},
-        debug=config.debug,
-        quiet=config.quiet,
-    )
+    with told_with_the_estimate(config, estimate):
+        result = fit(
+            module,
+            data,
+            config.trainer,
+            directory.root,
+            assembly.trackers(config, directory),
+            settings=settings_of(given) | {"trainer.precision": config.trainer.precision, CONTENT: content},
+            debug=config.debug,
+            quiet=config.quiet,
+        )
     if result.is_stopped_early:
         console.print(
             f"Stopped after step {result.steps} of {estimate.max_steps}: no better held-out figure in "

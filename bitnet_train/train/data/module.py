@@ -160,6 +160,12 @@ class BitDataModule(LightningDataModule):
         used = {"train_rows": len(self._trained_on()), "validation_rows": len(self._of("validation"))}
         return read(DataFacts, {**self._facts, **used, "batch_rows": self.batch_rows, "seed": self.seed})
 
+    def rows_of_step(self, step: int) -> list[int]:
+        """Return the numbers of the rows that a step reads, of all processes; those beyond the rows are of pieces."""
+        rows = self._trained_on()
+        short = self._pieces(rows)[1]
+        return StepBatchSampler(len(rows), self.batch_rows, self.seed, short=short, mix=self._mix).batch(step)
+
     def first_batch(self, *, short: bool = False) -> Batch:
         """Return the rows, or the `short` pieces, of a first optimiser step, of all processes; the loader stays."""
         rows = self._trained_on()

@@ -65,11 +65,11 @@ class Saving(Callback):
         folder = self.directory / folder_name(module.step)
         io = trainer.strategy.checkpoint_io
         if isinstance(io, AtomicCheckpointIO):
-            good = None if module.watch.is_calm else module.good_checkpoint
+            good = None if module.is_calm else module.good_checkpoint
             io.protected = frozenset(folder for folder in (good, module.best_checkpoint) if folder is not None)
         trainer.save_checkpoint(folder)
         module.last_checkpoint, self.saved_step = folder, module.step
-        if module.watch.is_calm:
+        if module.is_calm:
             module.good_checkpoint = folder
             module.layers.look(module.student)
 

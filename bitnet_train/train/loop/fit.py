@@ -30,6 +30,7 @@ from bitnet_train.train.loop.held_out import HeldOutWatch
 from bitnet_train.train.loop.launch import cluster_environment
 from bitnet_train.train.loop.machine import PRECISIONS, arithmetic
 from bitnet_train.train.loop.module import BitLightningModule
+from bitnet_train.train.loop.odd_steps import ODD_STEPS_FILE, OddSteps, RowsOfStep
 from bitnet_train.train.loop.progress import ProgressShown
 from bitnet_train.train.loop.resume_choice import resume_from
 from bitnet_train.train.loop.settings import DebugConfig, TrainerConfig
@@ -87,6 +88,7 @@ def fit(
     done = _steps_done(checkpoint, config)
     module.last_checkpoint = module.good_checkpoint = checkpoint
     module.watch = DivergenceWatch(config.divergence_nats, config.divergence_steps)
+    module.odd_steps = OddSteps(config.skip_steps, run_dir / ODD_STEPS_FILE, _rows_of_step(data))
     module.held_out = HeldOutWatch(config.keep_best, config.patience)
     with SignalWatcher() as watcher, _quiet_lightning(), _nothing_old_searched():
         saving = Saving(run_dir / "checkpoints", config.save_every_steps, watcher)
@@ -101,6 +103,10 @@ def fit(
 
 def _warn(text: str) -> None:
     warnings.warn(text, stacklevel=4)
+
+
+def _rows_of_step(data: LightningDataModule) -> RowsOfStep:
+    return data.rows_of_step if isinstance(data, BitDataModule) else lambda step: []
 
 
 def _epochs(data: LightningDataModule) -> Callable[[int], float] | None:

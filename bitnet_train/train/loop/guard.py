@@ -52,6 +52,7 @@ class DivergenceWatch:
     nats: float | None = 3.0
     steps: int = 20
     best: float = field(default=math.inf, init=False)
+    last: float = field(default=math.nan, init=False)
     rising: int = field(default=0, init=False)
     _hardness: float | None = field(default=None, init=False)
 
@@ -62,8 +63,12 @@ class DivergenceWatch:
             return
         if hardness != self._hardness:
             self._hardness, self.best, self.rising = hardness, math.inf, 0
-        self.best = min(self.best, means[name])
+        self.best, self.last = min(self.best, means[name]), means[name]
         self.rising = self.rising + 1 if means[name] > self.best + self.nats else 0
+
+    def describe(self) -> str:
+        """Say how far the last step lies above the best."""
+        return f"the loss jumped to {self.last:.3f} nats a token, and the best was {self.best:.3f}"
 
     @property
     def is_calm(self) -> bool:

@@ -67,6 +67,11 @@ def first_non_finite(student: nn.Module) -> str | None:
     return f"its gradient is first not finite in {clean_name(broken[-1])}" if broken else None
 
 
+def has_bad_weight(student: nn.Module) -> bool:
+    """Whether any weight is not finite: then no further step can be better."""
+    return any(not bool(p.detach().isfinite().all()) for p in student.parameters() if p.is_floating_point())
+
+
 @torch.no_grad()
 def _look(student: nn.Module) -> tuple[dict[str, Tensor], dict[str, float]]:
     codes, scales = {}, {}

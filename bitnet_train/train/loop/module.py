@@ -32,7 +32,8 @@ from bitnet_train.errors import ConfigError, DataError
 from bitnet_train.model.bit_linear import set_hardness
 from bitnet_train.train.loop.guard import DivergenceWatch, check_finite, is_finite
 from bitnet_train.train.loop.held_out import HeldOutWatch
-from bitnet_train.train.loop.layer_watch import LayerWatch, first_non_finite
+from bitnet_train.train.loop.layer_watch import LayerWatch, first_non_finite, has_bad_weight
+from bitnet_train.train.loop.odd_steps import OddSteps
 from bitnet_train.train.loop.optim import build_optimizer, take_settings
 from bitnet_train.train.loop.resume import load_progress, save_progress
 from bitnet_train.train.loop.rng import seed_step
@@ -123,6 +124,7 @@ class BitLightningModule(LightningModule):
         self.good_checkpoint: Path | None = None
         self.best_checkpoint: Path | None = None
         self.watch, self.layers = DivergenceWatch(), LayerWatch(nn.Module())
+        self.odd_steps = OddSteps()
         self.held_out = HeldOutWatch()
         self._validation_sums: Tensor | None = None
 
@@ -135,6 +137,11 @@ class BitLightningModule(LightningModule):
     def seconds(self) -> float:
         """Wall time of training, that of earlier processes up to the checkpoint that was resumed included."""
         return self.seconds_before + (0.0 if self._since is None else time.perf_counter() - self._since)
+
+    @property
+    def is_calm(self) -> bool:
+        """Whether a checkpoint saved now is one to come back to."""
+        return self.watch.is_calm and self.odd_steps.in_a_row == 0
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Build the optimiser over what trains."""
@@ -181,19 +188,35 @@ class BitLightningModule(LightningModule):
         means: dict[str, float] = dict(zip(TERMS, (sums / num_trained).tolist(), strict=True))
         total = weighted(means, self.loss, self._balances())
         grad_norm = float(self._clip())
-        where = "" if is_finite(total, grad_norm) else (first_non_finite(self.student) or "")
-        check_finite(total, grad_norm, self.step, self.good_checkpoint, where)
+        is_good = is_finite(total, grad_norm)
+        if is_good:
+            self.odd_steps.is_good()
+        else:
+            self._leave_out(total, grad_norm)
         self._optimizer_step()
         self.step += 1
         self.tokens += num_tokens
         figures = {"grad_norm": grad_norm, "tokens": float(self.tokens)}
         self.metrics = {"loss": total, **self._active(means), **scheduled, **figures}
-        self._watch(means, scheduled.get("hardness"))
+        if is_good:
+            self._watch(means, scheduled.get("hardness"))
+
+    def _leave_out(self, total: float, grad_norm: float) -> None:
+        """Drop the gradients of a step that is not finite, so that the optimiser changes nothing; or end the run."""
+        if has_bad_weight(self.student) or not self.odd_steps.may_leave_out():
+            where = first_non_finite(self.student) or ""
+            check_finite(total, grad_norm, self.step, self.good_checkpoint, where)
+        what = f"the loss is {total}" if not math.isfinite(total) else f"the gradient norm is {grad_norm}"
+        if self.trainer.is_global_zero:
+            self.odd_steps.tell(self.step, f"{what}, so it is skipped and no weight changes")
+        self._optimizer().zero_grad(set_to_none=True)
 
     def _watch(self, means: dict[str, float], hardness: float | None) -> None:
         if self.step <= warmup_steps(self.max_steps, self.schedule):
             return  # a freshly swapped model starts near a uniform guess and is worse before it is better
         self.watch.observe(means, self._active(means), hardness)
+        if self.watch.rising == 1 and self.trainer.is_global_zero:
+            self.odd_steps.tell(self.step - 1, self.watch.describe())
         if self.watch.rising:
             is_last = self.watch.rising == self.watch.steps
             self.watch.check(self.step, self.good_checkpoint, self.layers.describe(self.student) if is_last else "")
@@ -267,9 +290,11 @@ class BitLightningModule(LightningModule):
         return bool(self.loss.balanced) and self.step in (0, self.loss.balance_step)
 
     def _balance(self, made: TokenSums, scale: float) -> None:
-        """Measure the gradient norms over all that trains, on this micro-batch, and store the factors."""
+        """Measure the gradient norms over all that trains, on this micro-batch; store what is finite."""
         for name, factor in measure_balance(made, scale, self._trainable()).items():
-            self._balances()[name].copy_(self._sum_over_processes(factor) / self._world())
+            measured = self._sum_over_processes(factor) / self._world()
+            if bool(measured.isfinite()):
+                self._balances()[name].copy_(measured)
 
     # -- validation --------------------------------------------------------------------------------------------------
 

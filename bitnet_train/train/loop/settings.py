@@ -61,6 +61,9 @@ class TrainerConfig:
     patience: int | None = setting(
         None, "stop after so many validations in a row without improvement; null = never", at_least=1
     )
+    skip_steps: int = setting(
+        3, "steps in a row that are left out where loss or gradient is not finite; one more ends the run", at_least=0
+    )
     divergence_nats: float | None = setting(
         3.0, "stop when the loss stays so many nats per token above its best; null = never", above=0
     )
