@@ -24,9 +24,9 @@ from typing import Any
 from bitnet_train.errors import FormatError
 from bitnet_train.packed.json_fields import Fields, parse_object, read_text
 from bitnet_train.packed.manifest import FileEntry
+from bitnet_train.packed.names import EXPORT_NAME
 from bitnet_train.packed.reader import hash_file
 
-RECORD_NAME = "export.json"
 SCHEMA = 1
 _LARGEST_BYTES = 16 << 20
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
@@ -51,11 +51,11 @@ class ExportRecord:
     @classmethod
     def from_json(cls, text: str) -> ExportRecord:
         """Parse `export.json`; a FormatError says which field is missing, unknown, wrong or from a newer version."""
-        fields = Fields(parse_object(text, RECORD_NAME), RECORD_NAME)
+        fields = Fields(parse_object(text, EXPORT_NAME), EXPORT_NAME)
         schema = fields.take("schema", int)
         if schema != SCHEMA:
             raise FormatError(
-                f"{RECORD_NAME} has schema {schema}; this version reads {SCHEMA}. "
+                f"{EXPORT_NAME} has schema {schema}; this version reads {SCHEMA}. "
                 "Upgrade: `pip install --upgrade bitnet-train`."
             )
         record = cls(
@@ -68,14 +68,14 @@ class ExportRecord:
         )
         fields.done()
         for name in record.files:
-            if not _PLAIN_NAME.fullmatch(name) or name == RECORD_NAME:
-                raise FormatError(f"{RECORD_NAME}: {name!r} is not a plain file name. Do not use this folder.")
+            if not _PLAIN_NAME.fullmatch(name) or name == EXPORT_NAME:
+                raise FormatError(f"{EXPORT_NAME}: {name!r} is not a plain file name. Do not use this folder.")
         return record
 
 
 def read_record(folder: str | Path) -> ExportRecord:
     """Read `export.json` of a folder. Raises FormatError when there is none, or it is damaged."""
-    path = Path(folder) / RECORD_NAME
+    path = Path(folder) / EXPORT_NAME
     try:
         if path.stat().st_size > _LARGEST_BYTES:
             raise FormatError(f"{path} is larger than {_LARGEST_BYTES >> 20} MiB. {_AGAIN}")

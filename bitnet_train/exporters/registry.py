@@ -19,8 +19,9 @@ from torch import Tensor
 from bitnet_train.errors import ConfigError, FormatError
 from bitnet_train.exporters import c_array, gguf, hf_bitnet, plain
 from bitnet_train.exporters.options import ExportOptions
-from bitnet_train.exporters.record import RECORD_NAME, ExportRecord, files_of, read_record
+from bitnet_train.exporters.record import ExportRecord, files_of, read_record
 from bitnet_train.packed.export_folder import export_folder
+from bitnet_train.packed.names import EXPORT_NAME
 from bitnet_train.packed.source import PackedSource, open_packed
 from bitnet_train.packed.writer import versions
 
@@ -115,12 +116,12 @@ def export_as(
                 files=files_of(folder),
                 facts=facts,
             )
-            (folder / RECORD_NAME).write_text(record.to_json(), encoding="utf-8")
+            (folder / EXPORT_NAME).write_text(record.to_json(), encoding="utf-8")
     return record
 
 
 def _files_of_an_export(folder: Path) -> set[str]:
     try:
-        return {RECORD_NAME, *read_record(folder).files}
+        return {EXPORT_NAME, *read_record(folder).files}
     except FormatError:
         return set()

@@ -25,13 +25,13 @@ from bitnet_train.gguf.magic import is_gguf
 from bitnet_train.importers.source import TINY, looks_like_path
 from bitnet_train.model.folder_names import RECORD_FILE
 from bitnet_train.packed.looks_packed import looks_packed
-from bitnet_train.packed.names import CONFIG_NAME
+from bitnet_train.packed.names import CONFIG_NAME, EXPORT_NAME
 from bitnet_train.word_as_path import is_file, is_folder, path_of
 
 Kind = Literal[
     "tiny", "gguf", "run", "packed", "merged", "export", "adapter", "folder", "file", "empty", "missing", "hub"
 ]
-RUN_FILE, ADAPTER_FILE, EXPORT_FILE, HF_FILE = "config.yaml", "adapter_config.json", "export.json", CONFIG_NAME
+RUN_FILE, ADAPTER_FILE, HF_FILE = "config.yaml", "adapter_config.json", CONFIG_NAME
 
 ALLOWED = (
     "Allowed: `tiny`, a directory with config.json, a *.gguf file (with `pip install 'bitnet-train[gguf]'`), or a hub "
@@ -82,7 +82,7 @@ def _kind_of_folder(folder: Path) -> Kind:
         ADAPTER_FILE: "adapter",
         RECORD_FILE: "merged",
         RUN_FILE: "run",
-        EXPORT_FILE: "export",
+        EXPORT_NAME: "export",
         HF_FILE: "folder",
     }
     for name, kind in marks.items():

@@ -14,6 +14,7 @@ MANIFEST_NAME = "manifest.json"
 WEIGHTS_NAME = "weights.safetensors"
 CONFIG_NAME = "config.json"  # Hugging Face's own: every folder of a model has one
 GENERATION_NAME = "generation_config.json"  # and this one too
+EXPORT_NAME = "export.json"  # beside what was written of a packed folder in another format: its record
 
 
 def planes_name(layer: str) -> str:

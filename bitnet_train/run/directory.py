@@ -28,9 +28,9 @@ from bitnet_train.config.schema import Config
 from bitnet_train.disk import writing
 from bitnet_train.errors import ConfigError, FormatError
 from bitnet_train.facts import Facts, Frame
-from bitnet_train.importers.found import EXPORT_FILE, RUN_FILE
+from bitnet_train.importers.found import RUN_FILE
 from bitnet_train.model.folder_names import RECORD_FILE
-from bitnet_train.packed.names import MANIFEST_NAME
+from bitnet_train.packed.names import EXPORT_NAME, MANIFEST_NAME
 from bitnet_train.run.trained_settings import check_finished
 from bitnet_train.whole import write_whole
 
@@ -87,7 +87,7 @@ class RunDirectory:
 
     def written_exports(self) -> list[Path]:
         """Return the folders of `exports` that were written whole."""
-        return sorted(path.parent for path in self.exports.glob(f"[!.]*/{EXPORT_FILE}"))
+        return sorted(path.parent for path in self.exports.glob(f"[!.]*/{EXPORT_NAME}"))
 
     def create(self, config_yaml: str) -> None:
         """Make the folder and write the configuration, unless the run is being continued."""

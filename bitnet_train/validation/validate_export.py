@@ -18,10 +18,11 @@ from torch import Tensor
 
 from bitnet_train.errors import BitnetTrainError, FormatError
 from bitnet_train.exporters.options import ExportOptions
-from bitnet_train.exporters.record import RECORD_NAME, ExportRecord, read_record, verify_export
+from bitnet_train.exporters.record import ExportRecord, read_record, verify_export
 from bitnet_train.exporters.registry import Exporter, exporter_of
 from bitnet_train.gguf.magic import is_gguf
 from bitnet_train.json_text import parse_json
+from bitnet_train.packed.names import EXPORT_NAME
 from bitnet_train.packed.source import PackedSource, open_packed
 from bitnet_train.progress import track
 from bitnet_train.validation.differences import difference
@@ -67,7 +68,7 @@ def validate_export(
 
 def format_of(path: Path) -> str:
     """Return the row of the exporter table that `path` belongs to; FormatError when none does."""
-    if (path / RECORD_NAME).is_file():
+    if (path / EXPORT_NAME).is_file():
         return read_record(path).format
     if is_gguf(path) and path.is_file():
         return "gguf"
@@ -88,13 +89,13 @@ def _quant_method(config: Path) -> str | None:
 
 
 def _check_files(target: Path) -> Level:
-    if not (target / RECORD_NAME).is_file():
-        return Level("files", f"nothing: a foreign model has no {RECORD_NAME}", {})
+    if not (target / EXPORT_NAME).is_file():
+        return Level("files", f"nothing: a foreign model has no {EXPORT_NAME}", {})
     try:
         record = verify_export(target)
     except FormatError as error:
-        return Level("files", f"files with the hashes in {RECORD_NAME}", {}, str(error))
-    return Level("files", f"files with the hashes in {RECORD_NAME}", {"files": len(record.files)})
+        return Level("files", f"files with the hashes in {EXPORT_NAME}", {}, str(error))
+    return Level("files", f"files with the hashes in {EXPORT_NAME}", {"files": len(record.files)})
 
 
 def _check_weights(exporter: Exporter, target: Path, source: PackedSource | None) -> Level:
@@ -131,7 +132,7 @@ def _differences(
 
 
 def _options(target: Path) -> ExportOptions:
-    record: ExportRecord | None = read_record(target) if (target / RECORD_NAME).is_file() else None
+    record: ExportRecord | None = read_record(target) if (target / EXPORT_NAME).is_file() else None
     return ExportOptions() if record is None else ExportOptions(**record.options)
 
 

@@ -5,8 +5,9 @@ import json
 import pytest
 
 from bitnet_train.errors import FormatError
-from bitnet_train.exporters.record import RECORD_NAME, ExportRecord, files_of, read_record, verify_export
+from bitnet_train.exporters.record import ExportRecord, files_of, read_record, verify_export
 from bitnet_train.packed.manifest import FileEntry
+from bitnet_train.packed.names import EXPORT_NAME
 
 
 @pytest.fixture
@@ -15,7 +16,7 @@ def folder(tmp_path):
     record = ExportRecord(
         "plain", {"dtype": "bfloat16"}, {"recipe": "mine"}, {"torch": "2"}, files_of(tmp_path), {"n": 1}
     )
-    (tmp_path / RECORD_NAME).write_text(record.to_json())
+    (tmp_path / EXPORT_NAME).write_text(record.to_json())
     return tmp_path
 
 
@@ -38,9 +39,9 @@ def test_a_record_reads_back_as_it_was_written(folder):
     ],
 )
 def test_a_record_that_is_wrong_names_what(folder, change, message):
-    body = json.loads((folder / RECORD_NAME).read_text())
+    body = json.loads((folder / EXPORT_NAME).read_text())
     change(body)
-    (folder / RECORD_NAME).write_text(json.dumps(body))
+    (folder / EXPORT_NAME).write_text(json.dumps(body))
     with pytest.raises(FormatError, match=message):
         read_record(folder)
 

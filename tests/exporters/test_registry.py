@@ -11,11 +11,12 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from bitnet_train.errors import BitnetTrainError, ConfigError, FormatError
 from bitnet_train.exporters.options import ExportOptions
-from bitnet_train.exporters.record import RECORD_NAME, read_record, verify_export
+from bitnet_train.exporters.record import read_record, verify_export
 from bitnet_train.exporters.registry import EXPORTERS, export_as
 from bitnet_train.importers.load import load_pretrained
 from bitnet_train.model.convert import convert
 from bitnet_train.packed import export_packed
+from bitnet_train.packed.names import EXPORT_NAME
 from bitnet_train.packed.source import open_packed
 from bitnet_train.quant.scheme import WEIGHT_SCHEMES, ActivationScheme, WeightScheme
 
@@ -145,7 +146,7 @@ def test_the_record_says_what_it_was_made_from(packed, tmp_path):
     with open_packed(folder) as source:
         assert record.source["manifest_sha256"] == source.manifest.sha256
     assert record.source["base_model"] == "random"
-    assert set(record.files) == {path.name for path in (tmp_path / "out").iterdir()} - {RECORD_NAME}
+    assert set(record.files) == {path.name for path in (tmp_path / "out").iterdir()} - {EXPORT_NAME}
 
 
 def test_unknown_formats_and_options_are_refused_with_the_choices(packed, tmp_path):

@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from bitnet_train.packed import export_packed, read_manifest
-from bitnet_train.packed.names import MANIFEST_NAME, WEIGHTS_NAME, bias_name, codes_name, planes_name, scale_name
+from bitnet_train.packed.names import (
+    EXPORT_NAME,
+    MANIFEST_NAME,
+    WEIGHTS_NAME,
+    bias_name,
+    codes_name,
+    planes_name,
+    scale_name,
+)
 
 PACKAGE = Path(__file__).parents[2] / "bitnet_train"
 HOME = PACKAGE / "packed" / "names.py"
@@ -28,7 +36,7 @@ def spelled(source: str) -> Iterator[str]:
             yield str(node.value)
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in sentences:
-            if node.value in (MANIFEST_NAME, WEIGHTS_NAME):
+            if node.value in (MANIFEST_NAME, WEIGHTS_NAME, EXPORT_NAME):
                 yield node.value
         elif isinstance(node, ast.Tuple | ast.List | ast.Set):
             texts = {part.value for part in node.elts if isinstance(part, ast.Constant) and type(part.value) is str}
@@ -60,6 +68,7 @@ def test_no_other_file_spells_a_name_of_a_packed_folder(path: Path) -> None:
         'x[f"{name}.scale"]',
         'folder / "manifest.json"',
         'WEIGHTS = "weights.safetensors"',
+        'RECORD = "export.json"',
         '[f"{name}.{part}" for part in ("codes", "scale")]',
         'source.dense(f"{name}.bias")',
     ],

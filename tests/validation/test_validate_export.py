@@ -9,11 +9,12 @@ from safetensors.torch import load_file, save_file
 
 from bitnet_train.errors import FormatError
 from bitnet_train.exporters.options import ExportOptions
-from bitnet_train.exporters.record import RECORD_NAME, ExportRecord, files_of, read_record
+from bitnet_train.exporters.record import ExportRecord, files_of, read_record
 from bitnet_train.exporters.registry import EXPORTERS, export_as
 from bitnet_train.importers.load import load_pretrained
 from bitnet_train.model.convert import convert
 from bitnet_train.packed import export_packed
+from bitnet_train.packed.names import EXPORT_NAME
 from bitnet_train.quant.scheme import WeightScheme
 from bitnet_train.validation.validate_export import format_of, validate_export
 
@@ -39,9 +40,9 @@ def exports(packed, tmp_path_factory):
 def reseal(folder):
     """Make the record true again after a file was changed: only the weights can then tell."""
     old = read_record(folder)
-    (folder / RECORD_NAME).unlink()
+    (folder / EXPORT_NAME).unlink()
     record = ExportRecord(old.format, old.options, old.source, old.created_by, files_of(folder), old.facts)
-    (folder / RECORD_NAME).write_text(record.to_json())
+    (folder / EXPORT_NAME).write_text(record.to_json())
 
 
 @pytest.mark.parametrize("name", EXPORTERS)
@@ -79,7 +80,7 @@ def test_one_flipped_bit_under_a_true_record_is_found(packed, exports, tmp_path)
 
 def test_a_plain_folder_of_someone_else_needs_no_record(packed, exports, tmp_path):
     folder = shutil.copytree(exports / "plain", tmp_path / "plain")
-    (folder / RECORD_NAME).unlink()
+    (folder / EXPORT_NAME).unlink()
     assert format_of(folder) == "plain"
     report = validate_export(folder, against=packed)
     assert report.passed, report.first_failure
@@ -100,7 +101,7 @@ def test_a_single_gguf_file_and_a_bitnet_folder_are_recognised(packed, exports, 
     report = validate_export(path, against=packed)
     assert report.passed, report.first_failure
     folder = shutil.copytree(exports / "hf_bitnet", tmp_path / "hf")
-    (folder / RECORD_NAME).unlink()
+    (folder / EXPORT_NAME).unlink()
     assert format_of(folder) == "hf_bitnet"
     assert validate_export(folder, against=packed).passed
 
@@ -121,6 +122,6 @@ def test_what_is_no_model_is_refused(tmp_path):
 
 def test_rounded_weights_are_held_against_the_rounding_that_was_asked_for(packed, tmp_path):
     export_as("gguf", packed, tmp_path / "rounded", ExportOptions(tables="q8_0"))
-    assert json.loads((tmp_path / "rounded" / RECORD_NAME).read_text())["options"]["tables"] == "q8_0"
+    assert json.loads((tmp_path / "rounded" / EXPORT_NAME).read_text())["options"]["tables"] == "q8_0"
     report = validate_export(tmp_path / "rounded", against=packed)
     assert report.passed, report.first_failure
