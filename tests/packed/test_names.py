@@ -23,7 +23,7 @@ PACKAGE = Path(__file__).parents[2] / "bitnet_train"
 HOME = PACKAGE / "packed" / "names.py"
 SUFFIXES = (".planes", ".codes", ".scale")
 PARTS = {"planes", "codes"}
-OTHER_MANIFESTS = {"train/loop/checkpoint.py", "run/trained_settings.py"}  # of a checkpoint, which has one of its own
+OTHER_MANIFESTS = {"train/loop/checkpoint_manifest.py"}  # of a checkpoint, which has one of its own
 
 
 def spelled(source: str) -> Iterator[str]:
