@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 
@@ -63,11 +63,12 @@ class Row:
         }
         return {**asdict(self), **medians}
 
-
-def row_from_dict(fields: dict[str, Any]) -> Row:
-    """Return the row whose fields (`dataclasses.asdict`) went through JSON."""
-    samples = {name: tuple(fields[name]) for name in ("prefill_samples", "decode_samples")}
-    return Row(**{**fields, **samples, "memory": Memory(**fields["memory"])})
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Row:
+        """Inverse of `to_dict`, and of `dataclasses.asdict`; medians are computed anew."""
+        own = {field.name: values[field.name] for field in fields(cls) if field.name in values}
+        samples = {name: tuple(own[name]) for name in ("prefill_samples", "decode_samples")}
+        return cls(**own | samples | {"memory": Memory(**own["memory"])})
 
 
 def merged(rows: Sequence[Row]) -> Row:

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from bitnet_train.bench.row import Memory, Row, row_from_dict
+from bitnet_train.bench.row import Memory, Row
 from bitnet_train.bench.timing import Runner, Workload, measure, measure_contexts
 from bitnet_train.errors import BitnetTrainError, FormatError
 from bitnet_train.kernels.isa import ENVIRONMENT_VARIABLE, backend
@@ -55,7 +55,7 @@ def measure_apart(task: Task, pin: tuple[int, ...] = ()) -> Row:
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise FormatError(f"{task.source} ({task.way}, {task.isa or 'default'}): {lines[-1]}")
-    return row_from_dict(json.loads(done.stdout.splitlines()[-1]))
+    return Row.from_dict(json.loads(done.stdout.splitlines()[-1]))
 
 
 def pinned(cpus: tuple[int, ...]) -> list[str]:

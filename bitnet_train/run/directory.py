@@ -108,12 +108,6 @@ class RunDirectory:
         values = self.facts(kind.stage)
         return None if values is None else kind.from_dict(values, f"{self._facts(kind.stage)}")
 
-    def write_facts(self, stage: str, facts: dict[str, Any]) -> dict[str, Any]:
-        """Write what a stage did that no other one reads, with the versions and the time, and return it."""
-        complete = {"stage": stage, "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **facts, "made_by": made_by()}
-        write_whole(self._facts(stage), json.dumps(complete, indent=2, default=str) + "\n")
-        return complete
-
     def facts(self, stage: str) -> dict[str, Any] | None:
         """Return what an earlier stage wrote as plain JSON, or None if it has not run."""
         path = self._facts(stage)

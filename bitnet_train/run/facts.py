@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from bitnet_train.evaluate.measured import Perplexity
 from bitnet_train.facts import BESIDE, LEFT_OUT, Facts
 from bitnet_train.model.converted import ConversionRecord
+from bitnet_train.packed.entries import Sizes
 from bitnet_train.run.result import ModelSize, Spent
 from bitnet_train.train.blocks.blockwise import Reconstruction
 from bitnet_train.train.data.facts import DataFacts
@@ -120,6 +121,15 @@ class ReconstructFacts(Facts):
     source: str
     data: DataFacts
     made: Reconstruction = field(metadata=BESIDE)
+
+
+@dataclass(frozen=True)
+class ImportFacts(Facts):
+    """Where a model that was 1-bit already was packed to, and its bytes."""
+
+    stage: ClassVar[str] = "import"
+    artefact: str
+    sizes: Sizes
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,13 @@ from bitnet_train.train.loop.settings import AUTO
 def settle_machine(config: Config, directory: RunDirectory | None, console: Console) -> tuple[Config, Arithmetic]:
     """Return the configuration with precision and threads, and the arithmetic; warn of bf16 that is only imitated.
 
-    Both are kept in `directory`, and this process uses so many threads from here on.
+    Both are kept in `directory`. Threads that are asked for were set when the process was prepared; others are here.
     """
     kept = _kept(config, directory)
     trainer = config.trainer
     threads = trainer.num_threads or (kept.num_threads if kept is not None else thread_count())
-    torch.set_num_threads(threads)
+    if trainer.num_threads is None:
+        torch.set_num_threads(threads)
     asked = kept.arithmetic.precision if kept is not None and trainer.precision == AUTO else trainer.precision
     found = arithmetic(asked, trainer.accelerator)
     if (warning := found.warning()) is not None:

@@ -18,6 +18,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from bitnet_train.evaluate.batches import Batch
+from bitnet_train.facts import read
 from bitnet_train.formats.planes import NUM_PLANES, row_bytes
 from bitnet_train.model.plan import Plan
 from bitnet_train.model.select import candidates
@@ -57,6 +58,17 @@ class Result:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""
         return {**asdict(self), "bits_per_weight": self.bits_per_weight, "float_bytes": self.float_bytes}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Result:
+        """Inverse of `to_dict`."""
+        return cls(
+            part=read(Part, values["part"]),
+            **{name: values[name] for name in ("weights", "planned_bytes", "ternary_bytes")},
+            only=read(Fidelity, values["only"]),
+            ternary=None if values["ternary"] is None else read(Fidelity, values["ternary"]),
+            spared=read(Fidelity, values["spared"]),
+        )
 
 
 @dataclass(frozen=True)

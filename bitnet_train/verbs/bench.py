@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any
-
 from bitnet_train.bench.contenders import contenders, llama_contenders
+from bitnet_train.bench.facts import BenchFacts
 from bitnet_train.bench.table import render_rows
 from bitnet_train.bench.timing import Workload
 from bitnet_train.config import Config
@@ -13,10 +11,8 @@ from bitnet_train.progress import open_console, track
 from bitnet_train.run import assembly
 from bitnet_train.run.directory import packed_folder
 
-Facts = dict[str, Any]
 
-
-def bench(config: Config) -> Facts:
+def bench(config: Config) -> BenchFacts:
     """Measure the packed model in tokens per second, beside a float model and llama.cpp where they are named."""
     assembly.prepare_process(config)
     artefact, directory = packed_folder(config)
@@ -24,8 +20,8 @@ def bench(config: Config) -> Facts:
     workload = Workload(settings.prompt_tokens, settings.new_tokens, settings.repeats, tuple(settings.contexts))
     ours = contenders(artefact, workload, settings.threads, settings.isas, settings.against)
     measures = [*ours, *llama_contenders(settings.gguf, settings.llama_bench, workload, settings.threads)]
-    rows = [measure() for measure in track(measures, "Measuring", len(measures))]
+    rows = tuple(measure() for measure in track(measures, "Measuring", len(measures)))
     title = f"{workload.prompt_tokens} tokens prefilled, {workload.new_tokens} decoded, medians of {workload.repeats}"
     open_console(config.quiet).print(render_rows(rows, title))
-    facts = {**asdict(workload), "rows": [row.to_dict() for row in rows]}
-    return directory.write_facts("bench", facts) if directory is not None else facts
+    facts = BenchFacts(workload, rows)
+    return directory.keep(facts) if directory is not None else facts

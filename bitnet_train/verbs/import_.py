@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any
-
 from bitnet_train.config import Config, changed
 from bitnet_train.config.compose import to_yaml
 from bitnet_train.errors import ConfigError
@@ -13,11 +10,10 @@ from bitnet_train.importers.source import public_name, settled_source
 from bitnet_train.packed.writer import export_packed
 from bitnet_train.progress import open_console
 from bitnet_train.run import assembly
+from bitnet_train.run.facts import ImportFacts
 
-Facts = dict[str, Any]
 
-
-def import_(config: Config) -> Facts:
+def import_(config: Config) -> ImportFacts:
     """Bring a model whose weights are 1-bit already in, as a packed folder that holds exactly its codes and scales."""
     assembly.prepare_process(config)
     source = config.path or config.model.source
@@ -41,4 +37,4 @@ def import_(config: Config) -> Facts:
     assembly.record_run(config, to_yaml(config), directory, console.print)
     console.print(loaded.description)
     console.print(f"Packed into {directory.artefact}. Train on from it with `model.source={source}`.")
-    return directory.write_facts("import", {"artefact": str(directory.artefact), "sizes": asdict(manifest.sizes)})
+    return directory.keep(ImportFacts(str(directory.artefact), manifest.sizes))

@@ -6,7 +6,6 @@ untrained model measures with them.
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 from bitnet_train.config import Config, changed
@@ -15,15 +14,14 @@ from bitnet_train.importers.load import LoadedModel, load_pretrained
 from bitnet_train.progress import open_console
 from bitnet_train.run import assembly
 from bitnet_train.run.directory import RunDirectory
+from bitnet_train.sensitivity.facts import Advice, SensitivityFacts
 from bitnet_train.sensitivity.reference import Fidelity
 from bitnet_train.sensitivity.scan import Scan, Scanner
 from bitnet_train.sensitivity.suggest import Suggestion, override_word, suggest
 from bitnet_train.sensitivity.tables import describe, sensitivity_tables
 
-Facts = dict[str, Any]
 
-
-def sensitivity(config: Config) -> Facts:
+def sensitivity(config: Config) -> SensitivityFacts:
     """Measure every family and block alone quantised and alone spared; suggest `weight.overrides` for a budget."""
     assembly.prepare_process(config)
     config, directory = assembly.open_run(config)
@@ -43,22 +41,9 @@ def sensitivity(config: Config) -> Facts:
     console.print(_advice(chosen, extra, mixed))
     if chosen:
         console.print(word, markup=False, soft_wrap=True)
-    return directory.write_facts(
-        "sensitivity",
-        {
-            "model": original.description,
-            "source": original.source,
-            **asdict(scan),
-            "results": [result.to_dict() for result in scan.results],
-            "suggestion": {
-                "budget_bytes": extra,
-                "extra_bytes": sum(choice.extra_bytes for choice in chosen),
-                "overrides": entries,
-                "word": word,
-                "everything": asdict(mixed) if mixed is not None else None,
-            },
-        },
-    )
+    spent = sum(choice.extra_bytes for choice in chosen)
+    advice = Advice(extra, spent, tuple(entries), word, mixed)
+    return directory.keep(SensitivityFacts(original.description, original.source, scan, advice))
 
 
 def _scanner(config: Config, original: LoadedModel, directory: RunDirectory) -> Scanner:

@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from bitnet_train.bench.contenders import contenders, llama_contenders, numbers_of_threads
-from bitnet_train.bench.row import Memory, Row, merged, row_from_dict
+from bitnet_train.bench.row import Memory, Row, merged
 from bitnet_train.bench.table import render_rows
 from bitnet_train.bench.timing import Workload
 from bitnet_train.bench.worker import Task, measure_apart, ways
@@ -102,7 +102,8 @@ def test_rounds_merge_into_medians_over_all_samples():
 
 def test_a_row_comes_back_from_json_as_it_went():
     row = Row("native", "avx2", 2, (10.0,), (4.0, 5.0), 0.25, Memory(1, 2, 3), {"128": 1.5})
-    assert row_from_dict(json.loads(json.dumps(asdict(row)))) == row
+    assert Row.from_dict(json.loads(json.dumps(asdict(row)))) == row
+    assert Row.from_dict(json.loads(json.dumps(row.to_dict()))) == row
 
 
 def test_the_table_has_a_line_a_row_and_a_column_a_context():

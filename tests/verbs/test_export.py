@@ -15,6 +15,9 @@ from bitnet_train.__main__ import main
 from bitnet_train.exporters.registry import EXPORTERS
 from bitnet_train.gguf.file import open_gguf
 from bitnet_train.importers.load import tiny_folder
+from bitnet_train.packed.reader import read_manifest
+from bitnet_train.run.directory import RunDirectory
+from bitnet_train.run.facts import ImportFacts
 from bitnet_train.runtime.native.model import NativeModel
 from tests.fixtures.small_runs import small
 
@@ -92,6 +95,9 @@ def test_a_gguf_brings_the_generation_settings_back(exported: Path, tmp_path: Pa
     assert main(["import", str(next((exported / "exports").glob("*/*.gguf"))), f"run.dir={tmp_path}", "--quiet"]) == 0
     written = json.loads((tmp_path / "artefact" / "generation_config.json").read_text())
     assert {key: value for key, value in written.items() if key in SETTINGS} == SETTINGS
+    facts = RunDirectory(tmp_path).kept(ImportFacts)
+    assert facts is not None
+    assert facts.sizes == read_manifest(tmp_path / "artefact").sizes
 
 
 def test_every_file_and_folder_that_is_written_follows_the_umask(exported: Path) -> None:
