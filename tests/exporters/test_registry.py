@@ -22,8 +22,13 @@ from bitnet_train.quant.scheme import WEIGHT_SCHEMES, ActivationScheme, WeightSc
 
 GRAINS = (("tensor", 128), ("row", 128), ("group", 64), ("group", 128), ("group", 256), ("group", 32))
 SHAPES = {"blocks": (256, 512), "half_blocks": (192, 320), "no_block": (72, 102)}  # hidden and ff; 102 % 4 is not 0
+QUICK = {("blocks", "group", 128), ("half_blocks", "row", 128), ("no_block", "tensor", 128)}
 CASES = [
-    pytest.param(shape, grain, group_size, id=f"{shape}-{grain}{group_size if grain == 'group' else ''}")
+    pytest.param(
+        *(shape, grain, group_size),
+        id=f"{shape}-{grain}{group_size if grain == 'group' else ''}",
+        marks=() if (shape, grain, group_size) in QUICK else pytest.mark.slow,
+    )
     for shape, (hidden, ff) in SHAPES.items()
     for grain, group_size in GRAINS
     if grain != "group" or (hidden % group_size == 0 and ff % group_size == 0)

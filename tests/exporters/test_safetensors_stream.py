@@ -30,6 +30,7 @@ def write(path: Path, tensors: dict[str, torch.Tensor]) -> int:
     return stream_safetensors(path, listed, tensors.__getitem__, {"format": "pt"})
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(planned=st.dictionaries(names.filter(lambda name: name != "__metadata__"), st.tuples(kinds, shapes), max_size=8))
 def test_the_file_has_the_bytes_that_the_library_writes(tmp_path_factory, planned):
@@ -87,6 +88,7 @@ def test_a_full_disk_is_found_before_anything_is_made():
     assert made == []
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_the_largest_tensor_and_not_of_the_file(tmp_path):
     code = """
     import resource, sys, torch

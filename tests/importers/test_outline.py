@@ -40,6 +40,7 @@ def test_an_outline_has_the_layers_plan_and_converted_shapes_of_the_model(family
     assert shapes(seen.model) == shapes(loaded.model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", CONFIGS)
 def test_a_stand_in_keeps_documents_apart_as_the_model_does(family, tmp_path, byte_tokenizer):
     model = tiny_model(family)

@@ -59,11 +59,13 @@ def test_each_kernel_can_be_forced_and_is_given_back(name):
     assert ops.backend() == before
 
 
+@pytest.mark.slow
 def test_the_environment_forces_a_kernel_at_first_use():
     worst = ops.available_isas()[-2:][0]
     assert ask_backend(worst).stdout.split() == [worst]
 
 
+@pytest.mark.slow
 def test_an_empty_environment_lets_the_cpu_decide():
     assert ask_backend("").stdout.split() == [ops.available_isas()[0]]
 

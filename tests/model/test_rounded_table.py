@@ -38,6 +38,7 @@ def record_of(model, tables):
     return ConversionRecord.of_schemes(layers, WeightScheme(), tables=tables)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_rounded_model_is_packed_in_few_bytes_and_proven_at_tolerance_0(make_trained, tmp_path, family):
     model = make_trained(family)

@@ -104,6 +104,7 @@ def test_merging_and_packing_refuse_them_and_say_what_to_train_instead(way) -> N
         way(with_sub_norms()[0])
 
 
+@pytest.mark.slow
 def test_a_run_calibrates_trains_and_cannot_be_merged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["weight.sub_norm=true", "trainer.max_steps=2", "data.max_documents=8", "data.context_tokens=64"]
     words += [f"run.dir={tmp_path / 'run'}", "init.calibration_rows=2", "data.max_validation_rows=2"]

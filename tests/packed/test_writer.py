@@ -264,6 +264,7 @@ KILLED = """
 """
 
 
+@pytest.mark.slow
 def test_an_export_killed_in_the_middle_leaves_nothing_that_loads(tmp_path):
     out, reached = tmp_path / "exports" / "out", tmp_path / "reached"
     command = [sys.executable, "-c", textwrap.dedent(KILLED), str(out), str(reached)]

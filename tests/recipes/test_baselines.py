@@ -140,6 +140,7 @@ def test_paretoq_gives_a_learnable_row_scale_and_a_gradient_that_stops_at_it(lay
         torch.testing.assert_close(d_alpha, by_alpha, rtol=1e-4, atol=1e-4 * float(by_alpha.abs().max()))
 
 
+@pytest.mark.slow
 def test_every_parameter_trains_in_every_baseline() -> None:
     for name in ("autobitlinear", "onebitllms", "paretoq_1bit", "onebit"):
         config = compose(f"baselines/{name}").config

@@ -65,6 +65,7 @@ def test_any_recipe_can_be_made_small(name: str) -> None:
     assert (config.trainer.max_steps, config.data.context_tokens) == (2, 64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_a_named_choice_composes_and_takes_effect(group: str, choice: str) -> None:
     composed = compose(None, [f"{group}={choice}", *NEEDS.get((group, choice), [])])

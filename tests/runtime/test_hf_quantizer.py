@@ -187,6 +187,7 @@ def in_a_process(code, *arguments):
     )
 
 
+@pytest.mark.slow
 def test_a_process_that_lacks_this_package_refuses_instead_of_inventing_weights(packed):
     code = """
     import sys
@@ -199,6 +200,7 @@ def test_a_process_that_lacks_this_package_refuses_instead_of_inventing_weights(
     assert "OSError: Error no file named model.safetensors" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "imports",
     [
@@ -220,6 +222,7 @@ def test_an_import_of_this_package_is_all_it_takes(packed, tmp_path, imports):
         assert torch.equal(load_file(tmp_path / "logits")["logits"], bitnet_train.load(packed)(IDS).logits)
 
 
+@pytest.mark.slow
 def test_a_model_in_the_hubs_cache_is_loaded_by_its_id(packed, tmp_path):
     snapshot = tmp_path / "hub" / "models--me--mine" / "snapshots" / ("0" * 40)
     shutil.copytree(packed, snapshot)

@@ -196,6 +196,7 @@ def test_the_tokenizer_comes_from_the_folder_or_its_absence_is_explained(exporte
         load_tokenizer(tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_a_folder_works_from_anywhere_and_in_another_process(exported, trained, tmp_path):
     moved = shutil.copytree(exported, tmp_path / "elsewhere")
     code = (

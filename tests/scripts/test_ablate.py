@@ -211,6 +211,7 @@ def test_a_grid_that_is_ended_ends_its_trial(grid_file: Path, tmp_path: Path) ->
     assert processes_about(work) == []
 
 
+@pytest.mark.slow
 def test_the_task_grid_starts_from_a_model_that_is_1_bit_already() -> None:
     trials = read_grid(ROOT / "recipes" / "ablations" / "task.yaml").trials()
     for trial in trials:

@@ -54,6 +54,7 @@ def test_every_family_passes(family_folder):
     assert level.figures["logit_tokens"] == 6 * 9 + 60 + 6 * (9 + 5) + 60 + 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["int8", "int4", "sign"])
 @pytest.mark.parametrize("name", ["binary", "ternary"])
 def test_every_scheme_passes(make_folder, name, activation):
@@ -62,6 +63,7 @@ def test_every_scheme_passes(make_folder, name, activation):
     assert level.passed, level.first_failure
 
 
+@pytest.mark.slow
 def test_the_bundled_model_passes_and_torchs_own_operations_are_near(pretrained_folder):
     level = checked(pretrained_folder, new_tokens=24)
     assert level.passed, level.first_failure
@@ -71,6 +73,7 @@ def test_the_bundled_model_passes_and_torchs_own_operations_are_near(pretrained_
     assert level.figures["torch_other_choices"] <= 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "defect",
     [
@@ -167,6 +170,7 @@ def test_a_prompt_as_long_as_the_context_is_cut_so_that_something_is_written(mak
     assert level.figures["greedy_tokens"] == 2 * 8
 
 
+@pytest.mark.slow
 def test_validate_runs_the_level_on_text(pretrained_folder):
     report = validate(pretrained_folder, num_prompts=4, new_tokens=2, num_tokens=128, all_isas=False, native_tokens=5)
     assert report.passed, report.first_failure

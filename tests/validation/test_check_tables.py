@@ -69,6 +69,7 @@ def change_tensor(folder, name, change, *, reseal_entry=True):
     (folder / "manifest.json").write_text(seal(body))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "embedding", "head"), CHOICES.values(), ids=CHOICES.keys())
 def test_an_export_with_int8_tables_is_valid_with_and_without_the_trained_model(
     make_trained, tmp_path, family, embedding, head
@@ -128,6 +129,7 @@ def test_rounding_the_tables_of_the_bundled_model_costs_it_next_to_nothing():
     assert abs(rounded.perplexity / exact.perplexity - 1) < 0.005
 
 
+@pytest.mark.slow
 def test_a_head_with_a_bias_is_valid(make_trained, tmp_path):
     model = make_trained("odd")
     model.lm_head = nn.Linear(48, 258)
@@ -136,6 +138,7 @@ def test_a_head_with_a_bias_is_valid(make_trained, tmp_path):
     assert report.passed, report.first_failure
 
 
+@pytest.mark.slow
 def test_a_changed_code_with_every_hash_repaired_is_found_against_the_trained_model(trained, tables_folder):
     change_tensor(tables_folder, "model.embed_tokens.codes", lambda codes: codes[7, 3].add_(1))
     report = validate(tables_folder, against=trained, **SMALL)
@@ -146,12 +149,14 @@ def test_a_changed_code_with_every_hash_repaired_is_found_against_the_trained_mo
     assert validate(tables_folder, **SMALL).passed  # alone, the folder agrees with itself
 
 
+@pytest.mark.slow
 def test_a_changed_scale_with_every_hash_repaired_is_found_against_the_trained_model(trained, tables_folder):
     change_tensor(tables_folder, "model.embed_tokens.scale", lambda scale: scale[7].mul_(2))
     report = validate(tables_folder, against=trained, **SMALL)
     assert report.first_failure == "model.embed_tokens: scale: differs from that of the trained table"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("part", "message"), [("codes", "codes: other hash"), ("scale", "scale: other hash")])
 def test_a_table_that_its_entry_does_not_describe_is_found(tables_folder, part, message):
     change_tensor(tables_folder, f"model.embed_tokens.{part}", lambda data: data[7].add_(1), reseal_entry=False)
@@ -159,6 +164,7 @@ def test_a_table_that_its_entry_does_not_describe_is_found(tables_folder, part, 
     assert report.first_failure.startswith(f"model.embed_tokens: {message}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0, -1.0])
 def test_a_scale_that_no_table_has_is_found(tables_folder, value):
     change_tensor(tables_folder, "model.embed_tokens.scale", lambda scale: scale[7].fill_(value))

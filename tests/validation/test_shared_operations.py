@@ -51,6 +51,7 @@ def test_every_family_has_the_bits_of_the_native_runtime_at_once_and_in_pieces(f
         assert torch.equal(logits_in_pieces(model, text), expected)
 
 
+@pytest.mark.slow
 def test_every_family_generates_what_the_native_runtime_writes(family_folder):
     model, native = load(family_folder), NativeModel.load(family_folder, num_threads=1)
     prompt = IDS[:, :19]

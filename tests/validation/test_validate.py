@@ -29,6 +29,7 @@ def failed(report):
     return [level.name for level in report.levels if not level.passed]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ACTIVATION_SCHEMES)
 @pytest.mark.parametrize("name", WEIGHT_SCHEMES)
 def test_an_export_is_valid_against_the_trained_model(make_trained, byte_tokenizer, tmp_path, name, activation):
@@ -46,6 +47,7 @@ def test_an_export_is_valid_against_the_trained_model(make_trained, byte_tokeniz
     assert (figures["integers"]["layers"] == 0) == (activation == "none")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["odd", "gpt2"])
 def test_other_families_and_a_packed_head_are_valid(make_trained, tmp_path, family):
     model = make_trained(family, roles=("attention", "mlp", "head"))
@@ -55,6 +57,7 @@ def test_other_families_and_a_packed_head_are_valid(make_trained, tmp_path, fami
         assert report.passed, report.first_failure
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "name"), [("llama", "binary"), ("gpt2", "ternary")])
 def test_a_packed_embedding_is_valid_and_its_integers_are_left_out_by_name(make_trained, tmp_path, family, name):
     roles = ("attention", "mlp", "head", "embedding")
@@ -69,6 +72,7 @@ def test_a_packed_embedding_is_valid_and_its_integers_are_left_out_by_name(make_
         assert levels["layer"].figures["layers"] == len(bit_layers(model))
 
 
+@pytest.mark.slow
 def test_one_wrong_sign_of_a_packed_embedding_is_found(make_trained, tmp_path, tamper):
     model = make_trained(roles=("embedding",))
     export_packed(model, None, tmp_path / "out", {})
@@ -82,6 +86,7 @@ def test_one_wrong_sign_of_a_packed_embedding_is_found(make_trained, tmp_path, t
     assert report.first_failure == "model.embed_tokens: codes: 258 of 16512 differ from the trained ones"
 
 
+@pytest.mark.slow
 def test_the_folder_of_the_merged_checkpoint_can_be_compared_with(exported, trained, tmp_path):
     record = ConversionRecord(tuple(bit_layers(trained)), WeightScheme(), ActivationScheme())
     save_converted(trained, record, tmp_path / "merged")
@@ -89,6 +94,7 @@ def test_the_folder_of_the_merged_checkpoint_can_be_compared_with(exported, trai
     assert report.passed, report.first_failure
 
 
+@pytest.mark.slow
 def test_a_trained_model_that_attends_otherwise_than_the_folder_says_is_still_the_same_model(exported, make_trained):
     model = make_trained()
     model.set_attn_implementation("eager")
@@ -101,6 +107,7 @@ def test_without_a_trained_model_the_report_says_what_it_does_not_prove(exported
     assert "no trained model was given" in report.compared_with
 
 
+@pytest.mark.slow
 def test_one_wrong_sign_with_repaired_hashes_is_found_in_its_layer(folder, trained, tamper):
     def flip_one_sign(tensors):
         tensors[f"{LAYER}.planes"][0, 5, 3] ^= 1
@@ -149,12 +156,14 @@ def test_a_damaged_folder_gives_a_report_and_not_an_exception(folder, trained):
     assert all("not run" in level.detail for level in report.levels[1:])
 
 
+@pytest.mark.slow
 def test_a_model_with_other_layers_is_not_the_trained_one(exported, make_trained):
     report = validate(exported, against=make_trained(roles=("mlp",)), **SMALL)
     assert "model.layers.0.self_attn" in report.first_failure
     assert "in one of the two models only" in report.first_failure
 
 
+@pytest.mark.slow
 def test_another_trained_model_fails_every_level_that_looks_at_it(exported, make_trained):
     report = validate(exported, against=make_trained(seed=9), **SMALL)
     assert set(failed(report)) == set(LEVEL_NAMES) - {"integers", "native"}, "which compare the folder with itself"
@@ -173,6 +182,7 @@ def test_prompts_of_ones_own_are_used_and_an_empty_one_is_refused(exported, trai
         validate(exported, prompts=["abc", ""], num_tokens=64)
 
 
+@pytest.mark.slow
 def test_progress_names_each_level_as_it_starts(exported):
     started = []
     validate(exported, progress=started.append, all_isas=False, **SMALL)

@@ -68,6 +68,7 @@ def exported(merged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_dir
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["merged", "artefact", "exports/hf_bitnet", "exports/plain"])
 def test_the_generation_settings_of_the_original_are_in_every_folder_of_a_model(exported: Path, name: str) -> None:
     written = json.loads((exported / name / "generation_config.json").read_text())
@@ -85,12 +86,14 @@ def test_a_gguf_says_every_end_of_a_text_and_how_to_sample(exported: Path) -> No
     assert [keys[f"general.sampling.{name}"] for name in names] == [0.75, 20, 0.875, 1.25]
 
 
+@pytest.mark.slow
 def test_a_header_for_firmware_says_every_end_of_a_text(exported: Path) -> None:
     header = (exported / "exports" / "c_array" / "model.h").read_text()
     assert "#define BITNET_NUM_END_TOKENS 3u\n" in header
     assert "bitnet_end_tokens[] = {0u, 2u, 7u};" in header
 
 
+@pytest.mark.slow
 def test_a_gguf_brings_the_generation_settings_back(exported: Path, tmp_path: Path) -> None:
     assert main(["import", str(next((exported / "exports").glob("*/*.gguf"))), f"run.dir={tmp_path}", "--quiet"]) == 0
     written = json.loads((tmp_path / "artefact" / "generation_config.json").read_text())
@@ -100,6 +103,7 @@ def test_a_gguf_brings_the_generation_settings_back(exported: Path, tmp_path: Pa
     assert facts.sizes == read_manifest(tmp_path / "artefact").sizes
 
 
+@pytest.mark.slow
 def test_every_file_and_folder_that_is_written_follows_the_umask(exported: Path) -> None:
     paths = [path for part in ("merged", "artefact", "exports", "facts", "checkpoints", "cache") for path in
              (exported / part, *(exported / part).rglob("*"))]  # fmt: skip

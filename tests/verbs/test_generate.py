@@ -75,6 +75,7 @@ def test_a_chat_of_a_file_is_answered_with_its_system_message_and_its_history(
     assert [message["role"] for message in answer["messages"]] == ["system", "user", "assistant", "user"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["native", "hf"])
 def test_a_run_answers_with_the_chat_template_variables_that_it_was_trained_with(
     make_trained, byte_tokenizer, tmp_path, capsys, engine

@@ -58,6 +58,7 @@ def test_train_ends_with_its_figures_the_run_directory_and_the_next_verb(
     assert following == f"Next: bitnet-train merge {run_dir}"
 
 
+@pytest.mark.slow
 def test_dry_run_in_a_pipe_puts_trained_text_in_brackets_and_says_rows_trained_tokens_and_padding(
     tmp_path: Path, chats: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -75,6 +76,7 @@ def test_dry_run_in_a_pipe_puts_trained_text_in_brackets_and_says_rows_trained_t
     assert 0 < int(told[4]) < 100
 
 
+@pytest.mark.slow
 def test_a_dry_run_tells_all_that_needs_no_weights_before_it_opens_them(
     tmp_path: Path, chats: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,6 +99,7 @@ def test_a_dry_run_tells_all_that_needs_no_weights_before_it_opens_them(
     assert "Length: " in capsys.readouterr().out, "nothing was read before they were known"
 
 
+@pytest.mark.slow
 def test_a_dry_run_on_text_that_the_model_writes_says_why_its_weights_come_first(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -115,6 +115,7 @@ def with_zero_blocks(made, kind):
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ONE_BIT)
 def test_blocks_of_scale_0_come_in_exactly_and_go_out_byte_for_byte(kind, tmp_path):
     made = with_zero_blocks(make(kinds=(kind,)), kind)
@@ -131,6 +132,7 @@ def test_blocks_of_scale_0_come_in_exactly_and_go_out_byte_for_byte(kind, tmp_pa
         assert second.rows(name).tobytes() == first.rows(name).tobytes(), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("surrogate", [Identity(), Clipped(), Tanh()], ids=lambda surrogate: surrogate.name)
 @pytest.mark.parametrize("kind", ["Q1_0", "Q2_0"])
 def test_training_on_blocks_of_scale_0_stays_finite(kind, surrogate, tmp_path):
@@ -141,6 +143,7 @@ def test_training_on_blocks_of_scale_0_stays_finite(kind, surrogate, tmp_path):
     assert bool(torch.isfinite(logits(loaded.model)).all())
 
 
+@pytest.mark.slow
 def test_a_lora_inside_over_blocks_of_scale_0_merges_and_is_saved(tmp_path):
     loaded = load(with_zero_blocks(make(kinds=("Q2_0",)), "Q2_0"), tmp_path)
     save_converted(loaded.model, loaded.record, tmp_path / "merged", loaded.tokenizer)
@@ -194,6 +197,7 @@ def config_of(loaded):
 ROUND_TRIPS = {**{name: ("Q2_0", name) for name in ARCHITECTURES}, **dict.fromkeys(ONE_BIT, None)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ROUND_TRIPS)
 def test_exported_without_training_the_file_has_the_same_blocks_and_loads_as_the_same_model(case, tmp_path):
     kind, name = ROUND_TRIPS[case] or (case, "llama")

@@ -24,6 +24,7 @@ def distance(student, family: str) -> float:
     return float((ours - theirs).square().sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", CONFIGS)
 def test_error_feedback_brings_every_architecture_nearer_to_its_float_model(family: str) -> None:
     model = converted_model(family, LEARNABLE)

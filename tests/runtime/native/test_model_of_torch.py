@@ -72,6 +72,7 @@ def test_int8_tables_have_the_logits_of_torch(make_folder, family, tables):
     assert np.array_equal(NativeModel.load(folder).logits(IDS), expected_logits(folder))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_every_family_writes_what_torch_writes(family_folder):
     model, reference = NativeModel.load(family_folder), load(family_folder)

@@ -67,6 +67,7 @@ def test_every_block_and_the_whole_model_come_nearer_to_the_original(loss: str, 
     assert distance(model) < 0.6 * distance(student())
 
 
+@pytest.mark.slow
 def test_random_tokens_teach_blocks_what_the_text_does_not_hold(tmp_path: Path) -> None:
     few = IDS % 4  # of a vocabulary that `distance` asks for all of
     far = [
@@ -88,6 +89,7 @@ def test_random_tokens_are_a_share_of_the_real_ones_and_the_same_each_time() -> 
     assert torch.equal(block_rows.sprinkled(ids, real, 0.0, 50, 1), ids)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [10, 40])
 def test_the_rate_of_a_block_follows_its_weights_and_suits_few_steps(steps: int, tmp_path: Path) -> None:
     _, facts = rebuilt(tmp_path, BlockwiseConfig(enabled=True, steps=steps, batch_rows=4))
@@ -129,12 +131,14 @@ def test_norms_stay_when_they_are_not_to_train(tmp_path: Path) -> None:
     assert not any("norm" in name for name in differing(state(model), start))
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_and_another_gives_others(tmp_path: Path) -> None:
     one, other, third = (state(rebuilt(tmp_path / str(i), seed=seed)[0]) for i, seed in enumerate((1, 1, 2)))
     assert differing(one, other) == set()
     assert differing(one, third) != set()
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_at_the_next_block_to_the_same_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,6 +188,7 @@ def test_a_damaged_block_is_named(tmp_path: Path) -> None:
         rebuilt(tmp_path)
 
 
+@pytest.mark.slow
 def test_padding_does_not_count(tmp_path: Path) -> None:
     real = torch.arange(12).expand(12, 12) < torch.arange(5, 17)[:, None]
     made = [
@@ -192,6 +197,7 @@ def test_padding_does_not_count(tmp_path: Path) -> None:
     assert differing(*made) == set()
 
 
+@pytest.mark.slow
 def test_hidden_states_in_a_file_give_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     in_memory, _ = rebuilt(tmp_path / "memory")
     monkeypatch.setattr(block_rows, "hidden_states", lambda shape, file, _: hidden_states(shape, file, 0))
@@ -205,6 +211,7 @@ def test_the_quantiser_hardens_within_a_block_and_is_left_hard(tmp_path: Path) -
     assert {float(layer.hardness) for layer in bit_layers(model).values()} == {Tanh.hard}
 
 
+@pytest.mark.slow
 def test_latents_are_left_away_from_where_their_codes_change(tmp_path: Path) -> None:
     settled, facts = rebuilt(tmp_path / "settled")
     left, same = rebuilt(tmp_path / "left", BlockwiseConfig(enabled=True, steps=30, batch_rows=4, lr=5e-3, margin=0.0))
@@ -224,6 +231,7 @@ def test_blocks_are_fitted_just_before_they_are_trained(tmp_path: Path) -> None:
     assert all(b.before < a.before for a, b in zip(plain.blocks, fitted.blocks, strict=True))
 
 
+@pytest.mark.slow
 def test_full_precision_inputs_change_what_later_blocks_learn(tmp_path: Path) -> None:
     mixed = BlockwiseConfig(enabled=True, steps=30, batch_rows=4, lr=5e-3, fp_inputs=1.0)
     _, ours = rebuilt(tmp_path / "ours")

@@ -70,6 +70,7 @@ def in_memory(
     return facts, student
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("init", [PLAIN, FITTED], ids=["plain", "fitted"])
 @pytest.mark.parametrize("selection", [None, EVERYTHING], ids=["blocks", "everything"])

@@ -43,6 +43,7 @@ def test_layers_are_listed_once_under_clean_names_with_the_adapter_included() ->
     assert all(changed)
 
 
+@pytest.mark.slow
 def test_figures_match_what_they_are_defined_as(tmp_path: Path) -> None:
     module, telemetry = tiny_module(steps=4, lr=5e-2), Telemetry(tmp_path, 2, console())
     initial = {name: layer.quantized()[0].clone() for name, layer in quantised_layers(module.student).items()}
@@ -99,6 +100,7 @@ def test_the_environment_switches_telemetry_on(
     assert Telemetry.wanted(True)
 
 
+@pytest.mark.slow
 def test_telemetry_changes_no_weight(tmp_path: Path) -> None:
     finals = []
     for name, callbacks in (("with", [Telemetry(tmp_path, 1, console())]), ("without", [])):

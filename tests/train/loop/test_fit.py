@@ -85,6 +85,7 @@ class Draw(Callback):
         torch.rand(3)
 
 
+@pytest.mark.slow
 def test_random_numbers_drawn_between_steps_change_nothing(tmp_path: Path, whole) -> None:
     module = tiny_module()
     run(tmp_path, module, callbacks=[Draw()])
@@ -128,6 +129,7 @@ def test_an_explicit_checkpoint_is_resumed(tmp_path: Path, whole) -> None:
     assert all(torch.equal(tensor, whole[1][key]) for key, tensor in trained_tensors(module).items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_is_typed_and_says_how_to_go_on(tmp_path: Path, signum: signal.Signals, code: int) -> None:
     before = signal.getsignal(signum)
@@ -192,6 +194,7 @@ def test_nothing_is_written_outside_the_run_directory_and_little_is_said(
     ] * 2
 
 
+@pytest.mark.slow
 def test_a_continued_run_goes_by_its_own_rates_and_keeps_the_moments(tmp_path: Path, whole) -> None:
     module = tiny_module(lr=STILL)
     run(tmp_path, module, resume=copied(whole[0], tmp_path, 8))

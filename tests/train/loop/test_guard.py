@@ -60,6 +60,7 @@ def test_what_is_no_divergence_goes_on(losses: list[float], hardness: list[float
     watched(losses, hardness, **options)
 
 
+@pytest.mark.slow
 def test_the_last_good_checkpoint_outlives_the_rise_that_ends_the_run(tmp_path: Path) -> None:
     module = tiny_module(steps=12, lr=1e-9, loss=LossConfig(kl=0.0, ce=1.0))
     module.schedule = ScheduleConfig()
@@ -71,6 +72,7 @@ def test_the_last_good_checkpoint_outlives_the_rise_that_ends_the_run(tmp_path: 
     assert kept == ["step-000005", "step-000008"]
 
 
+@pytest.mark.slow
 def test_a_rise_within_the_warm_up_is_waited_out(tmp_path: Path) -> None:
     module = tiny_module(steps=8, lr=1e-9, loss=LossConfig(kl=0.0, ce=1.0))
     module.schedule = ScheduleConfig(warmup_fraction=1.0)

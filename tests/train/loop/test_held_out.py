@@ -84,12 +84,14 @@ def test_the_best_checkpoint_outlives_those_that_come_after_it(whole: Path) -> N
     assert (found[0].name, found[1]) == (f"step-{best:06d}", pointer(whole))
 
 
+@pytest.mark.slow
 def test_a_best_step_between_two_saves_is_saved(tmp_path: Path) -> None:
     result = run(tmp_path, tiny_module(lr=STILL), **{**SETTINGS, "validate_every_steps": 3, "save_every_steps": 5})
     assert kept(tmp_path) == ["best.json", "step-000003", f"step-{STEPS:06d}"]
     assert (result.best_step, result.best_val_ce) == (3, figures(tmp_path)[3])
 
 
+@pytest.mark.slow
 def test_without_keep_best_nothing_more_is_kept(tmp_path: Path) -> None:
     run(tmp_path, tiny_module(lr=STILL), **{**SETTINGS, "keep_best": False})
     assert kept(tmp_path) == [f"step-{STEPS:06d}"]
@@ -128,6 +130,7 @@ def test_a_run_stops_when_validations_no_longer_improve(tmp_path: Path) -> None:
     assert (longer.steps, longer.is_stopped_early) == (10, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [2, 3, 5])
 def test_patience_counts_over_a_resume(tmp_path: Path, step: int) -> None:
     with pytest.raises(Interrupted):
@@ -153,6 +156,7 @@ def test_a_checkpoint_that_lies_elsewhere_does_not_bring_its_best_along(whole: P
     assert pointer(whole) == there
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_back_points_to_the_best_of_where_it_goes_on_from(tmp_path: Path) -> None:
     run(tmp_path, tiny_module(steps=4, lr=STILL), **SETTINGS)
     pointed = tmp_path / "checkpoints" / "best.json"
@@ -168,6 +172,7 @@ def test_a_run_that_goes_back_points_to_the_best_of_where_it_goes_on_from(tmp_pa
     assert (watch.best_step, pointed.exists()) == (None, False)
 
 
+@pytest.mark.slow
 def test_a_damaged_best_is_said_and_not_taken(tmp_path: Path) -> None:
     run(tmp_path, tiny_module(lr=STILL), **SETTINGS)
     state = tmp_path / "checkpoints" / "step-000002" / "state.pt"

@@ -57,6 +57,7 @@ def started(launcher: Launcher, size: int) -> dict[str, str]:
     return {launcher.size: str(size)} | {mark: "0" for mark in launcher.marks if mark != launcher.size}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leftover", LEFTOVERS)
 def test_one_process_trains_whatever_was_left_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leftover: str

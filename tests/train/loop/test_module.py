@@ -101,6 +101,7 @@ def test_the_teacher_stays_frozen_and_in_eval_mode_while_the_student_trains(tmp_
     assert module.student.training
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "logits"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
 def test_a_run_learns_in_either_precision(tmp_path: Path, precision: str, logits: torch.dtype) -> None:
     """One batch, over and over: the cross-entropy of labels at random can only fall by learning them."""

@@ -4,6 +4,7 @@ import io
 import re
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from bitnet_train.train.loop.progress import ProgressShown
@@ -22,6 +23,7 @@ def test_without_a_terminal_the_first_and_the_last_step_are_plain_lines(tmp_path
     assert [re.fullmatch(pattern, line)[1] for line in lines] == ["1", "4"]
 
 
+@pytest.mark.slow
 def test_the_newest_held_out_perplexity_stands_beside_the_loss(tmp_path: Path) -> None:
     console = Console(file=io.StringIO(), width=100)
     run(tmp_path, tiny_module(steps=4), callbacks=[ProgressShown(False, console)], validate_every_steps=2)
@@ -36,5 +38,6 @@ def test_a_terminal_gets_a_bar_with_loss_speed_and_time(tmp_path: Path) -> None:
     assert re.search(r"\d:\d\d:\d\d", text)
 
 
+@pytest.mark.slow
 def test_quiet_says_nothing(tmp_path: Path) -> None:
     assert shown(tmp_path, Console(file=io.StringIO(), width=100), quiet=True) == ""

@@ -121,6 +121,7 @@ def test_a_disk_that_cannot_be_written_costs_time_not_the_run(tmp_path: Path, ca
     assert "cannot be written" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_training_on_the_cache_asks_the_teacher_once_per_row(tmp_path: Path, precision: str) -> None:
     module = tiny_module(steps=3, loss=LossConfig(kl=1.0))

@@ -61,6 +61,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guarded_tracker, "FINISH_PATIENCE_S", 0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hangs", [False, True], ids=["fails", "hangs"])
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_tracker_never_ends_or_delays_a_run(tmp_path: Path, impatient: None, moment: str, hangs: bool) -> None:

@@ -21,6 +21,7 @@ def test_each_row_is_on_disk_when_logging_returns(tmp_path: Path) -> None:
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [kind for kind in TRACKERS if kind != "wandb"])
 def test_a_run_with_any_tracker_keeps_its_own_file_too(tmp_path: Path, kind: str) -> None:
     loggers = build_loggers(kind, tmp_path, {"hf_token": SECRET, "lr": 0.1})
