@@ -45,8 +45,9 @@ def describe_training(config: Config, console: Console) -> dict[str, Any]:
         student = assembly.prepare_student(config, original)
         module = assembly.training_module(config, student, original, packed=data.is_packed)
         console.print("Timing a step ...")
-        config, estimate, rate = settle(config, module, data, None)
-    console.print(f"Peak learning rate {rate:.3g}.")
+        length = settle(config, module, data, None)
+    estimate = length.estimate
+    console.print(f"Peak learning rate {length.rate:.3g}.")
     console.print(f"Budget: {estimate.describe()}; {arithmetic.describe()}.", soft_wrap=True)
     return {
         "trainable_parameters": trainable,
@@ -56,7 +57,7 @@ def describe_training(config: Config, console: Console) -> dict[str, Any]:
         "epochs": estimate.epochs,
         "minutes": estimate.minutes,
         "memory_bytes": estimate.memory_bytes,
-        "lr": rate,
+        "lr": length.rate,
         "precision": arithmetic.precision,
         "data": plain(facts),
         "first_row": [{"text": text, "trained": trained} for text, trained in sample],

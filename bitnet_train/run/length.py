@@ -7,9 +7,9 @@ that has grown, would find other steps, and the schedules would not go on where 
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
-from bitnet_train.config import Config, changed
+from bitnet_train.config import Config
 from bitnet_train.errors import ConfigError
 from bitnet_train.run.directory import RunDirectory
 from bitnet_train.run.facts import Asked, BudgetFacts
@@ -21,14 +21,26 @@ from bitnet_train.train.loop import budget
 from bitnet_train.train.loop.budget import Estimate, StepTime
 from bitnet_train.train.loop.module import BitLightningModule
 from bitnet_train.train.loop.optim import automatic_lr
+from bitnet_train.train.loop.settings import OptimConfig
 
 
-def settle(
-    config: Config, module: BitLightningModule, data: BitDataModule, directory: RunDirectory | None
-) -> tuple[Config, Estimate, float]:
-    """Give `module` and `data` their steps and the learning rate, and keep them in `directory`.
+@dataclass(frozen=True)
+class Length:
+    """How many steps a run makes, how many of them read pieces of rows, at what rates, and what that will cost."""
 
-    Returns (configuration with these steps, estimate, peak rate).
+    steps: int
+    short_steps: int
+    optim: OptimConfig
+    estimate: Estimate
+
+    @property
+    def rate(self) -> float:
+        """The peak learning rate."""
+        return float(self.optim.lr)
+
+
+def settle(config: Config, module: BitLightningModule, data: BitDataModule, directory: RunDirectory | None) -> Length:
+    """Return the length of a run and keep it in `directory`; `module` and `data` stay as they are.
 
     Raises
     ------
@@ -39,16 +51,16 @@ def settle(
     timed = _step_time(config, module, data, kept)
     spent = spent_before(config, directory)
     steps = kept.estimate.max_steps if kept is not None else _steps(config, data, timed, spent)
-    module.max_steps = steps
-    module.optim = automatic_lr(module.student, module.optim, steps)
-    data.short_steps = row_lengths(config).short_steps(steps)
+    short_steps = row_lengths(config).short_steps(steps)
+    optim = automatic_lr(module.student, module.optim, steps)
     memory = budget.memory_bytes(module, config.trainer.micro_rows * config.data.context_tokens)
     seconds = {} if timed is None else asdict(timed)
-    estimate = Estimate(steps, row_lengths(config).tokens(steps), memory, **seconds, epochs=data.epochs(steps))
-    rate = float(module.optim.lr)
-    if directory is not None and (kept is None or kept.lr != rate):
-        directory.keep(BudgetFacts(asked=_asked(config), lr=rate, estimate=estimate))
-    return changed(config, {"trainer.max_steps": steps}), estimate, rate
+    epochs = data.epochs(steps, short_steps)
+    estimate = Estimate(steps, row_lengths(config).tokens(steps), memory, **seconds, epochs=epochs)
+    length = Length(steps, short_steps, optim, estimate)
+    if directory is not None and (kept is None or kept.lr != length.rate):
+        directory.keep(BudgetFacts(asked=_asked(config), lr=length.rate, estimate=estimate))
+    return length
 
 
 def untimed(config: Config, module: BitLightningModule, data: BitDataModule) -> Estimate | None:
@@ -57,7 +69,7 @@ def untimed(config: Config, module: BitLightningModule, data: BitDataModule) -> 
         return None
     lengths, steps = row_lengths(config), _steps(config, data, None, Spent())
     memory = budget.memory_bytes(module, config.trainer.micro_rows * config.data.context_tokens)
-    return Estimate(steps, lengths.tokens(steps), memory, epochs=data.epochs(steps))
+    return Estimate(steps, lengths.tokens(steps), memory, epochs=data.epochs(steps, lengths.short_steps(steps)))
 
 
 def row_lengths(config: Config) -> RowLengths:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bitnet_train.config import Config
+from bitnet_train.config import Config, changed
 from bitnet_train.config.compose import to_dict, to_yaml
 from bitnet_train.model.bit_lora import trainable_report
 from bitnet_train.progress import open_console
@@ -52,9 +52,11 @@ def train(config: Config, session: Session | None = None) -> TrainFacts | dict[s
     student = assembly.prepare_student(config, original, directory, data)
     assembly.print_kept_scheme(config, original, console)
     module = assembly.training_module(config, student, original, directory, packed=data.is_packed)
-    config, estimate, rate = settle(config, module, data, directory)
+    length = settle(config, module, data, directory)
+    config, estimate = changed(config, {"trainer.max_steps": length.steps}), length.estimate
+    module.max_steps, module.optim, data.short_steps = length.steps, length.optim, length.short_steps
     trainable, total = trainable_report(student.model)
-    console.print(f"Training {trainable:,} of {total:,} parameters, peak learning rate {rate:.3g}.")
+    console.print(f"Training {trainable:,} of {total:,} parameters, peak learning rate {length.rate:.3g}.")
     console.print(f"Budget: {estimate.describe()}; {arithmetic.describe()}.", soft_wrap=True)
     if (slow := expectation.warning(config, estimate, arithmetic)) is not None:
         console.print(f"note: {slow}", soft_wrap=True)
@@ -92,7 +94,7 @@ def train(config: Config, session: Session | None = None) -> TrainFacts | dict[s
     return directory.keep(
         TrainFacts(
             result=result,
-            lr=rate,
+            lr=length.rate,
             arithmetic=arithmetic.describe(),
             before=spent_before(config, directory),
             trainable_parameters=trainable,

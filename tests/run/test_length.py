@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,11 @@ import torch
 from safetensors.torch import load_file
 
 from bitnet_train.__main__ import main
+from bitnet_train.config.compose import compose
+from bitnet_train.importers.load import load_pretrained
+from bitnet_train.run import assembly
+from bitnet_train.run.directory import RunDirectory
+from bitnet_train.run.length import row_lengths, settle, untimed
 from bitnet_train.train.data.row_lengths import RowLengths
 from bitnet_train.train.loop import budget
 from bitnet_train.train.loop.budget import StepTime
@@ -22,6 +28,25 @@ def words(run_dir: Path, *further: str) -> list[str]:
 def step_tokens(run_dir: Path) -> int:
     config = facts_of(run_dir, "train")["config"]
     return config["trainer"]["batch_rows"] * config["data"]["context_tokens"]
+
+
+def test_the_length_is_told_and_module_and_data_stay_as_they_are(tmp_path: Path) -> None:
+    asked = ["trainer.max_tokens=380", "data.context_tokens=64", "optimizer.lr=auto", "adapter=none"]
+    short = ["trainer.short_row_tokens=32", "trainer.short_row_fraction=0.5"]
+    config = compose("quickstart", small(tmp_path, *asked, *short)).config
+    original = load_pretrained("tiny")
+    data = assembly.data_module(config, original, RunDirectory(tmp_path))
+    module = assembly.training_module(config, assembly.prepare_student(config, original), original)
+    before = module.max_steps, module.optim
+    length = settle(config, module, data, None)
+    assert (module.max_steps, module.optim, data.short_steps) == (*before, 0)
+    assert length.steps == length.estimate.max_steps == row_lengths(config).steps(380) != module.max_steps
+    assert 0 < length.short_steps == row_lengths(config).short_steps(length.steps)
+    assert length.optim == replace(module.optim, lr=length.rate)
+    known = untimed(config, module, data)
+    assert known is not None
+    data.short_steps = length.short_steps
+    assert known.epochs == length.estimate.epochs == data.epochs(length.steps)
 
 
 @pytest.mark.slow

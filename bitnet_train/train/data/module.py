@@ -147,9 +147,9 @@ class BitDataModule(LightningDataModule):
         self._start, self._processed_before = self._next_batch(), None
         self.trainer = None
 
-    def epochs(self, steps: int) -> float:
-        """Return the passes over the training rows that the first `steps` steps make."""
-        return self._epochs().read(steps, self.short_steps)
+    def epochs(self, steps: int, short_steps: int | None = None) -> float:
+        """Return the passes over the training rows that the first `steps` steps make; None: the short ones as set."""
+        return self._epochs().read(steps, self.short_steps if short_steps is None else short_steps)
 
     def steps_of_epochs(self, max_epochs: float, lengths: RowLengths) -> int:
         """Return the fewest steps that read `max_epochs` passes; `lengths` says how many of them read pieces."""
