@@ -32,7 +32,10 @@ def same_bits(first: torch.Tensor, second: torch.Tensor) -> bool:
 KERNELS = [(isa, name) for name, isa, runs in (isa_module.core.kernels() if isa_module.core else ()) if runs]
 
 
-@pytest.fixture(params=[*KERNELS, ("reference", "")], ids=lambda kernel: f"{kernel[0]}-{kernel[1]}".strip("-"))
+EVERY = [*KERNELS, ("reference", "")]
+
+
+@pytest.fixture(params=EVERY, ids=lambda kernel: f"{kernel[0]}-{kernel[1]}".strip("-"))
 def isa(request):
     """Every row of the table that this machine can run, forced wherever it accepts the weight."""
     with ops.forced_isa(*request.param):
@@ -47,40 +50,52 @@ def test_every_scheme_of_the_quantisers_has_a_kernel():
 @pytest.mark.parametrize("activation", ops.ACTIVATIONS)
 @pytest.mark.parametrize("weight", WEIGHTS)
 @pytest.mark.parametrize(("num_inputs", "group_size"), SHAPES)
-def test_kernel_equals_the_oracle(make_problem, isa, weight, activation, num_inputs, group_size):
+def test_every_kernel_equals_the_oracle(make_problem, weight, activation, num_inputs, group_size):
     problem = make_problem(weight, activation, 9, 67, num_inputs, group_size, half_scales=num_inputs % 2 == 0)
-    expected = reference.grouped_dot(problem.x_codes, problem.w_codes, group_size)
-    assert problem.dot().dtype == torch.int32
-    assert torch.equal(problem.dot(), expected)
-    assert same_bits(problem.linear(), problem.reference_linear())
+    expected, rescaled = reference.grouped_dot(problem.x_codes, problem.w_codes, group_size), problem.reference_linear()
+    for kernel in EVERY:
+        with ops.forced_isa(*kernel):
+            stream, packed = problem.packed
+            found = ops.packed_dot(problem.x_codes, stream, packed)
+            assert found.dtype == torch.int32
+            assert torch.equal(found, expected), kernel
+            assert same_bits(ops.packed_linear(problem.x, stream, problem.bias, packed), rescaled), kernel
 
 
-@pytest.mark.parametrize("num_tokens", range(18))
-def test_every_number_of_tokens_gives_the_same_rows(make_problem, isa, num_tokens):
+def test_every_number_of_tokens_gives_the_same_rows(make_problem, isa):
     whole = make_problem("binary", "int8", 17, 33, 576, 64)
-    part = replace(whole, x=whole.x[:num_tokens])
-    assert same_bits(part.linear(), whole.reference_linear()[:num_tokens])
+    expected, (stream, packed) = whole.reference_linear(), whole.packed
+    for num_tokens in range(18):
+        found = ops.packed_linear(whole.x[:num_tokens], stream, whole.bias, packed)
+        assert same_bits(found, expected[:num_tokens]), num_tokens
 
 
 @pytest.mark.parametrize("extreme", [127, -128])
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("weight", WEIGHTS)
 @pytest.mark.parametrize("num_inputs", [1, 63, 576, 4097, 1 << 17])
-def test_the_largest_sums_do_not_overflow(make_problem, isa, weight, sign, extreme, num_inputs):
+def test_the_largest_sums_do_not_overflow(make_problem, weight, sign, extreme, num_inputs):
     problem = make_problem(weight, "int8", 1, 2, num_inputs, num_inputs)
-    problem.x_codes.fill_(extreme)
-    problem.w_codes.fill_(sign)
-    assert problem.dot().flatten().tolist() == [extreme * sign * num_inputs] * 2
-    problem.x.fill_(extreme)
-    assert same_bits(problem.linear(), problem.reference_linear())
+    for values, value in ((problem.x, extreme), (problem.x_codes, extreme), (problem.w_codes, sign)):
+        values.fill_(value)
+    rescaled = problem.reference_linear()
+    for kernel in EVERY:
+        with ops.forced_isa(*kernel):
+            stream, packed = problem.packed
+            sums = ops.packed_dot(problem.x_codes, stream, packed)
+            assert sums.flatten().tolist() == [extreme * sign * num_inputs] * 2, kernel
+            assert same_bits(ops.packed_linear(problem.x, stream, problem.bias, packed), rescaled), kernel
 
 
-def test_a_row_of_two_to_the_23_inputs_is_exact(make_problem, isa):
+@pytest.mark.slow
+def test_a_row_of_two_to_the_23_inputs_is_exact():
     num_inputs = 1 << 23
-    problem = make_problem("binary", "int8", 1, 1, num_inputs, num_inputs)
-    problem.x_codes.fill_(-128)
-    problem.w_codes.fill_(1)
-    assert problem.dot().item() == -(1 << 30)
+    planes = pack_planes(torch.ones(1, num_inputs, dtype=torch.int8), "binary")
+    x_codes = torch.full((1, num_inputs), -128, dtype=torch.int8)
+    for kernel in EVERY:
+        with ops.forced_isa(*kernel):
+            packed = ops.pack(planes, torch.ones(1, 1), num_inputs, num_inputs, "binary", "int8")
+            assert ops.packed_dot(x_codes, *packed).item() == -(1 << 30), kernel
 
 
 @st.composite
@@ -187,11 +202,13 @@ def test_a_stream_at_an_odd_address_gives_the_same_bits(make_problem, isa):
 @pytest.mark.parametrize("activation", ops.ACTIVATIONS)
 @pytest.mark.parametrize("weight", WEIGHTS)
 @pytest.mark.parametrize(("num_inputs", "group_size"), SHAPES)
-def test_codes_and_scales_come_back(make_problem, isa, weight, activation, num_inputs, group_size):
+def test_codes_and_scales_come_back(make_problem, weight, activation, num_inputs, group_size):
     problem = make_problem(weight, activation, 1, 70, num_inputs, group_size)
-    codes, scale = ops.unpack(*problem.packed)
-    assert torch.equal(codes, problem.w_codes)
-    assert same_bits(scale, problem.w_scale)
+    for kernel in EVERY:
+        with ops.forced_isa(*kernel):
+            codes, scale = ops.unpack(*problem.packed)
+        assert torch.equal(codes, problem.w_codes), kernel
+        assert same_bits(scale, problem.w_scale), kernel
 
 
 @pytest.mark.parametrize("activation", ops.ACTIVATIONS)
