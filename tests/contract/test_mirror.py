@@ -11,7 +11,7 @@ import pytest
 
 TESTS = Path(__file__).parents[1]
 PACKAGE = TESTS.parent / "bitnet_train"
-APART = {"contract", "fixtures", "llama_cpp", "recipes", "scripts"}  # of more than a file, or of none in the package
+APART = {"contract", "faults", "fixtures", "llama_cpp", "recipes", "scripts"}  # of more than a file, or of none there
 EXCEPTIONS = {
     "exporters/test_mixed_schemes.py": "one model through every exporter",
     "kernels/test_cross_compiled.py": "kernels/csrc, as a program of its own",

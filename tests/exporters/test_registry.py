@@ -134,17 +134,6 @@ def test_a_taken_target_is_left_alone_unless_it_is_an_earlier_export(packed, tmp
         export_as("plain", folder, tmp_path / "out", force=True)
 
 
-@pytest.mark.parametrize("format_name", EXPORTERS)
-def test_an_interrupted_export_leaves_nothing(packed, tmp_path, monkeypatch, format_name):
-    folder = packed("blocks", "ternary", "tensor", 128)
-    monkeypatch.setattr(
-        "bitnet_train.exporters.registry.files_of", lambda folder: (_ for _ in ()).throw(KeyboardInterrupt)
-    )
-    with pytest.raises(KeyboardInterrupt):
-        export_as(format_name, folder, tmp_path / "out")
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_the_record_says_what_it_was_made_from(packed, tmp_path):
     folder = packed("blocks", "binary", "row", 128)
     record = export_as("plain", folder, tmp_path / "out")
