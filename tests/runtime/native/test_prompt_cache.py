@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save, save_file
 
-from bitnet_train.errors import DiskError, FormatError
+from bitnet_train.errors import ConfigError, DiskError, FormatError
 from bitnet_train.runtime.native.architecture import Architecture
-from bitnet_train.runtime.native.prompt_cache import CachedPrompt, read_prompt, write_prompt
+from bitnet_train.runtime.native.prompt_cache import CachedPrompt, PromptCache, read_prompt, write_prompt
 
 MODEL = Architecture("llama", 8, 16, 2, 4, 3, 2, 50, 64, 1e-6, 1.0, 0)
 SHA = "a" * 64
@@ -68,7 +71,74 @@ def test_a_weights_file_is_no_prompt_cache(tmp_path):
 
 
 def test_a_place_that_cannot_be_written_is_named_and_nothing_is_left(cached, tmp_path):
-    (tmp_path / "taken").mkdir()
-    with pytest.raises(DiskError, match=r"taken cannot be written: Is a directory"):
-        write_prompt(tmp_path / "taken", cached, SHA)
+    (tmp_path / "taken").write_bytes(b"")
+    with pytest.raises(DiskError, match=r"taken.cache cannot be written: File exists"):
+        write_prompt(tmp_path / "taken" / "cache", cached, SHA)
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def test_no_flipped_bit_gives_other_numbers(cached, tmp_path):
+    path = tmp_path / "cache"
+    write_prompt(path, cached, SHA)
+    content, refused = path.read_bytes(), 0
+    for at in range(len(content)):
+        flipped = bytearray(content)
+        flipped[at] ^= 1 << at % 8
+        path.write_bytes(flipped)
+        try:
+            read = read_prompt(path, MODEL, SHA)
+        except FormatError:
+            refused += 1
+        else:
+            assert read.token_ids == cached.token_ids
+            assert read.keys.tobytes() == cached.keys.tobytes()
+            assert read.values.tobytes() == cached.values.tobytes()
+    assert refused > 0.98 * len(content), "all but blanks of the header"
+
+
+def test_a_file_of_before_there_was_a_seal_is_refused_with_the_way_out(cached, tmp_path):
+    path = tmp_path / "cache"
+    write_prompt(path, cached, SHA)
+    save_file(load_file(path), path, metadata={"bitnet_train.manifest_sha256": SHA})
+    with pytest.raises(FormatError, match=r"older than the seal of prompt caches\. Delete it\."):
+        read_prompt(path, MODEL, SHA)
+
+
+def link(place):
+    target = place.with_name("target")
+    write_prompt(target, CachedPrompt([1], np.zeros((2, 3, 1, 2)), np.zeros((2, 3, 1, 2))), SHA)
+    place.symlink_to(target)
+
+
+PLACES = {
+    "a folder": Path.mkdir,
+    "a link": link,
+    "a link to nothing": lambda place: place.symlink_to(place.with_name("nowhere")),
+    "a pipe": os.mkfifo,
+}
+
+
+@pytest.mark.parametrize("make", PLACES.values(), ids=PLACES)
+def test_what_is_no_plain_file_is_refused_before_any_work_and_stays(cached, tmp_path, make):
+    place = tmp_path / "place"
+    make(place)
+    before = place.lstat()
+    for call in (lambda: PromptCache(place, MODEL, SHA), lambda: write_prompt(place, cached, SHA)):
+        with pytest.raises(ConfigError, match=r"prompt_cache=.*place` is a .*only a file that is a prompt cache"):
+            call()
+    assert place.lstat() == before
+
+
+def test_a_device_is_refused_where_nothing_would_be_written_yet():
+    with pytest.raises(ConfigError, match="is a device"):
+        PromptCache(Path("/dev/null"), MODEL, SHA)
+
+
+@pytest.mark.parametrize("content", [b"", b"my diary", save({"keys": np.zeros(2)})])
+def test_a_file_of_another_kind_is_never_replaced(cached, tmp_path, content):
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    with pytest.raises(FormatError, match="file"):
+        write_prompt(path, cached, SHA)
+    assert path.read_bytes() == content
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
