@@ -65,18 +65,21 @@ def _run_stage(call: Call) -> Facts | dict[str, Any]:
     config = compose_call(call)
     if config.dry_run and not config.quiet:  # before torch is imported, which takes seconds
         print(f"Dry run of {config.recipe}, model {config.model.source}: nothing is trained or kept.", flush=True)
-    stage = _home(call.verb)
-    try:
-        return stage(config)
-    except Exception as error:
-        if not isinstance(error, BitnetTrainError):
-            _keep_traceback(config, error)
-        raise
+    from bitnet_train.run.hold import holding
+
+    verb = call.verb
+    with holding(config, verb.name, is_new=verb.word in (RECIPE, SOURCE), writes=verb.writes) as held:
+        try:
+            return _home(verb)(held)
+        except Exception as error:
+            if not isinstance(error, BitnetTrainError):
+                _keep_traceback(held, error)
+            raise
 
 
 def compose_call(call: Call) -> Config:
     """Compose the configuration of a call and check that its first word names what the verb works on."""
-    from bitnet_train.config import changed, named_run
+    from bitnet_train.config import changed
     from bitnet_train.config.compose import compose
     from bitnet_train.config.idle import refuse_idle_keys
     from bitnet_train.config.inputs import refuse_missing_inputs
@@ -102,7 +105,7 @@ def compose_call(call: Call) -> Config:
     quick = [QUICK_NOTE] if call.quick else []
     for note in [] if call.quiet else [*quick, *composed.notes, *idle]:
         print(f"note: {note}", file=sys.stderr)
-    return named_run(config) if call.verb.word in (RECIPE, SOURCE) else config
+    return config
 
 
 def overrides_of(call: Call) -> tuple[str, ...]:

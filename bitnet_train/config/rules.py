@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from bitnet_train.config.objects import ALLOWED_PREFIXES, is_allowed
 from bitnet_train.config.schema import Config
@@ -19,7 +20,16 @@ def _makes_a_start(config: Config) -> bool:
     return config.blockwise.enabled or init.equalise or init.scales != "absmean" or init.latents != "copy"
 
 
+def _leaves_root(name: str | None) -> bool:
+    return name is not None and (not Path(name).parts or Path(name).is_absolute() or ".." in Path(name).parts)
+
+
 RULES: tuple[Rule, ...] = (
+    (
+        "run.name",
+        lambda c: c.run.dir is None and _leaves_root(c.run.name),
+        "names no folder inside `run.root`. Give a name, such as first_try, or another place as `run.dir`.",
+    ),
     (
         "adapter.dropout",
         lambda c: c.adapter.kind != "lora_outside" and c.adapter.dropout > 0,

@@ -35,7 +35,7 @@ class RunConfig:
     """Where a run writes; nothing outside it is written."""
 
     root: str = setting("runs", "folder of all runs", path=True)
-    name: str | None = setting(None, "folder name of the run; null = the time it starts")
+    name: str | None = setting(None, "folder name of the run; null = the time it starts, and a number if that is taken")
     dir: str | None = setting(None, "run directory; null = root/recipe/name", path=True)
 
 

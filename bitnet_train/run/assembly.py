@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from bitnet_train.config import Config, build_object, named_run
+from bitnet_train.config import Config, build_object
 from bitnet_train.config.compose import to_dict, to_yaml
 from bitnet_train.config.continued import told
 from bitnet_train.errors import ConfigError, TrainingError
@@ -37,6 +37,7 @@ from bitnet_train.progress import be_quiet, open_console, warn
 from bitnet_train.quant.surrogate import SURROGATES
 from bitnet_train.run.directory import RunDirectory
 from bitnet_train.run.facts import ChangedAt, ContinuedFacts, TrainFacts
+from bitnet_train.run.hold import placed
 from bitnet_train.run.starting_point import is_wanted, starting_point
 from bitnet_train.run.trained_settings import check_continued, check_finished, record, step_reached
 from bitnet_train.settings import part_of
@@ -79,8 +80,8 @@ class Trained:
 
 
 def open_run(config: Config) -> tuple[Config, RunDirectory]:
-    """Return the configuration with its `run.dir`, as `named_run` gives it, and that directory, made if it is new."""
-    config = named_run(config)
+    """Return the configuration with its `run.dir`, as `placed` gives it, and that directory, made if it is new."""
+    config, _ = placed(config)
     directory = RunDirectory(Path(str(config.run.dir)))
     directory.create(to_yaml(config))
     check_continued(config)

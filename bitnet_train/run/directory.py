@@ -31,6 +31,7 @@ from bitnet_train.facts import Facts, Frame
 from bitnet_train.importers.found import RUN_FILE
 from bitnet_train.model.folder_names import RECORD_FILE
 from bitnet_train.packed.names import EXPORT_NAME, MANIFEST_NAME
+from bitnet_train.run.ranks import rank
 from bitnet_train.run.trained_settings import check_finished
 from bitnet_train.whole import write_whole
 
@@ -100,7 +101,7 @@ class RunDirectory:
         """Write what a stage did, with the versions and the time, and return it with those."""
         frame = Frame(facts.stage, time.strftime("%Y-%m-%dT%H:%M:%S%z"), made_by())
         framed = replace(facts, frame=frame)
-        write_whole(self._facts(facts.stage), json.dumps(framed.to_dict(), indent=2, default=str) + "\n")
+        self._write(facts.stage, framed.to_dict())
         return framed
 
     def kept(self, kind: type[StageFacts]) -> StageFacts | None:
@@ -119,6 +120,10 @@ class RunDirectory:
             raise FormatError(
                 f"{path} is not valid JSON ({error}). Run `bitnet-train {stage} {self.root}` again."
             ) from error
+
+    def _write(self, stage: str, values: dict[str, Any]) -> None:
+        if rank() == 0:  # the other processes of a run have the same to say
+            write_whole(self._facts(stage), json.dumps(values, indent=2, default=str) + "\n")
 
     def _facts(self, stage: str) -> Path:
         return self.root / "facts" / f"{stage}.json"

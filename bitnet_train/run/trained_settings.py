@@ -24,6 +24,7 @@ from bitnet_train.config.older import as_it_ran
 from bitnet_train.config.schema import Config
 from bitnet_train.config.target import read_yaml
 from bitnet_train.errors import ConfigError, TrainingError
+from bitnet_train.run.ranks import rank
 from bitnet_train.train.loop.checkpoint_manifest import find_readable, read_manifest, step_of
 from bitnet_train.train.loop.resume_choice import check_choice, resume_from
 from bitnet_train.whole import write_whole
@@ -106,7 +107,7 @@ def record(config_yaml: str, root: Path) -> dict[str, Change]:
     path, asked = root / CONFIG, yaml.safe_load(config_yaml)
     before = as_it_ran(read_yaml(path))
     changed = changes(flatten(before), flatten(asked), "fixed", "trained", "verbs")
-    if changed:
+    if changed and rank() == 0:
         _keep_call(before, asked)
         write_whole(path, yaml.safe_dump(asked, sort_keys=False, allow_unicode=True, width=10**6))
     return changed

@@ -49,6 +49,7 @@ class Verb:
     text: str = ""  # what a second word is: the prompt; "" for a verb without one
     dry_run: str = ""  # what `--dry-run` shows; "" for a verb without it
     quick: str = ""  # what `--quick` leaves out; "" for a verb without it
+    writes: bool = True  # into the run that it works on, if it works on one
     reads: tuple[str, ...] = ()  # see above
     reads_anyway: tuple[str, ...] = ()  # keys that have an effect here where they are idle elsewhere
 
@@ -183,6 +184,7 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
                     "generate ./artefact generate.temperature=0.8 generate.min_p=0.1 generate.stop=[END,STOP]",
                 ),
                 text="TEXT",
+                writes=False,
                 reads=(*_READ_BY_ALL, "generate", _VARIABLES),
                 reads_anyway=(_VARIABLES,),
             ),

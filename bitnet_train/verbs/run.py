@@ -13,6 +13,7 @@ from bitnet_train.model.sub_norm import SUB_NORM_REFUSAL
 from bitnet_train.progress import open_console
 from bitnet_train.run import assembly, summary
 from bitnet_train.run.facts import TrainFacts
+from bitnet_train.run.ranks import rank
 from bitnet_train.run.result import RunFacts
 from bitnet_train.run.session import Session
 from bitnet_train.run.side_by_side import continue_both, timed
@@ -45,6 +46,9 @@ def run(config: Config) -> RunFacts:
         made, seconds[name] = timed(call)
         return made
 
+    if rank() > 0:
+        train(config, session)
+        raise SystemExit(0)
     converted = stage("convert", lambda: convert(config, session, is_compared_later=config.evaluate.against is None))
     trained = stage("train", lambda: train(config, session))
     assert isinstance(trained, TrainFacts), "a whole run is no dry one"

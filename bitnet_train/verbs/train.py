@@ -14,6 +14,7 @@ from bitnet_train.run.exports import check_exports
 from bitnet_train.run.facts import TrainFacts
 from bitnet_train.run.length import settle
 from bitnet_train.run.machine import settle_machine
+from bitnet_train.run.ranks import lead
 from bitnet_train.run.session import Session
 from bitnet_train.run.starting_point import spent_before
 from bitnet_train.run.too_little_memory import told_with_the_estimate
@@ -71,6 +72,7 @@ def train(config: Config, session: Session | None = None) -> TrainFacts | dict[s
             soft_wrap=True,
         )
     module.announced = assembly.record_run(config, given, directory, console.print)
+    lead(directory.root)
     with told_with_the_estimate(config, estimate):
         result = fit(
             module,

@@ -50,6 +50,7 @@ MISTAKES = [  # words, what the message must hold
 ]
 
 CONTRADICTIONS = [  # one for each row of RULES, in its order
+    ("run.name", ["run.name=../.."]),
     ("adapter.dropout", ["adapter=lora_inside", "adapter.dropout=0.1"]),
     ("adapter.alpha", ["adapter=lora_inside", "adapter.alpha=0"]),
     ("weight.input_scale", ["weight=binary_group128", "weight.input_scale=true"]),
@@ -122,6 +123,12 @@ def test_every_rule_refuses_its_contradiction(rule: Rule, contradiction: tuple[s
     message = refusal(None, *words)
     assert message.startswith(f"`{name}=")
     assert rule[2] in message
+
+
+@pytest.mark.parametrize("name", ["..", "a/../../b", "/tmp/elsewhere", ".", "''"])
+def test_no_name_of_a_run_leaves_the_folder_of_runs(name: str) -> None:
+    assert "names no folder inside `run.root`" in refusal("quickstart", f"run.name={name}")
+    assert compose("quickstart", ["run.name=a/b.c"]).config.run.name == "a/b.c"
 
 
 def test_a_wrong_key_in_a_recipe_names_the_file(tmp_path: Path) -> None:

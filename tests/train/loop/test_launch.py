@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from socket import gethostname
 
@@ -17,7 +16,8 @@ from lightning.fabric.plugins.environments import (
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from bitnet_train.errors import ConfigError
-from bitnet_train.train.loop.launch import LAUNCHERS, Launcher, cluster_environment
+from bitnet_train.train.loop.launch import cluster_environment
+from bitnet_train.train.loop.launchers import LAUNCHERS, Launcher
 from tests.fixtures.tiny_run import run, tiny_module
 
 SLURM_JOB = {"SLURM_NTASKS": "4", "SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "mine", "SLURM_PROCID": "0"}
@@ -48,13 +48,14 @@ LEFTOVERS = {
 
 @pytest.fixture(autouse=True)
 def clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in {name for launcher in LAUNCHERS for name in (launcher.size, *launcher.marks)} & set(os.environ):
-        monkeypatch.delenv(name)
+    for launcher in LAUNCHERS:
+        for name in (launcher.size, launcher.rank, *launcher.marks):
+            monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(rank_zero_only, "rank", rank_zero_only.rank)
 
 
 def started(launcher: Launcher, size: int) -> dict[str, str]:
-    return {launcher.size: str(size)} | {mark: "0" for mark in launcher.marks if mark != launcher.size}
+    return {launcher.size: str(size)} | dict.fromkeys((launcher.rank, *launcher.marks), "0")
 
 
 @pytest.mark.slow
