@@ -26,6 +26,7 @@ from bitnet_train.evaluate.writers import packed_writer
 from bitnet_train.model.config_fields import max_positions
 from bitnet_train.progress import track
 from bitnet_train.runtime.load import load, load_tokenizer
+from bitnet_train.templates.render import render_chat
 
 _MAX_NEW_TOKENS = 256
 _USUAL_LENGTH = 2048  # where the model states no limit; the harness takes as much for its own
@@ -94,14 +95,7 @@ class PackedLM(TemplateLM):
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """Render a conversation as the prompt that the model was trained with."""
-        return str(
-            self.tokenizer.apply_chat_template(
-                chat_history,
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
-                continue_final_message=not add_generation_prompt,
-            )
-        )
+        return render_chat(self.tokenizer, chat_history, ask=add_generation_prompt, go_on=not add_generation_prompt)
 
     def _loglikelihood_tokens(self, requests: list[Any], **kwargs: Any) -> list[tuple[float, bool]]:
         """Score (texts, context ids, continuation ids) and hand each result to lm_eval's cache."""

@@ -18,6 +18,7 @@ from bitnet_train.evaluate.prompt_files import Prompt
 from bitnet_train.evaluate.text_measures import common_prefix, parses, repetition, rouge_l, token_f1
 from bitnet_train.evaluate.writers import Continuation, Writer
 from bitnet_train.progress import track
+from bitnet_train.templates.render import render_chat
 
 Chat = Callable[[list[dict[str, str]]], str]  # messages to the prompt that the chat template makes of them
 
@@ -97,7 +98,7 @@ def _prompt_ids(
 
 
 def _chat(tokenizer: PreTrainedTokenizerBase, variables: Mapping[str, Any], messages: list[dict[str, str]]) -> str:
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **variables))
+    return render_chat(tokenizer, messages, variables=variables)
 
 
 def _plain(prompt: Prompt, messages: list[dict[str, str]]) -> str:

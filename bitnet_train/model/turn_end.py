@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from transformers import PreTrainedTokenizerBase
 
+from bitnet_train.templates.render import render_chat
+
 _ANSWER = "ANSWER"
 
 
@@ -17,7 +19,7 @@ def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
         return None
     chat = [{"role": "user", "content": "QUESTION"}, {"role": "assistant", "content": _ANSWER}]
     try:
-        text = str(tokenizer.apply_chat_template(chat, tokenize=False))
+        text = render_chat(tokenizer, chat, ask=False)
     except Exception:  # of any kind: a template is somebody's code, and may want other messages
         return None
     rest = text.rpartition(_ANSWER)[2].lstrip() if _ANSWER in text else ""

@@ -22,6 +22,7 @@ from bitnet_train.model.config_fields import vocab_size
 from bitnet_train.runtime.generation import Generation, GenerationKeywords, GenerationOptions, Sampling
 from bitnet_train.runtime.messages import Prompt, read_prompts
 from bitnet_train.runtime.native.written import Written
+from bitnet_train.templates.render import render_chat
 
 __all__ = ["Generation", "continue_ids", "generate"]
 
@@ -142,7 +143,7 @@ def _encode(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, *, chat: bool, v
 def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, Any]], variables: Mapping[str, Any]) -> str:
     if not tokenizer.chat_template:
         raise DataError("This tokenizer has no chat template. Use a chat model, or leave `chat` off.")
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **variables))
+    return render_chat(tokenizer, messages, variables=variables)
 
 
 def _pad_token_id(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Any:

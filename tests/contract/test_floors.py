@@ -25,6 +25,7 @@ FLOORS = {
     "quant": 2,
     "formats": 2,
     "gguf": 2,
+    "templates": 2,
     "whole": 2,
     "kernels": 3,
     "model": 4,

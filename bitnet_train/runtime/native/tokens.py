@@ -14,8 +14,8 @@ from typing import Any
 from bitnet_train.errors import DataError, FormatError
 from bitnet_train.runtime.memory import give_back_free_memory
 from bitnet_train.runtime.messages import Messages, Prompt
-from bitnet_train.runtime.native.chat import render_chat
 from bitnet_train.runtime.native.support import read_json
+from bitnet_train.templates.render import render_chat, render_template
 
 Variables = Mapping[str, Any]
 
@@ -77,7 +77,7 @@ class _FastTokens(Tokens):
     def chat(self, messages: Messages, variables: Variables | None = None) -> str:
         if self._template is None:
             raise _no_template()
-        return render_chat(self._template, messages, self._named, variables)
+        return render_template(self._template, messages, {**self._named, **(variables or {})})
 
 
 class _SlowTokens(Tokens):
@@ -97,10 +97,7 @@ class _SlowTokens(Tokens):
     def chat(self, messages: Messages, variables: Variables | None = None) -> str:
         if not self._tokenizer.chat_template:
             raise _no_template()
-        plain = [dict(message) for message in messages]
-        return str(
-            self._tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=True, **(variables or {}))
-        )
+        return render_chat(self._tokenizer, messages, variables=variables)
 
 
 def _read_tokenizer(path: Path) -> Any:

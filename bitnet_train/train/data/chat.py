@@ -88,6 +88,7 @@ def render_completion(example: Completion, tokenizer: PreTrainedTokenizerBase) -
 def render_conversation(example: Conversation, template: ChatTemplate) -> list[Rendered]:
     """Render a chat; the assistant's turns are trained, each up to and including its end token."""
     template.note_unread(example.messages, example.tools)
+    template.render_ahead(example.messages, example.tools)
     whole = template.text(example.messages, example.tools, example.where)
     turns = [answer(example, i, whole, template) for i, message in enumerate(example.messages) if message.trained]
     longest = max(whole, turns[-1].text, key=len)

@@ -15,6 +15,7 @@ import inspect
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -24,6 +25,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from transformers import PreTrainedTokenizerBase
 
 from bitnet_train.errors import DataError
+from bitnet_train.templates.render import render_ahead, render_chat
 from bitnet_train.train.data.examples import Tools
 from bitnet_train.train.data.messages import REASONING, ROLES, Message
 from bitnet_train.train.data.tool_calls import with_text_arguments
@@ -65,14 +67,26 @@ class ChatTemplate:
                 f"{where}: the chat begins with the assistant, so there is no prompt that its first turn answers.\n"
                 "Give that turn `weight: 0` (it is then only read), or drop it."
             )
-        empty, as_text = self._call_form(tools) if any("tool_calls" in m.fields for m in messages) else ("", False)
         try:
-            return self._apply([_turn(message, empty, as_text) for message in messages], tools, ask)
+            return self._apply(self._turns(messages, tools), tools, ask)
         except Exception as error:  # templates raise whatever Jinja and their authors like
             roles = ", ".join(message.role for message in messages)
+            reason = getattr(error, "reason", error)
             raise DataError(
-                f"{where}: the chat template refused the turns ({roles}): {error}{self._hint(tools)}"
+                f"{where}: the chat template refused the turns ({roles}): {reason}{self._hint(tools)}"
             ) from error
+
+    def render_ahead(self, messages: Sequence[Message], tools: Tools) -> None:
+        """Have the texts rendered at once that the trained turns of a chat are found by."""
+        ends = [at for at, message in enumerate(messages) if message.trained and at]
+        chats = [
+            (messages, False),
+            *((messages[:at], True) for at in ends),
+            *((messages[: at + 1], False) for at in ends),
+        ]
+        with suppress(Exception):  # of any kind: `text` says what is wrong
+            turns = ((self._turns(some, tools), ask) for some, ask in chats)
+            render_ahead(self.tokenizer, turns, _list_of(tools), self.variables)
 
     def reads(self, name: str, tools: Tools) -> bool:
         """Return whether the template's source has this name anywhere."""
@@ -102,9 +116,13 @@ class ChatTemplate:
             if message.role not in ROLES:
                 self.notes[f"turns of role `{message.role}`, which is not one of {', '.join(ROLES)}"] += 1
 
+    def _turns(self, messages: Sequence[Message], tools: Tools) -> list[Turn]:
+        has_calls = any("tool_calls" in message.fields for message in messages)
+        empty, as_text = self._call_form(tools) if has_calls else ("", False)
+        return [_turn(message, empty, as_text) for message in messages]
+
     def _apply(self, turns: list[Turn], tools: Tools, ask: bool) -> str:
-        given: dict[str, Any] = {"tools": _list_of(tools), "add_generation_prompt": ask, **self.variables}
-        return str(self.tokenizer.apply_chat_template(turns, tokenize=False, **given))
+        return render_chat(self.tokenizer, turns, tools=_list_of(tools), ask=ask, variables=self.variables)
 
     def _call_form(self, tools: Tools) -> tuple[str | None, bool]:
         """Return (content of a turn without text, whether arguments are text) as this template shows calls."""

@@ -9,8 +9,8 @@ from transformers import AutoTokenizer
 from bitnet_train.errors import DataError, FormatError
 from bitnet_train.runtime import load as runtime_load
 from bitnet_train.runtime.messages import read_prompts
-from bitnet_train.runtime.native.chat import render_chat
 from bitnet_train.runtime.native.tokens import read_tokens
+from bitnet_train.templates.render import render_template
 from bitnet_train.validation.prompts import PROMPTS
 
 TEXTS = [*PROMPTS, "naïve 日本 🙂", "  two  spaces\n\ttab", "<|endoftext|> in the text", "<|im_start|>user"]
@@ -61,7 +61,7 @@ def test_a_chat_prompt_is_that_of_transformers(both):
 def test_a_template_is_rendered_as_transformers_does(template, pretrained_folder):
     theirs = AutoTokenizer.from_pretrained(pretrained_folder)
     expected = theirs.apply_chat_template(CHAT, chat_template=template, tokenize=False, add_generation_prompt=True)
-    assert render_chat(template, CHAT, theirs.special_tokens_map) == expected
+    assert render_template(template, CHAT, theirs.special_tokens_map) == expected
 
 
 def test_whatever_else_a_message_has_reaches_the_template_as_in_transformers(pretrained_folder):
@@ -75,7 +75,7 @@ def test_whatever_else_a_message_has_reaches_the_template_as_in_transformers(pre
     theirs = AutoTokenizer.from_pretrained(pretrained_folder)
     expected = theirs.apply_chat_template(chat, chat_template=template, tokenize=False, add_generation_prompt=True)
     (read,), _ = read_prompts(chat, chat=True)
-    assert render_chat(template, read, {}) == expected
+    assert render_template(template, read, {}) == expected
     assert '{"a": 1, "b": [2, null]}' in expected
 
 
@@ -94,7 +94,7 @@ def test_whatever_else_a_message_has_reaches_the_template_as_in_transformers(pre
 )
 def test_a_template_that_breaks_out_or_breaks_is_an_error_for_people(template):
     with pytest.raises(DataError, match="chat template of this model cannot be used"):
-        render_chat(template, CHAT, {})
+        render_template(template, CHAT, {})
 
 
 def test_templates_come_from_the_file_the_settings_or_a_list_of_them(copy):
