@@ -16,6 +16,7 @@ def composed(*words: str) -> Config:
     return compose_call(read_call(["run", *words, "--quiet"]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", recipes())
 def test_every_recipe_becomes_under_half_a_minute_of_training_and_a_smaller_proof(name: str, tmp_path: Path) -> None:
     (tmp_path / "chats.jsonl").touch()

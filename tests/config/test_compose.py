@@ -334,6 +334,7 @@ def test_nothing_off_the_allow_list_is_built_at_any_depth(spec: dict[str, object
         build_object(spec, "logger.custom")
 
 
+@pytest.mark.slow
 def test_composition_works_from_an_installed_package(tmp_path: Path) -> None:
     """A wheel holds `configs/` and `recipes/` inside the package; the checkout must not be seen."""
     package = tmp_path / "site-packages" / "bitnet_train"

@@ -70,6 +70,7 @@ def test_an_empty_environment_lets_the_cpu_decide():
     assert ask_backend("").stdout.split() == [ops.available_isas()[0]]
 
 
+@pytest.mark.slow
 def test_an_unknown_name_in_the_environment_is_refused_with_the_allowed_ones():
     message = ask_backend("sse9").stderr
     assert "KernelError: `BITNET_TRAIN_ISA=sse9` is not a known instruction set" in message or isa.core is None
@@ -83,6 +84,7 @@ def test_forcing_an_unknown_name_changes_nothing():
     assert ops.backend() == before
 
 
+@pytest.mark.slow
 def test_without_the_extension_the_reference_runs_and_says_so_once():
     hide = "import sys; sys.modules['bitnet_train.kernels._core'] = None; "
     result = ask_backend(None, prelude=hide)
@@ -95,6 +97,7 @@ def test_without_the_extension_the_reference_runs_and_says_so_once():
     assert twice.stderr.count("RuntimeWarning") == 1
 
 
+@pytest.mark.slow
 def test_choosing_the_reference_on_purpose_does_not_warn():
     hide = "import sys; sys.modules['bitnet_train.kernels._core'] = None; "
     assert "RuntimeWarning" not in ask_backend("reference", prelude=hide).stderr

@@ -89,6 +89,7 @@ def test_every_group_is_a_section_of_the_schema_and_in_the_defaults_list() -> No
     assert names <= sections()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", recipes())
 def test_a_saved_configuration_composes_to_itself(name: str, tmp_path: Path) -> None:
     config = compose(name, ["data.path=data.jsonl", "trainer.max_steps=7"]).config

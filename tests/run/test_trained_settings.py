@@ -95,6 +95,7 @@ def test_what_a_run_was_trained_under_is_not_changed_by_continuing_it(
     assert (run / "config.yaml").read_text() == before
 
 
+@pytest.mark.slow
 def test_a_recipe_started_again_in_the_same_run_directory_is_held_against_it(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -202,6 +203,7 @@ def test_a_run_without_checkpoints_is_told_anew_and_records_it(run: Path) -> Non
     assert main(["merge", str(run), "--quiet"]) == 0
 
 
+@pytest.mark.slow
 def test_a_run_of_before_settings_were_kept_goes_on(run: Path) -> None:
     without_settings(run)
     assert main(["train", str(run), "--quiet", "trainer.max_steps=3"]) == 0

@@ -75,6 +75,7 @@ def test_the_generation_settings_of_the_original_are_in_every_folder_of_a_model(
     assert {key: value for key, value in written.items() if key in SETTINGS} == SETTINGS
 
 
+@pytest.mark.slow
 def test_the_native_engine_ends_where_the_original_does(exported: Path) -> None:
     assert NativeModel.load(exported / "artefact").stop_ids == (0, 2, 7)
 

@@ -164,6 +164,7 @@ def test_the_text_is_streamed_after_the_prompt(artefact, capsys) -> None:
     assert capsys.readouterr().out == f"[b]{made.text}\n"
 
 
+@pytest.mark.slow
 def test_the_native_engine_needs_no_torch(artefact) -> None:
     code = (
         "import sys\nfrom bitnet_train.__main__ import main\n"

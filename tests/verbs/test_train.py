@@ -32,6 +32,7 @@ def test_nothing_is_written_outside_the_run_directory(tmp_path: Path) -> None:
     assert list((tmp_path / "run" / "wandb").glob("offline-run-*")), "wandb ran offline, inside the run directory"
 
 
+@pytest.mark.slow
 def test_dry_run_shows_the_mask_and_leaves_nothing_behind(
     tmp_path: Path, chats: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

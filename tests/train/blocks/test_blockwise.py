@@ -161,6 +161,7 @@ def test_an_interrupted_run_goes_on_at_the_next_block_to_the_same_weights(
     assert facts.earlier_seconds == 0
 
 
+@pytest.mark.slow
 def test_the_time_counts_blocks_that_an_earlier_process_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,6 +207,7 @@ def test_hidden_states_in_a_file_give_the_same_weights(tmp_path: Path, monkeypat
     assert differing(state(in_memory), state(in_file)) == set()
 
 
+@pytest.mark.slow
 def test_the_quantiser_hardens_within_a_block_and_is_left_hard(tmp_path: Path) -> None:
     model, _ = rebuilt(tmp_path, surrogate=Tanh(clip=3.0), schedule=ScheduleConfig(hardness="tanh"))
     assert {float(layer.hardness) for layer in bit_layers(model).values()} == {Tanh.hard}

@@ -88,6 +88,7 @@ def test_the_same_bits_as_with_both_models_in_memory(
         assert torch.equal(made(IDS).logits, expected.eval()(IDS).logits)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_what_is_not_one_bit_is_rounded_alike_with_the_model_in_memory_and_not(
     dtype: torch.dtype, tmp_path: Path

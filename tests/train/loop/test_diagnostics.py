@@ -63,6 +63,7 @@ def test_figures_match_what_they_are_defined_as(tmp_path: Path) -> None:
     assert "popcount 0-64" in telemetry.console.file.getvalue()
 
 
+@pytest.mark.slow
 def test_ternary_zeros_are_seen(tmp_path: Path) -> None:
     student = llama()
     convert(student, weight=WeightScheme(name="ternary"))

@@ -73,6 +73,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_dir
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_outlives_those_that_come_after_it(whole: Path) -> None:
     by_step = figures(whole)
     best = min(by_step, key=lambda step: by_step[step])

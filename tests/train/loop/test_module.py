@@ -115,6 +115,7 @@ def test_a_run_learns_in_either_precision(tmp_path: Path, precision: str, logits
     assert all(p.dtype == torch.float32 for p in module.parameters())
 
 
+@pytest.mark.slow
 def test_the_hidden_term_is_balanced_by_measured_gradients(tmp_path: Path) -> None:
     module = tiny_module(steps=1, micro_rows=8, dropout=0.0, loss=LossConfig(kl=0.0, ce=1.0, hidden=1.0))
     run(tmp_path, module)
@@ -171,6 +172,7 @@ def test_a_step_without_trained_tokens_is_an_error(tmp_path: Path) -> None:
         run(tmp_path, tiny_module(), callbacks=[callback])
 
 
+@pytest.mark.slow
 def test_no_held_out_rows_are_reported_once_and_training_goes_on(tmp_path: Path) -> None:
     module = tiny_module(steps=4)
     with pytest.warns(UserWarning, match=r"no held-out rows.*`data\.validation_fraction`") as told:

@@ -32,6 +32,7 @@ def test_the_newest_held_out_perplexity_stands_beside_the_loss(tmp_path: Path) -
     assert re.search(r"step 4/4 .* held-out perplexity \d+\.\d\d", last)
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_a_bar_with_loss_speed_and_time(tmp_path: Path) -> None:
     text = shown(tmp_path, Console(file=io.StringIO(), width=100, force_terminal=True))
     assert re.search(r"step 4/4  loss \d+\.\d{4}  [\d,]+ tokens/s", text)
