@@ -38,7 +38,13 @@ def choices(content: Mapping[str, Any], origin: str, words: Words) -> dict[str, 
     Raises `ConfigError` naming `origin` for a group or a choice that does not exist.
     """
     chosen = {name: choice for name, choice in _main_defaults() if name in groups()}
-    for entry in content.get("defaults") or []:
+    entries = content.get("defaults", [])
+    if not isinstance(entries, list):  # null too: Hydra takes a list and nothing else
+        raise ConfigError(
+            f"{origin}: `defaults` must be a list of entries such as `- override /weight: ternary_row`, not "
+            f"{entries!r}. Drop it where the recipe chooses no group."
+        )
+    for entry in entries:
         name, choice = _recipe_default(entry, origin)
         chosen[name] = checked_choice(name, choice, origin)
     return chosen | words.choices

@@ -186,7 +186,7 @@ def decode(blocks: torch.Tensor, num_inputs: int, type_name: str) -> tuple[torch
     if not np.isfinite(scale).all():
         raise FormatError(f"A block of {kind.name} has a scale that is infinite or NaN. The tensor is damaged.")
     codes = np.empty((num_rows, raw.shape[1], kind.block_weights), np.int8)
-    if num_rows:
+    if codes.size:
         _UNPACK[kind.name](quants, codes)
     return torch.from_numpy(codes.reshape(num_rows, num_inputs)), torch.from_numpy(scale)
 
@@ -211,7 +211,7 @@ def _encode(
     quants, scales = _parts(blocks, kind)
     scales[...] = _block_scales(scale, num_rows, num_blocks, kind)
     step = max(1, _WEIGHTS_AT_A_TIME // max(1, shape[1]))
-    for first in range(0, num_rows, step):
+    for first in range(0, num_rows if num_blocks else 0, step):
         rows = slice(first, first + step)
         some = quants[rows]
         (pack or _PACK[kind.name])(values_of(rows).reshape(*some.shape[:2], -1), some)

@@ -62,7 +62,8 @@ def unpack_strided(packed: torch.Tensor) -> torch.Tensor:
     quarters = (packed.numpy(force=True) >> _SHIFTS) & np.uint8(3)
     if np.any(quarters == 3):
         raise FormatError("A packed weight has the bits 11, which stand for no code. The file is damaged.")
-    return torch.from_numpy(quarters.reshape(-1, packed.shape[1]).view(np.int8) - 1)
+    num_rows, num_inputs = packed.shape
+    return torch.from_numpy(quarters.reshape(CODES_A_BYTE * num_rows, num_inputs).view(np.int8) - 1)
 
 
 def to_weight_scale(scale: float, linear_class: LinearClass) -> float:

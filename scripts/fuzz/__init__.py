@@ -1,1 +1,4 @@
-"""Thousands of damaged and hostile files for every reader."""
+"""Thousands of bad inputs for everything that reads: models, GGUF files, configurations, data, checkpoints, words.
+
+`targets.py` is the table; `python -m scripts.fuzz` runs it.
+"""

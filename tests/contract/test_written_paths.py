@@ -34,9 +34,15 @@ def is_module(name: str) -> bool:
     return not parts or (place / f"{parts[0]}.py").is_file() or parts[0] in (place / "__init__.py").read_text()
 
 
+def is_script(name: str) -> bool:
+    """Whether `python -m NAME` runs a file, or a folder with a `__main__.py`."""
+    place = ROOT / name.replace(".", "/")
+    return place.with_suffix(".py").is_file() or (place / "__main__.py").is_file()
+
+
 def missing(text: str) -> list[str]:
     """Return what a text names and nobody finds."""
-    commands = [name for name in COMMAND.findall(text) if not (ROOT / f"{name.replace('.', '/')}.py").is_file()]
+    commands = [name for name in COMMAND.findall(text) if not is_script(name)]
     files = [name for name in FILE.findall(text) if not (ROOT / name).exists()]
     return commands + files + [name for name in MODULE.findall(text) if not is_module(name)]
 
@@ -50,7 +56,9 @@ def test_what_pages_and_comments_name_is_there() -> None:
     ("text", "gone"),
     [
         ("python -m scripts.bench.kernels and scripts/bench/kernels.py, as `quant.scheme.WeightScheme`", []),
+        ("python -m scripts.fuzz --all", []),
         ("python -m scripts.bench.nothing", ["scripts.bench.nothing"]),
+        ("python -m scripts.bench", ["scripts.bench"]),
         ("see docs/nothing.md", ["docs/nothing.md"]),
         ("`runtime.evaluation` and `train.optim`", ["runtime.evaluation", "train.optim"]),
     ],

@@ -136,6 +136,17 @@ def test_rows_beyond_one_step_of_work_are_written_too(type_name):
     assert torch.equal(encode_planes(pack_planes(codes, scheme), 1024, scheme, scale, type_name), blocks)
 
 
+@pytest.mark.parametrize("shape", [(0, 256), (3, 0), (0, 0)])
+@pytest.mark.parametrize("type_name", GGML_TYPES)
+def test_a_weight_of_no_rows_or_no_inputs_is_no_bytes(type_name, shape):
+    scheme = "binary" if type_name == "q1_0" else "ternary"
+    codes, scale = torch.empty(shape, dtype=torch.int8), torch.ones(1, 1)
+    blocks = encode(codes, scale, type_name)
+    assert blocks.numel() == 0
+    assert decode(blocks, shape[1], type_name)[0].shape == shape
+    assert torch.equal(encode_planes(pack_planes(codes, scheme), shape[1], scheme, scale, type_name), blocks)
+
+
 def test_the_values_are_code_times_scale_of_the_block():
     codes, scale = torch.tensor([[1, -1, 0, 1]], dtype=torch.int8), torch.tensor([[0.5, 2.0]])
     assert dequantize_blocks(codes, scale).tolist() == [[0.5, -0.5, 0.0, 2.0]]

@@ -41,6 +41,11 @@ def test_codes_come_back(shape, seed):
     assert torch.equal(codes, before)
 
 
+@pytest.mark.parametrize("shape", [(0, 7), (8, 0), (0, 0)])
+def test_a_weight_of_no_rows_or_no_inputs_comes_back(shape):
+    assert unpack_strided(pack_strided(torch.empty(shape, dtype=torch.int8))).shape == shape
+
+
 def test_rows_are_a_quarter_of_the_matrix_apart():
     codes = torch.tensor([[-1], [0], [0], [0], [1], [0], [-1], [1]], dtype=torch.int8)
     assert pack_strided(codes).tolist() == [[0b00_10_01_00], [0b10_01_01_01]]
