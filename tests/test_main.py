@@ -139,6 +139,7 @@ def test_an_error_is_a_json_document_too(tmp_path: Path) -> None:
     assert "Did you mean `weight.name`" in facts["error"]["message"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["ls"], ["ls", "weight"], ["show", "quickstart"], ["show", "--keys"]])
 def test_json_prints_one_document_on_stdout_and_the_text_on_stderr(
     words: list[str], capsys: pytest.CaptureFixture[str]
@@ -172,6 +173,7 @@ def test_ls_shows_what_a_finished_run_came_to(tmp_path: Path, capsys: pytest.Cap
     assert f"validation {kept['validation']}" in text
 
 
+@pytest.mark.slow
 def test_show_prints_yaml_that_parses_to_the_configuration(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["quickstart", "weight=ternary_row", 'generate.prompt=a: "b" # c']
     assert main(["show", *words]) == 0
@@ -293,6 +295,7 @@ def test_a_signal_ends_with_the_code_a_shell_expects(
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_is_no_traceback(tmp_path: Path) -> None:
     command = f"{sys.executable} -m bitnet_train show --keys | head -1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path)

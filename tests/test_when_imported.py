@@ -68,6 +68,7 @@ def test_a_module_that_fails_or_does_not_exist_fails_as_ever():
     assert seen == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["import bitnet_train, transformers", "import transformers.quantizers, bitnet_train"])
 def test_transformers_knows_of_this_package_whichever_is_imported_first(order):
     code = f"{order}\nfrom transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING as m\nassert 'bitnet_train' in m"

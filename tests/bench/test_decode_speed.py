@@ -32,6 +32,7 @@ def test_a_prompt_longer_than_the_context_is_timed_by_its_end(exported):
     assert 0 < packed_speed(exported, load(exported), [1] * 300).num_prompt_tokens < 256
 
 
+@pytest.mark.slow
 def test_what_the_native_runtime_does_not_take_is_timed_in_torch_and_says_why(make_trained, tmp_path):
     folder = tmp_path / "out"
     export_packed(make_trained("gpt2"), None, folder, {})

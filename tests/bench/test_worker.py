@@ -48,6 +48,7 @@ def test_a_folder_that_cannot_be_loaded_is_an_error_with_the_reason(tmp_path):
         measure_apart(Task(str(tmp_path), "modules", 1, None, SMALL))
 
 
+@pytest.mark.slow
 def test_the_native_way_comes_first_and_leaves_torch_out(exported):
     assert ways(exported)[-1] == "modules"
     if ways(exported)[0] != "native":

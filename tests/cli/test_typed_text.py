@@ -78,6 +78,7 @@ ASCII = {"LANG": "C", "PYTHONIOENCODING": "ascii"}
 NO_UTF8 = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("environment", [ASCII, NO_UTF8], ids=["an ASCII stream", "an ASCII locale"])
 def test_a_terminal_that_knows_few_letters_gets_escapes(tmp_path: Path, environment: dict[str, str]) -> None:
     word = "generate.prompt=é→😀".encode()
@@ -88,6 +89,7 @@ def test_a_terminal_that_knows_few_letters_gets_escapes(tmp_path: Path, environm
     assert json.loads(done.stdout)["config"]["generate"]["prompt"] == "é→😀"
 
 
+@pytest.mark.slow
 def test_a_run_is_saved_in_utf8_whatever_the_locale(tmp_path: Path) -> None:
     code = "import sys; from pathlib import Path; from bitnet_train.run.directory import RunDirectory; "
     code += "RunDirectory(Path('run')).create('a: \\xe9\\u2192')"
@@ -97,6 +99,7 @@ def test_a_run_is_saved_in_utf8_whatever_the_locale(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "config.yaml").read_bytes() == "a: é→".encode()
 
 
+@pytest.mark.slow
 def test_an_error_is_readable_on_a_terminal_that_knows_few_letters(tmp_path: Path) -> None:
     done = bitnet_train(b"run", "quickst→rt".encode(), cwd=tmp_path, **ASCII)
     assert done.returncode == 2

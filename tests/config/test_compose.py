@@ -180,6 +180,7 @@ def test_a_folder_that_is_neither_run_nor_artefact_is_refused(tmp_path: Path) ->
     assert "neither a run directory" in refusal(str(tmp_path))
 
 
+@pytest.mark.slow
 def test_the_command_line_wins_over_the_recipe_and_the_recipe_over_the_group(tmp_path: Path) -> None:
     path = write(tmp_path, "defaults:\n  - override /weight: binary_group64\nweight:\n  group_size: 32\n")
     assert compose(path).config.weight.group_size == 32
@@ -224,6 +225,7 @@ def test_null_empties_a_key_that_may_be_empty() -> None:
     assert compose(None, ["data.path=a", "data.path=null"]).config.data.path is None
 
 
+@pytest.mark.slow
 def test_a_saved_run_brings_its_configuration_and_is_continued(tmp_path: Path) -> None:
     saved = compose("quickstart", ["trainer.max_steps=7", "weight.clip=2"]).config
     write(tmp_path, to_yaml(saved), "config.yaml")
@@ -235,6 +237,7 @@ def test_a_saved_run_brings_its_configuration_and_is_continued(tmp_path: Path) -
     assert compose(str(tmp_path), ["resume=never"]).config.trainer.resume == "never"
 
 
+@pytest.mark.slow
 def test_a_run_older_than_a_key_goes_on_as_it_ran_and_a_recipe_does_not(tmp_path: Path) -> None:
     saved = to_yaml(compose("quickstart").config)
     assert "  tables: int8\n" in saved
@@ -269,12 +272,14 @@ def test_settings_that_say_what_an_older_run_did_anyway_are_those_of_the_older_r
     assert without_older({"weight": {"tables": "int8"}}) == {"weight": {"tables": "int8"}}
 
 
+@pytest.mark.slow
 def test_a_group_chosen_for_a_saved_run_replaces_the_whole_group(tmp_path: Path) -> None:
     write(tmp_path, to_yaml(compose("quickstart", ["logger.project=mine"]).config), "config.yaml")
     config = compose(str(tmp_path), ["logger=csv"]).config
     assert (config.logger.kind, config.logger.project) == ("csv", "bitnet-train")
 
 
+@pytest.mark.slow
 def test_an_artefact_is_known_by_its_manifest_and_finds_its_run(tmp_path: Path) -> None:
     artefact = tmp_path / "artefact"
     artefact.mkdir()
@@ -287,6 +292,7 @@ def test_an_artefact_is_known_by_its_manifest_and_finds_its_run(tmp_path: Path) 
     assert (inside.config.run.dir, inside.config.trainer.max_steps) == (str(tmp_path), 7)
 
 
+@pytest.mark.slow
 def test_awkward_text_survives_being_saved(tmp_path: Path) -> None:
     prompt = 'a ${b} \\${c}: "d" # e\n'
     config = compose(None, [f"generate.prompt={prompt}"]).config

@@ -24,6 +24,7 @@ def write(folder: Path, data: dict[str, str], *defaults: str) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_a_path_on_the_command_line_is_read_whatever_the_recipe_reads() -> None:
     assert data("quickstart", "data.path=chats.jsonl") == ("files", "chats.jsonl", "auto")
     assert data("smollm2_binary_full", "data.path=corpus") == ("files", "corpus", "auto")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from bitnet_train.config import Config, changed
 from bitnet_train.config.compose import compose, to_yaml
 from bitnet_train.config.paths import path_keys
 from bitnet_train.config.suggest import known_keys
@@ -26,34 +27,37 @@ def test_one_pair_of_quotes_around_all_of_a_text_is_dropped(text: str, prompt: s
     assert compose(None, [f"generate.prompt={text}"]).config.generate.prompt == prompt
 
 
-@pytest.mark.parametrize(
-    ("text", "items"),
-    [
-        (r'["\n"]', ["\n"]),
-        (r"[\n]", ["\n"]),  # as a shell hands on ["\n"]
-        ("[\n]", ["\n"]),
-        (r"[\n\n,END]", ["\n\n", "END"]),
-        (r"['\n']", [r"\n"]),
-        (r"[\\n]", [r"\n"]),
-        (r'["\t","\"","\u00e9"]', ["\t", '"', "\u00e9"]),
-        (r"[\d+\.x]", [r"\d+\.x"]),
-        ("[<|im_end|>, </s>]", ["<|im_end|>", "</s>"]),
-        ('["a, b",c]', ["a, b", "c"]),
-        ("[' a ',\"it's\"]", [" a ", "it's"]),
-        ("['it''s']", ["it's"]),
-        ("[don't]", ["don't"]),
-        ("[Question: what?,###,*,@,~x,1,null]", ["Question: what?", "###", "*", "@", "~x", "1", "null"]),
-        ("[${x}]", ["${x}"]),
-        ("[]", []),
-        ("[ ]", []),
-        ("[a,]", ["a"]),
-    ],
-)
-def test_stop_strings_are_read_as_they_were_meant(text: str, items: list[str], tmp_path: Path) -> None:
-    config = compose(None, [f"generate.stop={text}"]).config
-    assert list(config.generate.stop) == items
-    (tmp_path / "config.yaml").write_text(to_yaml(config))
-    assert list(compose(str(tmp_path)).config.generate.stop) == items
+STOPS = [
+    (r'["\n"]', ["\n"]),
+    (r"[\n]", ["\n"]),  # as a shell hands on ["\n"]
+    ("[\n]", ["\n"]),
+    (r"[\n\n,END]", ["\n\n", "END"]),
+    (r"['\n']", [r"\n"]),
+    (r"[\\n]", [r"\n"]),
+    (r'["\t","\"","\u00e9"]', ["\t", '"', "\u00e9"]),
+    (r"[\d+\.x]", [r"\d+\.x"]),
+    ("[<|im_end|>, </s>]", ["<|im_end|>", "</s>"]),
+    ('["a, b",c]', ["a, b", "c"]),
+    ("[' a ',\"it's\"]", [" a ", "it's"]),
+    ("['it''s']", ["it's"]),
+    ("[don't]", ["don't"]),
+    ("[Question: what?,###,*,@,~x,1,null]", ["Question: what?", "###", "*", "@", "~x", "1", "null"]),
+    ("[${x}]", ["${x}"]),
+    ("[]", []),
+    ("[ ]", []),
+    ("[a,]", ["a"]),
+]
+
+
+@pytest.mark.parametrize(("text", "items"), STOPS)
+def test_stop_strings_are_read_as_they_were_meant(text: str, items: list[str]) -> None:
+    assert list(compose(None, [f"generate.stop={text}"]).config.generate.stop) == items
+
+
+def test_stop_strings_are_read_again_as_they_were_saved(tmp_path: Path) -> None:
+    every = [item for _, items in STOPS for item in items]
+    (tmp_path / "config.yaml").write_text(to_yaml(changed(Config(), {"generate.stop": tuple(every)})))
+    assert list(compose(str(tmp_path)).config.generate.stop) == every
 
 
 @pytest.mark.parametrize("text", ['["a]', "['a]", '["a" b]', '["]'])

@@ -32,6 +32,7 @@ def test_the_schema_imports_nothing_heavy() -> None:
     assert heavy_after("import bitnet_train.config") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], *([verb, "--help"] for verb in VERBS)])
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     code = f"import bitnet_train.__main__ as m\nassert m.main({arguments!r}) == 0"

@@ -15,6 +15,7 @@ def asked(source: str) -> list[str]:
     return [found[0] for found in MADE_AND_ASKED.finditer(source)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_no_word_is_made_a_path_and_asked_in_one_breath(path: Path) -> None:
     assert asked(path.read_text(encoding="utf-8")) == [], "ask `bitnet_train.word_as_path`"

@@ -31,6 +31,7 @@ def run_example(folder, compiler, flags):
     return subprocess.run(["../example", "model.bin"], cwd=folder, capture_output=True, text=True, timeout=60)
 
 
+@pytest.mark.slow
 @pytest.mark.toolchain
 @pytest.mark.parametrize("compiler", COMPILERS)
 @pytest.mark.parametrize("granularity", GRANULARITIES)
@@ -63,6 +64,7 @@ def test_the_example_reads_nothing_it_should_not(make_trained, tmp_path, setting
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 @pytest.mark.toolchain
 @needs_gcc
 def test_the_example_knows_a_scale_of_zero(make_trained, tmp_path):
@@ -75,6 +77,7 @@ def test_the_example_knows_a_scale_of_zero(make_trained, tmp_path):
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.toolchain
 @needs_gcc
 def test_the_example_notices_a_changed_weight(make_trained, tmp_path):

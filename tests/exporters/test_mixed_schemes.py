@@ -66,6 +66,7 @@ def test_layers_of_one_family_with_unequal_schemes_have_rows_of_their_own_in_the
     assert rows["model.layers.*.mlp.up_proj"] == "4"
 
 
+@pytest.mark.slow
 def test_the_manifest_and_a_reopened_folder_have_the_scheme_of_each_layer(trained, packed):
     model, _, record = reopen_packed(packed)
     assert record.schemes == {
@@ -88,6 +89,7 @@ def test_every_format_reads_back_every_weight_of_a_mix(packed, tmp_path, name):
             assert torch.equal(values.float(), wanted), layer
 
 
+@pytest.mark.slow
 def test_a_gguf_has_a_block_type_for_each_scheme_and_imports_as_the_same_mix(packed, tmp_path):
     record = export_as("gguf", packed, tmp_path / "out", ExportOptions())
     types = {name: tensor.type_name for name, tensor in open_gguf(tmp_path / "out" / "model.gguf").tensors.items()}
@@ -114,6 +116,7 @@ def test_one_type_for_all_can_still_be_asked_for(packed, tmp_path):
     assert record.facts["why"] == "asked for"
 
 
+@pytest.mark.slow
 def test_hf_bitnet_holds_a_mix_of_codes_and_refuses_one_finer_layer_by_name(tmp_path):
     tensor = WeightScheme("binary", "tensor")
     down = {"pattern": "down_proj", "name": "ternary"}

@@ -81,6 +81,7 @@ def test_the_copy_without_tensors_is_a_sound_file_with_or_without_a_vocabulary(t
     assert fewer.metadata["tokenizer.ggml.tokens"] == ArrayOf(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whole", [SOUND, with_data(SHORT)[: 32 * -(-len(SHORT) // 32) + 128]], ids=["long", "short"])
 def test_every_truncation_is_found(whole, tmp_path):
     lengths = range(len(whole)) if len(whole) < 1000 else (*range(400), *range(len(whole) - 400, len(whole)))

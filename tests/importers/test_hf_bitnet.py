@@ -308,6 +308,7 @@ DAMAGE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: damage.__name__)
 def test_a_folder_that_contradicts_itself_is_refused(damage, tmp_path, byte_tokenizer):

@@ -23,6 +23,7 @@ def logits(model):
     return model(input_ids=torch.arange(3, 24).reshape(1, -1)).logits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("granularity", GRANULARITIES)
 @pytest.mark.parametrize("name", WEIGHT_SCHEMES)
 @pytest.mark.parametrize("family", ["llama", "gpt2"])

@@ -173,6 +173,7 @@ def test_codes_at_an_odd_address_give_the_same_bits(isa):
     assert torch.equal(run(x, odd, scale), run(x, stream, scale))
 
 
+@pytest.mark.slow
 def test_the_operator_keeps_the_rules_of_torch():
     x, codes, scale = problem(2, 7, 70)
     torch.library.opcheck(torch.ops.bitnet_train.int8_linear, (x, pack_int8(codes), scale, None))

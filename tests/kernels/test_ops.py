@@ -104,6 +104,7 @@ def shapes(draw: DrawFn) -> tuple[int, int, int, int]:
     return draw(st.integers(1, 20)), draw(st.integers(1, 70)), group_size * num_groups, group_size
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(shape=shapes(), weight=st.sampled_from(WEIGHTS), activation=st.sampled_from(ops.ACTIVATIONS), data=st.data())
 def test_any_shape_equals_the_oracle(make_problem, shape, weight, activation, data):
@@ -199,6 +200,7 @@ def test_a_stream_at_an_odd_address_gives_the_same_bits(make_problem, isa):
     assert same_bits(ops.packed_linear(problem.x, moved, problem.bias, weight), problem.reference_linear())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ops.ACTIVATIONS)
 @pytest.mark.parametrize("weight", WEIGHTS)
 @pytest.mark.parametrize(("num_inputs", "group_size"), SHAPES)
@@ -227,6 +229,7 @@ def test_an_activation_without_integers_is_refused(make_problem):
         replace(problem, activation="none").linear()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ops.ACTIVATIONS)
 @pytest.mark.parametrize("weight", WEIGHTS)
 def test_the_operators_pass_the_checks_of_torch(make_problem, weight, activation):
@@ -237,6 +240,7 @@ def test_the_operators_pass_the_checks_of_torch(make_problem, weight, activation
     torch.library.opcheck(torch.ops.bitnet_train.packed_dot.default, (problem.x_codes, stream, *rest))
 
 
+@pytest.mark.slow
 def test_a_compiled_graph_gives_the_same_bits(make_problem):
     problem = make_problem("binary", "int8", 3, 5, 128, 64)
     stream, weight = problem.packed

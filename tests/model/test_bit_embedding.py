@@ -45,6 +45,7 @@ def test_evaluation_looks_up_scale_times_codes(weight):
         assert torch.equal(layer(ids), whole[ids.long()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ids", [FEW, MANY, FEW[:1, :1], FEW[:, :0]], ids=["few", "many", "one", "none"])
 @pytest.mark.parametrize("name", SURROGATES)
 @pytest.mark.parametrize("weight", WEIGHTS)
@@ -53,6 +54,7 @@ def test_hard_training_computes_the_very_values_of_evaluation(weight, name, ids)
     assert torch.equal(layer.train()(ids), layer.eval()(ids))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("padding_idx", [None, 3])
 @pytest.mark.parametrize("ids", [FEW, MANY], ids=["few", "many"])
 @pytest.mark.parametrize("name", SURROGATES)

@@ -28,6 +28,7 @@ def test_peft_still_has_the_hook_for_custom_layers():
     assert len(inside) == 14
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", CONFIGS)
 @pytest.mark.parametrize("kind", ["lora_inside", "lora_outside", "none"])
 def test_layer_names_stay_clean_and_a_fresh_adapter_changes_nothing(family, kind):

@@ -78,6 +78,7 @@ def test_a_tied_head_is_untied_with_a_copy_and_the_plan_says_so(family):
     assert model.get_output_embeddings().weight is not embedding
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", PLAIN_TABLE)
 @pytest.mark.parametrize("selection", [WITH_EMBEDDING, EVERYTHING], ids=["embedding", "embedding+head"])
 def test_the_token_embedding_of_every_architecture_can_be_converted_and_trains(family, selection):

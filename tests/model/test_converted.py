@@ -26,6 +26,7 @@ def converted(family="llama", roles=("attention", "mlp")):
     return model, record
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", CONFIGS)
 @pytest.mark.parametrize("roles", [("attention", "mlp"), ("mlp", "head")])
 def test_a_saved_model_comes_back_bit_for_bit(family, roles, tmp_path):

@@ -121,12 +121,14 @@ def test_merging_and_packing_refuse_it_and_say_what_to_train_instead(way) -> Non
         way(with_input_scales())
 
 
+@pytest.mark.slow
 def test_the_whole_way_is_refused_before_it_starts(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "baselines/onebit", f"run.dir={tmp_path / 'run'}"]) == 2
     assert "cannot go the whole way" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_scheme_that_cannot_have_it_is_refused_with_the_keys_to_set(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "quickstart", "weight.input_scale=true", "--dry-run"]) == 2
     assert "`weight=binary_row weight.learnable_scale=true`" in capsys.readouterr().err

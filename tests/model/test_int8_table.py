@@ -84,6 +84,7 @@ def test_parts_that_do_not_fit_together_are_refused(table):
         Int8Linear.from_codes(codes.float(), scale, None)
 
 
+@pytest.mark.slow
 def test_the_head_compiles_as_one_graph(table):
     layer = Int8Linear.from_codes(*table, None)
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")

@@ -32,12 +32,14 @@ def require_same_after_merge(model):
     return merged
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_merging_keeps_codes_scales_and_logits_bit_for_bit(scheme):
     merged = require_same_after_merge(randomize_adapter(adapted(weight=scheme)))
     assert not any("lora" in name for name in merged.state_dict())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", CONFIGS)
 def test_merging_gives_the_plain_model_back_for_every_architecture(family):
     plain = converted_model(family)

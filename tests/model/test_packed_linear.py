@@ -30,6 +30,7 @@ def pack(layer):
     return PackedLinear.from_planes(planes, scale, bias, layer.in_features, layer.weight_scheme, layer.activation)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("activation", ACTIVATION_SCHEMES)
 @pytest.mark.parametrize("weight", WEIGHTS)

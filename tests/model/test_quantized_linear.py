@@ -73,6 +73,7 @@ def assert_equal(actual, expected):
         torch.testing.assert_close(scale[0], scale[1], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("autocast", [False, True], ids=["plain", "autocast"])
 @pytest.mark.parametrize("hard", [True, False], ids=["hard", "soft"])
 @pytest.mark.parametrize("name", SURROGATES)

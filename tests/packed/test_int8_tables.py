@@ -39,6 +39,7 @@ def test_an_untied_model_chooses_for_each_table(make_trained, tmp_path, embeddin
     assert len(manifest.tables) == [embedding, head].count("int8")
 
 
+@pytest.mark.slow
 def test_exact_is_the_default_and_writes_what_older_versions_read(make_trained, tmp_path):
     manifest = export_packed(make_trained(), None, tmp_path / "out", {})
     assert manifest.tables == ()

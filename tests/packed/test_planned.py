@@ -54,6 +54,7 @@ def test_names_shapes_and_layers_are_those_of_the_folder(make_trained, byte_toke
         assert planned.end_tokens == real.end_tokens
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", [("binary", "row"), ("binary", "tensor"), ("ternary", "group")], ids=" ".join)
 @pytest.mark.parametrize("name", EXPORTERS)
 def test_every_exporter_answers_as_it_does_of_the_folder(make_trained, tmp_path, name, scheme):

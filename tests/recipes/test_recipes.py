@@ -59,6 +59,7 @@ def test_a_recipe_header_says_what_it_needs_how_to_run_it_and_what_to_expect(nam
         assert word in header
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", recipes())
 def test_any_recipe_can_be_made_small(name: str) -> None:
     config = compose(name, ["debug=tiny", "data.path=data.jsonl"]).config

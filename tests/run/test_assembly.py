@@ -19,6 +19,7 @@ def saved(folder: Path, model: Any) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_teacher_that_mixes_the_documents_of_a_row_is_refused_where_rows_are_packed(tmp_path: Path) -> None:
     bloom = BloomForCausalLM(BloomConfig(vocab_size=400, hidden_size=32, n_layer=2, n_head=4, initializer_range=0.3))
     source, teacher = saved(tmp_path / "llama", make_llama()), saved(tmp_path / "bloom", bloom)

@@ -128,6 +128,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_again(
     assert (run / "metrics.jsonl").read_text() == before
 
 
+@pytest.mark.slow
 def test_states_that_are_all_damaged_are_refused_too(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     states = list((run / "checkpoints").glob("step-*/state.pt"))
     for path in states:
@@ -151,6 +152,7 @@ def test_an_edited_config_yaml_is_held_against_the_checkpoint_by_every_verb(
         assert "activation.name: int8 -> int4" in capsys.readouterr().err, verb
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["merge", "export", "validate", "evaluate", "generate", "bench"])
 @pytest.mark.parametrize("word", ["activation=none", "optimizer.lr=1"])
 def test_a_verb_that_trains_nothing_refuses_settings_of_training(
@@ -222,6 +224,7 @@ def test_other_text_at_the_same_path_is_said(tmp_path: Path, capsys: pytest.Capt
     assert "the text is not the one that the steps so far were trained on" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_keys_that_came_after_a_run_was_written_are_taken_as_it_trained(tmp_path: Path) -> None:
     saved = to_dict(compose("quickstart").config)
     for section, key in (("weight", "tables"), ("data", "packing")):

@@ -52,6 +52,7 @@ def test_the_pieces_of_a_stream_make_up_the_text(model, tokenizer):
     assert all(pieces)
 
 
+@pytest.mark.slow
 def test_sampling_depends_on_the_seed_and_on_nothing_else(model, tokenizer):
     def sample(seed):
         return generate(model, tokenizer, "x", max_new_tokens=20, temperature=1.5, seed=seed).token_ids

@@ -40,6 +40,7 @@ def packed(make_trained, tmp_path):
     return tmp_path / "packed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tables", [{}, INT8], ids=["exact", "int8"])
 @pytest.mark.parametrize("name", MODELS)
 def test_from_pretrained_gives_the_model_of_load_bit_for_bit(make_trained, tmp_path, name, tables):

@@ -27,6 +27,7 @@ def logits(model):
     return model(TOKENS).logits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ACTIVATION_SCHEMES)
 @pytest.mark.parametrize("granularity", GRANULARITIES)
 @pytest.mark.parametrize("name", WEIGHT_SCHEMES)
@@ -52,6 +53,7 @@ def test_every_family_and_a_packed_head_load_exactly(make_trained, tmp_path, fam
     assert type(loaded) is type(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 @pytest.mark.parametrize("granularity", GRANULARITIES)
 @pytest.mark.parametrize("name", WEIGHT_SCHEMES)

@@ -37,6 +37,7 @@ def scan(tiny, rows):
     return Scanner(tiny.model, plan, BINARY, ActivationScheme(), rows).scan()
 
 
+@pytest.mark.slow
 def test_a_reference_measures_what_the_evaluation_measures(tiny, rows):
     reference = Reference(tiny.model, rows)
     same = reference.measure(tiny.model)
@@ -55,6 +56,7 @@ def test_rows_without_a_label_are_refused(tiny, rows):
         Reference(tiny.model, {**rows, "labels": torch.full_like(rows["labels"], -100)})
 
 
+@pytest.mark.slow
 def test_every_part_is_alone_worse_than_float_and_better_than_everything(scan):
     assert len(scan.results) == 7 + 4
     families = [result for result in scan.results if result.part.kind == "family"]
@@ -81,6 +83,7 @@ def test_bytes_are_those_of_the_packed_folder(tiny, tmp_path):
     assert total_bytes(plan.schemes, shapes) == sizes.packed_bytes + sizes.scale_bytes
 
 
+@pytest.mark.slow
 def test_head_and_embedding_are_parts_and_a_ternary_plan_needs_no_second_try(tiny, rows):
     ternary = WeightScheme("ternary", "row")
     plan = plan_conversion(tiny.model, EVERYTHING, ternary)

@@ -47,6 +47,7 @@ def swap(tensors, one, other):
         tensors[f"{one}.{part}"], tensors[f"{other}.{part}"] = tensors[f"{other}.{part}"], tensors[f"{one}.{part}"]
 
 
+@pytest.mark.slow
 def test_every_family_passes(family_folder):
     level = checked(family_folder)
     assert level.passed, level.first_failure
@@ -111,6 +112,7 @@ def test_a_native_runtime_that_computed_something_else_would_fail(copy, pretrain
     assert re.match(r"held-out text: logits: .* at \[\d+, \d+\]|.* a value is not finite", str(level.first_failure))
 
 
+@pytest.mark.slow
 def test_a_missing_sliding_window_would_fail(make_folder, tmp_path):
     folder = make_folder("mistral_with_a_window")
     without = shutil.copytree(folder, tmp_path / "copy")
@@ -139,6 +141,7 @@ def test_a_model_that_no_operations_can_be_lent_to_fails_the_level_with_the_reas
     assert "is torch.bfloat16 on cpu" in str(level.first_failure)
 
 
+@pytest.mark.slow
 def test_a_folder_that_does_not_fit_passes_with_the_reason(make_folder, make_trained, tmp_path):
     level = checked(make_folder(activation="none"))
     assert level.passed
@@ -156,6 +159,7 @@ def test_a_folder_that_only_the_native_runtime_refuses_fails_with_its_words(copy
     assert "`rms_norm_eps` must be a finite number above 0" in str(level.first_failure)
 
 
+@pytest.mark.slow
 def test_a_tokenizer_that_reads_otherwise_is_found(pretrained_folder, monkeypatch):
     monkeypatch.setattr(check, "load_tokenizer", lambda folder: lambda text: {"input_ids": [7]})
     assert "tokenizer: 'def main():' becomes" in str(checked(pretrained_folder).first_failure)

@@ -114,6 +114,7 @@ def test_the_loaded_tables_are_those_of_the_trained_model_rounded(trained, table
     assert torch.equal(model.get_output_embeddings()(x), reference_int8.int8_linear(x, codes, scale.float()))
 
 
+@pytest.mark.slow
 def test_rounding_the_tables_of_the_bundled_model_costs_it_next_to_nothing():
     loaded = load_pretrained("tiny")
     model = loaded.model.eval()

@@ -60,6 +60,7 @@ def test_every_family_generates_what_the_native_runtime_writes(family_folder):
     assert native.generate_ids(prompt[0].tolist(), 60, stop_ids=()) == whole[0, 19:].tolist()
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_the_bundled_model_has_the_bits_of_the_native_runtime(pretrained_folder):
     model, native = load(pretrained_folder), NativeModel.load(pretrained_folder, num_threads=1)

@@ -101,6 +101,7 @@ def test_a_trained_model_that_attends_otherwise_than_the_folder_says_is_still_th
     assert validate(exported, against=model, **SMALL).passed
 
 
+@pytest.mark.slow
 def test_without_a_trained_model_the_report_says_what_it_does_not_prove(exported):
     report = validate(exported, **SMALL)
     assert report.passed
@@ -174,6 +175,7 @@ def test_a_trained_model_in_another_precision_is_refused(exported, make_trained)
         validate(exported, against=make_trained().bfloat16())
 
 
+@pytest.mark.slow
 def test_prompts_of_ones_own_are_used_and_an_empty_one_is_refused(exported, trained):
     report = validate(exported, against=trained, prompts=["abc", "de", "fgh"], new_tokens=2, num_tokens=64)
     assert report.passed

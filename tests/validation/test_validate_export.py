@@ -53,6 +53,7 @@ def test_every_format_is_valid_against_the_folder_it_was_written_from(packed, ex
     assert report.levels[1].figures["weights"] >= 28
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPORTERS)
 def test_every_format_fails_against_another_model_naming_a_weight(exports, tmp_path, name):
     loaded = load_pretrained("tiny")
@@ -65,6 +66,7 @@ def test_every_format_fails_against_another_model_naming_a_weight(exports, tmp_p
     assert "model.layers.1.mlp.up_proj" in report.first_failure
 
 
+@pytest.mark.slow
 def test_one_flipped_bit_under_a_true_record_is_found(packed, exports, tmp_path):
     folder = shutil.copytree(exports / "gguf", tmp_path / "gguf")
     path = next(folder.glob("*.gguf"))
@@ -78,6 +80,7 @@ def test_one_flipped_bit_under_a_true_record_is_found(packed, exports, tmp_path)
     assert not report.levels[1].passed
 
 
+@pytest.mark.slow
 def test_a_plain_folder_of_someone_else_needs_no_record(packed, exports, tmp_path):
     folder = shutil.copytree(exports / "plain", tmp_path / "plain")
     (folder / EXPORT_NAME).unlink()
@@ -96,6 +99,7 @@ def test_a_plain_folder_of_someone_else_needs_no_record(packed, exports, tmp_pat
     assert "model.norm" in validate_export(folder, against=packed).first_failure
 
 
+@pytest.mark.slow
 def test_a_single_gguf_file_and_a_bitnet_folder_are_recognised(packed, exports, tmp_path):
     path = shutil.copy(next((exports / "gguf").glob("*.gguf")), tmp_path / "mine.gguf")
     report = validate_export(path, against=packed)
@@ -120,6 +124,7 @@ def test_what_is_no_model_is_refused(tmp_path):
         format_of(tmp_path)
 
 
+@pytest.mark.slow
 def test_rounded_weights_are_held_against_the_rounding_that_was_asked_for(packed, tmp_path):
     export_as("gguf", packed, tmp_path / "rounded", ExportOptions(tables="q8_0"))
     assert json.loads((tmp_path / "rounded" / EXPORT_NAME).read_text())["options"]["tables"] == "q8_0"

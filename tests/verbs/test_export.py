@@ -153,6 +153,7 @@ def test_a_format_that_cannot_hold_the_model_is_refused_before_training_with_wha
     assert not {path.stem for path in (tmp_path / "run" / "facts").iterdir()} & {"convert", "train"}
 
 
+@pytest.mark.slow
 def test_a_dry_run_refuses_them_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "quickstart", "--dry-run", "--quiet", *small(tmp_path / "run"), "export=hf_bitnet"]) == 2
     assert "Train with `weight=binary_tensor`" in capsys.readouterr().err
@@ -218,6 +219,7 @@ def test_a_run_that_was_merged_again_is_packed_again_before_it_is_written(merged
     assert main(["export", str(run_dir), "--quiet"]) == 1, "packing over an artefact is asked for by `export.force`"
 
 
+@pytest.mark.slow
 def test_packing_a_packed_folder_is_wrong_usage(
     merged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -236,6 +238,7 @@ def test_the_hub_is_named_owner_slash_name_or_nothing_is_done(
     assert not (run_dir / "artefact").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_that_could_not_be_uploaded_stays_and_the_error_says_how_to_go_on(
     merged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,6 +262,7 @@ def test_a_gguf_of_ours_comes_back_in_and_goes_out_the_same(merged: Path, tmp_pa
     assert main(["validate", str(second), f"validate.against={run_dir / 'artefact'}", "--quiet"]) == 0
 
 
+@pytest.mark.slow
 def test_importing_a_float_model_says_how_to_train_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["import", "model.source=tiny", f"run.dir={tmp_path / 'run'}", "--quiet"]) == 2
     assert "bitnet-train run RECIPE model.source=tiny" in capsys.readouterr().err
@@ -302,6 +306,7 @@ def test_an_outside_adapter_goes_out_beside_the_base_it_was_trained_on(
     assert main(["validate", str(run_dir), "--quiet", *quick]) == 0
 
 
+@pytest.mark.slow
 def test_an_adapter_that_was_merged_has_no_file_of_its_own(
     merged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -37,6 +37,7 @@ def generate(capsys: pytest.CaptureFixture[str], folder: Path, *words: str) -> d
     return {"code": code, **json.loads(capsys.readouterr().out)}
 
 
+@pytest.mark.slow
 def test_the_native_engine_answers_where_it_can_and_torch_agrees(artefact, capsys) -> None:
     native = generate(capsys, artefact)
     assert native["engine"] == "native"
@@ -101,6 +102,7 @@ def test_a_system_message_without_a_chat_is_wrong_usage(artefact, capsys) -> Non
     assert "Set `generate.chat=true` too" in answer["error"]["message"]
 
 
+@pytest.mark.slow
 def test_torch_answers_for_other_architectures_and_says_why_once(foreign, capsys) -> None:
     assert main(["generate", str(foreign), "generate.max_new_tokens=3"]) == 0
     told = capsys.readouterr()

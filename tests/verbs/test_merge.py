@@ -42,6 +42,7 @@ def cut(folder: Path) -> None:
     state.write_bytes(state.read_bytes()[:-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [cut, shutil.rmtree], ids=["damaged", "lost"])
 def test_an_earlier_step_is_said_and_the_artefact_claims_the_step_that_it_holds(
     run: Path, damage: Callable[[Path], object], capsys: pytest.CaptureFixture[str]
@@ -56,6 +57,7 @@ def test_an_earlier_step_is_said_and_the_artefact_claims_the_step_that_it_holds(
     assert ("Skipping a checkpoint" in said) == (damage is cut)
 
 
+@pytest.mark.slow
 def test_the_last_step_is_claimed_with_the_figures_of_its_validation(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -64,6 +66,7 @@ def test_the_last_step_is_claimed_with_the_figures_of_its_validation(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_without_a_checkpoint_that_can_be_used_nothing_is_merged(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for folder in (run / "checkpoints").glob("step-*"):
         cut(folder)

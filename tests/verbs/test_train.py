@@ -111,6 +111,7 @@ def test_a_dry_run_on_text_that_the_model_writes_says_why_its_weights_come_first
     assert "All above needed no weights" not in printed
 
 
+@pytest.mark.slow
 def test_an_outside_adapter_is_refused_before_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "quickstart", *small(tmp_path / "run", "adapter=lora_outside")]) == 2
     assert "lora_outside" in capsys.readouterr().err

@@ -55,6 +55,7 @@ def test_every_weight_of_every_family_comes_back(tmp_path, family):
     assert_whole(packed, tmp_path / "out")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("type_name", GGML_TYPES)
 @pytest.mark.parametrize("granularity", ["tensor", "row", "group"])
 def test_every_type_holds_embedding_head_and_linears_bit_for_bit(tmp_path, type_name, granularity):
@@ -191,6 +192,7 @@ def test_the_readme_says_what_the_file_is(tmp_path):
     assert "The 14 1-bit layers are blocks of Q1_0, 1.125 bits a weight" in card
 
 
+@pytest.mark.slow
 def test_the_bundled_tokenizer_goes_into_the_file(tmp_path):
     tokenizer = load_pretrained("tiny").tokenizer
     config = LlamaConfig(**{**SIZES, "vocab_size": len(tokenizer) + 3})

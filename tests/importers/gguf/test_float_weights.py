@@ -36,6 +36,7 @@ def test_a_tensor_that_transformers_would_leave_out_is_named(made, tmp_path):
         load(made, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_tensor_that_transformers_would_make_up_is_named(made, tmp_path):
     del made.tensors["blk.1.attn_k.bias"]
     with pytest.raises(FormatError, match=r"has no values for model\.layers\.1\.self_attn\.k_proj\.bias"):
@@ -48,6 +49,7 @@ def test_positions_that_no_config_can_state_are_refused(made, tmp_path):
         load(made, tmp_path)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_the_experts_of_a_mixture_come_from_tensors_of_their_own(tmp_path):
     config = Qwen2MoeConfig(**SMALL, num_experts=4, num_experts_per_tok=2)

@@ -80,6 +80,7 @@ FAMILIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_float_gguf_has_the_tensors_and_the_logits_of_its_model(name, tmp_path):
     config, metadata = FAMILIES[name]
@@ -311,6 +312,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", REFUSED, ids=lambda change: change.__name__)
 def test_what_has_no_place_in_the_model_or_is_missing_is_refused_by_name(change, tmp_path):
     made = make_float(LlamaConfig(**SMALL, tie_word_embeddings=False))

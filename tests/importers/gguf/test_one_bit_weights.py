@@ -28,6 +28,7 @@ from tests.fixtures.gguf_models import (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ONE_BIT)
 def test_codes_scales_and_logits_are_those_of_the_file(kind, tmp_path):
     made = make(kinds=(kind,))
@@ -50,6 +51,7 @@ def test_every_architecture_computes_what_its_dense_model_does(name, tmp_path):
     assert torch.allclose(logits(without_activation_rounding(loaded.model)), logits(made.model), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_tokenizer_and_its_special_tokens_come_along(tmp_path):
     loaded = load(make(), tmp_path)
     assert loaded.tokenizer.decode(loaded.tokenizer("the cat").input_ids) == "the cat"
@@ -59,6 +61,7 @@ def test_the_tokenizer_and_its_special_tokens_come_along(tmp_path):
     assert loaded.model.generation_config.eos_token_id == 258
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q8_0"])
 def test_a_float_embedding_keeps_its_values(kind, tmp_path):
     made = make(float_kind=kind)
@@ -73,12 +76,14 @@ def test_a_float_embedding_keeps_its_values(kind, tmp_path):
     assert loaded.model.get_output_embeddings().weight is table
 
 
+@pytest.mark.slow
 def test_one_dtype_for_what_stays_float_and_float32_for_the_latents(tmp_path):
     loaded = load_pretrained(str(make().write(tmp_path)), dtype=torch.bfloat16)
     assert loaded.model.model.norm.weight.dtype == torch.bfloat16
     assert all(layer.weight.dtype == torch.float32 for layer in bit_layers(loaded.model).values())
 
 
+@pytest.mark.slow
 def test_a_1_bit_embedding_that_is_also_the_head_becomes_two_layers_with_its_codes(tmp_path):
     made = make(kinds=("Q1_0",))
     codes, scale = grid((VOCABULARY, 256), "Q1_0", seed=99)
@@ -95,6 +100,7 @@ def test_a_1_bit_embedding_that_is_also_the_head_becomes_two_layers_with_its_cod
     assert torch.allclose(logits(without_activation_rounding(loaded.model)), logits(made.model), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_tensors_of_different_block_types_have_schemes_of_their_own(tmp_path):
     made = make(kinds=("Q1_0", "TQ2_0", "Q2_0"))
     loaded = load(made, tmp_path)
@@ -103,10 +109,12 @@ def test_tensors_of_different_block_types_have_schemes_of_their_own(tmp_path):
     assert found == {"binary per group 128", "ternary per group 256", "ternary per group 64"}
 
 
+@pytest.mark.slow
 def test_ternary_types_without_a_zero_are_binary(tmp_path):
     assert load(make(kinds=("Q2_0", "TQ2_0"), binary=True), tmp_path).record.weight.name == "binary"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("per", "granularity"), [("tensor", "tensor"), ("row", "row"), ("block", "group")])
 def test_scales_that_do_not_change_within_a_weight_or_a_row_are_one_scale(per, granularity, tmp_path):
     made = make(per=per)
@@ -115,6 +123,7 @@ def test_scales_that_do_not_change_within_a_weight_or_a_row_are_one_scale(per, g
     assert loaded.record.weight.granularity == granularity
 
 
+@pytest.mark.slow
 def test_a_linear_of_another_type_stays_float_and_is_not_selected(tmp_path):
     made = make()
     name = "model.layers.1.mlp.up_proj"
@@ -126,6 +135,7 @@ def test_a_linear_of_another_type_stays_float_and_is_not_selected(tmp_path):
     assert len(loaded.record.layers) == 13
 
 
+@pytest.mark.slow
 def test_a_subnormal_scale_is_kept_exactly(tmp_path):
     made = with_scale(make(), 3 * 2.0**-24)
     loaded = load(made, tmp_path)
@@ -133,6 +143,7 @@ def test_a_subnormal_scale_is_kept_exactly(tmp_path):
     assert loaded.record.weight.scale_dtype == "float32"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("metadata", "rope"),
     [

@@ -49,6 +49,7 @@ def blocks_of(packed, name, made):
     return target, encode(*rows, kind[made.tensors[target].type_id].lower())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ONE_BIT)
 def test_packed_without_training_every_block_is_that_of_the_file_byte_for_byte(kind, tmp_path):
     made = make(kinds=(kind,))
@@ -61,6 +62,7 @@ def test_packed_without_training_every_block_is_that_of_the_file_byte_for_byte(k
             assert blocks.numpy().tobytes() == made.tensors[target].data, name
 
 
+@pytest.mark.slow
 def test_a_record_and_its_model_are_saved_and_found_again(tmp_path):
     loaded = load(make(kinds=("Q1_0",)), tmp_path)
     save_converted(loaded.model, loaded.record, tmp_path / "merged", loaded.tokenizer)
@@ -82,6 +84,7 @@ def train_steps(model, steps=3):
     return model.eval()
 
 
+@pytest.mark.slow
 def test_a_lora_inside_trains_on_the_file_s_weights_and_merges_into_them(tmp_path):
     made = make(kinds=("Q1_0",))
     loaded = load(made, tmp_path)
@@ -155,6 +158,7 @@ def test_a_lora_inside_over_blocks_of_scale_0_merges_and_is_saved(tmp_path):
     assert torch.equal(logits(merge(adapted)), trained)
 
 
+@pytest.mark.slow
 def test_full_fine_tuning_moves_weights_and_scales_from_where_the_file_left_them(tmp_path):
     made = make()
     loaded = load(made, tmp_path)

@@ -8,17 +8,20 @@ from tests.fixtures.gguf_files import float_tensor, one_bit_tensor
 from tests.fixtures.gguf_models import grid, load, make, with_scale
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [-0.0, -0.01])
 def test_a_scale_that_has_no_1_bit_layer_is_refused_by_row_and_block(value, tmp_path):
     with pytest.raises(FormatError, match=r"blk\.0\.ffn_up\.weight: the scale of row 3, block 1 is -0"):
         load(with_scale(make(), value), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_scale_of_nan_is_refused(tmp_path):
     with pytest.raises(FormatError, match=r"blk\.0\.ffn_up\.weight: .*infinite or NaN"):
         load(with_scale(make(), float("nan")), tmp_path)
 
 
+@pytest.mark.slow
 def test_the_code_plus_two_is_refused_by_name(tmp_path):
     made = make()
     tensor = made.tensors["blk.1.attn_v.weight"]
@@ -106,6 +109,7 @@ DAMAGE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: damage.__name__)
 def test_a_file_that_contradicts_itself_is_refused(damage, tmp_path):
     made = make()

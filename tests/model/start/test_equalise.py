@@ -28,6 +28,7 @@ def schemes(model, name: str = "binary", **selection) -> dict[str, WeightScheme]
     return plan_conversion(model, Selection(**selection), scheme).schemes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", CONFIGS)
 def test_the_float_model_stays_the_same_function(family: str) -> None:
     model = uneven(family)

@@ -44,6 +44,7 @@ def test_als_moves_scales_and_no_latent(name: str) -> None:
         assert not torch.equal(layer.scale, bit_layers(plain)[key].scale)
 
 
+@pytest.mark.slow
 def test_later_blocks_are_fitted_to_what_earlier_1_bit_blocks_give() -> None:
     model, other = converted_model("llama", LEARNABLE), converted_model("llama", LEARNABLE)
     with torch.no_grad():
@@ -58,6 +59,7 @@ def test_later_blocks_are_fitted_to_what_earlier_1_bit_blocks_give() -> None:
     assert changed == set(), "a block's inputs come from blocks as they are after fitting"
 
 
+@pytest.mark.slow
 def test_padding_does_not_count() -> None:
     ids = token_ids(rows=4)
     real = torch.arange(12).expand(4, 12) < torch.tensor([12, 7, 9, 5])[:, None]
@@ -69,6 +71,7 @@ def test_padding_does_not_count() -> None:
     assert [name for name in fitted[0] if not torch.equal(fitted[0][name], fitted[1][name])] == []
 
 
+@pytest.mark.slow
 def test_the_same_text_gives_the_same_start_bit_for_bit() -> None:
     states = []
     for _ in range(2):

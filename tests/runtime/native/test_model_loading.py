@@ -64,6 +64,7 @@ def test_memory_and_kernels_are_told(native):
     assert native.kernels()
 
 
+@pytest.mark.slow
 def test_a_folder_works_from_anywhere_without_torch_or_transformers(folder, native, tmp_path):
     moved = shutil.copytree(folder, tmp_path / "elsewhere")
     code = (

@@ -30,6 +30,7 @@ def expected_logits(folder):
         return model(torch.tensor([IDS])).logits[0].numpy()
 
 
+@pytest.mark.slow
 def test_every_family_has_the_logits_of_torch(family_folder):
     assert np.array_equal(NativeModel.load(family_folder).logits(IDS), expected_logits(family_folder))
 
@@ -41,6 +42,7 @@ def test_every_family_has_nearly_the_logits_of_torch_with_its_own_float_operatio
     assert np.abs(actual - expected).mean() < 0.02 * expected.std(), "at most a few moved codes"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", [name for name in ACTIVATION_SCHEMES if name != "none"])
 @pytest.mark.parametrize("granularity", GRANULARITIES)
 @pytest.mark.parametrize("name", WEIGHT_SCHEMES)
@@ -51,6 +53,7 @@ def test_every_scheme_has_the_logits_of_torch(make_folder, name, granularity, ac
         assert np.array_equal(NativeModel.load(folder).logits(IDS), expected_logits(folder))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "llama_biased_and_tied", "qwen3"])
 @pytest.mark.parametrize("roles", [("mlp",), ("attention", "head"), ("embedding",), ("mlp", "head", "embedding")])
 def test_any_choice_of_packed_layers_has_the_logits_of_torch(make_folder, family, roles):
@@ -83,6 +86,7 @@ def test_every_family_writes_what_torch_writes(family_folder):
         assert model.generate_ids(prompt, 24, stop_ids=()) == expected
 
 
+@pytest.mark.slow
 def test_the_bundled_model_writes_what_torch_writes(pretrained, pretrained_folder):
     reference, tokenizer = load(pretrained_folder), load_tokenizer(pretrained_folder)
     for prompt in PROMPTS[:2]:

@@ -110,6 +110,7 @@ def test_only_blocks_change_and_the_original_stays(tmp_path: Path) -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+@pytest.mark.slow
 def test_bfloat16_products_move_the_targets_by_their_rounding_and_no_more(tmp_path: Path) -> None:
     """A block rounds about ten times on the way to its output, each time by at most 2^-8 of the value."""
     original = llama(0.0).eval()
@@ -125,6 +126,7 @@ def test_bfloat16_products_move_the_targets_by_their_rounding_and_no_more(tmp_pa
     assert 0 < moved < 10 * 2**-8
 
 
+@pytest.mark.slow
 def test_norms_stay_when_they_are_not_to_train(tmp_path: Path) -> None:
     start = state(student())
     model, _ = rebuilt(tmp_path, train_norms=False)
@@ -182,6 +184,7 @@ def test_the_time_counts_blocks_that_an_earlier_process_finished(
     assert after_days.seconds > after_days.earlier_seconds == 1000.0 * len(kept)
 
 
+@pytest.mark.slow
 def test_a_damaged_block_is_named(tmp_path: Path) -> None:
     rebuilt(tmp_path)
     save_file({"other": torch.zeros(1)}, tmp_path / "block-0001.safetensors")
@@ -226,6 +229,7 @@ def test_latents_are_left_away_from_where_their_codes_change(tmp_path: Path) -> 
         assert not torch.all(theirs.weight.abs() >= least)
 
 
+@pytest.mark.slow
 def test_blocks_are_fitted_just_before_they_are_trained(tmp_path: Path) -> None:
     one_step = BlockwiseConfig(enabled=True, steps=1, batch_rows=4, lr=1e-9)
     _, plain = rebuilt(tmp_path / "plain", one_step)
@@ -242,6 +246,7 @@ def test_full_precision_inputs_change_what_later_blocks_learn(tmp_path: Path) ->
     assert theirs.blocks[1] != ours.blocks[1]
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_names_block_step_and_key(tmp_path: Path) -> None:
     model, original = student(), llama(0.0).eval()
     with torch.no_grad():
@@ -251,6 +256,7 @@ def test_a_loss_that_is_not_finite_names_block_step_and_key(tmp_path: Path) -> N
     assert (tmp_path / "block-0000.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_tokens_are_counted(tmp_path: Path) -> None:
     _, facts = rebuilt(tmp_path)
     assert facts.tokens == 30 * 4 * 12

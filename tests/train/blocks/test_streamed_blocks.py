@@ -102,6 +102,7 @@ def test_what_is_not_one_bit_is_rounded_alike_with_the_model_in_memory_and_not(
         assert torch.equal(parameter, rounded_values(parameter, stored))
 
 
+@pytest.mark.slow
 def test_the_original_stays_where_it_lies(tmp_path: Path) -> None:
     original = on_disk(tmp_path / "in", torch.bfloat16)
     places = {name: parameter.data_ptr() for name, parameter in original.named_parameters() if ".layers.1." in name}
@@ -135,6 +136,7 @@ def test_fixed_scales_that_would_be_fitted_are_refused_before_any_work(tmp_path:
     assert not (tmp_path / "scratch").exists()
 
 
+@pytest.mark.slow
 def test_the_folder_can_be_mapped_and_a_taken_one_is_refused(tmp_path: Path) -> None:
     _, made = streamed(on_disk(tmp_path / "in"), tmp_path)
     mapped, _, record = load_converted(tmp_path / "out", mapped=True)

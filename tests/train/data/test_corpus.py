@@ -185,6 +185,7 @@ def test_an_empty_validation_file_is_an_error(tmp_path: Path) -> None:
         read(DataConfig(source="files", path=str(path), validation_path=str(tmp_path / "b.jsonl")), tmp_path)
 
 
+@pytest.mark.slow
 def test_the_teacher_writes_the_corpus_and_prompts_are_read_from_the_path(tmp_path: Path) -> None:
     settings = SelfCorpusConfig(documents=6, document_tokens=24, batch_documents=3)
     (tmp_path / "prompt.txt").write_text("The quick brown fox jumps over the lazy dog.")

@@ -38,6 +38,7 @@ def test_the_shares_of_a_pass_are_the_weights_to_a_row(parts: list[tuple[int, fl
     assert all(abs(share - rows) <= 1 + short for share, rows in zip(shares, wanted, strict=True))
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(PARTS, st.integers(0, 3))
 def test_no_row_of_a_data_set_comes_twice_before_all_have_come_once(parts: list[tuple[int, float]], seed: int) -> None:

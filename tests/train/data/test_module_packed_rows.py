@@ -89,6 +89,7 @@ def test_what_is_held_out_and_what_a_start_looks_at_is_not_packed(tmp_path: Path
     assert fitted >= set(documents_of(take_rows(data, row))[:1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("saved_after", [0, 2, 4])
 def test_a_fit_on_packed_rows_resumes_to_exactly_the_batches_that_were_left(saved_after: int, tmp_path: Path) -> None:
     whole = fit(make_packed(tmp_path), 9)

@@ -34,6 +34,7 @@ def test_the_saved_position_is_where_the_next_loader_begins(corpus: Path, tmp_pa
     assert_same(take(resumed, 7), take(data, 20)[13:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_optimizers", [1, 2])
 @pytest.mark.parametrize("saved_after", [0, 2, 4])
 def test_a_fit_resumed_from_a_checkpoint_sees_exactly_the_batches_that_were_left(

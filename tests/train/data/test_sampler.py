@@ -26,6 +26,7 @@ def test_each_pass_holds_every_row_once(num_rows: int, batch_rows: int, seed: in
         assert sorted(stream[number * num_rows : (number + 1) * num_rows]) == list(range(num_rows))
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(num_rows=sizes, batch_rows=sizes, start=st.integers(0, 100))
 def test_starting_at_a_step_gives_the_same_batches_as_having_come_there(
@@ -78,6 +79,7 @@ def made_short(pieces: list[int], batch_rows: int, num_steps: int) -> StepBatchS
     return StepBatchSampler(len(pieces), batch_rows, seed=3, short=ShortRows(np.array(pieces), num_steps))
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(pieces=counts, batch_rows=st.integers(1, 6))
 def test_short_steps_read_each_piece_once_a_pass_in_the_order_of_the_rows(pieces: list[int], batch_rows: int) -> None:
@@ -94,6 +96,7 @@ def test_short_steps_read_each_piece_once_a_pass_in_the_order_of_the_rows(pieces
         assert own == list(range(own[0], own[0] + pieces[row]))
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(pieces=counts, batch_rows=st.integers(1, 6), num_steps=st.integers(0, 20))
 def test_whole_rows_begin_with_the_first_of_which_no_piece_was_read(

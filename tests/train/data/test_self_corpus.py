@@ -24,6 +24,7 @@ def test_the_teacher_writes_as_many_documents_as_asked_no_longer_than_asked(tmp_
     assert max(lengths) < 2 * CONFIG.document_tokens  # text of unusual tokens may come back as more of them
 
 
+@pytest.mark.slow
 def test_the_corpus_is_a_function_of_the_seed(tmp_path: Path) -> None:
     first, again, other = (
         self_documents(make_llama(), make_tokenizer(), replace(CONFIG, seed=seed), tmp_path / folder)
@@ -86,6 +87,7 @@ def test_the_second_time_comes_from_the_cache(tmp_path: Path) -> None:
     assert path.stat().st_mtime_ns == written
 
 
+@pytest.mark.slow
 def test_another_teacher_setting_or_prompt_is_another_corpus(tmp_path: Path) -> None:
     other = make_llama()
     with torch.no_grad():
@@ -100,6 +102,7 @@ def test_another_teacher_setting_or_prompt_is_another_corpus(tmp_path: Path) -> 
     assert len(list(tmp_path.iterdir())) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [lambda whole: whole[:-9], lambda whole: whole.replace(b"a", b"b"), lambda _: b"[]"])
 def test_a_damaged_corpus_is_written_again_with_a_message(
     damage: object, tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -55,6 +55,7 @@ def test_nothing_but_the_cache_is_left_in_the_folder(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [cache_path(tmp_path, KEY)]
 
 
+@pytest.mark.slow
 def test_any_flipped_byte_and_any_truncation_is_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     save_rows(tmp_path, KEY, ROWS, FACTS)
     path = cache_path(tmp_path, KEY)

@@ -92,6 +92,7 @@ def test_random_numbers_drawn_between_steps_change_nothing(tmp_path: Path, whole
     assert all(torch.equal(tensor, whole[1][key]) for key, tensor in trained_tensors(module).items())
 
 
+@pytest.mark.slow
 def test_a_checkpoint_loads_into_a_bare_student(whole) -> None:
     folder, student = whole[0] / "checkpoints" / f"step-{STEPS:06d}", tiny_module().student
     assert load_student(student, folder)["step"] == STEPS
@@ -110,6 +111,7 @@ def test_a_checkpoint_holds_what_trains_and_no_frozen_weight(whole) -> None:
     assert saved["optimizer_states"][0]["state"]
 
 
+@pytest.mark.slow
 def test_resuming_a_finished_run_trains_nothing_and_returns_its_figures(whole) -> None:
     module = tiny_module()
     before = (whole[0] / "metrics.jsonl").read_text()
@@ -159,6 +161,7 @@ def test_never_refuses_to_mix_two_runs(whole) -> None:
         run(whole[0], tiny_module())
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_adapter_is_refused_by_name(tmp_path: Path, whole) -> None:
     other = BitLightningModule(llama(), None, max_steps=STEPS, micro_rows=3, loss=LossConfig(kl=0.0, ce=1.0))
     with pytest.raises(TrainingError, match=r"belongs to another run.*First: `"):
@@ -178,6 +181,7 @@ def test_wrong_settings_are_refused_before_training(tmp_path: Path, options: dic
         run(tmp_path, tiny_module(), **options)
 
 
+@pytest.mark.slow
 def test_nothing_is_written_outside_the_run_directory_and_little_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -205,6 +209,7 @@ def test_a_continued_run_goes_by_its_own_rates_and_keeps_the_moments(tmp_path: P
     assert {group["peak_lr"] for group in moments[0]["param_groups"]} == {STILL}
 
 
+@pytest.mark.slow
 def test_another_length_is_continued_with_a_warning_and_a_shorter_one_refused(tmp_path: Path, whole) -> None:
     last = copied(whole[0], tmp_path, STEPS)
     with pytest.warns(UserWarning, match=f"`trainer.max_steps` was {STEPS} and is {STEPS + 1} now"):

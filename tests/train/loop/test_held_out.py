@@ -146,6 +146,7 @@ def test_patience_that_is_never_lost_changes_nothing(whole: Path, tmp_path: Path
     assert (result.steps, result.is_stopped_early, pointer(tmp_path)) == (STEPS, False, pointer(whole))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_lies_elsewhere_does_not_bring_its_best_along(whole: Path, tmp_path: Path) -> None:
     there, module = pointer(whole), tiny_module(steps=STEPS + 2, lr=STILL)
     (tmp_path / "checkpoints").mkdir()

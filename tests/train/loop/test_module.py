@@ -139,6 +139,7 @@ def test_the_hidden_term_is_balanced_by_measured_gradients(tmp_path: Path) -> No
     assert factor != pytest.approx(1.0, abs=0.01)
 
 
+@pytest.mark.slow
 def test_validation_is_the_perplexity_of_the_evaluation_forward(tmp_path: Path) -> None:
     module = tiny_module(steps=1)
     result = run(tmp_path, module, validate_every_steps=1)
@@ -166,6 +167,7 @@ def test_sizes_below_one_are_refused(key: str) -> None:
         BitLightningModule(llama(), None, loss=LossConfig(kl=0.0, ce=1.0), **sizes)
 
 
+@pytest.mark.slow
 def test_a_step_without_trained_tokens_is_an_error(tmp_path: Path) -> None:
     callback = LambdaCallback(on_train_batch_start=lambda trainer, module, batch, index: batch["labels"].fill_(-100))
     with pytest.raises(DataError, match="step 0 have no trained token"):

@@ -152,6 +152,7 @@ def test_what_is_stored_rounded_is_rounded_after_every_step_and_nothing_else() -
     assert changed, "some weight reached the next value that is stored"
 
 
+@pytest.mark.slow
 def test_steps_too_small_for_one_rounded_value_add_up() -> None:
     student = rounded_student()
     optimizer = build_optimizer(student, OptimConfig(lr=1e-4), rounded=True)

@@ -17,6 +17,7 @@ def shown(tmp_path: Path, console: Console, quiet: bool = False) -> str:
     return console.file.getvalue()
 
 
+@pytest.mark.slow
 def test_without_a_terminal_the_first_and_the_last_step_are_plain_lines(tmp_path: Path) -> None:
     lines = shown(tmp_path, Console(file=io.StringIO(), width=100)).splitlines()
     pattern = r"step (\d)/4  loss \d+\.\d{4}  [\d,]+ tokens/s  \d+:\d\d left"

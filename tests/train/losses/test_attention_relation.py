@@ -68,6 +68,7 @@ def test_a_model_with_fused_projections_is_refused() -> None:
         projections(fused, -1)
 
 
+@pytest.mark.slow
 def test_training_with_the_term_balances_and_reports_it(tmp_path) -> None:
     module = tiny_module(steps=2, loss=LossConfig(kl=1.0, attention=1.0, hidden=0.5, balance_step=1))
     result = run(tmp_path, module)
