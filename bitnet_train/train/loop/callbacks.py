@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 
-from bitnet_train.errors import ConfigError
+from bitnet_train.errors import BitnetTrainError, ConfigError, DiskError
 from bitnet_train.model.bit_linear import on_kernels
 from bitnet_train.train.loop.checkpoint import AtomicCheckpointIO
 from bitnet_train.train.loop.checkpoint_manifest import folder_name
@@ -30,6 +30,7 @@ class Saving(Callback):
     def __init__(self, directory: Path, every_steps: int, watcher: SignalWatcher) -> None:
         self.directory, self.every_steps, self.watcher = directory, every_steps, watcher
         self.saved_step = -1
+        self._is_between_steps = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listen to signals, in place of Lightning's own handlers; what was resumed from here is saved already."""
@@ -38,11 +39,16 @@ class Saving(Callback):
         is_ours = resumed is not None and resumed.resolve().parent == self.directory.resolve()
         self.saved_step = _module(pl_module).step if is_ours else -1
 
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """From here on a step is half made."""
+        self._is_between_steps = False
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save when due."""
         module = _module(pl_module)
+        self._is_between_steps = True
         self.leave_if_asked(trainer, module)
         if module.step % self.every_steps == 0:
             self.save(trainer, module)
@@ -50,6 +56,22 @@ class Saving(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the last step."""
         self.save(trainer, _module(pl_module))
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Save the steps so far where what failed lies between two, such as reading the next rows.
+
+        Not where other processes would have to save too: they may be anywhere.
+        """
+        module = _module(pl_module)
+        is_lost = module.step != self.saved_step and not isinstance(exception, DiskError)
+        if is_lost and self._is_between_steps and trainer.world_size == 1:
+            self._is_between_steps = False
+            try:
+                self.save(trainer, module)
+            except BitnetTrainError as error:
+                exception.add_note(f"Nothing was saved: {error}")
+            else:
+                exception.add_note(f"Saved {module.last_checkpoint}; continue with `trainer.resume=auto`.")
 
     def leave_if_asked(self, trainer: Trainer, module: BitLightningModule) -> None:
         """Save and raise `Interrupted` when any process has received a signal."""

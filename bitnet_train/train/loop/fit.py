@@ -97,7 +97,8 @@ def fit(
         own = [Figures(config.log_every_steps, _epochs(data)), shown, saving, validating]
         own += _telemetry(debug or DebugConfig(), run_dir)
         trainer = _trainer(config, run_dir, done, settings, [*own, *callbacks], loggers)
-        trainer.fit(module, datamodule=data, ckpt_path=str(checkpoint) if checkpoint else None)
+        with _told_of_lost_processes(trainer):
+            trainer.fit(module, datamodule=data, ckpt_path=str(checkpoint) if checkpoint else None)
     return _result(module, config)
 
 
@@ -178,6 +179,20 @@ def _result(module: BitLightningModule, config: TrainerConfig) -> FitResult:
         best_val_ce=held_out.best if held_out.best_step is not None else None,
         is_stopped_early=module.step < config.max_steps,
     )
+
+
+@contextmanager
+def _told_of_lost_processes(trainer: Trainer) -> Iterator[None]:
+    """Say that another process of the run ended, which the library that connects them calls a closed connection."""
+    try:
+        yield
+    except RuntimeError as error:
+        if trainer.world_size == 1 or "by peer" not in str(error):
+            raise
+        raise TrainingError(
+            f"Another process of the run has ended, so this one of {trainer.world_size} cannot go on. What that one "
+            "said is above, if it said anything. Continue from the newest checkpoint with `trainer.resume=auto`."
+        ) from error
 
 
 @contextmanager

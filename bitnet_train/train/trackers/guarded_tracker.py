@@ -1,9 +1,9 @@
 """A tracker that can neither end a run nor hold it up: it works on a thread of its own, and is dropped when it fails.
 
 Trackers talk to servers: in their constructors, while figures are logged, and at the end. Here every call is put in a
-line that one thread works off. The run waits for it twice, some seconds each time: at the start, so that a setting
-that cannot work is refused before step 1, and at the end, so that the last figures arrive. What fails, or is not done
-by then, is said once.
+line that one thread works off. The run waits for it twice: a second at the start, so that a setting that cannot work is
+refused before step 1, and some seconds at the end, so that the last figures arrive. What fails, or is not done by then,
+is said once.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from lightning.pytorch.loggers import Logger
 from bitnet_train.errors import ConfigError
 from bitnet_train.train.trackers.redaction import redact_text
 
-START_PATIENCE_S = 10.0
-FINISH_PATIENCE_S = 30.0
+START_PATIENCE_S = 1.0
+FINISH_PATIENCE_S = 15.0  # for what a server that answers still has to be sent
 PENDING_CALLS = 10_000  # of a tracker that has stopped answering: some megabytes
 
 Say = Callable[[str], object]

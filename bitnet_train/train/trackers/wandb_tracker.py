@@ -1,9 +1,10 @@
 """Weights & Biases: online where a key is set and its server answers, else a recording that can be sent later.
 
-wandb itself tries for minutes to reach a server (`init_timeout`, retries, uploads at the end). Here the server is asked
-once, for a few seconds, and each of wandb's own waits has an end; a run that cannot start online is recorded offline,
-which is said. wandb's caches, staging area and logs are kept inside the run directory, and it records neither the
-command line, the repository's address, nor the machine: all three have held secrets.
+wandb itself tries for minutes to reach a server (`init_timeout`, retries, uploads at the end). Here it is asked, for a
+second, at the start and at the end, and each of wandb's own waits has an end; a run that cannot start online is
+recorded offline, which is said, and one whose server is gone by the end stays in its folder. wandb's caches, staging
+area and logs are kept inside the run directory, and it records neither the command line, the repository's address, nor
+the machine: all three have held secrets.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from bitnet_train.train.trackers.guarded_tracker import Say
 from bitnet_train.train.trackers.redaction import redact_text
 
 WANDB_MODES = {"auto": None, "online": False, "offline": True}  # value: offline
-PROBE_S = 3.0
-_TIMEOUTS = {"init_timeout": 15.0, "finish_timeout": 20.0}  # seconds; a version without one of them does without
+PROBE_S = 1.0
+_TIMEOUTS = {"init_timeout": 5.0, "finish_timeout": 10.0}  # seconds; a version without one of them does without
 _HOSTS = ("api.wandb.ai", "api.forge.coreweave.com")  # where `wandb login` stores a key, before 0.31 and since
 
 
@@ -50,8 +51,14 @@ class WandbTracker(WandbLogger):
     """Lightning's logger on a run of its own, which ends when training does."""
 
     def finalize(self, status: str) -> None:
-        """End the run; what is not sent within some seconds stays in its folder."""
+        """End the run; what is not sent within some seconds stays in its folder.
+
+        Raises ConnectionError where the server is gone, for wandb would wait for it to come back.
+        """
         super().finalize(status)
+        server = self.experiment.settings.base_url
+        if not self.experiment.offline and not is_reachable(server):
+            raise ConnectionError(f"{server} is gone. Send the figures later: `wandb sync {self.save_dir}/wandb/run-*`")
         self.experiment.finish(exit_code=0 if status == "success" else 1)
 
 

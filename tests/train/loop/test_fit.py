@@ -21,7 +21,7 @@ from bitnet_train.train.loop.resume import load_student
 from bitnet_train.train.loop.signals import Interrupted
 from bitnet_train.train.losses.settings import LossConfig
 from tests.fixtures import tiny_run
-from tests.fixtures.tiny_run import SAVE_EVERY, STEPS, STILL, DieAt, llama, run, tiny_module, trained_tensors
+from tests.fixtures.tiny_run import SAVE_EVERY, STEPS, STILL, DieAt, Rows, llama, run, tiny_module, trained_tensors
 
 SCRIPT = Path(tiny_run.__file__)
 
@@ -142,6 +142,32 @@ def test_a_signal_is_typed_and_says_how_to_go_on(tmp_path: Path, signum: signal.
     assert f"{signum.name} after step 3" in str(caught.value)
     assert "trainer.resume=auto" in str(caught.value)
     assert signal.getsignal(signum) is before
+
+
+class EndsAt(Rows):
+    """Rows that cannot be read from a batch on."""
+
+    def __init__(self, batch: int) -> None:
+        super().__init__()
+        self.batch = batch
+
+    def train_dataloader(self):
+        for index, batch in enumerate(super().train_dataloader()):
+            if index == self.batch:
+                raise OSError("the disk with the rows is gone")
+            yield batch
+
+
+def test_rows_that_cannot_be_read_end_a_run_with_all_its_steps_saved(tmp_path: Path, whole) -> None:
+    with pytest.raises(OSError, match="the disk with the rows") as caught:
+        run(tmp_path, tiny_module(), data=EndsAt(6))
+    saved = list_checkpoints(tmp_path / "checkpoints")[-1]
+    steps = int(saved.name.split("-")[1])
+    assert SAVE_EVERY < steps <= 6
+    assert caught.value.__notes__ == [f"Saved {saved}; continue with `trainer.resume=auto`."]
+    module = tiny_module()
+    run(tmp_path, module, data=EndsAt(10 * STEPS), resume="auto")
+    assert all(torch.equal(tensor, whole[1][key]) for key, tensor in trained_tensors(module).items())
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import pytest
 from lightning.pytorch.loggers import CSVLogger, Logger
 
 from bitnet_train.errors import ConfigError
-from bitnet_train.train.trackers import guarded_tracker
+from bitnet_train.train.trackers import guarded_tracker, wandb_tracker
 from bitnet_train.train.trackers.tracking import guarded
 from tests.fixtures.tiny_run import run, tiny_module
 
@@ -55,16 +55,19 @@ class Unwell(Logger):
         self._reached("finalize")
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guarded_tracker, "START_PATIENCE_S", 0.2)
-    monkeypatch.setattr(guarded_tracker, "FINISH_PATIENCE_S", 0.2)
+def be(patience_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set how long a run waits: hardly for what never answers, and, on a loaded machine, long for what does."""
+    monkeypatch.setattr(guarded_tracker, "START_PATIENCE_S", patience_s)
+    monkeypatch.setattr(guarded_tracker, "FINISH_PATIENCE_S", patience_s)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("hangs", [False, True], ids=["fails", "hangs"])
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_tracker_never_ends_or_delays_a_run(tmp_path: Path, impatient: None, moment: str, hangs: bool) -> None:
+def test_a_tracker_never_ends_or_delays_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, hangs: bool
+) -> None:
+    be(0.05 if hangs else 3600.0, monkeypatch)
     notes: list[str] = []
     logger = guarded("unwell", lambda: Unwell(moment, hangs), {}, notes.append)
     result = run(tmp_path, tiny_module(steps=3), loggers=[logger], validate_every_steps=0)
@@ -76,7 +79,8 @@ def test_a_tracker_never_ends_or_delays_a_run(tmp_path: Path, impatient: None, m
     assert "abc123secret" not in note
 
 
-def test_calls_that_nobody_answers_do_not_fill_the_memory(impatient: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_calls_that_nobody_answers_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    be(0.05, monkeypatch)
     monkeypatch.setattr(guarded_tracker, "PENDING_CALLS", 10)
     notes: list[str] = []
     logger = guarded("unwell", lambda: Unwell("init", True), {}, notes.append)
@@ -87,7 +91,8 @@ def test_calls_that_nobody_answers_do_not_fill_the_memory(impatient: None, monke
     assert "has left 10 calls unanswered" in notes[0]
 
 
-def test_a_tracker_that_works_gets_every_figure_in_order(tmp_path: Path) -> None:
+def test_a_tracker_that_works_gets_every_figure_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    be(3600.0, monkeypatch)
     notes: list[str] = []
     logger = guarded(
         "csv", lambda: CSVLogger(tmp_path, name="csv"), {"lr": 1, "hf_token": "hf_abcdefgh1"}, notes.append
@@ -101,7 +106,14 @@ def test_a_tracker_that_works_gets_every_figure_in_order(tmp_path: Path) -> None
     assert notes == []
 
 
-def test_a_setting_that_cannot_work_is_refused_before_the_run() -> None:
+def test_a_run_waits_a_second_at_most_before_its_first_step() -> None:
+    assert guarded_tracker.START_PATIENCE_S <= 1.0
+    assert wandb_tracker.PROBE_S <= 1.0
+
+
+def test_a_setting_that_cannot_work_is_refused_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    be(3600.0, monkeypatch)
+
     def make() -> Logger:
         raise ConfigError("`logger.custom` could not be built")
 
