@@ -4,10 +4,11 @@ ablate/       what each lever buys: grids of short trainings
 assets/       makes what the package bundles
 bench/        speed and memory, measured beside named peers
 corpus/       training text, held-out text and choices from files as they are published
+faults.py     every kind of fault, each done to a real process, and what came of it
 fuzz/         thousands of bad inputs for everything that reads: `python -m scripts.fuzz`
 llama_cpp/    the real llama.cpp beside ours: the same weights, tokens and logits
 tables/       tables and pictures of README, docs and recipes, from result files
-results/      what `bench` and `llama_cpp` measured
+results/      what `bench` and `llama_cpp` measured, and `faults` found
 """
 
 import sys

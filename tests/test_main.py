@@ -130,6 +130,17 @@ def test_wrong_usage_exits_2_with_one_line_and_no_traceback(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("word", ["no_such_thing", "x" * 300], ids=["unknown", "longer than a file name may be"])
+@pytest.mark.parametrize("name", VERBS)
+def test_a_word_that_names_nothing_is_wrong_usage_of_every_verb(
+    name: str, word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([name, word]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("ConfigError: ")
+    assert word[:100] in said
+
+
 def test_an_error_is_a_json_document_too(tmp_path: Path) -> None:
     done = bitnet_train("show", "quickstart", "weight.nam=x", "--json", cwd=tmp_path)
     assert done.returncode == 2

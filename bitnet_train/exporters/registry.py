@@ -16,12 +16,13 @@ from typing import Any
 
 from torch import Tensor
 
+from bitnet_train.disk import needing
 from bitnet_train.errors import ConfigError, FormatError
 from bitnet_train.exporters import c_array, gguf, hf_bitnet, plain
 from bitnet_train.exporters.options import ExportOptions
 from bitnet_train.exporters.record import ExportRecord, files_of, read_record
 from bitnet_train.packed.export_folder import export_folder
-from bitnet_train.packed.names import EXPORT_NAME
+from bitnet_train.packed.names import EXPORT_NAME, WEIGHTS_NAME
 from bitnet_train.packed.source import PackedSource, open_packed
 from bitnet_train.packed.writer import versions
 
@@ -102,8 +103,9 @@ def export_as(
     with open_packed(packed_folder) as source:
         exporter.check(source, options)
         with export_folder(Path(out).absolute(), force=force, owned=_files_of_an_export) as folder:
-            facts = exporter.write(source, folder, options)
             manifest = source.manifest
+            with needing(manifest.files[WEIGHTS_NAME].num_bytes):  # at least, where an exporter does not know better
+                facts = exporter.write(source, folder, options)
             record = ExportRecord(
                 format=name,
                 options=asdict(options),

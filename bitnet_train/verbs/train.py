@@ -7,7 +7,7 @@ from typing import Any
 from bitnet_train.config import Config, changed
 from bitnet_train.config.compose import to_dict, to_yaml
 from bitnet_train.model.bit_lora import trainable_report
-from bitnet_train.progress import open_console
+from bitnet_train.progress import open_console, warn
 from bitnet_train.run import assembly, expectation, summary
 from bitnet_train.run.dry_run import describe_training
 from bitnet_train.run.exports import check_exports
@@ -66,10 +66,9 @@ def train(config: Config, session: Session | None = None) -> TrainFacts | dict[s
         console.print(f"note: {warning}")
     content = data.describe().content_sha256
     if is_other_text(config, content):
-        console.print(
-            "note: the text is not the one that the steps so far were trained on. The run goes on with it, from step "
-            f"{step_reached(config)} on, and not as the uninterrupted run would have.",
-            soft_wrap=True,
+        warn(
+            "the text is not the one that the steps so far were trained on. The run goes on with it, from step "
+            f"{step_reached(config)} on, and not as the uninterrupted run would have."
         )
     module.announced = assembly.record_run(config, given, directory, console.print)
     lead(directory.root)

@@ -17,7 +17,7 @@ import pytest
 from tests.faults import injected, warm
 from tests.faults.injected import Fault
 
-LONGEST_S = 120.0  # far beyond what any command here takes: a deadlock ends, a slow machine does not
+LONGEST_S = 120.0  # far beyond what any command here takes: what waits for ever ends, a slow machine does not
 SET_APART = ("BITNET_DEBUG", "HF_HUB_OFFLINE", "RANK", "LOCAL_RANK", "WORLD_SIZE")  # a user has none of them set
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,16 @@ HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the campaign; it takes minutes as a whole, so the quick run leaves it out, but for its table."""
+    """Mark the campaign; it takes minutes as a whole, so the quick run leaves it out, but for its table.
+
+    Faults are injected as Linux allows: limits, capabilities, mounts, /proc.
+    """
     for item in items:
         if HERE in item.path.parents:
             item.add_marker("faults")
             if item.path.name != "test_table.py":
                 item.add_marker("slow")
+                item.add_marker(pytest.mark.skipif(sys.platform != "linux", reason="faults are injected on Linux"))
 
 
 @pytest.fixture(scope="session")

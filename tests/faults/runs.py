@@ -44,6 +44,11 @@ def steps_of(run_dir: Path) -> list[int]:
     return sorted(int(path.name.removeprefix("step-")) for path in (run_dir / "checkpoints").glob("step-*"))
 
 
+def exporting(run_dir: Path, name: str) -> tuple[str, ...]:
+    """Return the words that write a packed run in a format; `packed` is written anew."""
+    return "export", str(run_dir), f"export={name}", f"export.force={name == 'packed'}".lower()
+
+
 def files_of(folder: Path) -> dict[str, bytes]:
     """Return every file below a folder, by name."""
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -22,6 +22,7 @@ from tests.faults.runs import (
     VALIDATION,
     WORDS,
     copy_of,
+    exporting,
     files_of,
     left_over,
     resumes_to,
@@ -90,9 +91,7 @@ def test_sigint_during_an_export_leaves_no_folder(name: str, warm: Warm, packed:
     run_dir = copy_of(packed, tmp_path)
     before = files_of(run_dir)
     moment = PACKING if name == "packed" else EXPORTING
-    done = warm.run(
-        tmp_path, "export", run_dir, f"export={name}", "export.force=true", faults=(Signal(moment, "SIGINT"),)
-    )
+    done = warm.run(tmp_path, *exporting(run_dir, name), faults=(Signal(moment, "SIGINT"),))
     assert done.code == 130, done.err
     assert done.err.strip().endswith("Interrupted.")
     assert files_of(run_dir) == before

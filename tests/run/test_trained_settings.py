@@ -213,18 +213,6 @@ def test_a_run_of_before_settings_were_kept_goes_on(run: Path) -> None:
 
 
 @pytest.mark.slow
-def test_other_text_at_the_same_path_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text, run = tmp_path / "words.txt", tmp_path / "run"
-    text.write_text(WORDS)
-    assert main(["train", "quickstart", "--quiet", *small(run, "data=files", f"data.path={text}")]) == 0
-    assert main(["train", str(run)]) == 0
-    assert "the text is not the one" not in capsys.readouterr().out
-    text.write_text(WORDS.replace("dog", "cat"))
-    assert main(["train", str(run)]) == 0
-    assert "the text is not the one that the steps so far were trained on" in capsys.readouterr().out
-
-
-@pytest.mark.slow
 def test_keys_that_came_after_a_run_was_written_are_taken_as_it_trained(tmp_path: Path) -> None:
     saved = to_dict(compose("quickstart").config)
     for section, key in (("weight", "tables"), ("data", "packing")):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from bitnet_train.disk import needing
 from bitnet_train.errors import ConfigError
 from bitnet_train.progress import track
 
@@ -51,7 +52,8 @@ def write_file(
     path: Path, architecture: str, add_metadata: Callable[[GGUFWriter], None], tensors: Sequence[FileTensor]
 ) -> None:
     """Write a GGUF file; every tensor is made when it is written and forgotten after."""
-    with closing(require_package().GGUFWriter(path, architecture)) as writer:
+    num_bytes = sum(tensor.num_bytes for tensor in tensors)
+    with needing(num_bytes), closing(require_package().GGUFWriter(path, architecture)) as writer:
         add_metadata(writer)
         for tensor in tensors:
             number = cast("Any", tensor.type_id)

@@ -22,7 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bitnet_train.errors import ConfigError, DataError
 from bitnet_train.progress import track
-from bitnet_train.train.data.examples import Document, Example, Row, RowReader, content_digest
+from bitnet_train.train.data.examples import Document, Example, Row, RowReader, content_digest, named_rows
 from bitnet_train.train.data.file_formats import is_text, read_file
 from bitnet_train.train.data.files import BESIDE, find_files, held_out_files
 from bitnet_train.train.data.row_shape import Kind
@@ -106,7 +106,7 @@ def split_examples(examples: list[Example], fraction: float) -> tuple[list[Examp
     if not train:
         raise DataError(
             f"{len(examples)} example(s) cannot be split into training and validation. Add rows, give validation rows"
-            " of their own (`data.validation_path`), or set `data.validation_fraction=0`."
+            f" of their own (`data.validation_path`), or set `data.validation_fraction=0`.{named_rows(examples)}"
         )
     return train, validation
 

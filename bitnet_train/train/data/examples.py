@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -73,6 +73,15 @@ class Completion:
 
 Answered = Conversation | Instruction | Completion
 Example = Document | Answered
+
+
+def named_rows(examples: Sequence[Example], most: int = 3) -> str:
+    """Return a sentence that names the rows of the first examples, with a space before it; nothing of plain texts."""
+    rows = [example.where for example in examples if not isinstance(example, Document) and example.where]
+    if not rows:
+        return ""
+    further = f" and {len(rows) - most:,} more" if len(rows) > most else ""
+    return f" Read: {', '.join(rows[:most])}{further}."
 
 
 def content_digest(example: Example) -> bytes:

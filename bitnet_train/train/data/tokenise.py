@@ -20,7 +20,7 @@ from bitnet_train.progress import track
 from bitnet_train.train.data.chat import Tokens, render, tokenise
 from bitnet_train.train.data.chat_template import ChatTemplate
 from bitnet_train.train.data.chunk import TokenRows, stack_rows, windows
-from bitnet_train.train.data.examples import Document, Example
+from bitnet_train.train.data.examples import Document, Example, named_rows
 from bitnet_train.train.data.special_tokens import lead_token, pad_token
 
 _TEXTS_AT_ONCE = 64  # handed to the tokenizer together, which works on them in parallel
@@ -71,7 +71,7 @@ def tokenise_examples(
         raise DataError(
             f"The {split} split has {len(examples)} example(s) but no row: {dropped_rows} longer than"
             f" `data.context_tokens={context_tokens}`, the rest shorter than `data.min_tokens={min_tokens}`."
-            " Raise the first or lower the second."
+            f" Raise the first or lower the second.{named_rows(examples)}"
         )
     rows = stack_rows(ids, trained, context_tokens, pad_token(tokenizer))
     return rows, _count(rows, len(examples), dropped_tokens, dropped_rows, dict(template.notes))

@@ -13,6 +13,7 @@ from bitnet_train.train.data.examples import (
     Instruction,
     RowReader,
     content_digest,
+    named_rows,
 )
 from bitnet_train.train.data.messages import Message
 from bitnet_train.train.data.row_shape import FieldNames, Kind
@@ -213,3 +214,10 @@ def test_the_content_digest_sees_the_fields_of_messages_and_the_tools() -> None:
     said = Message("assistant", "yo", True, {"reasoning_content": "hm"})
     different = [CHAT, Conversation((CHAT.messages[0], said)), Conversation(CHAT.messages, tools=({"name": "f"},))]
     assert len({content_digest(example) for example in different}) == len(different)
+
+
+def test_the_rows_of_examples_are_named_a_few_of_many() -> None:
+    read = [Completion("a", "b", f"rows.jsonl row {number}") for number in range(1, 1205)]
+    assert named_rows(read[:2]) == " Read: rows.jsonl row 1, rows.jsonl row 2."
+    assert named_rows(read) == " Read: rows.jsonl row 1, rows.jsonl row 2, rows.jsonl row 3 and 1,201 more."
+    assert named_rows([Document("text")]) == ""
