@@ -51,6 +51,18 @@ def packed_linear(
 ) -> None:
     """Quantise x [T, K], multiply and rescale into out [T, N]."""
 
+def packed_linear_codes(
+    kernel: str,
+    spec: Spec,
+    stream: NDArray[uint8],
+    x_codes: NDArray[int8],
+    x_scale: NDArray[float32],
+    bias: NDArray[float32] | None,
+    out: NDArray[float32],
+    num_threads: int,
+) -> None:
+    """Multiply tokens that are quantised already, codes [T, K] and scale [T, 1], and rescale into out [T, N]."""
+
 def time_linear(
     kernel: str,
     spec: Spec,
@@ -72,6 +84,48 @@ def read_bandwidth(bytes_per_thread: int, repeats: int, num_threads: int) -> flo
 
 def clock_hz() -> float:
     """Return the ticks per second of this core at work, 0 where that is not known."""
+
+MAX_INT8_INPUTS: int
+
+def int8_matrix_isas() -> list[str]:
+    """Return the instruction sets of the int8 products that this CPU runs, best first."""
+
+def pack_latent(
+    latent: NDArray[float32], scale: NDArray[float32], activation: str, for_backward: bool, num_threads: int
+) -> tuple[int, NDArray[uint8], str, bool, NDArray[uint8], str]:
+    """Return the first row that is not finite or -1; stream, kernel, half scales; S transposed for dx, its kernel."""
+
+def input_gradient(
+    kernel: str,
+    stream: NDArray[uint8],
+    alpha: NDArray[float32],
+    dy: NDArray[float32],
+    dx: NDArray[float32],
+    num_threads: int,
+) -> None:
+    """Write dx [T, K] of dy [T, N], alpha [G, N] and a transposed stream of `pack_latent`."""
+
+def int8_weight_gradient(
+    dy: NDArray[float32], x_codes: NDArray[int8], x_scale: NDArray[float32], dw: NDArray[float32], num_threads: int
+) -> None:
+    """Write dw [N, K] of dy [T, N], x_codes [T, K] and x_scale [T, 1]."""
+
+class Int8Weight:
+    """An int8 weight [N, K], with a scale a row, arranged for int8 inputs."""
+
+    def __init__(self, codes: NDArray[int8], scale: NDArray[float32], num_threads: int) -> None: ...
+    def multiply(
+        self,
+        x_codes: NDArray[int8],
+        x_scale: NDArray[float32],
+        bias: NDArray[float32] | None,
+        out: NDArray[float32],
+        num_threads: int,
+    ) -> None:
+        """Write out [T, N] of x_codes [T, K] and x_scale [T, 1]."""
+
+    @property
+    def bytes(self) -> int: ...
 
 INT8_ROWS: int
 INT8_BLOCK: int

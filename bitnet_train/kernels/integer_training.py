@@ -7,7 +7,8 @@
     y = int8_product(x_codes, x_scale, pack_int8_weight(...))   both sides int8: a teacher in W8A8
 
 x_codes and x_scale are those of `quant.activation`; layers with one input share them, and they are all that dW needs of
-it. Everything is float32 on the CPU; without the extension, or with BITNET_TRAIN_ISA=reference, the oracle computes it.
+it. Everything is float32 on the CPU; without the extension, with BITNET_TRAIN_ISA=reference, and for the forward and dx
+of a ternary weight, the oracle computes it.
 At most `torch.get_num_threads()` threads; no result depends on their number. Nothing here has a gradient of its own.
 
 Raises KernelError for other shapes and dtypes, for sums that could overflow int32 and for a weight that is not finite;
@@ -19,12 +20,16 @@ Shapes: T tokens, N outputs, K inputs, G scale groups per row.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from bitnet_train.errors import KernelError
 from bitnet_train.kernels import reference, reference_training
+from bitnet_train.kernels.isa import REFERENCE, backend, core
+from bitnet_train.kernels.ops import ACTIVATIONS, PackedWeight
 from bitnet_train.kernels.reference_training import check_groups, check_int8_inputs
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 from bitnet_train.quant.weight import quantize
@@ -43,24 +48,40 @@ __all__ = [
 
 @dataclass(frozen=True)
 class PackedLatent:
-    """The codes of a latent weight as the products of one step read them; the weight has changed by the next."""
+    """The codes of a latent weight as the products of one step read them; the weight has changed by the next.
+
+    `streams` or `codes`: the latter where the oracle multiplies.
+    """
 
     num_outputs: int
     num_inputs: int
     scale: Tensor
     """float32 [N, G] or [1, 1]."""
-    codes: Tensor
+    streams: _Streams | None
+    codes: Tensor | None
     """int8 [N, K]."""
 
 
 @dataclass(frozen=True)
-class Int8Weight:
-    """An int8 weight as `int8_product` reads it: made once."""
+class _Streams:
+    forward: np.ndarray
+    weight: PackedWeight
+    transposed: np.ndarray
+    """Empty unless packed `for_backward`."""
+    transposed_kernel: str
 
-    codes: Tensor
-    """int8 [N, K]."""
+
+@dataclass(frozen=True)
+class Int8Weight:
+    """An int8 weight as `int8_product` reads it: made once. `packed` or `codes`, as above."""
+
+    num_outputs: int
+    num_inputs: int
     scale: Tensor
     """float32 [N]."""
+    packed: Any
+    codes: Tensor | None
+    """int8 [N, K]."""
 
 
 @torch.no_grad()
@@ -69,7 +90,7 @@ def pack_latent(
 ) -> PackedLatent:
     """Pack latent float32 [N, K] with scale float32 [N, G] or [1, 1], G as `weight` says.
 
-    Without `for_backward` only `forward_product` takes the result, in half of the time.
+    Without `for_backward` only `forward_product` takes the result, in less time.
     """
     _check("latent", latent, torch.float32, (None, None))
     num_outputs, num_inputs = latent.shape
@@ -77,25 +98,54 @@ def pack_latent(
         _check("scale", scale, torch.float32, (num_outputs, None))
     check_groups(num_inputs, scale.shape[1])
     assert num_outputs > 0, "a weight has outputs"
-    _check_finite("latent", latent)
     _check_finite("scale", scale)
-    return PackedLatent(num_outputs, num_inputs, scale, quantize(latent, scale, weight))
+    compiled = _core("pack_latent")
+    if compiled is None or weight.name != "binary" or activation.name not in ACTIVATIONS:
+        _check_finite("latent", latent)
+        return PackedLatent(num_outputs, num_inputs, scale, None, quantize(latent, scale, weight))
+    arrays = _array(latent), _array(scale)
+    row, *packed = compiled.pack_latent(*arrays, activation.name, for_backward, torch.get_num_threads())
+    if row >= 0:
+        raise _not_finite("latent", latent, row)
+    forward, kernel, half, transposed, other = packed
+    group_size = num_inputs // scale.shape[1]
+    described = PackedWeight(kernel, num_outputs, num_inputs, group_size, weight.name, activation.name, half)
+    return PackedLatent(num_outputs, num_inputs, scale, _Streams(forward, described, transposed, other), None)
 
 
 @torch.no_grad()
 def forward_product(x_codes: Tensor, x_scale: Tensor, weight: PackedLatent, bias: Tensor | None) -> Tensor:
-    """y float32 [T, N] of x_codes int8 [T, K], x_scale float32 [T, 1], bias float32 [N] or None."""
+    """y float32 [T, N] of x_codes int8 [T, K], x_scale float32 [T, 1], bias float32 [N] or None.
+
+    The codes must be those of the activation scheme that `weight` was packed for.
+    """
     _check_tokens(x_codes, x_scale, weight.num_inputs)
     _check_bias(bias, weight.num_outputs)
-    group_size = weight.num_inputs // weight.scale.shape[1]
-    return reference.linear(x_codes, x_scale, weight.codes, weight.scale, bias, group_size)
+    streams = weight.streams
+    if streams is None:
+        assert weight.codes is not None
+        group_size = weight.num_inputs // weight.scale.shape[1]
+        return reference.linear(x_codes, x_scale, weight.codes, weight.scale, bias, group_size)
+    y = torch.empty(x_codes.shape[0], weight.num_outputs)
+    arrays = streams.forward, _array(x_codes), _array(x_scale), None if bias is None else _array(bias), y.numpy()
+    _needed_core().packed_linear_codes(streams.weight.kernel, streams.weight.spec, *arrays, torch.get_num_threads())
+    return y
 
 
 @torch.no_grad()
 def input_gradient(dy: Tensor, weight: PackedLatent) -> Tensor:
     """dx float32 [T, K] of dy float32 [T, N]."""
     _check("dy", dy, torch.float32, (None, weight.num_outputs))
-    return reference_training.input_gradient(dy, weight.codes, weight.scale)
+    streams = weight.streams
+    if streams is None:
+        assert weight.codes is not None
+        return reference_training.input_gradient(dy, weight.codes, weight.scale)
+    assert streams.transposed.size > 0, "a weight packed `for_backward`"
+    alpha = weight.scale.expand(weight.num_outputs, -1).t()
+    dx = torch.empty(dy.shape[0], weight.num_inputs)
+    arrays = streams.transposed, _array(alpha), _array(dy), dx.numpy()
+    _needed_core().input_gradient(streams.transposed_kernel, *arrays, torch.get_num_threads())
+    return dx
 
 
 @torch.no_grad()
@@ -104,25 +154,41 @@ def weight_gradient(dy: Tensor, x_codes: Tensor, x_scale: Tensor) -> Tensor:
     _check("dy", dy, torch.float32, (None, None))
     _check_tokens(x_codes, x_scale, None)
     _check("x_codes", x_codes, torch.int8, (dy.shape[0], None))
-    return reference_training.weight_gradient(dy, x_codes, x_scale)
+    compiled = _core("int8_weight_gradient")
+    if compiled is None:
+        return reference_training.weight_gradient(dy, x_codes, x_scale)
+    dw = torch.empty(dy.shape[1], x_codes.shape[1])
+    arrays = _array(dy), _array(x_codes), _array(x_scale), dw.numpy()
+    compiled.int8_weight_gradient(*arrays, torch.get_num_threads())
+    return dw
 
 
 @torch.no_grad()
 def pack_int8_weight(codes: Tensor, scale: Tensor) -> Int8Weight:
     """Arrange codes int8 [N, K] with scale float32 [N] for `int8_product`."""
     _check("codes", codes, torch.int8, (None, None))
-    _check("scale", scale, torch.float32, (codes.shape[0],))
-    check_int8_inputs(codes.shape[1])
-    return Int8Weight(codes, scale)
+    num_outputs, num_inputs = codes.shape
+    _check("scale", scale, torch.float32, (num_outputs,))
+    check_int8_inputs(num_inputs)
+    compiled = _core("Int8Weight")
+    if compiled is None:
+        return Int8Weight(num_outputs, num_inputs, scale, None, codes)
+    packed = compiled.Int8Weight(_array(codes), _array(scale), torch.get_num_threads())
+    return Int8Weight(num_outputs, num_inputs, scale, packed, None)
 
 
 @torch.no_grad()
 def int8_product(x_codes: Tensor, x_scale: Tensor, weight: Int8Weight, bias: Tensor | None) -> Tensor:
     """y float32 [T, N] of x_codes int8 [T, K], x_scale float32 [T, 1], bias float32 [N] or None."""
-    num_outputs, num_inputs = weight.codes.shape
-    _check_tokens(x_codes, x_scale, num_inputs)
-    _check_bias(bias, num_outputs)
-    return reference_training.int8_product(x_codes, x_scale, weight.codes, weight.scale, bias)
+    _check_tokens(x_codes, x_scale, weight.num_inputs)
+    _check_bias(bias, weight.num_outputs)
+    if weight.packed is None:
+        assert weight.codes is not None
+        return reference_training.int8_product(x_codes, x_scale, weight.codes, weight.scale, bias)
+    y = torch.empty(x_codes.shape[0], weight.num_outputs)
+    arrays = _array(x_codes), _array(x_scale), None if bias is None else _array(bias), y.numpy()
+    weight.packed.multiply(*arrays, torch.get_num_threads())
+    return y
 
 
 def _check_tokens(x_codes: Tensor, x_scale: Tensor, num_inputs: int | None) -> None:
@@ -137,11 +203,14 @@ def _check_bias(bias: Tensor | None, num_outputs: int) -> None:
 
 def _check_finite(name: str, weight: Tensor) -> None:
     if not bool(torch.isfinite(weight).all()):
-        row = int(torch.isfinite(weight).all(dim=1).logical_not().nonzero()[0])
-        raise KernelError(
-            f"Row {row} of `{name}` {list(weight.shape)} has a value that is not finite: its signs mean nothing. "
-            "Lower `optimizer.lr`, or go on from a checkpoint before it."
-        )
+        raise _not_finite(name, weight, int(torch.isfinite(weight).all(dim=1).logical_not().nonzero()[0]))
+
+
+def _not_finite(name: str, weight: Tensor, row: int) -> KernelError:
+    return KernelError(
+        f"Row {row} of `{name}` {list(weight.shape)} has a value that is not finite: its signs mean nothing. "
+        "Lower `optimizer.lr`, or go on from a checkpoint before it."
+    )
 
 
 def _check(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int | None, ...]) -> None:
@@ -157,3 +226,17 @@ def _check(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int | Non
         f"`{name}` must be {short[dtype]} [{wanted}] on the CPU; got {short[tensor.dtype]} {list(tensor.shape)} on "
         f"{tensor.device}."
     )
+
+
+def _core(function: str) -> Any:
+    """The compiled module where it is in use and has `function` (one of an earlier version has not), else None."""
+    return core if core is not None and hasattr(core, function) and backend() != REFERENCE else None
+
+
+def _needed_core() -> Any:
+    assert core is not None, "streams are made by the compiled module"
+    return core
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().contiguous().numpy()

@@ -16,6 +16,7 @@ EXCEPTIONS = {
     "exporters/test_mixed_schemes.py": "one model through every exporter",
     "kernels/test_cross_compiled.py": "kernels/csrc, as a program of its own",
     "kernels/test_int8_cross_compiled.py": "kernels/csrc, as a program of its own",
+    "kernels/test_training_cross_compiled.py": "kernels/csrc, as a program of its own",
     "runtime/native/test_cache_memory.py": "kernels/csrc, the cache of keys and values",
 }
 

@@ -18,6 +18,7 @@ void bind_int8(nanobind::module_& m);
 void bind_model(nanobind::module_& m);
 void bind_float_ops(nanobind::module_& m);
 void bind_bandwidth(nanobind::module_& m);
+void bind_training(nanobind::module_& m);
 
 WeightKind weights_named(const std::string& name);     // "binary", "ternary"
 Activation activation_named(const std::string& name);  // "int8", "int4", "sign"; std::invalid_argument for others

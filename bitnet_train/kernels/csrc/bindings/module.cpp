@@ -26,4 +26,5 @@ NB_MODULE(_core, m) {
   bitnet::bind_model(m);
   bitnet::bind_float_ops(m);
   bitnet::bind_bandwidth(m);
+  bitnet::bind_training(m);
 }

@@ -110,6 +110,22 @@ void packed_linear(const std::string& kernel, const SpecTuple& spec, const Strea
            [&](Member& member) { multiply(member, &matrices, &y, 1, x.data(), tokens); });
 }
 
+void packed_linear_codes(const std::string& kernel, const SpecTuple& spec, const Stream& stream,
+                         const Array<const int8_t, Matrix>& x_codes, const Floats& x_scale,
+                         const std::optional<Array<const float, Vector>>& bias, const Array<float, Matrix>& out,
+                         size_t num_threads) {
+  Packed packed = view_of(kernel, spec, stream);
+  const size_t tokens = x_codes.shape(0), rows = packed.spec.rows;
+  require(x_codes.shape(1) == packed.spec.inputs, "x_codes", shape_text(tokens, packed.spec.inputs));
+  require(x_scale.shape(0) == tokens && x_scale.shape(1) == 1, "x_scale", shape_text(tokens, 1));
+  require(out.shape(0) == tokens && out.shape(1) == rows, "out", shape_text(tokens, rows));
+  require(!bias || bias->shape(0) == rows, "bias", "[" + std::to_string(rows) + "]");
+  packed.bias = bias ? bias->data() : nullptr;
+  nb::gil_scoped_release release;
+  run_team(useful_threads(packed.spec, tokens, num_threads),
+           [&](Member& member) { multiply_codes(member, packed, x_codes.data(), x_scale.data(), tokens, out.data()); });
+}
+
 void packed_dot(const std::string& kernel, const SpecTuple& spec, const Stream& stream,
                 const Array<const int8_t, Matrix>& x_codes, const Array<int32_t, Cube>& out, size_t num_threads) {
   const Packed packed = view_of(kernel, spec, stream);
@@ -165,6 +181,9 @@ void bind_products(nb::module_& m) {
   m.def("unpack", &unpack, "kernel"_a, "spec"_a, "stream"_a.noconvert(), "codes"_a.noconvert(), "scale"_a.noconvert());
   m.def("packed_linear", &packed_linear, "kernel"_a, "spec"_a, "stream"_a.noconvert(), "x"_a.noconvert(),
         "bias"_a.noconvert().none(), "out"_a.noconvert(), "num_threads"_a);
+  m.def("packed_linear_codes", &packed_linear_codes, "kernel"_a, "spec"_a, "stream"_a.noconvert(),
+        "x_codes"_a.noconvert(), "x_scale"_a.noconvert(), "bias"_a.noconvert().none(), "out"_a.noconvert(),
+        "num_threads"_a);
   m.def("time_linear", &time_linear, "kernel"_a, "spec"_a, "stream"_a.noconvert(), "x"_a.noconvert(),
         "out"_a.noconvert(), "num_threads"_a, "repeats"_a);
   m.def("packed_dot", &packed_dot, "kernel"_a, "spec"_a, "stream"_a.noconvert(), "x_codes"_a.noconvert(),

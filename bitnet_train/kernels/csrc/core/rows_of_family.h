@@ -15,6 +15,9 @@
 #ifndef KERNELS_int8
 #define KERNELS_int8(name, isa, predicate)
 #endif
+#ifndef KERNELS_int8_matrix
+#define KERNELS_int8_matrix(name, isa, predicate)
+#endif
 #ifndef KERNELS_model
 #define KERNELS_model(name, isa, predicate)
 #endif
@@ -30,5 +33,6 @@
 #undef KERNELS_core
 #undef KERNELS_fake_quantize
 #undef KERNELS_int8
+#undef KERNELS_int8_matrix
 #undef KERNELS_model
 #undef KERNELS_products

@@ -174,7 +174,9 @@ void Member::barrier() {
   if (size_ > 1) team_->barrier(size_);
 }
 
-void* Member::scratch(size_t slot, size_t bytes) {
+void* Member::scratch(size_t slot, size_t bytes) { return scratch_of_this_thread(slot, bytes); }
+
+void* scratch_of_this_thread(size_t slot, size_t bytes) {
   Buffer& buffer = scratch_buffers[slot];
   if (buffer.bytes < bytes) {
     ::operator delete(buffer.data, std::align_val_t{kLine});

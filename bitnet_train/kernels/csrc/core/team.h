@@ -31,6 +31,10 @@ class Member {
   size_t size_;
 };
 
+// What `Member::scratch` gives the calling thread. Taken before a region, it can be shared by its members, and
+// std::bad_alloc reaches the caller.
+void* scratch_of_this_thread(size_t slot, size_t bytes);
+
 void run_team(size_t num_threads, const std::function<void(Member&)>& body);
 
 // [first, last) of `count` things for this member.

@@ -29,6 +29,17 @@ struct FloatsOut {
   FloatsOut from(size_t first) const { return {wide ? wide + first : nullptr, narrow ? narrow + first : nullptr}; }
 };
 
+// Gradients of a block of tokens by at most kFoldedOutputs outputs, each to be multiplied by the scale of its token.
+constexpr size_t kFoldedOutputs = 96;
+struct FoldedBlock {
+  const float* dy;  // [tokens][stride]
+  size_t stride;
+  const float* x_scale;  // [tokens]
+  size_t tokens, outputs;
+};
+
+constexpr size_t kSignBlock = 64;
+
 struct FakeQuantizeOps {
   // value = scale * code for `count` latents under one scale.
   void (*weights)(const float* latent, size_t count, float scale, WeightKind kind, FloatsOut value);
@@ -37,6 +48,13 @@ struct FakeQuantizeOps {
                       float* d_latent);
   void (*widen)(const uint16_t* x, size_t count, float* out);
   void (*tokens)(const int8_t* codes, size_t count, float scale, FloatsOut value);
+  // Codes of dy * alpha, `count` outputs of one token; returns their scale. (round_gradients.h)
+  float (*round_row)(const float* dy, const float* alpha, size_t count, int8_t* codes);
+  // Codes [tokens][outputs] and scale [outputs] of a block.
+  void (*round_columns)(const FoldedBlock& block, int8_t* codes, float* scale);
+  // The signs of latent[n * stride + k], n and k below kSignBlock, a bit each: bit k of rows[n] is bit n of columns[k].
+  // Returns whether all are finite. (sign_block.h)
+  bool (*sign_block)(const float* latent, size_t stride, uint64_t* rows, uint64_t* columns);
 };
 
 #define KERNELS_fake_quantize(name, isa, predicate) extern const FakeQuantizeOps kernel_##name##_##isa;

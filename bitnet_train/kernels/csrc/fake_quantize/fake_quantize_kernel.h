@@ -9,6 +9,8 @@
 #include <limits>
 
 #include "fake_quantize/fake_quantize.h"
+#include "fake_quantize/round_gradients.h"
+#include "fake_quantize/sign_block.h"
 
 namespace bitnet {
 namespace {
@@ -126,7 +128,7 @@ void tokens(const int8_t* __restrict codes, size_t count, float scale, FloatsOut
   }
 }
 
-constexpr FakeQuantizeOps kOps{weights, gradients, widen, tokens};
+constexpr FakeQuantizeOps kOps{weights, gradients, widen, tokens, round_row, round_columns, sign_block};
 
 }  // namespace
 }  // namespace bitnet

@@ -24,8 +24,19 @@ struct Layout {
   bool (*accepts)(const Spec& spec);
   size_t (*panel_bytes)(const Spec& spec);                                                   // a multiple of kAlignment
   void (*pack)(const Spec& spec, const int8_t* codes, const float* scales, uint8_t* panel);  // [64][K], [64][G]
-  void (*unpack)(const Spec& spec, const uint8_t* panel, int8_t* codes, float* scales);      // the inverse
+  // The same of +-1 weights as bits, [64][ceil(K / 64)]: bit k % 64 of word k / 64 is 1 for +1, and 0 beyond K. For one
+  // group, or groups of a multiple of 64.
+  void (*pack_signs)(const Spec& spec, const uint64_t* signs, const float* scales, uint8_t* panel);
+  void (*unpack)(const Spec& spec, const uint8_t* panel, int8_t* codes, float* scales);  // the inverse
 };
+
+constexpr size_t kSignWord = 64;  // inputs of a word of signs
+
+constexpr size_t sign_words(size_t inputs) { return round_up(inputs, kSignWord) / kSignWord; }
+
+constexpr bool packs_signs(const Spec& spec) {
+  return spec.weights == WeightKind::kBinary && (spec.groups() == 1 || spec.group_size % kSignWord == 0);
+}
 
 struct Tile {
   const Spec* spec;

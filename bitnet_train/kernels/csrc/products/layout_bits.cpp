@@ -60,6 +60,33 @@ void for_each_word(const Spec& spec, Visit visit) {
       }
 }
 
+// Every fourth bit, from bit 0 on, as a byte.
+uint32_t every_fourth(uint32_t bits) {
+  bits &= 0x11111111u;
+  bits = (bits | bits >> 3) & 0x03030303u;
+  bits = (bits | bits >> 6) & 0x000f000fu;
+  return (bits | bits >> 12) & 0xffu;
+}
+
+void pack_scales(const Spec& spec, const float* scales, uint8_t* panel) {
+  for (size_t group = 0; group < spec.groups(); ++group)
+    for (size_t row = 0; row < kPanelRows; ++row)
+      store_scale(spec, panel + group * group_bytes(spec) + bits_code_bytes(spec), row,
+                  scales[row * spec.groups() + group]);
+}
+
+void pack_signs(const Spec& spec, const uint64_t* signs, const float* scales, uint8_t* panel) {
+  const size_t stride = sign_words(spec.inputs);
+  for_each_word(spec, [&](size_t offset, size_t first, size_t) {
+    const size_t row = first / spec.inputs, input = first % spec.inputs;
+    const auto bits = static_cast<uint32_t>(signs[row * stride + input / kSignWord] >> input % kSignWord);
+    const uint32_t word = every_fourth(bits) | every_fourth(bits >> 1) << 8 | every_fourth(bits >> 2) << 16 |
+                          every_fourth(bits >> 3) << 24;
+    std::memcpy(panel + offset, &word, sizeof word);
+  });
+  pack_scales(spec, scales, panel);
+}
+
 void pack(const Spec& spec, const int8_t* codes, const float* scales, uint8_t* panel) {
   for_each_word(spec, [&](size_t offset, size_t first, size_t count) {
     int8_t tail[32] = {};
@@ -68,10 +95,7 @@ void pack(const Spec& spec, const int8_t* codes, const float* scales, uint8_t* p
     const uint32_t word = word_of(spec.weights, whole ? codes + first : tail);
     std::memcpy(panel + offset, &word, sizeof word);
   });
-  for (size_t group = 0; group < spec.groups(); ++group)
-    for (size_t row = 0; row < kPanelRows; ++row)
-      store_scale(spec, panel + group * group_bytes(spec) + bits_code_bytes(spec), row,
-                  scales[row * spec.groups() + group]);
+  pack_scales(spec, scales, panel);
 }
 
 void unpack(const Spec& spec, const uint8_t* panel, int8_t* codes, float* scales) {
@@ -88,6 +112,6 @@ void unpack(const Spec& spec, const uint8_t* panel, int8_t* codes, float* scales
 
 }  // namespace
 
-extern const Layout layout_bits{"bits", accepts, panel_bytes, pack, unpack};
+extern const Layout layout_bits{"bits", accepts, panel_bytes, pack, pack_signs, unpack};
 
 }  // namespace bitnet

@@ -90,6 +90,29 @@ void pack(const Spec& spec, const int8_t* codes, const float* scales, uint8_t* p
       });
 }
 
+// A digit is five bits of a word of signs; the last of its thirteen has four.
+void pack_signs(const Spec& spec, const uint64_t* signs, const float* scales, uint8_t* panel) {
+  static_assert(kSignWord == kHalfInputs);
+  const size_t stride = sign_words(spec.inputs);
+  std::memset(panel, 0, panel_bytes(spec));
+  walk(
+      spec,
+      [&](size_t offset, size_t shift, size_t input, size_t count) {
+        if (count == 0) return;
+        for (size_t row = 0; row < kPanelRows; ++row) {
+          uint16_t lane;
+          std::memcpy(&lane, panel + offset + lane_of(row) * kLaneBytes, kLaneBytes);
+          const uint64_t digit = signs[row * stride + input / kSignWord] >> input % kSignWord & ((1u << count) - 1);
+          lane = static_cast<uint16_t>(lane | digit << shift);
+          std::memcpy(panel + offset + lane_of(row) * kLaneBytes, &lane, kLaneBytes);
+        }
+      },
+      [&](size_t offset, size_t group) {
+        for (size_t row = 0; row < kPanelRows; ++row)
+          store_scale(spec, panel + offset, row, scales[row * spec.groups() + group]);
+      });
+}
+
 void unpack(const Spec& spec, const uint8_t* panel, int8_t* codes, float* scales) {
   walk(
       spec,
@@ -108,6 +131,6 @@ void unpack(const Spec& spec, const uint8_t* panel, int8_t* codes, float* scales
 
 }  // namespace
 
-extern const Layout layout_digits{"digits", accepts, panel_bytes, pack, unpack};
+extern const Layout layout_digits{"digits", accepts, panel_bytes, pack, pack_signs, unpack};
 
 }  // namespace bitnet

@@ -71,6 +71,22 @@ void pack(const Spec& spec, const int8_t* codes, const float* scales, uint8_t* p
       });
 }
 
+// A byte of signs is two indices, and a column.
+void pack_signs(const Spec& spec, const uint64_t* signs, const float* scales, uint8_t* panel) {
+  constexpr size_t kWordColumns = kSignWord / 8;
+  const size_t stride = sign_words(spec.inputs), words = stride / spec.groups();
+  for (size_t group = 0; group < spec.groups(); ++group, signs += words) {
+    for (size_t word = 0; word < words; ++word, panel += kWordColumns * kPanelRows)
+      for (size_t row = 0; row < kPanelRows; ++row) {
+        const uint64_t bits = signs[row * stride + word];
+        for (size_t column = 0; column < kWordColumns; ++column)
+          panel[column * kPanelRows + byte_of_row(row)] = static_cast<uint8_t>(bits >> 8 * column);
+      }
+    for (size_t row = 0; row < kPanelRows; ++row) store_scale(spec, panel, row, scales[row * spec.groups() + group]);
+    panel += kPanelRows * spec.scale_bytes();
+  }
+}
+
 void unpack(const Spec& spec, const uint8_t* panel, int8_t* codes, float* scales) {
   walk(
       spec,
@@ -87,6 +103,6 @@ void unpack(const Spec& spec, const uint8_t* panel, int8_t* codes, float* scales
 
 }  // namespace
 
-extern const Layout layout_nibbles{"nibbles", accepts, panel_bytes, pack, unpack};
+extern const Layout layout_nibbles{"nibbles", accepts, panel_bytes, pack, pack_signs, unpack};
 
 }  // namespace bitnet

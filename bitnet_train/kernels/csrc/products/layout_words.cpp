@@ -74,6 +74,21 @@ void for_each_word(const Spec& spec, Visit visit) {
     }
 }
 
+void pack_scales(const Spec& spec, const float* scales, uint8_t* panel) {
+  for (size_t group = 0; group < spec.groups(); ++group)
+    for (size_t row = 0; row < kPanelRows; ++row)
+      store_scale(spec, panel + group * group_bytes(spec) + words_code_bytes(spec), row,
+                  scales[row * spec.groups() + group]);
+}
+
+void pack_signs(const Spec& spec, const uint64_t* signs, const float* scales, uint8_t* panel) {
+  const size_t stride = sign_words(spec.inputs);
+  for_each_word(spec, [&](size_t row, size_t offset, size_t input, size_t) {
+    std::memcpy(panel + offset, signs + row * stride + input / kWordInputs, sizeof(uint64_t));
+  });
+  pack_scales(spec, scales, panel);
+}
+
 void pack(const Spec& spec, const int8_t* codes, const float* scales, uint8_t* panel) {
   const bool binary = spec.weights == WeightKind::kBinary;
   for_each_word(spec, [&](size_t row, size_t offset, size_t input, size_t count) {
@@ -84,10 +99,7 @@ void pack(const Spec& spec, const int8_t* codes, const float* scales, uint8_t* p
     std::memcpy(panel + offset, binary ? &word.sign : &word.nonzero, sizeof(uint64_t));
     if (!binary) std::memcpy(panel + offset + kWordRows * sizeof(uint64_t), &word.sign, sizeof(uint64_t));
   });
-  for (size_t group = 0; group < spec.groups(); ++group)
-    for (size_t row = 0; row < kPanelRows; ++row)
-      store_scale(spec, panel + group * group_bytes(spec) + words_code_bytes(spec), row,
-                  scales[row * spec.groups() + group]);
+  pack_scales(spec, scales, panel);
 }
 
 void unpack(const Spec& spec, const uint8_t* panel, int8_t* codes, float* scales) {
@@ -108,6 +120,6 @@ void unpack(const Spec& spec, const uint8_t* panel, int8_t* codes, float* scales
 
 }  // namespace
 
-extern const Layout layout_words{"words", accepts, panel_bytes, pack, unpack};
+extern const Layout layout_words{"words", accepts, panel_bytes, pack, pack_signs, unpack};
 
 }  // namespace bitnet

@@ -84,6 +84,18 @@ void multiply_tile(const Packed* const* matrices, size_t count, const int8_t* co
   }
 }
 
+// y and x_scale, or the integers.
+void multiply_quantised(Member& member, const Packed& matrix, const int8_t* codes, const float* x_scale, size_t tokens,
+                        float* y, int32_t* integers) {
+  const Packed* const matrices = &matrix;
+  void* prepared = member.scratch(kPrepared, prepared_bytes(&matrices, 1));
+  const Plan plan = plan_of(member, tokens);
+  const Range range = panels_of(member, plan.all_panels, matrix.spec.panels());
+  for (size_t first = plan.tokens.first; first < plan.tokens.last; first += kTokenTile)
+    multiply_tile(&matrices, 1, codes + first * matrix.spec.inputs, x_scale ? x_scale + first : nullptr, first,
+                  std::min(kTokenTile, plan.tokens.last - first), range, prepared, &y, integers);
+}
+
 }  // namespace
 
 size_t useful_threads(const Spec& spec, size_t tokens, size_t num_threads) {
@@ -109,14 +121,13 @@ void multiply(Member& member, const Packed* const* matrices, float* const* y, si
   }
 }
 
+void multiply_codes(Member& member, const Packed& matrix, const int8_t* codes, const float* x_scale, size_t tokens,
+                    float* y) {
+  multiply_quantised(member, matrix, codes, x_scale, tokens, y, nullptr);
+}
+
 void dot_codes(Member& member, const Packed& matrix, const int8_t* codes, size_t tokens, int32_t* acc) {
-  const Packed* const matrices = &matrix;
-  void* prepared = member.scratch(kPrepared, prepared_bytes(&matrices, 1));
-  const Plan plan = plan_of(member, tokens);
-  const Range range = panels_of(member, plan.all_panels, matrix.spec.panels());
-  for (size_t first = plan.tokens.first; first < plan.tokens.last; first += kTokenTile)
-    multiply_tile(&matrices, 1, codes + first * matrix.spec.inputs, nullptr, first,
-                  std::min(kTokenTile, plan.tokens.last - first), range, prepared, nullptr, acc);
+  multiply_quantised(member, matrix, codes, nullptr, tokens, nullptr, acc);
 }
 
 }  // namespace bitnet

@@ -19,6 +19,10 @@ struct Packed {  // a view
 void multiply(Member& member, const Packed* const* matrices, float* const* y, size_t count, const float* x,
               size_t tokens);
 
+// y[t * rows + n] of tokens that are quantised already: codes [tokens][inputs], x_scale [tokens].
+void multiply_codes(Member& member, const Packed& matrix, const int8_t* codes, const float* x_scale, size_t tokens,
+                    float* y);
+
 // The exact integers [tokens][N][G].
 void dot_codes(Member& member, const Packed& matrix, const int8_t* codes, size_t tokens, int32_t* acc);
 
