@@ -37,6 +37,7 @@ FIXED = (
     "teacher",
     "optimizer.name",
     "trainer.batch_rows",
+    "trainer.products",
     "trainer.short_row_tokens",
     "trainer.short_row_fraction",
     "trainer.seed",
@@ -46,7 +47,10 @@ MACHINE = ("teacher.cache_dir", "trainer.accelerator", "trainer.num_threads")  #
 VERBS = ("logger", "export", "evaluate", "validate", "sensitivity", "generate", "bench", "debug", *MACHINE)
 ASKED_ANEW = ("data.chat_template_variables",)  # fixed in training, and free for whoever asks the finished model
 CALL = ("recipe", "run", "path", "quiet", "dry_run", "trainer.resume", "export.force")
-AS_SETTLED = {"trainer.precision": "auto"}  # asked so, a continued run keeps what it settled at its start
+AS_SETTLED = {
+    "trainer.precision": "auto",
+    "trainer.products": "auto",
+}  # asked so, a continued run keeps what it settled at its start
 _ABSENT = object()
 
 

@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-OLDER: Mapping[str, Any] = MappingProxyType({"weight.tables": "exact", "data.packing": "never"})
+OLDER: Mapping[str, Any] = MappingProxyType(
+    {"weight.tables": "exact", "data.packing": "never", "trainer.products": "forward"}
+)
 """Dotted key -> what runs did before there was one."""
 WORDS: Mapping[str, Mapping[Any, str]] = MappingProxyType(
     {"trainer.precision": {"32-true": "fp32", "bf16-mixed": "bf16"}}

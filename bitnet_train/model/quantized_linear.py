@@ -5,13 +5,17 @@
                 dW_eff = dy^T x_q                    and from it d_latent, d_scale by the surrogate
                 db = sum of dy over the tokens
 
-The matrix products run in the dtype of autocast, else of x. The results equal, bit for bit, those of the composition
-`linear(fake_quantize_activation(x), surrogate.weight(latent, scale, ...), b)`, which stays as the reference of the
-tests; only d_scale sums in another order. Where the packed kernels are faster (`kernels.training_product`: float32,
-+-1, many tokens), y is theirs: the same numbers summed in integers, the bits of evaluation. What is kept for the
-backward: int8 codes and a float32 scale a token instead of a float input, and the latent, a parameter that is there
-anyway: W_eff is made from it again, one pass for no copy of all weights. Where the latent is itself made (LoRA inside),
-W_eff is kept, the latent only if the surrogate reads it.
+In floats the matrix products run in the dtype of autocast, else of x. The results equal, bit for bit, those of the
+composition `linear(fake_quantize_activation(x), surrogate.weight(latent, scale, ...), b)`, which stays as the reference
+of the tests; only d_scale sums in another order. Kept for the backward are int8 codes and a float32 scale a token
+instead of a float input, and the latent, a parameter that is there anyway: W_eff is made from it again, one pass for no
+copy of all weights. Where the latent is itself made (LoRA inside), W_eff is kept, the latent only if the surrogate
+reads it.
+
+Within `training_products` they run in integers instead (`kernels.integer_training`), once the quantised weight is hard:
+
+    forward     y alone: the same numbers summed exactly, the bits of evaluation
+    integer     dx and dW too, from dy rounded to 8 bits; W_eff is never made, a bit a weight is kept in its place
 
 Layers that are given the same input (query, key, value; gate, up) share its codes: they are kept on the input tensor,
 until it changes or is gone.
@@ -19,8 +23,11 @@ until it changes or is gone.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -33,9 +40,30 @@ from bitnet_train.kernels.fake_quantize import (
     quantize_tokens,
     weight_gradients,
 )
-from bitnet_train.kernels.training_product import is_worth_packing, signed_product
+from bitnet_train.kernels.integer_training import (
+    PackedLatent,
+    forward_product,
+    input_gradient,
+    pack_latent,
+    weight_gradient,
+)
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 from bitnet_train.quant.surrogate import Surrogate
+
+Products = Literal["float", "forward", "integer"]
+MIN_TOKENS = 256
+"""Packing a weight takes about as long as multiplying a hundred tokens; fewer than these are multiplied in floats."""
+_products: ContextVar[Products] = ContextVar("products", default="float")
+
+
+@contextmanager
+def training_products(products: Products) -> Iterator[None]:
+    """Let 1-bit linears in training multiply so, as autocast chooses a type: on the CPU, where codes are integers."""
+    token = _products.set(products)
+    try:
+        yield
+    finally:
+        _products.reset(token)
 
 
 @dataclass(frozen=True)
@@ -83,14 +111,20 @@ class _QuantizedLinear(torch.autograd.Function):
         tokens: _Tokens,
     ) -> Tensor:
         dtype = tokens.value.dtype
+        products = _products_of(tokens, latent, hardness, quantizers)
+        weight = packed = None
         with torch.autocast(x.device.type, enabled=False):
-            weight = None
-            if _multiplies_packed(x, latent, hardness, quantizers, dtype):
-                y = signed_product(x.reshape(-1, x.shape[-1]), latent, scale, bias, quantizers.activation)
-            else:
+            if products == "float":
                 weight = _effective(latent, scale, hardness, quantizers, dtype)
                 y = F.linear(tokens.value, weight, None if bias is None else bias.to(dtype))
+            else:
+                is_kept = products == "integer" and ctx.needs_input_grad[0]
+                packed = pack_latent(latent, scale, quantizers.weight, quantizers.activation, for_backward=is_kept)
+                assert tokens.codes is not None
+                assert tokens.scale is not None
+                y = forward_product(tokens.codes, tokens.scale, packed, bias).to(dtype)
         ctx.quantizers, ctx.x_shape, ctx.x_dtype, ctx.dtype = quantizers, x.shape, x.dtype, dtype
+        ctx.packed = packed if products == "integer" else None
         kept = _kept(ctx.needs_input_grad, latent, scale, hardness, quantizers, tokens)
         ctx.save_for_backward(None if latent.is_leaf else weight, *kept)
         return y.reshape(*x.shape[:-1], latent.shape[0])
@@ -104,22 +138,42 @@ class _QuantizedLinear(torch.autograd.Function):
         dx = d_latent = d_scale = db = None
         with torch.autocast(dy.device.type, enabled=False):
             if by_x:
-                if weight is None:
+                if weight is None and ctx.packed is None:
                     weight = _effective(latent, scale, hardness, ctx.quantizers, ctx.dtype)
-                dx = dy.mm(weight).to(ctx.x_dtype).reshape(ctx.x_shape)
+                dx = _by_input(dy, weight, ctx.packed).to(ctx.x_dtype).reshape(ctx.x_shape)
             if by_latent or by_scale:
-                dw = dy.t().mm(_value(tokens, ctx.x_dtype, ctx.dtype))
+                dw = _by_weight(dy, tokens, ctx)
                 d_latent, d_scale = _split(dw, latent, scale, hardness, ctx.quantizers, (by_latent, by_scale))
             if by_bias:
                 db = dy.sum(dim=0).float()
         return dx, d_latent, d_scale, db, None, None, None
 
 
-def _multiplies_packed(x: Tensor, latent: Tensor, hardness: Tensor, quantizers: Quantizers, dtype: torch.dtype) -> bool:
-    """Whether the forward goes by integers: where W_eff is not needed besides, in the hard phase, and faster so."""
-    rows = x.reshape(-1, x.shape[-1])
-    worth = latent.is_leaf and is_worth_packing(rows, dtype, quantizers.weight, quantizers.activation)
-    return worth and quantizers.surrogate.is_hard(float(hardness))
+def _products_of(tokens: _Tokens, latent: Tensor, hardness: Tensor, quantizers: Quantizers) -> Products:
+    """How this layer multiplies. By integers alone in the forward only where the backward makes W_eff anew anyway."""
+    asked = _products.get()
+    if asked == "float" or tokens.codes is None or tokens.codes.device.type != "cpu":
+        return "float"
+    if len(tokens.codes) < MIN_TOKENS or not quantizers.surrogate.is_hard(float(hardness)):
+        return "float"
+    is_worth = asked == "integer" or (latent.is_leaf and tokens.value.dtype == torch.float32)
+    return asked if is_worth else "float"
+
+
+def _by_input(dy: Tensor, weight: Tensor | None, packed: PackedLatent | None) -> Tensor:
+    """dx [T, K] of dy [T, N]."""
+    if packed is not None:
+        return input_gradient(dy.float().contiguous(), packed)
+    assert weight is not None
+    return dy.mm(weight)
+
+
+def _by_weight(dy: Tensor, tokens: list[Tensor], ctx: Any) -> Tensor:
+    """dW_eff [N, K] of dy [T, N] and what was kept of the tokens."""
+    if ctx.packed is not None:
+        codes, scale = tokens
+        return weight_gradient(dy.float().contiguous(), codes, scale)
+    return dy.t().mm(_value(tokens, ctx.x_dtype, ctx.dtype))
 
 
 def _effective(latent: Tensor, scale: Tensor, hardness: Tensor, quantizers: Quantizers, dtype: torch.dtype) -> Tensor:

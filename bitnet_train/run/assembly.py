@@ -38,6 +38,7 @@ from bitnet_train.quant.surrogate import SURROGATES
 from bitnet_train.run.directory import RunDirectory
 from bitnet_train.run.facts import ChangedAt, ContinuedFacts, TrainFacts
 from bitnet_train.run.hold import placed
+from bitnet_train.run.machine import products_of
 from bitnet_train.run.starting_point import is_wanted, starting_point
 from bitnet_train.run.trained_settings import check_continued, check_finished, record, step_reached
 from bitnet_train.settings import part_of
@@ -347,6 +348,7 @@ def training_module(
         seed=config.trainer.seed,
         teacher_cache=cache,
         rounded=student.record.is_rounded,
+        products=products_of(config),
     )
 
 

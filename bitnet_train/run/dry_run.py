@@ -40,7 +40,7 @@ def describe_training(config: Config, console: Console) -> dict[str, Any]:
         print_data(console, facts)
         _print_row(console, sample)
         trainable, total = _print_sizes(config, seen, data, console)
-        config, arithmetic = settle_machine(config, None, console)
+        config, machine = settle_machine(config, None, console)
         original = _with_weights(config, seen, console)
         student = assembly.prepare_student(config, original)
         module = assembly.training_module(config, student, original, packed=data.is_packed)
@@ -48,7 +48,7 @@ def describe_training(config: Config, console: Console) -> dict[str, Any]:
         length = settle(config, module, data, None)
     estimate = length.estimate
     console.print(f"Peak learning rate {length.rate:.3g}.")
-    console.print(f"Budget: {estimate.describe()}; {arithmetic.describe()}.", soft_wrap=True)
+    console.print(f"Budget: {estimate.describe()}; {machine.why}.", soft_wrap=True)
     return {
         "trainable_parameters": trainable,
         "parameters": total,
@@ -58,7 +58,8 @@ def describe_training(config: Config, console: Console) -> dict[str, Any]:
         "minutes": estimate.minutes,
         "memory_bytes": estimate.memory_bytes,
         "lr": length.rate,
-        "precision": arithmetic.precision,
+        "precision": config.trainer.precision,
+        "products": config.trainer.products,
         "data": plain(facts),
         "first_row": [{"text": text, "trained": trained} for text, trained in sample],
     }

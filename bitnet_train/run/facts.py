@@ -18,6 +18,7 @@ from bitnet_train.train.data.facts import DataFacts
 from bitnet_train.train.loop.budget import Estimate
 from bitnet_train.train.loop.fit import FitResult
 from bitnet_train.train.loop.machine import Arithmetic
+from bitnet_train.train.loop.products import ProductChoice
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,13 @@ class ConvertFacts(Facts):
 
 @dataclass(frozen=True)
 class MachineFacts(Facts):
-    """The arithmetic and the CPU threads that a run keeps."""
+    """The arithmetic, the products and the CPU threads that a run keeps."""
 
     stage: ClassVar[str] = "machine"
     arithmetic: Arithmetic = field(metadata=BESIDE)
     why: str
     num_threads: int
+    products: ProductChoice | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True)

@@ -1,25 +1,29 @@
-"""What the machine decides, settled once a run: `trainer.precision=auto` and `trainer.num_threads=null`.
+"""What the machine decides, settled once a run: `precision` and `products` of `auto`, `num_threads=null`.
 
-Kept in `facts/machine.json`. A run that is continued takes both from there, whatever machine it is continued on: other
+Kept in `facts/machine.json`. A run that is continued takes them from there, whatever machine it is continued on: other
 arithmetic would be another run, and sums over another number of threads are rounded otherwise.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from rich.console import Console
 
 from bitnet_train.config import Config, changed
+from bitnet_train.model.quantized_linear import Products
 from bitnet_train.run.directory import RunDirectory
 from bitnet_train.run.facts import MachineFacts
-from bitnet_train.train.loop.machine import Arithmetic, arithmetic, thread_count
+from bitnet_train.train.loop.machine import arithmetic, thread_count
+from bitnet_train.train.loop.products import ProductChoice, choose_products
 from bitnet_train.train.loop.settings import AUTO
 
 
-def settle_machine(config: Config, directory: RunDirectory | None, console: Console) -> tuple[Config, Arithmetic]:
-    """Return the configuration with precision and threads, and the arithmetic; warn of bf16 that is only imitated.
+def settle_machine(config: Config, directory: RunDirectory | None, console: Console) -> tuple[Config, MachineFacts]:
+    """Return the configuration with precision, products and threads, and why; warn of bf16 that is only imitated.
 
-    Both are kept in `directory`. Threads that are asked for were set when the process was prepared; others are here.
+    They are kept in `directory`. Threads that are asked for were set when the process was prepared; others are here.
     """
     kept = _kept(config, directory)
     trainer = config.trainer
@@ -30,10 +34,26 @@ def settle_machine(config: Config, directory: RunDirectory | None, console: Cons
     found = arithmetic(asked, trainer.accelerator)
     if (warning := found.warning()) is not None:
         console.print(f"note: {warning}", soft_wrap=True)
-    is_kept = kept is not None and (kept.arithmetic.precision, kept.num_threads) == (found.precision, threads)
-    if directory is not None and not is_kept:
-        directory.keep(MachineFacts(found, found.describe(), threads))
-    return changed(config, {"trainer.precision": found.precision, "trainer.num_threads": threads}), found
+    products = _products(config, kept, found.precision)
+    facts = MachineFacts(found, f"{found.describe()}; {products.describe()}", threads, products)
+    if directory is not None and (kept is None or replace(facts, frame=kept.frame) != kept):
+        directory.keep(facts)
+    chosen = {"precision": found.precision, "products": products.name, "num_threads": threads}
+    return changed(config, {f"trainer.{name}": value for name, value in chosen.items()}), facts
+
+
+def products_of(config: Config) -> Products:
+    """Return how 1-bit linears multiply in training; in floats where nothing is settled, and nothing trains."""
+    products = config.trainer.products
+    return "float" if products == AUTO else products
+
+
+def _products(config: Config, kept: MachineFacts | None, precision: str) -> ProductChoice:
+    trainer = config.trainer
+    if trainer.products == AUTO and kept is not None and kept.products is not None:
+        return kept.products
+    tokens, scheme = trainer.micro_rows * config.data.context_tokens, config.weight.scheme
+    return choose_products(trainer.products, precision, trainer.accelerator, scheme, config.activation, tokens)
 
 
 def _kept(config: Config, directory: RunDirectory | None) -> MachineFacts | None:

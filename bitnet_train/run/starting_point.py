@@ -33,6 +33,7 @@ from bitnet_train.model.start.equalise import equalise
 from bitnet_train.model.start.initialise import initialise
 from bitnet_train.run.directory import RunDirectory
 from bitnet_train.run.facts import StartFacts
+from bitnet_train.run.machine import products_of
 from bitnet_train.run.result import Spent
 from bitnet_train.train.blocks.block_rows import BlockRun, in_pieces
 from bitnet_train.train.blocks.blockwise import reconstruct
@@ -139,6 +140,7 @@ def block_run(config: Config, data: BitDataModule, scratch: Path) -> BlockRun:
         init=config.init,
         train_norms=config.adapter.train_norms,
         bf16=config.trainer.precision == "bf16",
+        products=products_of(config),
         rounded=config.weight.tables != "exact",
         seed=config.trainer.seed,
     )
@@ -159,4 +161,6 @@ def fingerprint_of(config: Config) -> str:
         "seed": config.trainer.seed,
         "arithmetic": config.trainer.precision,
     }
+    if products_of(config) == "integer":  # of before there was a choice
+        decided["products"] = "integer"
     return hashlib.sha256(json.dumps(decided, sort_keys=True, default=str).encode()).hexdigest()

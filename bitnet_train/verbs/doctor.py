@@ -117,11 +117,17 @@ _NOT_BUILT = "not built, so the slow reference kernel runs; install a C++ compil
 
 
 def _arithmetic() -> list[Check]:
-    """Say what `trainer.precision=auto` and `trainer.num_threads=null` come to here, and by how much."""
+    """Say what `trainer.precision`, `products` and `num_threads` come to here when left alone, and by how much."""
+    from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
     from bitnet_train.train.loop.machine import arithmetic, thread_count
+    from bitnet_train.train.loop.products import choose_products
 
+    found, weight = arithmetic("auto"), WeightScheme(granularity="group", learnable_scale=True)
     return [
-        Check("precision", "ok", arithmetic("auto").describe()),
+        Check("precision", "ok", found.describe()),
+        Check(
+            "products", "ok", choose_products("auto", found.precision, "auto", weight, ActivationScheme()).describe()
+        ),
         Check("threads", "ok", f"{thread_count()} for training"),
     ]
 

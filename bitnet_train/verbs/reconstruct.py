@@ -52,8 +52,8 @@ def reconstruct(config: Config) -> ReconstructFacts | dict[str, Any]:
 def _into_run(config: Config, original: LoadedModel, plan: Plan, console: Console) -> ReconstructFacts:
     config, directory = assembly.open_run(config)
     asked = to_yaml(config)
-    config, arithmetic = settle_machine(config, directory, console)
-    console.print(f"Arithmetic: {arithmetic.describe()}.", soft_wrap=True)
+    config, machine = settle_machine(config, directory, console)
+    console.print(f"Arithmetic: {machine.why}.", soft_wrap=True)
     data = assembly.data_module(config, original, directory)
     print_data(console, data.describe())
     run = block_run(config, data, directory.cache / f"blocks-{fingerprint_of(config)[:16]}")

@@ -45,7 +45,7 @@ def train(config: Config, session: Session | None = None) -> TrainFacts | dict[s
     config, directory = assembly.open_run(config)
     console, given = open_console(config.quiet), to_yaml(config)
     is_alone, session = session is None, session or Session(config)
-    config, arithmetic = settle_machine(config, directory, console)
+    config, machine = settle_machine(config, directory, console)
     original = session.original()
     check_exports(config, original)
     data = session.data(directory)
@@ -58,8 +58,8 @@ def train(config: Config, session: Session | None = None) -> TrainFacts | dict[s
     module.max_steps, module.optim, data.short_steps = length.steps, length.optim, length.short_steps
     trainable, total = trainable_report(student.model)
     console.print(f"Training {trainable:,} of {total:,} parameters, peak learning rate {length.rate:.3g}.")
-    console.print(f"Budget: {estimate.describe()}; {arithmetic.describe()}.", soft_wrap=True)
-    if (slow := expectation.warning(config, estimate, arithmetic)) is not None:
+    console.print(f"Budget: {estimate.describe()}; {machine.why}.", soft_wrap=True)
+    if (slow := expectation.warning(config, estimate, machine.arithmetic)) is not None:
         console.print(f"note: {slow}", soft_wrap=True)
     distance = reach(student.model, module.optim, config.trainer.max_steps)
     if distance is not None and (warning := distance.warning()):
@@ -72,6 +72,7 @@ def train(config: Config, session: Session | None = None) -> TrainFacts | dict[s
         )
     module.announced = assembly.record_run(config, given, directory, console.print)
     lead(directory.root)
+    settled = {f"trainer.{name}": getattr(config.trainer, name) for name in ("precision", "products")}
     with told_with_the_estimate(config, estimate):
         result = fit(
             module,
@@ -79,7 +80,7 @@ def train(config: Config, session: Session | None = None) -> TrainFacts | dict[s
             config.trainer,
             directory.root,
             assembly.trackers(config, directory),
-            settings=settings_of(given) | {"trainer.precision": config.trainer.precision, CONTENT: content},
+            settings=settings_of(given) | settled | {CONTENT: content},
             debug=config.debug,
             quiet=config.quiet,
         )

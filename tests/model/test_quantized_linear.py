@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from bitnet_train.kernels.isa import backend
-from bitnet_train.kernels.training_product import MIN_TOKENS
+from bitnet_train.kernels import reference_training
 from bitnet_train.model import quantized_linear as subject
 from bitnet_train.model.bit_linear import BitLinear
-from bitnet_train.quant.activation import fake_quantize_activation
+from bitnet_train.model.quantized_linear import MIN_TOKENS, training_products
+from bitnet_train.quant.activation import fake_quantize_activation, quantize_activation
 from bitnet_train.quant.scheme import ACTIVATION_SCHEMES, GRANULARITIES, WEIGHT_SCHEMES, ActivationScheme, WeightScheme
 from bitnet_train.quant.surrogate import SURROGATES, Clipped, Identity
 
@@ -23,7 +23,6 @@ WEIGHTS = [
     for name, grain, learnable in itertools.product(WEIGHT_SCHEMES, GRANULARITIES, (True, False))
 ]
 EPS = 2.0**-24
-needs_packing = pytest.mark.skipif(backend() not in ("avx2", "avx512"), reason="packing is not worth it here")
 
 
 def make(weight=None, activation="int8", surrogate=None, bias=True):
@@ -100,12 +99,14 @@ def many_tokens():
     return torch.randn(2, MIN_TOKENS // 2 + 1, NUM_INPUTS, generator=torch.Generator().manual_seed(1))
 
 
-@needs_packing
 @pytest.mark.parametrize("name", SURROGATES)
-@pytest.mark.parametrize("weight", [weight for weight in WEIGHTS if weight.name == "binary"])
-def test_many_tokens_have_the_value_of_evaluation_and_the_gradients_of_the_composition(weight, name):
+@pytest.mark.parametrize("weight", WEIGHTS)
+def test_with_an_integer_forward_the_value_is_that_of_evaluation_and_the_gradients_those_of_the_composition(
+    weight, name
+):
     layer, x = make(weight, surrogate=SURROGATES[name]()), many_tokens()
-    value, *grads = gradients(layer, layer, x, False)
+    with training_products("forward"):
+        value, *grads = gradients(layer, layer, x, False)
     composed_value, *expected = gradients(layer, lambda x: composed(layer, x), x, False)
     assert_equal([value, *grads], [layer.eval()(x), *expected])
     # The same products in another order: off by fewer than K + 8 roundings of at most the sum of their magnitudes.
@@ -113,14 +114,65 @@ def test_many_tokens_have_the_value_of_evaluation_and_the_gradients_of_the_compo
     assert float((value - composed_value).abs().max()) <= (NUM_INPUTS + 8) * EPS * float(magnitudes)
 
 
-@needs_packing
-def test_many_tokens_are_multiplied_in_floats_where_the_quantised_weight_is_soft_or_kept():
-    layer, x = make(surrogate=SURROGATES["tanh"]()), many_tokens()
-    layer.hardness.fill_(0.4)
-    assert torch.equal(layer(x), composed(layer, x))
-    layer = make()
-    assert torch.equal(layer(x, layer.weight + 0.0), composed(layer, x))
-    assert not torch.equal(layer(x), composed(layer, x))
+@pytest.mark.parametrize("activation", [name for name in ACTIVATION_SCHEMES if name != "none"])
+@pytest.mark.parametrize("name", SURROGATES)
+@pytest.mark.parametrize("weight", WEIGHTS)
+def test_in_integers_the_value_is_that_of_evaluation_and_the_gradients_those_of_the_oracle(weight, name, activation):
+    layer, x = make(weight, activation, SURROGATES[name]()), many_tokens()
+    with training_products("integer"):
+        value, *grads = gradients(layer, layer, x, False)
+    assert torch.equal(value, layer.eval()(x))
+    rows = x.reshape(-1, NUM_INPUTS)
+    dy = torch.randn(value.shape, generator=torch.Generator().manual_seed(2)).reshape(-1, NUM_OUTPUTS)
+    codes, scale = layer.quantized()
+    dw = reference_training.weight_gradient(dy, *quantize_activation(rows, layer.activation))
+    d_latent, d_scale = layer.surrogate.gradients(
+        dw, layer.weight, scale, layer.weight_scheme, layer.hardness, numel=codes.numel(), wanted=(True, True)
+    )
+    dx = reference_training.input_gradient(dy, codes, scale).reshape(x.shape)
+    expected = [dx, d_latent, dy.sum(dim=0), d_scale if layer.scale is not None else None]
+    assert_equal([value, *grads], [value, *expected])
+
+
+def test_a_latent_that_is_made_has_integer_gradients_and_no_float_weight_is_kept_for_them():
+    layer, x = make(), many_tokens()
+    latent = layer.weight + 0.0
+    with training_products("integer"):
+        plain = gradients(layer, layer, x, False)
+        made = gradients(layer, lambda x: layer(x, layer.weight + 0.0), x, False)
+        _, saved = kept_for_the_backward(lambda: layer(x.requires_grad_(True), latent))
+    assert all(torch.equal(one, other) for one, other in zip(plain[:3], made[:3], strict=True))
+    assert not [tensor for tensor in saved if tensor.shape == layer.weight.shape]
+
+
+@pytest.mark.parametrize("products", ["forward", "integer"])
+def test_few_tokens_a_soft_weight_and_a_float_input_are_multiplied_in_floats(products):
+    few, x, soft = many_tokens()[:1, : MIN_TOKENS - 1], many_tokens(), make(surrogate=SURROGATES["tanh"]())
+    soft.hardness.fill_(0.4)
+    plain = make(activation="none")
+    with training_products(products):
+        assert torch.equal(make()(few), composed(make(), few))
+        assert torch.equal(soft(x), composed(soft, x))
+        assert torch.equal(plain(x), composed(plain, x))
+        assert not torch.equal(make()(x), composed(make(), x))
+
+
+def test_an_integer_forward_alone_is_for_float32_and_for_latents_that_are_parameters():
+    layer, x = make(), many_tokens()
+    with training_products("forward"):
+        assert torch.equal(layer(x, layer.weight + 0.0), composed(layer, x))
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(layer(x), composed(layer, x))
+
+
+def test_under_autocast_integers_give_the_value_and_gradients_rounded_to_its_type():
+    layer, x = make(), many_tokens()
+    with training_products("integer"):
+        plain, rounded = gradients(layer, layer, x, False), gradients(layer, layer, x, True)
+    assert rounded[0].dtype == torch.bfloat16
+    assert torch.equal(rounded[0], plain[0].bfloat16())
+    similar = torch.cosine_similarity(rounded[1].flatten(), plain[1].flatten(), dim=0)
+    assert float(similar) > 0.999, "dy is rounded to bfloat16, 2^-9 of each, before it is rounded to 8 bits"
 
 
 def test_several_steps_of_training_have_the_losses_of_the_composition():

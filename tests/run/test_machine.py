@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 from rich.console import Console
@@ -8,7 +9,7 @@ from rich.console import Console
 from bitnet_train.config import Config, changed
 from bitnet_train.run.directory import RunDirectory
 from bitnet_train.run.machine import settle_machine
-from bitnet_train.train.loop.machine import arithmetic
+from bitnet_train.train.loop.machine import CLEARLY, arithmetic
 
 
 def settled(directory: RunDirectory | None, **trainer: object) -> tuple[Config, str]:
@@ -50,3 +51,34 @@ def test_arithmetic_asked_for_by_name_later_is_kept_from_there_on(tmp_path: Path
     settled(directory, precision="bf16", resume="auto")
     config, _ = settled(directory, precision="auto", resume="auto")
     assert config.trainer.precision == "bf16"
+
+
+def test_auto_becomes_the_products_that_a_timing_finds_faster_and_the_facts_say_by_how_much(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path)
+    directory.create("")
+    config, _ = settled(directory, micro_rows=1)
+    facts = directory.facts("machine")
+    assert facts is not None
+    ms = facts["products"]["ms"]
+    assert config.trainer.products == facts["products"]["name"] in ms
+    assert "products" in facts["why"]
+    if config.trainer.products != "float":
+        assert ms["float"] > CLEARLY * ms[config.trainer.products]
+    other = "float" if config.trainer.products != "float" else "integer"
+    facts["products"]["name"] = other
+    (tmp_path / "facts" / "machine.json").write_text(json.dumps(facts))
+    assert settled(directory, resume="auto", micro_rows=1)[0].trainer.products == other, "a continued run keeps them"
+
+
+def test_products_asked_for_by_name_are_not_timed(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path)
+    directory.create("")
+    config, _ = settled(directory, products="integer")
+    facts = directory.facts("machine")
+    assert facts is not None
+    assert (config.trainer.products, facts["products"]) == ("integer", {"name": "integer", "ms": {}})
+
+
+def test_without_integers_to_multiply_products_are_float(tmp_path: Path) -> None:
+    config = changed(Config(), {"trainer.accelerator": "cpu", "trainer.num_threads": 1, "activation.name": "none"})
+    assert settle_machine(config, None, Console(file=io.StringIO()))[0].trainer.products == "float"

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from bitnet_train.model.quantized_linear import Products
 from bitnet_train.model.start.blocks import BlockCall, embedded, run_block
 from bitnet_train.model.start.settings import InitConfig
 from bitnet_train.train.blocks.hidden_states import hidden_states
@@ -40,6 +41,8 @@ class BlockRun:
     train_norms: bool = True
     bf16: bool = False
     """Products are bfloat16."""
+    products: Products = "float"
+    """How the 1-bit linears multiply in training (`model.quantized_linear`)."""
     rounded: bool = False
     """Norms and biases hold the values that will be stored, after every step (`quant.stored`)."""
     seed: int = 0

@@ -32,6 +32,7 @@ from bitnet_train.errors import TrainingError
 from bitnet_train.model.bit_layer import BitLayer
 from bitnet_train.model.bit_linear import bit_layers, set_hardness
 from bitnet_train.model.bit_lora import is_norm
+from bitnet_train.model.quantized_linear import training_products
 from bitnet_train.model.start.blocks import (
     BlockCall,
     block_calls,
@@ -228,7 +229,7 @@ def _step_loss(
     if config.fp_inputs > 0:
         swapped = torch.rand(len(picked), generator=generator) < config.fp_inputs
         x = torch.where(swapped[:, None, None], rows.original[picked], x)
-    with arithmetic(x, run.bf16):
+    with arithmetic(x, run.bf16), training_products(run.products):
         y = run_block(block, x, call)
     return block_loss(y.float(), rows.target[picked], rows.is_real[picked], config.loss)
 

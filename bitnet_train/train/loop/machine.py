@@ -82,7 +82,7 @@ def time_products(device: str) -> tuple[float, float]:
     On a CPU those that one thread computes, so that other processes do not disturb the comparison.
     """
     if device == "cpu":
-        return _with_threads(1, lambda: _both_ms(device, time.thread_time))
+        return with_threads(1, lambda: _both_ms(device, time.thread_time))
     return _both_ms(device, time.perf_counter)
 
 
@@ -91,7 +91,7 @@ def thread_count() -> int:
     default, cores = torch.get_num_threads(), physical_cores()
     if cores is None or cores >= default:
         return default
-    ms = {n: _with_threads(n, lambda: _product_ms("cpu", nullcontext(), time.perf_counter)) for n in (default, cores)}
+    ms = {n: with_threads(n, lambda: _product_ms("cpu", nullcontext(), time.perf_counter)) for n in (default, cores)}
     return cores if ms[default] > CLEARLY * ms[cores] else default
 
 
@@ -129,7 +129,8 @@ def _product_ms(device: str, arithmetic: AbstractContextManager[object], clock: 
     return min(elapsed() for _ in range(_REPEATS))
 
 
-def _with_threads(count: int, call: Callable[[], Result]) -> Result:
+def with_threads(count: int, call: Callable[[], Result]) -> Result:
+    """Return what `call` returns, computed by `count` CPU threads of torch."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

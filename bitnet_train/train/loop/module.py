@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from bitnet_train.errors import ConfigError, DataError
 from bitnet_train.model.bit_linear import set_hardness
+from bitnet_train.model.quantized_linear import Products, training_products
 from bitnet_train.train.loop.guard import DivergenceWatch, check_finite, is_finite
 from bitnet_train.train.loop.held_out import HeldOutWatch
 from bitnet_train.train.loop.layer_watch import LayerWatch, first_non_finite, has_bad_weight
@@ -67,6 +68,8 @@ class BitLightningModule(LightningModule):
     finished optimiser steps, `tokens` the unpadded tokens seen and `seconds` the time that took, all three counted over
     resumes; `metrics` holds the figures of the latest step.
 
+    `products`: how the 1-bit linears of the student multiply (`model.quantized_linear`).
+
     `rounded`: what is not 1-bit holds rounded values, and the optimiser keeps it so (`optim`).
 
     Training in bf16-mixed leaves the linear layers of `teacher` in bfloat16: give a copy of a model that is used
@@ -98,6 +101,7 @@ class BitLightningModule(LightningModule):
         seed: int = 0,
         teacher_cache: TeacherCache | None = None,
         rounded: bool = False,
+        products: Products = "float",
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -110,7 +114,7 @@ class BitLightningModule(LightningModule):
             raise ConfigError(
                 "`loss.kl` and `loss.hidden` compare with a frozen model, but none was given. Use `loss.ce`."
             )
-        self.student, self.teacher_cache, self.rounded = student, teacher_cache, rounded
+        self.student, self.teacher_cache, self.rounded, self.products = student, teacher_cache, rounded, products
         self._teacher = (teacher,)  # a tuple hides it from nn.Module's registration
         self.register_buffer("hidden_balance", torch.ones(()))
         self.register_buffer("attention_balance", torch.ones(()), persistent=self.loss.attention > 0)
@@ -256,7 +260,8 @@ class BitLightningModule(LightningModule):
         cache = self.teacher_cache
         told = self._told(piece) if self.loss.needs_teacher and cache is None else None
         target = cache.target(piece) if cache is not None else None
-        student = forward(self.student, piece, self.loss)
+        with training_products(self.products):
+            student = forward(self.student, piece, self.loss)
         return token_sums(student, told, piece, self.loss, scale, target=target, taps=self._taps)
 
     def total_loss(self, made: TokenSums, scale: float) -> Tensor:

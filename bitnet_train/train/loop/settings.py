@@ -9,6 +9,7 @@ from bitnet_train.settings import require_allowed, setting
 
 AUTO = "auto"
 Precision = Literal["auto", "fp32", "bf16"]
+Products = Literal["auto", "float", "forward", "integer"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,10 @@ class TrainerConfig:
     )
     short_row_fraction: float = setting(0.8, "share of the steps that read pieces", at_least=0, at_most=1)
     precision: Precision = setting("auto", "arithmetic of training; auto = bf16 where a timing finds it faster")
+    products: Products = setting(
+        "auto",
+        "products of 1-bit linears in training: all float, forward alone in integers, or all; auto = by a timing",
+    )
     validate_every_steps: int = setting(100, "steps between validations; 0 = none", at_least=0)
     save_every_steps: int = setting(100, "steps between checkpoints", at_least=1)
     log_every_steps: int = setting(1, "steps between lines of metrics", at_least=1)
