@@ -97,7 +97,7 @@ def train(config: Config, session: Session | None = None) -> TrainFacts | dict[s
         TrainFacts(
             result=result,
             lr=length.rate,
-            arithmetic=arithmetic.describe(),
+            arithmetic=machine.why,
             before=spent_before(config, directory),
             trainable_parameters=trainable,
             parameters=total,

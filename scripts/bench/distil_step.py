@@ -1,4 +1,4 @@
-"""How fast is a step of distillation beside the loop that one would write in plain PyTorch, and where does it go?
+"""A step of distillation beside the loop that one would write in plain PyTorch: how fast, and where the time goes.
 
     python -m scripts.bench.distil_step [--quick] [--threads 2] [--as avx2] [--out FILE]
 
