@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 OLDER: Mapping[str, Any] = MappingProxyType(
-    {"weight.tables": "exact", "data.packing": "never", "trainer.products": "forward"}
+    {"weight.tables": "exact", "data.packing": "never", "trainer.products": "forward", "teacher.products": "float"}
 )
 """Dotted key -> what runs did before there was one."""
 WORDS: Mapping[str, Mapping[Any, str]] = MappingProxyType(

@@ -48,6 +48,14 @@ def products_of(config: Config) -> Products:
     return "float" if products == AUTO else products
 
 
+def teaches_in_int8(config: Config) -> bool:
+    """Whether the teacher multiplies in int8; never where its answers are kept or its projections listened to."""
+    asked = config.teacher.products
+    if asked == AUTO:
+        return products_of(config) == "integer" and config.teacher.cache == "none" and config.loss.attention == 0
+    return asked == "int8"
+
+
 def _products(config: Config, kept: MachineFacts | None, precision: str) -> ProductChoice:
     trainer = config.trainer
     if trainer.products == AUTO and kept is not None and kept.products is not None:

@@ -64,6 +64,9 @@ class TeacherConfig:
         path=True,
         model=True,
     )
+    products: Literal["auto", "float", "int8"] = setting(
+        "auto", "its linears: float, or int8 by int8; auto = int8 where those of the student are all integers"
+    )
     cache: Literal["none", "topk"] = setting(
         "none", "topk = keep the likeliest tokens of every row on disk, for `loss.kl` alone"
     )
