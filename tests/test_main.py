@@ -321,3 +321,12 @@ def test_bitnet_debug_switches_telemetry_on(monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setenv("BITNET_DEBUG", value)
         assert main(["convert", "quickstart"]) == 0
     assert seen == [False, True]
+
+
+def test_threads_of_openmp_sleep_while_they_wait_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    assert main(["ls", "--quiet"]) == 0
+    assert os.environ["OMP_WAIT_POLICY"] == "active"
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    assert main(["ls", "--quiet"]) == 0
+    assert os.environ["OMP_WAIT_POLICY"] == "passive"
