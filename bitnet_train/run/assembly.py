@@ -38,7 +38,7 @@ from bitnet_train.quant.surrogate import SURROGATES
 from bitnet_train.run.directory import RunDirectory
 from bitnet_train.run.facts import ChangedAt, ContinuedFacts, TrainFacts
 from bitnet_train.run.hold import placed
-from bitnet_train.run.machine import products_of, teaches_in_int8
+from bitnet_train.run.machine import may_teach_in_int8, products_of
 from bitnet_train.run.starting_point import is_wanted, starting_point
 from bitnet_train.run.trained_settings import check_continued, check_finished, record, step_reached
 from bitnet_train.settings import part_of
@@ -50,7 +50,7 @@ from bitnet_train.train.loop.held_out import find_best
 from bitnet_train.train.loop.launch import cluster_environment
 from bitnet_train.train.loop.module import BitLightningModule
 from bitnet_train.train.loop.resume import load_student
-from bitnet_train.train.losses.int8_teacher import in_int8
+from bitnet_train.train.losses.int8_teacher import MOST_LOST, distance, in_int8
 from bitnet_train.train.losses.teacher import check_comparable, check_same_vocabulary
 from bitnet_train.train.losses.teacher_cache import TeacherCache
 from bitnet_train.train.trackers.tracking import build_loggers, guarded
@@ -338,8 +338,6 @@ def training_module(
     if teacher is not None and choice.cache == "topk" and directory is not None:
         folder = Path(choice.cache_dir) if choice.cache_dir else directory.cache
         cache = TeacherCache(folder, teacher, choice.top_k, loss.temperature)
-    if teacher is not None and teaches_in_int8(config):
-        teacher = in_int8(teacher)
     return BitLightningModule(
         student.model,
         teacher,
@@ -353,6 +351,21 @@ def training_module(
         rounded=student.record.is_rounded,
         products=products_of(config),
     )
+
+
+def round_teacher(config: Config, module: BitLightningModule, batch: dict[str, Tensor]) -> float | None:
+    """Let the teacher of `module` multiply in int8, where that is asked for or costs little on `batch`.
+
+    Returns what it costs in nats a token, None where the teacher stays in floats.
+    """
+    if module.teacher is None or not may_teach_in_int8(config):
+        return None
+    rounded = in_int8(module.teacher)
+    lost = distance(rounded, module.teacher, batch)
+    if config.teacher.products == "auto" and lost > MOST_LOST:
+        return None
+    module.teach_with(rounded)
+    return lost
 
 
 def trackers(config: Config, directory: RunDirectory) -> list[Any]:

@@ -48,12 +48,11 @@ def products_of(config: Config) -> Products:
     return "float" if products == AUTO else products
 
 
-def teaches_in_int8(config: Config) -> bool:
-    """Whether the teacher multiplies in int8; never where its answers are kept or its projections listened to."""
-    asked = config.teacher.products
-    if asked == AUTO:
-        return products_of(config) == "integer" and config.teacher.cache == "none" and config.loss.attention == 0
-    return asked == "int8"
+def may_teach_in_int8(config: Config) -> bool:
+    """Whether the teacher may multiply in int8: not where its answers are kept or its projections listened to."""
+    if config.teacher.products != AUTO:
+        return config.teacher.products == "int8"
+    return products_of(config) == "integer" and config.teacher.cache == "none" and config.loss.attention == 0
 
 
 def _products(config: Config, kept: MachineFacts | None, precision: str) -> ProductChoice:

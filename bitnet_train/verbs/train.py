@@ -30,7 +30,6 @@ from bitnet_train.train.data.summary import print_data
 from bitnet_train.train.loop.fit import fit
 from bitnet_train.train.loop.freed_memory import keep_freed_memory
 from bitnet_train.train.loop.optim import reach
-from bitnet_train.train.losses.int8_teacher import distance as lost_by_rounding
 from bitnet_train.train.trackers.redaction import redact
 
 
@@ -54,6 +53,8 @@ def train(config: Config, session: Session | None = None) -> TrainFacts | dict[s
     student = assembly.prepare_student(config, original, directory, data)
     assembly.print_kept_scheme(config, original, console)
     module = assembly.training_module(config, student, original, directory, packed=data.is_packed)
+    if (lost := assembly.round_teacher(config, module, data.first_batch())) is not None:
+        console.print(f"The teacher multiplies in int8, {lost:.4f} nats a token from what it says in floats.")
     length = settle(config, module, data, directory)
     config, estimate = changed(config, {"trainer.max_steps": length.steps}), length.estimate
     module.max_steps, module.optim, data.short_steps = length.steps, length.optim, length.short_steps
@@ -62,8 +63,6 @@ def train(config: Config, session: Session | None = None) -> TrainFacts | dict[s
     console.print(f"Budget: {estimate.describe()}; {machine.why}.", soft_wrap=True)
     if (slow := expectation.warning(config, estimate, machine.arithmetic)) is not None:
         console.print(f"note: {slow}", soft_wrap=True)
-    if (lost := lost_by_rounding(module.teacher, data.first_batch())) is not None:
-        console.print(f"The teacher multiplies in int8: {lost:.4f} nats a token from what it says in floats.")
     distance = reach(student.model, module.optim, config.trainer.max_steps)
     if distance is not None and (warning := distance.warning()):
         console.print(f"note: {warning}")

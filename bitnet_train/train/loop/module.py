@@ -137,6 +137,10 @@ class BitLightningModule(LightningModule):
         """The frozen model."""
         return self._teacher[0]
 
+    def teach_with(self, teacher: nn.Module) -> None:
+        """Take another frozen model for the one given, before training starts."""
+        self._teacher = (teacher,)
+
     @property
     def seconds(self) -> float:
         """Wall time of training, that of earlier processes up to the checkpoint that was resumed included."""

@@ -5,7 +5,8 @@
     products      exact integers (`kernels.integer_training.int8_product`)
 
 Embedding, norms, attention and everything between stay float. What the rounding costs is measured on the run's own text
-when training starts (`distance`), and told: some thousandths of a nat, where the student is off by tenths.
+when training starts (`distance`), and told: 0.001 nats a token of the bundled model, 0.04 of SmolLM2-135M, of every kind
+of layer some.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from bitnet_train.quant.scheme import ActivationScheme
 from bitnet_train.train.losses.token_losses import count_trained, kl
 
 Model = TypeVar("Model", bound=nn.Module)
-_INT8, _EXACT = ActivationScheme("int8"), "_bitnet_train_exact"
+MOST_LOST = 0.005
+"""Nats a token that `teacher.products=auto` lets rounding cost: a hundredth of what good students are off."""
+_INT8 = ActivationScheme("int8")
 
 
 class FrozenInt8Linear(nn.Module):
@@ -53,19 +56,12 @@ def in_int8(teacher: Model) -> Model:
     linears = [(name, module) for name, module in made.named_modules() if type(module) is nn.Linear]
     for name, linear in linears:
         made.set_submodule(name, FrozenInt8Linear(linear), strict=True)
-    object.__setattr__(made, _EXACT, teacher)  # no submodule of it
     return made
 
 
 @torch.no_grad()
-def distance(teacher: nn.Module | None, batch: Mapping[str, Tensor]) -> float | None:
-    """Return KL(exact || rounded) of a model of `in_int8` on the trained tokens of a batch, in nats a token.
-
-    None for any other model: it is exact.
-    """
-    exact = getattr(teacher, _EXACT, None)
-    if teacher is None or exact is None:
-        return None
+def distance(rounded: nn.Module, exact: nn.Module, batch: Mapping[str, Tensor]) -> float:
+    """Return KL(exact || rounded) of two models on the trained tokens of a batch, in nats a token."""
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids") if name in batch}
-    rounded_BLV, exact_BLV = (model.eval()(**inputs, use_cache=False).logits for model in (teacher, exact))
+    rounded_BLV, exact_BLV = (model.eval()(**inputs, use_cache=False).logits for model in (rounded, exact))
     return float(kl(rounded_BLV, exact_BLV, batch["labels"])) / max(1, count_trained(batch["labels"]))

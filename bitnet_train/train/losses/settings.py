@@ -65,7 +65,7 @@ class TeacherConfig:
         model=True,
     )
     products: Literal["auto", "float", "int8"] = setting(
-        "auto", "its linears: float, or int8 by int8; auto = int8 where those of the student are all integers"
+        "auto", "its linears: float, or int8 by int8; auto = int8 beside a student in integers, where that costs little"
     )
     cache: Literal["none", "topk"] = setting(
         "none", "topk = keep the likeliest tokens of every row on disk, for `loss.kl` alone"
