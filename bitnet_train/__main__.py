@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 QUICK_NOTE = "`--quick`: little training on little text, so the figures say what comes, not what the recipe reaches."
 WAITING = ("OMP_WAIT_POLICY", "passive")
-"""Read by OpenMP when torch is imported: its threads sleep while they wait. By default they spin, on the very cores that
-the kernels' own threads and every other program want; beside a busy program a training step then took five times as long.
+"""Read by OpenMP when torch is imported: its threads sleep while they wait. By default they spin, on the very cores
+that the kernels' own threads and other programs want; beside a busy program a training step took five times as long.
 """
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 128 + signal.SIGINT
 

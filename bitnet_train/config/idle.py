@@ -163,7 +163,7 @@ IDLE: tuple[Idle, ...] = (
     ),
     Idle(("loss.balance_step",), lambda c: not c.loss.hidden_balance, "set `loss.hidden_balance=true`."),
     Idle(
-        ("teacher.source", "teacher.cache"),
+        ("teacher.source", "teacher.cache", "teacher.products"),
         lambda c: not _compares(c),
         "nothing is compared with a teacher. Set `loss.kl` above 0.",
     ),

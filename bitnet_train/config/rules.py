@@ -125,6 +125,12 @@ RULES: tuple[Rule, ...] = (
         "`loss.attention` to 0, or `teacher.cache=none`.",
     ),
     (
+        "teacher.products",
+        lambda c: c.teacher.products == "int8" and (c.teacher.cache != "none" or c.loss.attention > 0),
+        "rounds the products that `loss.attention` listens to and `teacher.cache` keeps. Set `loss.attention=0 "
+        "teacher.cache=none`, or `teacher.products=auto`.",
+    ),
+    (
         "optimizer.lr",
         lambda c: c.optimizer.lr == "auto" and c.adapter.kind != "none",
         "follows the size of the latents, which train with `adapter.kind=none` only. Give a number.",

@@ -50,9 +50,9 @@ def products_of(config: Config) -> Products:
 
 def may_teach_in_int8(config: Config) -> bool:
     """Whether the teacher may multiply in int8: not where its answers are kept or its projections listened to."""
-    if config.teacher.products != AUTO:
-        return config.teacher.products == "int8"
-    return products_of(config) == "integer" and config.teacher.cache == "none" and config.loss.attention == 0
+    is_free = config.teacher.cache == "none" and config.loss.attention == 0
+    asked = config.teacher.products
+    return is_free and (asked == "int8" or (asked == AUTO and products_of(config) == "integer"))
 
 
 def _products(config: Config, kept: MachineFacts | None, precision: str) -> ProductChoice:

@@ -5,8 +5,8 @@
     products      exact integers (`kernels.integer_training.int8_product`)
 
 Embedding, norms, attention and everything between stay float. What the rounding costs is measured on the run's own text
-when training starts (`distance`), and told: 0.001 nats a token of the bundled model, 0.04 of SmolLM2-135M, of every kind
-of layer some.
+when training starts (`distance`), and told: 0.001 nats a token of the bundled model, 0.04 of SmolLM2-135M, of every
+kind of layer some.
 """
 
 from __future__ import annotations
