@@ -7,7 +7,7 @@
     ours       BitLinear, one scale a row, identity estimator: the numbers of `naive`
     groups     BitLinear as recipes use it: learnable scales for groups of 64, clipped estimator
     composed   `ours` put together from the reference functions: its losses must be those of `ours`, bit for bit in
-               bf16; in fp32 up to rounding, as `ours` may multiply in integers (`kernels.training_product`)
+               bf16; in fp32 up to rounding, as `ours` may multiply in integers
     returning  `ours`, with freed memory going back to the system as it does by default (see `train.loop.freed_memory`)
 
 The model has the shape of SmolLM2-135M and random weights; a step of `BitLightningModule` is forward, cross-entropy,
