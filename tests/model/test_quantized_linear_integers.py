@@ -80,9 +80,9 @@ def test_gradients_are_not_biased(layers: Layers) -> None:
     """Nearest rounding errs either way: the least-squares factor on the exact gradient is 1 within its error.
 
     With residuals e the factor <ours, exact> / <exact, exact> is off by <e, exact> / <exact, exact>, whose standard
-    error is |e| / |exact| / sqrt(n) for n errors that know nothing of each other. Those of a row or column share a rounding
-    scale and a dy, so n is at most their number, and where a few rows hold most of a gradient, the number of those (the
-    participation ratio). Six standard errors: 84 layers and two gradients each are looked at.
+    error is |e| / |exact| / sqrt(n) for n errors that know nothing of each other. Those of a row or column share a
+    rounding scale and a dy, so n is at most their number, and where a few rows hold most of a gradient, the number of
+    those (the participation ratio). Six standard errors: 84 layers and two gradients each are looked at.
     """
     for name, both in pairs(layers):
         for kind, (ours, exact) in both.items():
