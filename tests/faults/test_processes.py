@@ -40,7 +40,8 @@ def test_a_rank_that_is_killed_takes_the_other_one_with_it_and_the_checkpoints_s
     first, second = ranks.start(*WORDS, *TWO, "run.dir=run", second=(Signal(STEP, "SIGKILL", number=BEGUN + 1),))
     assert second.wait().code == -9
     done = first.wait()
-    assert done.code not in (0, None), done.err
+    assert done.code == 1, done.err
+    assert "Another process of the run has ended" in done.said
     assert steps_of(tmp_path / "run") == [1, 2]
     assert [each.wait().code for each in ranks.start("train", "run")] == [0, 0]
     assert steps_of(tmp_path / "run")[-1] == STEPS
