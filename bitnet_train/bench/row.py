@@ -66,9 +66,11 @@ class Row:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Row:
         """Inverse of `to_dict`, and of `dataclasses.asdict`; medians are computed anew."""
-        own = {field.name: values[field.name] for field in fields(cls) if field.name in values}
-        samples = {name: tuple(own[name]) for name in ("prefill_samples", "decode_samples")}
-        return cls(**own | samples | {"memory": Memory(**own["memory"])})
+        own: dict[str, Any] = {field.name: values[field.name] for field in fields(cls) if field.name in values}
+        for name in ("prefill_samples", "decode_samples"):
+            own[name] = tuple(own[name])
+        own["memory"] = Memory(**own["memory"])
+        return cls(**own)
 
 
 def merged(rows: Sequence[Row]) -> Row:

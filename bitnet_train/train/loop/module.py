@@ -114,7 +114,8 @@ class BitLightningModule(LightningModule):
             raise ConfigError(
                 "`loss.kl` and `loss.hidden` compare with a frozen model, but none was given. Use `loss.ce`."
             )
-        self.student, self.teacher_cache, self.rounded, self.products = student, teacher_cache, rounded, products
+        self.student, self.teacher_cache, self.rounded = student, teacher_cache, rounded
+        self.products: Products = products
         self._teacher = (teacher,)  # a tuple hides it from nn.Module's registration
         self.register_buffer("hidden_balance", torch.ones(()))
         self.register_buffer("attention_balance", torch.ones(()), persistent=self.loss.attention > 0)

@@ -76,7 +76,7 @@ def choose_products(
 @cache
 def time_products(precision: str, weight: WeightScheme, activation: ActivationScheme) -> dict[str, float]:
     """Return the milliseconds that a layer takes forward and backward, by the way it multiplies, on one thread."""
-    names = [name for name in _PLAINEST_FIRST if name != "forward" or precision == "fp32"]
+    names: list[Products] = [name for name in _PLAINEST_FIRST if name != "forward" or precision == "fp32"]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         layer = BitLinear.from_linear(
