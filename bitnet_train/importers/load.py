@@ -12,6 +12,7 @@ tensor of the files to have a place in the model.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module, resources
@@ -62,7 +63,12 @@ def load_pretrained(source: str, *, dtype: torch.dtype = torch.float32) -> Loade
     Raises ConversionError when nothing can be loaded from it (saying what was tried), FormatError for damaged files and
     for 1-bit weights that cannot be kept exactly.
     """
-    found = require_model(source)
+    loaded = _load(source, require_model(source), dtype)
+    _require_finite(loaded)
+    return loaded
+
+
+def _load(source: str, found: Found, dtype: torch.dtype) -> LoadedModel:
     if found.kind == "tiny":
         return _float_folder(source, tiny_folder(), dtype)
     if found.kind == "gguf":
@@ -77,6 +83,16 @@ def load_pretrained(source: str, *, dtype: torch.dtype = torch.float32) -> Loade
     if is_hf_bitnet(folder):
         return _one_bit(source, *import_hf_bitnet(folder, ActivationScheme(), dtype))
     return _float_folder(source, folder, dtype)
+
+
+def _require_finite(loaded: LoadedModel) -> None:
+    """Refuse weights that are no numbers, or without end: one of them makes every logit so, and training in vain."""
+    for name, value in loaded.model.state_dict(keep_vars=True).items():
+        if value.is_floating_point() and not math.isfinite(float(value.detach().sum(dtype=torch.float64))):
+            raise FormatError(
+                f"`model.source={loaded.source}`: {name} holds values that are not finite (inf or nan). The file is "
+                "damaged, or the training that made it diverged: take another one."
+            )
 
 
 def load_mapped(source: str) -> LoadedModel:

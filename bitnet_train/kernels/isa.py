@@ -18,9 +18,9 @@ from bitnet_train.errors import KernelError
 try:
     from bitnet_train.kernels import _core
 except ImportError as error:
-    core, _IMPORT_FAILURE = None, str(error)
+    core, IMPORT_FAILURE = None, str(error)
 else:
-    core, _IMPORT_FAILURE = _core, ""
+    core, IMPORT_FAILURE = _core, ""
 
 ENVIRONMENT_VARIABLE = "BITNET_TRAIN_ISA"
 KERNEL_VARIABLE = "BITNET_TRAIN_KERNEL"
@@ -88,7 +88,7 @@ def _choose(forced: str) -> str:
         return _checked(forced, ENVIRONMENT_VARIABLE)
     if core is None:
         warnings.warn(
-            f"The compiled kernels of bitnet_train are not installed ({_IMPORT_FAILURE}). Packed layers run on the "
+            f"The compiled kernels of bitnet_train are not installed ({IMPORT_FAILURE}). Packed layers run on the "
             "pure torch reference: same bits, many times slower. Install a C++17 compiler, then bitnet-train again.",
             RuntimeWarning,
             stacklevel=3,
@@ -102,7 +102,7 @@ def _checked(isa: str, source: str) -> str:
     if core and isa in core.compiled_isas():
         problem = "needs instructions that this CPU or its operating system lacks"
     elif core is None:
-        problem = f"is not installed ({_IMPORT_FAILURE})"
+        problem = f"is not installed ({IMPORT_FAILURE})"
     else:
         problem = "is not a known instruction set"
     raise KernelError(

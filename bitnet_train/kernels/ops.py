@@ -126,7 +126,8 @@ def packed_linear(x: Tensor, stream: Tensor, bias: Tensor | None, weight: Packed
 def packed_dot(x_codes: Tensor, stream: Tensor, weight: PackedWeight) -> Tensor:
     """Return the exact products int32 [T, N, G] of x_codes int8 [T, K], equal to `reference.grouped_dot`.
 
-    Codes must be those of the activation scheme (for "sign" only -1 and +1, for "int4" -8 to 7). Errors as above.
+    Codes must be those of the activation scheme (for "sign" only -1 and +1, for "int4" -8 to 7). Errors as above, and
+    for other codes.
     """
     return torch.ops.bitnet_train.packed_dot(x_codes, stream, weight.kernel, *weight.spec)
 
@@ -155,6 +156,7 @@ def _packed_linear(x: Tensor, stream: Tensor, bias: Tensor | None, *arguments: _
 def _packed_dot(x_codes: Tensor, stream: Tensor, *arguments: _WeightArguments) -> Tensor:
     weight = _weight(arguments)
     _check_dot(x_codes, stream, weight)
+    _check_codes(x_codes, weight.activation_name)
     if core is None or weight.kernel == REFERENCE or x_codes.device.type != "cpu":
         return reference.grouped_dot(x_codes, unpack(stream, weight)[0], weight.group_size)
     out = torch.empty(x_codes.shape[0], weight.num_outputs, weight.num_groups, dtype=torch.int32)
@@ -201,6 +203,18 @@ def _check_linear(x: Tensor, stream: Tensor, bias: Tensor | None, weight: Packed
 def _check_dot(x_codes: Tensor, stream: Tensor, weight: PackedWeight) -> None:
     _check("x_codes", x_codes, torch.int8, (None, weight.num_inputs), x_codes.device)
     _check("stream", stream, torch.uint8, (None,), x_codes.device)
+
+
+def _check_codes(x_codes: Tensor, activation_name: str) -> None:
+    allowed = {"int4": "-8 to 7", "sign": "-1 and +1"}.get(activation_name)
+    if allowed is None or x_codes.numel() == 0:  # int8: every code
+        return
+    wrong = x_codes.abs() != 1 if activation_name == "sign" else (x_codes < -8) | (x_codes > 7)
+    if wrong.any():
+        raise KernelError(
+            f"`x_codes` has {int(x_codes[wrong][0])}, which is no code of `{activation_name}`. Allowed: {allowed}, as "
+            "`quantize_activation` gives them."
+        )
 
 
 def _check_scheme(weight_name: str, activation_name: str) -> None:

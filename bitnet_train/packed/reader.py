@@ -9,6 +9,7 @@ wrong, the tensors are hashed one by one to find whose bytes changed. Only readi
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _LARGEST_MANIFEST_BYTES = 64 << 20  # 70,000 layers; a longer one is not a manifest
+_READ_BY_PROGRAMS = re.compile(
+    r"(tokenizer|special_tokens|added_tokens|generation|chat_template|adapter|vocab|merges|model|pytorch_model|processor)"
+    r".*\.(json|txt|model|safetensors|bin)|.*\.(jinja|model)|additional_chat_templates"
+)
 _COPY_AGAIN = "Copy the folder again, or export the model again."
 
 
@@ -49,7 +54,19 @@ def read_manifest(path: str | Path) -> Manifest:
         text = manifest_path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise FormatError(f"{manifest_path} cannot be read: {error}. {_COPY_AGAIN}") from error
-    return Manifest.from_json(text)
+    manifest = Manifest.from_json(text)
+    _refuse_unlisted(folder, manifest)
+    return manifest
+
+
+def _refuse_unlisted(folder: Path, manifest: Manifest) -> None:
+    """Refuse a file that programs would read, such as another chat template, and that no hash vouches for."""
+    for path in sorted(folder.iterdir()):
+        if path.name not in (MANIFEST_NAME, *manifest.files) and _READ_BY_PROGRAMS.fullmatch(path.name):
+            raise FormatError(
+                f"{folder} holds {path.name}, which {MANIFEST_NAME} does not list, so nobody vouches for it, and "
+                "programs would use it. Remove it, or export the model again."
+            )
 
 
 def verify_files(path: str | Path) -> Manifest:

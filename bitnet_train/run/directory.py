@@ -38,6 +38,9 @@ from bitnet_train.whole import write_whole
 StageFacts = TypeVar("StageFacts", bound=Facts)
 
 
+_WRITER = dict.fromkeys(("machine", "budget", "start", "continued"), "train")  # the verb, where a stage is none
+
+
 @dataclass(frozen=True)
 class RunDirectory:
     """Paths of a run, and its facts."""
@@ -118,7 +121,7 @@ class RunDirectory:
             return json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise FormatError(
-                f"{path} is not valid JSON ({error}). Run `bitnet-train {stage} {self.root}` again."
+                f"{path} is not valid JSON ({error}). Run `bitnet-train {_WRITER.get(stage, stage)} {self.root}` again."
             ) from error
 
     def _write(self, stage: str, values: dict[str, Any]) -> None:

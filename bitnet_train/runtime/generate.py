@@ -18,9 +18,10 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from transformers.generation.stopping_criteria import StoppingCriteria, StoppingCriteriaList
 
 from bitnet_train.errors import DataError
-from bitnet_train.model.config_fields import vocab_size
+from bitnet_train.model.config_fields import text_config, vocab_size
 from bitnet_train.runtime.generation import Generation, GenerationKeywords, GenerationOptions, Sampling
 from bitnet_train.runtime.messages import Prompt, read_prompts
+from bitnet_train.runtime.native.context import Context
 from bitnet_train.runtime.native.written import Written
 from bitnet_train.templates.render import render_chat
 
@@ -69,11 +70,19 @@ def generate(
     """
     chosen = GenerationOptions(**options)
     inputs = _encode(tokenizer, prompt, chat=chosen.chat, variables=chosen.chat_template_variables or {})
+    _require_room(model, inputs[0].tolist(), chosen.max_new_tokens)
     written = Written(lambda ids: str(tokenizer.decode(list(ids), skip_special_tokens=True)), chosen.stop, stream)
     start = time.perf_counter()
     token_ids = continue_ids(model, tokenizer, inputs[0].tolist(), written, chosen)
     seconds = time.perf_counter() - start
     return Generation(written.finish(), token_ids, inputs.shape[1], seconds)
+
+
+def _require_room(model: PreTrainedModel, prompt: list[int], max_new_tokens: int) -> None:
+    """Refuse what goes past the context, as the native engine does: positions beyond it were never trained."""
+    context = getattr(text_config(model.config), "max_position_embeddings", None)
+    if isinstance(context, int) and context > 0:
+        Context(vocab_size(model), context, context).check(prompt, max_new_tokens)
 
 
 def continue_ids(

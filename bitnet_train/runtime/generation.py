@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any, TypedDict
 
 from bitnet_train.errors import ConfigError
+
+_MOST_SHOWN = 60  # characters of a value in an error
 
 
 @dataclass(frozen=True)
@@ -26,12 +30,13 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        is_count = type(self.max_new_tokens) is int and self.max_new_tokens >= 0
-        _require("max_new_tokens", self.max_new_tokens, is_count, "a whole number, 0 or more")
-        _require("temperature", self.temperature, 0 <= self.temperature < float("inf"), "a finite number, 0 or more")
-        _require("top_k", self.top_k, 0 <= self.top_k < 1 << 31, "a whole number, 0 or more")
-        _require("top_p", self.top_p, 0 < self.top_p <= 1, "above 0 and at most 1")
-        _require("min_p", self.min_p, 0 <= self.min_p < 1, "at least 0 and below 1")
+        for name in ("max_new_tokens", "top_k"):
+            _require(name, getattr(self, name), _is_whole(getattr(self, name), 0, 1 << 31), "a whole number, 0 or more")
+        _require("seed", self.seed, _is_whole(self.seed, -(1 << 63), 1 << 64), "a whole number of 64 bits")
+        finite, above = (lambda t: 0 <= t < math.inf), "a finite number, 0 or more"
+        _require("temperature", self.temperature, _is_number(self.temperature, finite), above)
+        _require("top_p", self.top_p, _is_number(self.top_p, lambda p: 0 < p <= 1), "above 0 and at most 1")
+        _require("min_p", self.min_p, _is_number(self.min_p, lambda p: 0 <= p < 1), "at least 0 and below 1")
 
     @property
     def is_greedy(self) -> bool:
@@ -56,6 +61,15 @@ class GenerationOptions(Sampling):
     chat: bool = False
     chat_template_variables: Mapping[str, Any] | None = None
     stop: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require("chat", self.chat, isinstance(self.chat, bool), "true or false")
+        variables = self.chat_template_variables
+        are_named = variables is None or (isinstance(variables, Mapping) and all(isinstance(n, str) for n in variables))
+        _require("chat_template_variables", variables, are_named, "values by name, or None")
+        is_list = isinstance(self.stop, list | tuple) and all(isinstance(text, str) and text for text in self.stop)
+        _require("stop", self.stop, is_list, "a list of texts that are not empty")
 
 
 class GenerationKeywords(TypedDict, total=False):
@@ -86,6 +100,16 @@ class Generation:
     seconds: float
 
 
-def _require(name: str, value: float, holds: bool, allowed: str) -> None:
+def _is_whole(value: object, least: int, end: int) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and least <= int(value) < end
+
+
+def _is_number(value: object, holds: Callable[[float], bool]) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and holds(value)  # type: ignore[arg-type]
+
+
+def _require(name: str, value: object, holds: bool, allowed: str) -> None:
     if not holds:
-        raise ConfigError(f"`{name}={value}` is out of range: it must be {allowed}.")
+        given = repr(value) if isinstance(value, str | bytes) else str(value)
+        shown = given if len(given) <= _MOST_SHOWN else f"{given[:_MOST_SHOWN]}..."
+        raise ConfigError(f"`{name}={shown}` is out of range: it must be {allowed}.")

@@ -87,10 +87,18 @@ def _cpu() -> list[Check]:
 def _kernel() -> list[Check]:
     from bitnet_train.kernels.ops import available_isas, backend
 
-    built = find_spec("bitnet_train.kernels._core") is not None
-    extension = Check("extension", "ok" if built else "note", "built" if built else _NOT_BUILT)
     isas = Check("kernels", "ok", f"{backend()} of {', '.join(available_isas())}")
-    return [extension, isas, *_choices(backend())]
+    return [_extension(), isas, *_choices(backend())]
+
+
+def _extension() -> Check:
+    from bitnet_train.kernels.isa import IMPORT_FAILURE, core
+
+    if core is not None:
+        return Check("extension", "ok", "built")
+    if find_spec("bitnet_train.kernels._core") is None:
+        return Check("extension", "note", _NOT_BUILT)
+    return Check("extension", "broken", f"there, and cannot be loaded ({IMPORT_FAILURE}): install bitnet-train again")
 
 
 def _choices(isa: str) -> list[Check]:

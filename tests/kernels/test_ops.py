@@ -272,3 +272,20 @@ def test_the_extension_reads_a_read_only_array_and_refuses_to_write_one(make_pro
     out.flags.writeable = False
     with pytest.raises(TypeError):
         isa_module.core.packed_linear(weight.kernel, weight.spec, stream.numpy(), x, None, out, 1)
+
+
+@pytest.mark.parametrize(
+    ("activation", "code", "fits"),
+    [("int8", -128, True), ("int4", -8, True), ("int4", -9, False), ("int4", 8, False), ("sign", 0, False)]
+    + [("sign", code, code in (-1, 1)) for code in (-128, -2, -1, 1, 2, 127)],
+)
+def test_a_code_that_the_scheme_has_not_is_refused(activation, code, fits, isa):
+    planes = pack_planes(torch.ones(2, 64, dtype=torch.int8), "binary")
+    packed = ops.pack(planes, torch.ones(2, 1), 64, 64, "binary", activation)
+    x_codes = torch.ones(3, 64, dtype=torch.int8)
+    x_codes[1, 5] = code
+    if fits:
+        assert ops.packed_dot(x_codes, *packed)[1, 0].item() == 63 + code
+        return
+    with pytest.raises(KernelError, match=rf"`x_codes` has {code}, which is no code of `{activation}`"):
+        ops.packed_dot(x_codes, *packed)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 
 import pytest
@@ -132,3 +133,29 @@ def test_tensors_must_be_those_of_the_manifest_even_when_the_file_hash_fits(fold
     manifest = verify_files(folder)
     with pytest.raises(FormatError, match=message):
         read_everything(folder, manifest)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "other.jinja",
+        "chat_template.json",
+        "added_tokens.json",
+        "adapter_config.json",
+        "tokenizer.model",
+        "modeling_x.py",
+    ],
+)
+def test_a_file_that_programs_would_read_and_nobody_lists_is_refused(name, folder):
+    for read in (read_manifest, verify_files):
+        read(folder)
+    (folder / name).write_text("{}")
+    for read in (read_manifest, verify_files):
+        with pytest.raises(FormatError, match=rf"holds {re.escape(name)}, which manifest\.json does not list"):
+            read(folder)
+
+
+def test_notes_pictures_and_hidden_files_may_lie_beside(folder):
+    for name in ("NOTES.md", "loss.png", ".gitattributes", "results.json"):
+        (folder / name).write_text("{}")
+    verify_files(folder)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from bitnet_train.errors import DataError
 from bitnet_train.runtime.generate import generate
 from bitnet_train.runtime.load import load, load_tokenizer
+from bitnet_train.runtime.native.model import NativeModel
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +91,10 @@ def test_generation_warns_about_nothing(model, tokenizer, temperature, caplog):
         warnings.simplefilter("error")
         generate(model, tokenizer, "quiet", max_new_tokens=2, temperature=temperature)
     assert caplog.text == ""
+
+
+def test_a_text_past_the_context_is_refused_as_natively(model, tokenizer, exported):
+    context = model.config.max_position_embeddings
+    for engine in (partial(generate, model, tokenizer), NativeModel.load(exported).generate):
+        with pytest.raises(DataError, match=rf"but this model's context is {context} tokens"):
+            engine("def f(x):", max_new_tokens=context)

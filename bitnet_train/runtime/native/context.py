@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import index
 
 from bitnet_train.errors import DataError
 
@@ -18,7 +19,7 @@ class Context:
 
     def check(self, token_ids: Sequence[int], max_new_tokens: int = 0) -> list[int]:
         """Return the ids; DataError where one is unknown, there is none, or they do not fit with the new ones."""
-        prompt = [int(token_id) for token_id in token_ids]
+        prompt = _whole_numbers(token_ids)
         if not prompt:
             raise DataError("There are no token ids: nothing to continue. Give at least one.")
         wrong = next((token_id for token_id in prompt if not 0 <= token_id < self.vocab), None)
@@ -32,3 +33,16 @@ class Context:
                 "ask for fewer new tokens."
             )
         return prompt
+
+
+def _whole_numbers(token_ids: Sequence[int]) -> list[int]:
+    """Return ids as a list; a text, a number, a fraction is none."""
+    try:
+        given = [] if isinstance(token_ids, str | bytes | Mapping) else list(token_ids)
+        if isinstance(token_ids, str | bytes | Mapping) or any(isinstance(each, bool) for each in given):
+            raise TypeError
+        return [index(each) for each in given]
+    except TypeError:
+        raise DataError(
+            f"Token ids are a list of whole numbers, and this is {type(token_ids).__name__}: {str(token_ids)[:60]}."
+        ) from None
