@@ -29,3 +29,14 @@ def is_file(path: str | Path) -> bool:
 def is_folder(path: str | Path) -> bool:
     """Whether a folder lies there."""
     return os.path.isdir(path)  # noqa: PTH112  see the top
+
+
+def link_out(folder: Path) -> Path | None:
+    """The first file of a folder that is a link to somewhere else: a model of a stranger could name any file so.
+
+    The cache of the Hugging Face hub is made of links, from `snapshots/REVISION` to `blobs` beside it: those are none.
+    """
+    root = folder.resolve()
+    homes = (root, root.parents[1] / "blobs") if root.parent.name == "snapshots" else (root,)
+    links = (path for path in sorted(folder.iterdir()) if path.is_symlink())
+    return next((path for path in links if not any(map(Path(os.path.realpath(path)).is_relative_to, homes))), None)

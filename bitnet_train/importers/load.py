@@ -36,7 +36,7 @@ from bitnet_train.importers.source import TINY, hub_id
 from bitnet_train.json_text import parse_json
 from bitnet_train.model.converted import ConversionRecord, load_converted, weight_files
 from bitnet_train.quant.scheme import ActivationScheme
-from bitnet_train.word_as_path import is_file, is_folder, path_of
+from bitnet_train.word_as_path import is_file, is_folder, link_out, path_of
 
 CONFIG_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
 _HUB_FILES = [*CONFIG_FILES, "*.safetensors"]
@@ -76,6 +76,7 @@ def _load(source: str, found: Found, dtype: torch.dtype) -> LoadedModel:
     if found.kind == "run":
         return _from_run(source, found.path)
     if found.kind == "merged":
+        _refuse_link_out(found.path)
         return _one_bit(source, *load_converted(found.path))
     if found.kind == "packed":
         return _one_bit(source, *reopen_packed(found.path))
@@ -162,7 +163,16 @@ def folder_of_others(source: str, found: Found, files: Sequence[str] = _HUB_FILE
         raise ConversionError(_adapter_message(folder))
     if not (folder / HF_FILE).is_file():
         raise ConversionError(f"`model.source={folder}` has no {HF_FILE}, so it holds no model. {ALLOWED}")
+    _refuse_link_out(folder)
     return folder
+
+
+def _refuse_link_out(folder: Path) -> None:
+    if (link := link_out(folder)) is not None:
+        raise ConversionError(
+            f"`model.source={folder}`: {link.name} is a link to a file outside the folder ({link.readlink()}), and "
+            "those are not followed. Copy the file into the folder."
+        )
 
 
 def _snapshot(source: str, files: Sequence[str]) -> Path:

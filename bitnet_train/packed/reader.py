@@ -21,7 +21,7 @@ from bitnet_train.errors import FormatError
 from bitnet_train.packed.manifest import LayerEntry, Manifest, TableEntry, TensorEntry, sha256_of
 from bitnet_train.packed.names import MANIFEST_NAME, WEIGHTS_NAME, bias_name, codes_name, planes_name, scale_name
 from bitnet_train.packed.stored import StoredLayer, StoredTable
-from bitnet_train.word_as_path import is_file, is_folder
+from bitnet_train.word_as_path import is_file, is_folder, link_out
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,6 +61,8 @@ def read_manifest(path: str | Path) -> Manifest:
 
 def _refuse_unlisted(folder: Path, manifest: Manifest) -> None:
     """Refuse a file that programs would read, such as another chat template, and that no hash vouches for."""
+    if (link := link_out(folder)) is not None:
+        raise FormatError(f"{link} is a link to a file outside its folder. Those are not followed: copy the file here.")
     for path in sorted(folder.iterdir()):
         if path.name not in (MANIFEST_NAME, *manifest.files) and _READ_BY_PROGRAMS.fullmatch(path.name):
             raise FormatError(

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from bitnet_train.bench import decode_speed
 from bitnet_train.bench.speed import DecodeSpeed
 from bitnet_train.config import Config
-from bitnet_train.errors import BitnetTrainError, ConfigError
+from bitnet_train.errors import BitnetTrainError, ConfigError, DataError
 from bitnet_train.evaluate.comparison import compare
 from bitnet_train.evaluate.jsonl import spread
 from bitnet_train.evaluate.measured import Choices, Comparison, Perplexity, Prompts, ScoredText
@@ -122,7 +122,10 @@ def read_inputs(config: Config) -> Inputs:
 def _read_text(path: Path) -> str:
     if not path.is_file():
         raise ConfigError(f"`evaluate.texts={path}`: there is no such file.")
-    return path.read_text(encoding="utf-8", errors="replace")
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"`evaluate.texts={path}` cannot be read as UTF-8 text: {error}.") from error
 
 
 def _has_any(inputs: Inputs) -> bool:

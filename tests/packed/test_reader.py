@@ -143,7 +143,6 @@ def test_tensors_must_be_those_of_the_manifest_even_when_the_file_hash_fits(fold
         "added_tokens.json",
         "adapter_config.json",
         "tokenizer.model",
-        "modeling_x.py",
     ],
 )
 def test_a_file_that_programs_would_read_and_nobody_lists_is_refused(name, folder):

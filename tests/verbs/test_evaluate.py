@@ -9,9 +9,11 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer, BloomConfig
 
 from bitnet_train.__main__ import main
+from bitnet_train.errors import DataError
 from bitnet_train.importers.load import tiny_folder
 from bitnet_train.model.convert import convert
 from bitnet_train.packed import export_packed
+from bitnet_train.verbs.evaluate import _read_text
 from scripts.corpus import choices
 
 pytestmark = pytest.mark.slow  # one run for all of them
@@ -155,3 +157,9 @@ def test_a_model_with_another_vocabulary_is_refused(
     (other / "tokenizer.json").write_text(json.dumps(tokens))
     assert main(["evaluate", str(finished), f"evaluate.against={other}"]) == 2
     assert "another vocabulary" in capsys.readouterr().err
+
+
+def test_a_text_that_is_not_utf8_is_refused_by_name(tmp_path):
+    (tmp_path / "latin.txt").write_bytes("caf\xe9".encode("latin-1"))
+    with pytest.raises(DataError, match=r"`evaluate\.texts=.*latin\.txt` cannot be read as UTF-8 text"):
+        _read_text(tmp_path / "latin.txt")
