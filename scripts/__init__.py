@@ -8,7 +8,10 @@ faults.py     every kind of fault, each done to a real process, and what came of
 fuzz/         thousands of bad inputs for everything that reads: `python -m scripts.fuzz`
 llama_cpp/    the real llama.cpp beside ours: the same weights, tokens and logits
 tables/       tables and pictures of README, docs and recipes, from result files
-results/      what `bench` and `llama_cpp` measured, and `faults` found
+results/      what `bench` and `llama_cpp` measured, `faults` found, and bad inputs came to
+
+audit         packages with known holes
+sanitize      the C++ core under its sanitizers
 """
 
 import sys

@@ -30,6 +30,7 @@ from bitnet_train.importers.found import ALLOWED
 from bitnet_train.model.config_fields import drop_padding_beyond
 from bitnet_train.model.convert import is_tied, untie
 from bitnet_train.model.quiet import quiet_transformers
+from bitnet_train.rust_panic import panics_as_errors
 
 _COMPUTED = re.compile(r"(.*\.)?(rotary_emb\.inv_freq|attn\.(masked_)?bias|attention\.(masked_)?bias)")
 _MOST_NAMES = 5
@@ -56,7 +57,8 @@ def read_folder(source: str, folder: Path, dtype: torch.dtype | str) -> tuple[Pr
                 ignore_mismatched_sizes=True,  # they are errors here, and named as such
             )
         model, report = loaded
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        with panics_as_errors():
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except ConversionError:
         raise
     except Exception as error:  # of any kind: transformers takes files apart without a look at them

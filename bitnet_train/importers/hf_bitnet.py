@@ -46,6 +46,7 @@ from bitnet_train.model.generation_settings import restore_generation_settings
 from bitnet_train.progress import track
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 from bitnet_train.quant.surrogate import Identity
+from bitnet_train.rust_panic import panics_as_errors
 
 _LATENTS = WeightScheme("ternary", "tensor", scale_dtype="float32")
 _LINEAR_CLASSES: tuple[LinearClass, ...] = ("bitlinear", "autobitlinear")
@@ -211,7 +212,8 @@ def _check_sizes(folder: Path, content: Mapping[str, Any], tensors: _Tensors) ->
 def _config_and_tokenizer(folder: Path) -> tuple[PreTrainedConfig, PreTrainedTokenizerBase]:
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        with panics_as_errors():
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # of any kind: the files are taken apart without a look at them
         raise _unreadable(folder, "config and tokenizer", error) from error
     vars(config).pop("quantization_config", None)

@@ -25,6 +25,7 @@ from bitnet_train.importers.load import CONFIG_FILES, LoadedModel, folder_of_oth
 from bitnet_train.model.config_fields import drop_padding_beyond, num_layers, text_config
 from bitnet_train.model.converted import empty_float, weight_files
 from bitnet_train.model.quiet import quiet_transformers
+from bitnet_train.rust_panic import panics_as_errors
 
 _FEWEST_LAYERS = 2
 
@@ -79,7 +80,7 @@ def _of_folder(source: str, folder: Path) -> LoadedModel | None:
     if is_hf_bitnet(folder):
         return None
     try:
-        with quiet_transformers():
+        with quiet_transformers(), panics_as_errors():
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         if getattr(config, "quantization_config", None) is not None:

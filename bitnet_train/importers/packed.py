@@ -22,6 +22,7 @@ from bitnet_train.model.rounded_table import put_tables
 from bitnet_train.packed.names import bias_name
 from bitnet_train.packed.source import PackedSource, open_packed
 from bitnet_train.quant.scheme import ActivationScheme
+from bitnet_train.rust_panic import panics_as_errors
 
 
 def reopen_packed(
@@ -36,7 +37,9 @@ def reopen_packed(
             config = AutoConfig.from_pretrained(source.folder, trust_remote_code=False)
             model = empty_model(config, dtype)
             has_tokenizer = source.companion("tokenizer_config.json") is not None
-            tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False) if has_tokenizer else None
+            with panics_as_errors():
+                read = AutoTokenizer.from_pretrained
+                tokenizer = read(source.folder, trust_remote_code=False) if has_tokenizer else None
         except Exception as error:  # of any kind: transformers takes files apart without a look at them
             raise FormatError(f"transformers cannot make a model of {source.folder}: {error}.") from error
         restore_generation_settings(model, source.folder)

@@ -39,6 +39,7 @@ from bitnet_train.model.folder_names import INDEX_FILE, RECORD_FILE, WEIGHTS_FIL
 from bitnet_train.model.generation_settings import restore_generation_settings, save_generation_settings
 from bitnet_train.model.rounded_table import put_tables
 from bitnet_train.model.saved_tensors import save_module
+from bitnet_train.rust_panic import panics_as_errors
 from bitnet_train.whole import whole_folder
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
@@ -182,7 +183,13 @@ def weight_files(folder: Path) -> list[Path]:
 
 def _tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
     has_tokenizer = any((folder / name).is_file() for name in _TOKENIZER_FILES)
-    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False) if has_tokenizer else None
+    if not has_tokenizer:
+        return None
+    try:
+        with panics_as_errors():
+            return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # of any kind: the library raises plain Exceptions
+        raise FormatError(f"The tokenizer in {folder} cannot be loaded: {error}. Copy the folder again.") from error
 
 
 def _require_savable(model: nn.Module, record: ConversionRecord) -> None:

@@ -37,6 +37,7 @@ from bitnet_train.packed.names import codes_name
 from bitnet_train.packed.reader import WeightsReader, open_weights, read_manifest, verify_files
 from bitnet_train.progress import track
 from bitnet_train.quant.scheme import LayerKind
+from bitnet_train.rust_panic import panics_as_errors
 
 _MIXED = "Files of two folders were mixed, or one was edited: copy the folder again."
 SAFE_ATTENTION = ("eager", "sdpa")  # what every CPU build of torch has; another kind is left to transformers' default
@@ -103,8 +104,9 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     if "tokenizer_config.json" not in read_manifest(path).files:
         raise FormatError(f"{path} was exported without a tokenizer. Load the tokenizer of its base model instead.")
     try:
-        return AutoTokenizer.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+        with panics_as_errors():
+            return AutoTokenizer.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # of any kind: the library raises plain Exceptions
         raise FormatError(f"The tokenizer in {path} cannot be loaded: {error}. Export the model again.") from error
 
 

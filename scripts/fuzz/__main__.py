@@ -4,6 +4,7 @@ python -m scripts.fuzz gguf_check                        # at its count of `targ
 python -m scripts.fuzz gguf_check --count 100000 --seed 7
 python -m scripts.fuzz gguf_check --first 4711 --count 1 # repeats one case, with its traceback
 python -m scripts.fuzz --all                             # every target; writes scripts/results/fuzz.json
+python -m scripts.fuzz hf_bitnet --keep                  # one target anew into that file, as after a mend
 python -m scripts.fuzz --atheris gguf_check              # guided by coverage: `pip install atheris`
 python -m scripts.fuzz --list
 """
@@ -16,7 +17,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("target", nargs="?", choices=list(TARGETS))
     parser.add_argument("--all", action="store_true", help="every target at its full count, and keep the result")
+    parser.add_argument(
+        "--keep", action="store_true", help="put the row of this target, at its full count, into the result"
+    )
     parser.add_argument("--list", action="store_true", help="the table of targets")
     parser.add_argument("--atheris", action="store_true", help="mutate by coverage until stopped; see `guided.py`")
     parser.add_argument("--count", type=int, help="cases; default: those of the table")
@@ -53,15 +57,20 @@ def main() -> int:
         return run_guided(asked.target, asked.count)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if asked.all:
-        return _run_all(asked.seed, asked.slack)
+        return _keep(TARGETS.values(), asked.seed, asked.slack)
+    if asked.keep:
+        return _keep([TARGETS[asked.target]], asked.seed, asked.slack)
     count = TARGETS[asked.target].count if asked.count is None else asked.count
     tally = _run(TARGETS[asked.target], range(asked.first, asked.first + count), asked.seed, asked.slack)
     return int(bool(tally.defects))
 
 
-def _run_all(seed: int, slack: float) -> int:
-    rows = {name: _row(_run(target, range(target.count), seed, slack)) for name, target in TARGETS.items()}
-    RESULT.write_text(json.dumps({**_made_by(), "seed": seed, "targets": rows}, indent=1) + "\n", encoding="utf-8")
+def _keep(targets: Iterable[Target], seed: int, slack: float) -> int:
+    """Run targets at their full counts, and put how they went into the result file."""
+    rows = {target.name: _row(_run(target, range(target.count), seed, slack)) for target in targets}
+    before = json.loads(RESULT.read_text(encoding="utf-8"))["targets"] if RESULT.is_file() else {}
+    kept = {name: rows.get(name, before.get(name)) for name in TARGETS if name in rows or name in before}
+    RESULT.write_text(json.dumps({**_made_by(), "seed": seed, "targets": kept}, indent=1) + "\n", encoding="utf-8")
     print(f"Kept in {RESULT}")
     return int(any(row["defects"] for row in rows.values()))
 

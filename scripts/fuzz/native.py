@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bitnet_train.errors import BitnetTrainError, FormatError
 from bitnet_train.runtime.native.model import NativeModel
+from scripts import ROOT
 from scripts.fuzz.mutations import JSON, SAFETENSORS, Files, damage, edit_json, flip_bytes, holding
 from scripts.fuzz.targets import Attempt, Outcome
 
@@ -58,6 +59,6 @@ def make_folders(folders: Mapping[str, Path]) -> None:
         for kind, folder in folders.items():
             packed_folder(folder, kind)
         return
-    plain = {name: value for name, value in environ.items() if name != "LD_PRELOAD"}
+    plain = {name: value for name, value in environ.items() if name != "LD_PRELOAD"} | {"PYTHONPATH": str(ROOT)}
     work = next(iter(folders.values())).parent
     subprocess.run([sys.executable, "-c", code, str(work), *folders], check=True, env=plain)

@@ -17,6 +17,7 @@ FLOORS = {
     "disk": 1,
     "facts": 1,
     "json_text": 1,
+    "rust_panic": 1,
     "process": 1,
     "progress": 1,
     "settings": 1,

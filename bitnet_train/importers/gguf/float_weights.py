@@ -26,6 +26,7 @@ from bitnet_train.importers.gguf.config import HEAD
 from bitnet_train.importers.gguf.metadata import architecture_name, check_sizes, restore_pre_tokenizer
 from bitnet_train.importers.gguf.rope import ROPE_TENSORS, complete_rope
 from bitnet_train.model.quiet import quiet_transformers
+from bitnet_train.rust_panic import panics_as_errors
 
 
 def import_other_gguf(gguf: GgufFile, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -50,7 +51,8 @@ def import_other_gguf(gguf: GgufFile, dtype: torch.dtype) -> tuple[PreTrainedMod
                 output_loading_info=True,
             )
             model, report = loaded
-            tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name, trust_remote_code=False)
+            with panics_as_errors():
+                tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name, trust_remote_code=False)
     except (FormatError, ConversionError):
         raise
     except Exception as error:  # of any kind: transformers takes files apart without a look at them

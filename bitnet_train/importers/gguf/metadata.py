@@ -24,6 +24,7 @@ from bitnet_train.gguf.pre_tokenizer import apply_pre_tokenizer
 from bitnet_train.importers.gguf.config import complete_config
 from bitnet_train.model.config_fields import drop_padding_beyond
 from bitnet_train.model.quiet import quiet_transformers
+from bitnet_train.rust_panic import panics_as_errors
 
 _CONFIG, _TOKENIZER = "config.gguf", "tokenizer.gguf"
 _SIZES = (
@@ -72,7 +73,7 @@ def read_metadata(gguf: GgufFile) -> tuple[PreTrainedConfig, PreTrainedTokenizer
         ):
             (Path(folder) / name).write_bytes(content)
         try:
-            with quiet_transformers():
+            with quiet_transformers(), panics_as_errors():
                 config = AutoConfig.from_pretrained(folder, gguf_file=_CONFIG, trust_remote_code=False)
                 tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=_TOKENIZER, trust_remote_code=False)
         except Exception as error:  # of any kind: the metadata is taken apart without a look at it

@@ -15,6 +15,7 @@ from bitnet_train.errors import DataError, FormatError
 from bitnet_train.runtime.memory import give_back_free_memory
 from bitnet_train.runtime.messages import Messages, Prompt
 from bitnet_train.runtime.native.support import read_json
+from bitnet_train.rust_panic import panics_as_errors
 from bitnet_train.templates.render import render_chat, render_template
 
 Variables = Mapping[str, Any]
@@ -104,7 +105,8 @@ def _read_tokenizer(path: Path) -> Any:
     from tokenizers import Tokenizer
 
     try:
-        tokenizer = Tokenizer.from_file(str(path))
+        with panics_as_errors():
+            tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises plain Exceptions
         raise FormatError(f"{path} cannot be read: {error}. Copy the folder again.") from error
     tokenizer.no_truncation()
