@@ -72,7 +72,8 @@ def compose(word: str | None = None, overrides: Sequence[str] = ()) -> Composed:
     check_draft(draft, origins)
     settle_paths(draft)
     _place(draft, target, origins)
-    return Composed(settled(Config, draft), target, chosen, origins, _notes(stack, words, origins, draft))
+    notes = [*([target.note] if target.note else []), *_notes(stack, words, origins, draft)]
+    return Composed(settled(Config, draft), target, chosen, origins, notes)
 
 
 def to_dict(config: Config) -> dict[str, Any]:

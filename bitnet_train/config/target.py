@@ -20,6 +20,7 @@ from yaml import YAMLError
 
 from bitnet_train.config.layout import label, recipes
 from bitnet_train.config.older import as_it_ran
+from bitnet_train.config.seal import fault_of, is_edited
 from bitnet_train.config.suggest import did_you_mean
 from bitnet_train.config.yaml_text import check_bounds, read_text
 from bitnet_train.errors import ConfigError
@@ -42,6 +43,7 @@ class Target:
     content: dict[str, Any] = field(default_factory=dict)
     path: Path | None = None  # the run or artefact directory, or the model, itself
     run_dir: Path | None = None
+    note: str = ""  # what a person should know of it
 
 
 def find_target(word: str | None) -> Target:
@@ -86,6 +88,25 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return {str(name): value for name, value in content.items()}
 
 
+def read_saved(path: Path) -> dict[str, Any]:
+    """Read the config.yaml of a run; `ConfigError` where it is not whole, for what is lost would be a default."""
+    try:
+        content = read_yaml(path)
+        fault = fault_of(read_text(path, label(path)), content)
+    except ConfigError as error:
+        raise ConfigError(f"{error}{_way_out(path)}") from None
+    if fault is not None:
+        raise ConfigError(f"{path} is cut short: {fault}.{_way_out(path)}")
+    return content
+
+
+def _way_out(path: Path) -> str:
+    return (
+        " Bring a copy of it back, or have it written anew by the call that began the run, with its own words: "
+        f"`bitnet-train train RECIPE KEY=VALUE ... run.dir={path.parent} trainer.resume=auto`."
+    )
+
+
 @lru_cache(maxsize=256)
 def _parsed(name: str, text: str) -> Any:
     """Parse a file that holds `text`: one that has not changed is parsed once."""
@@ -108,6 +129,7 @@ def _directory(path: Path) -> Target:
             f"nor a model (it has no `{HF_FILE}`). `bitnet-train ls` lists the runs."
         )
     saved = run_dir / RUN_FILE
-    content = as_it_ran(read_yaml(saved))
+    content = as_it_ran(read_saved(saved))
     name = str(content.get("recipe", run_dir.name))
-    return Target("artefact" if is_artefact else "run", name, str(saved), content, path, run_dir)
+    note = f"{saved} was edited after its run wrote it." if is_edited(read_text(saved, label(saved))) else ""
+    return Target("artefact" if is_artefact else "run", name, str(saved), content, path, run_dir, note)

@@ -19,14 +19,10 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
-
-import yaml
 
 from bitnet_train.config.schema import Config
 from bitnet_train.disk import writing
@@ -36,8 +32,8 @@ from bitnet_train.importers.found import RUN_FILE
 from bitnet_train.model.folder_names import RECORD_FILE
 from bitnet_train.packed.names import EXPORT_NAME, MANIFEST_NAME
 from bitnet_train.run.ranks import rank
+from bitnet_train.run.saved_config import write_saved
 from bitnet_train.run.trained_settings import check_finished
-from bitnet_train.train.trackers.redaction import redact
 from bitnet_train.whole import write_whole
 
 StageFacts = TypeVar("StageFacts", bound=Facts)
@@ -103,8 +99,7 @@ class RunDirectory:
         with writing(self.root / "facts"):
             (self.root / "facts").mkdir(parents=True, exist_ok=True)
         if not self.config.exists():
-            with _private_where_secret(config_yaml):
-                write_whole(self.config, config_yaml)
+            write_saved(self.config, config_yaml)
 
     def keep(self, facts: StageFacts) -> StageFacts:
         """Write what a stage did, with the versions and the time, and return it with those."""
@@ -136,18 +131,6 @@ class RunDirectory:
 
     def _facts(self, stage: str) -> Path:
         return self.root / "facts" / f"{stage}.json"
-
-
-@contextmanager
-def _private_where_secret(config_yaml: str) -> Iterator[None]:
-    """Have a configuration that holds a token or a key written for its owner alone: a run needs it to go on."""
-    values = yaml.safe_load(config_yaml)
-    before = os.umask(0o077) if redact(values) != values else None
-    try:
-        yield
-    finally:
-        if before is not None:
-            os.umask(before)
 
 
 def packed_folder(config: Config) -> tuple[Path, RunDirectory | None]:

@@ -22,12 +22,13 @@ from bitnet_train.config.compose import to_yaml
 from bitnet_train.config.continued import ASKED_ANEW, CALL, Change, changes, has_moved, names_of, told
 from bitnet_train.config.older import as_it_ran
 from bitnet_train.config.schema import Config
-from bitnet_train.config.target import read_yaml
+from bitnet_train.config.seal import is_edited
+from bitnet_train.config.target import read_saved
 from bitnet_train.errors import ConfigError, TrainingError
 from bitnet_train.run.ranks import rank
+from bitnet_train.run.saved_config import write_saved
 from bitnet_train.train.loop.checkpoint_manifest import find_readable, read_manifest, step_of
 from bitnet_train.train.loop.resume_choice import check_choice, resume_from
-from bitnet_train.whole import write_whole
 
 CONFIG, CHECKPOINTS = "config.yaml", "checkpoints"
 CONTENT = "data.content_sha256"  # of the text itself, among the settings that a checkpoint keeps
@@ -103,14 +104,26 @@ def record(config_yaml: str, root: Path) -> dict[str, Change]:
     """Write what a run is told now into its config.yaml and return what differs from before, by dotted key.
 
     `config_yaml` is the configuration as it was asked for. Where the run lies and how it was called stay as recorded.
+    What was edited in the file is told by the newest checkpoint, which knows how it was trained; a file that is not
+    whole is written anew.
     """
     path, asked = root / CONFIG, yaml.safe_load(config_yaml)
-    before = as_it_ran(read_yaml(path))
-    changed = changes(flatten(before), flatten(asked), "fixed", "trained", "verbs")
-    if changed and rank() == 0:
+    is_as_written, before = _as_written(path)
+    known = flatten(before) if is_as_written else flatten(before) | _newest_settings(root)
+    changed = changes(known, flatten(asked), "fixed", "trained", "verbs")
+    if (changed or not is_as_written) and rank() == 0:
         _keep_call(before, asked)
-        write_whole(path, yaml.safe_dump(asked, sort_keys=False, allow_unicode=True, width=10**6))
+        write_saved(path, yaml.safe_dump(asked, sort_keys=False, allow_unicode=True, width=10**6))
     return changed
+
+
+def _as_written(path: Path) -> tuple[bool, Settings]:
+    """Return whether a run's config.yaml is as the run wrote it, and what it says; nothing where it is not whole."""
+    try:
+        content = as_it_ran(read_saved(path))
+    except ConfigError:
+        return False, {}
+    return not is_edited(path.read_text(encoding="utf-8")), content
 
 
 def _keep_call(before: Settings, asked: Settings) -> None:
@@ -153,7 +166,7 @@ def _kept_settings(checkpoint: Path) -> Settings:
 
 def _recorded(root: Path) -> Settings:
     """Return what config.yaml holds, in the keys and words of today, by dotted key."""
-    return flatten(as_it_ran(read_yaml(root / CONFIG))) if (root / CONFIG).is_file() else {}
+    return flatten(as_it_ran(read_saved(root / CONFIG))) if (root / CONFIG).is_file() else {}
 
 
 def _asked(config: Config) -> Settings:

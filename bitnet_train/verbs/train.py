@@ -70,7 +70,8 @@ def train(config: Config, session: Session | None = None) -> TrainFacts | dict[s
     if is_other_text(config, content):
         warn(
             "the text is not the one that the steps so far were trained on. The run goes on with it, from step "
-            f"{step_reached(config)} on, and not as the uninterrupted run would have."
+            f"{step_reached(config)} on, and not as the uninterrupted run would have: rows that are held out now may "
+            "have been trained on."
         )
     module.announced = assembly.record_run(config, given, directory, console.print)
     lead(directory.root)

@@ -59,7 +59,7 @@ def test_a_recipe_that_asks_the_environment_is_refused_and_its_answer_told_nowhe
     values: dict[str, Any], token: str, tmp_path: Path
 ) -> None:
     for name in ("own.yaml", "config.yaml"):
-        (tmp_path / name).write_text(OmegaConf.to_yaml(values))
+        (tmp_path / name).write_text(OmegaConf.to_yaml({"run": {"dir": None}} | values))
         with pytest.raises(ConfigError, match=r"outside the configuration") as caught:
             compose(str(tmp_path / name if name == "own.yaml" else tmp_path))
         assert str(tmp_path / name) in str(caught.value)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from bitnet_train.__main__ import main
@@ -17,6 +18,7 @@ from bitnet_train.config.continued import changes, class_of, has_moved
 from bitnet_train.config.suggest import known_keys
 from bitnet_train.config.target import read_yaml
 from bitnet_train.train.loop.checkpoint_manifest import read_manifest
+from bitnet_train.train.loop.schedules import lr_factor
 from tests.fixtures.small_runs import small
 
 WORDS = "The quick brown fox jumps over the lazy dog, and the dog says nothing at all about it. " * 60
@@ -184,6 +186,41 @@ def test_other_rates_and_lengths_are_said_recorded_and_used(run: Path, capsys: p
     assert main(["merge", str(run), "--quiet"]) == 0
 
 
+def test_a_config_yaml_that_was_cut_is_written_anew_by_the_call_that_began_the_run(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = run / "config.yaml"
+    whole, data = config.read_text(), [f"data.path={recorded(run, 'data.path')}", "data=files"]
+    for left in ("", whole[: whole.index("optimizer:")]):
+        config.write_text(left)
+        for verb in ("train", "merge", "show"):
+            assert main([verb, str(run)]) == 2
+            assert "Bring a copy of it back" in capsys.readouterr().err
+    assert main(["train", "quickstart", *small(run, *data, "trainer.resume=auto", "activation=int4")]) == 2
+    assert "activation.name: int8 -> int4" in capsys.readouterr().err
+    assert main(["train", "quickstart", "--quiet", *small(run, *data, "trainer.resume=auto")]) == 0
+    assert main(["merge", str(run), "--quiet"]) == 0
+    assert flatten(read_yaml(config)).keys() == flatten(yaml.safe_load(whole)).keys()
+
+
+def test_an_edited_rate_is_told_against_the_checkpoint_used_and_recorded(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("  lr: 0.002\n", "  lr: 1.0e-05\n"))
+    assert main(["train", str(run), "trainer.max_steps=3", "optimizer.betas=[0.8,0.9]"]) == 0
+    told = capsys.readouterr()
+    assert "was edited after its run wrote it" in told.err
+    assert "  optimizer.lr: 0.002 -> 1e-05\n" in told.out
+    assert json.loads((run / "facts" / "continued.json").read_text())["changes"][0]["changed"]["optimizer.lr"]
+    state = torch.load(run / "checkpoints" / "step-000003" / "state.pt", weights_only=True)
+    groups = state["optimizer_states"][0]["param_groups"]
+    at_step_3 = 1e-5 * lr_factor(2, 3, compose(str(run)).config.schedule)
+    assert {(group["peak_lr"], group["lr"], *group["betas"]) for group in groups} == {(1e-5, at_step_3, 0.8, 0.9)}
+    assert main(["train", str(run)]) == 0
+    assert "edited after" not in "".join(capsys.readouterr())
+
+
 @pytest.mark.slow
 def test_the_whole_way_goes_on_too_and_records_nothing_but_what_was_asked_for(
     run: Path, capsys: pytest.CaptureFixture[str]
@@ -212,7 +249,6 @@ def test_a_run_of_before_settings_were_kept_goes_on(run: Path) -> None:
     assert read_manifest(run / "checkpoints" / "step-000003")["settings"]["activation.name"] == "int8"
 
 
-@pytest.mark.slow
 def test_keys_that_came_after_a_run_was_written_are_taken_as_it_trained(tmp_path: Path) -> None:
     saved = to_dict(compose("quickstart").config)
     for section, key in (("weight", "tables"), ("data", "packing")):

@@ -5,6 +5,11 @@ and balances), the lowest value so far is kept; `divergence_steps` steps in a ro
 end the run. The defaults, 3 nats and 20 steps, are 20 times the perplexity: batches differ by tenths of a nat, and a
 run that comes back from so far by itself we have not seen. While the quantiser hardens the loss rises by design, so the
 lowest value is forgotten at every change of the hardness.
+
+A freshly swapped model is worse before it is better, so in the warm-up a rise counts from what a uniform guess over the
+vocabulary costs, where that is above the lowest value, and ends nothing. A rise that lasts beyond the warm-up counts
+on; once the loss is below a uniform guess, the lowest value is that of after the warm-up. The reverse KL of a uniform
+guess has no such bound, and is not watched before.
 """
 
 from __future__ import annotations
@@ -17,6 +22,7 @@ from pathlib import Path
 from bitnet_train.errors import TrainingError
 from bitnet_train.train.losses.logit_loss import LOGIT_TERMS
 
+UNBOUNDED = "reverse_kl"
 REMEDY = (
     "Lower `optimizer.lr`, raise `schedule.warmup_fraction`, or use `trainer.precision=fp32`: "
     "`bitnet-train train RUN optimizer.lr=...` goes on from that checkpoint."
@@ -55,16 +61,36 @@ class DivergenceWatch:
     last: float = field(default=math.nan, init=False)
     rising: int = field(default=0, init=False)
     _hardness: float | None = field(default=None, init=False)
+    _guess: float | None = field(default=None, init=False)
 
-    def observe(self, means: Mapping[str, float], active: Mapping[str, float], hardness: float | None) -> None:
-        """Take in the means per token of a step; `active` holds the terms that are on."""
+    def observe(
+        self,
+        means: Mapping[str, float],
+        active: Mapping[str, float],
+        hardness: float | None,
+        guess: float | None = None,
+    ) -> None:
+        """Take in the means per token of a step; `active` holds the terms that are on.
+
+        guess: in the warm-up, the nats per token of a uniform guess.
+        """
         name = next((term for term in LOGIT_TERMS if term in active), None)
-        if name is None or self.nats is None:
+        if name is None or self.nats is None or (guess is not None and name == UNBOUNDED):
             return
         if hardness != self._hardness:
             self._hardness, self.best, self.rising = hardness, math.inf, 0
-        self.best, self.last = min(self.best, means[name]), means[name]
-        self.rising = self.rising + 1 if means[name] > self.best + self.nats else 0
+        self.last = means[name]
+        self._warm(guess)
+        self.best = min(self.best, self.last)
+        bar = self.best if self._guess is None else max(self.best, self._guess)
+        self.rising = self.rising + 1 if self.last > bar + self.nats else 0
+
+    def _warm(self, guess: float | None) -> None:
+        """Keep what a uniform guess costs for as long as it counts."""
+        if guess is not None:
+            self._guess = guess
+        elif self._guess is not None and self.last <= self._guess:
+            self._guess, self.best = None, math.inf
 
     def describe(self) -> str:
         """Say how far the last step lies above the best."""

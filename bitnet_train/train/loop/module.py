@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from bitnet_train.errors import ConfigError, DataError
 from bitnet_train.model.bit_linear import set_hardness
+from bitnet_train.model.config_fields import vocab_size
 from bitnet_train.model.quantized_linear import Products, training_products
 from bitnet_train.train.loop.guard import DivergenceWatch, check_finite, is_finite
 from bitnet_train.train.loop.held_out import HeldOutWatch
@@ -221,14 +222,17 @@ class BitLightningModule(LightningModule):
         self._optimizer().zero_grad(set_to_none=True)
 
     def _watch(self, means: dict[str, float], hardness: float | None) -> None:
-        if self.step <= warmup_steps(self.max_steps, self.schedule):
-            return  # a freshly swapped model starts near a uniform guess and is worse before it is better
-        self.watch.observe(means, self._active(means), hardness)
+        is_warming = self.step <= warmup_steps(self.max_steps, self.schedule)
+        self.watch.observe(means, self._active(means), hardness, self._uniform_guess() if is_warming else None)
         if self.watch.rising == 1 and self.trainer.is_global_zero:
             self.odd_steps.tell(self.step - 1, self.watch.describe())
-        if self.watch.rising:
+        if self.watch.rising and not is_warming:
             is_last = self.watch.rising == self.watch.steps
             self.watch.check(self.step, self.good_checkpoint, self.layers.describe(self.student) if is_last else "")
+
+    def _uniform_guess(self) -> float:
+        """Return what a uniform guess costs, nats per token; the divergences are scaled by their temperature."""
+        return math.log(vocab_size(self.student)) * max(1.0, self.loss.temperature) ** 2
 
     def _apply_schedules(self) -> dict[str, float]:
         factor = lr_factor(self.step, self.max_steps, self.schedule)

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from bitnet_train.errors import ConfigError, TrainingError
 from bitnet_train.train.loop.checkpoint import AtomicCheckpointIO
 from bitnet_train.train.loop.checkpoint_manifest import list_checkpoints
 from bitnet_train.train.loop.module import BitLightningModule
+from bitnet_train.train.loop.optim import DECAYED
 from bitnet_train.train.loop.resume import load_student
 from bitnet_train.train.loop.signals import Interrupted
 from bitnet_train.train.losses.settings import LossConfig
@@ -227,12 +229,18 @@ def test_nothing_is_written_outside_the_run_directory_and_little_is_said(
 @pytest.mark.slow
 def test_a_continued_run_goes_by_its_own_rates_and_keeps_the_moments(tmp_path: Path, whole) -> None:
     module = tiny_module(lr=STILL)
+    module.optim = replace(module.optim, weight_decay=0.25, betas=(0.8, 0.9))
     run(tmp_path, module, resume=copied(whole[0], tmp_path, 8))
     saved = AtomicCheckpointIO().load_checkpoint(whole[0] / "checkpoints" / "step-000008")
     assert all(torch.equal(t, saved["state_dict"][name]) for name, t in trained_tensors(module).items())
     moments = AtomicCheckpointIO().load_checkpoint(tmp_path / "checkpoints" / f"step-{STEPS:06d}")["optimizer_states"]
     assert {float(state["step"]) for state in moments[0]["state"].values()} == {float(STEPS)}
-    assert {group["peak_lr"] for group in moments[0]["param_groups"]} == {STILL}
+    groups = {group["name"]: group for group in moments[0]["param_groups"]}
+    assert {(group["peak_lr"], *group["betas"]) for group in groups.values()} == {(STILL, 0.8, 0.9)}
+    assert {name: group["weight_decay"] for name, group in groups.items()} == {
+        name: 0.25 if name in DECAYED else 0.0 for name in groups
+    }
+    assert "adapters" in groups
 
 
 @pytest.mark.slow

@@ -73,12 +73,66 @@ def test_the_last_good_checkpoint_outlives_the_rise_that_ends_the_run(tmp_path: 
 
 
 @pytest.mark.slow
-def test_a_rise_within_the_warm_up_is_waited_out(tmp_path: Path) -> None:
+def test_a_rise_within_the_warm_up_is_waited_out_and_said_with_its_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     module = tiny_module(steps=8, lr=1e-9, loss=LossConfig(kl=0.0, ce=1.0))
     module.schedule = ScheduleConfig(warmup_fraction=1.0)
     spoil = LambdaCallback(on_train_batch_start=lambda trainer, m, batch, index: _spoil(m) if m.step == 2 else None)
     options = {"divergence_nats": 1.0, "divergence_steps": 2, "validate_every_steps": 0}
     assert run(tmp_path, module, callbacks=[spoil], **options).steps == 8
+    assert "warning: step 3: the loss jumped to " in capsys.readouterr().err
+    told = [json.loads(line) for line in (tmp_path / "odd_steps.jsonl").open()]
+    assert [(line["step"], "rows" in line) for line in told] == [(3, True)]
+
+
+def test_a_rise_of_the_warm_up_that_lasts_beyond_it_ends_the_run(tmp_path: Path) -> None:
+    module = tiny_module(steps=12, lr=1e-9, loss=LossConfig(kl=0.0, ce=1.0))
+    module.schedule = ScheduleConfig(warmup_fraction=0.5)
+    spoil = LambdaCallback(on_train_batch_start=lambda trainer, m, batch, index: _spoil(m) if m.step == 3 else None)
+    options = {"divergence_nats": 1.0, "divergence_steps": 2, "validate_every_steps": 0, "save_every_steps": 1}
+    with pytest.raises(TrainingError, match=r"at step 7 .* for 4 steps in a row.*Last good checkpoint: .*step-000003"):
+        run(tmp_path, module, callbacks=[spoil], **options)
+
+
+GUESS = 7.0
+
+
+@pytest.mark.parametrize(
+    ("warm", "after", "rising"),
+    [
+        ([4.8, 31.0], [], 1),
+        ([4.8, 31.0], [31.0, 31.0], 3),
+        ([4.8, 9.9], [9.9], 0),
+        ([12.0, 14.9], [14.9], 0),
+        ([12.0, 15.1], [], 1),
+        ([4.8, 31.0], [6.9, 6.9, 9.9], 0),
+        ([4.8, 31.0], [6.9, 6.9, 10.0], 1),
+    ],
+    ids=[
+        "a jump",
+        "a jump that lasts",
+        "worse before it is better",
+        "worse than a guess from the start",
+        "worse still",
+        "back below a guess",
+        "a new jump after it",
+    ],
+)
+def test_in_the_warm_up_a_rise_counts_from_a_uniform_guess(warm: list[float], after: list[float], rising: int) -> None:
+    watch = DivergenceWatch(nats=3.0)
+    for loss in warm:
+        watch.observe({"kl": loss}, {"kl": loss}, None, GUESS)
+    for loss in after:
+        watch.observe({"kl": loss}, {"kl": loss}, None)
+    assert watch.rising == rising
+
+
+def test_the_reverse_divergence_is_not_watched_before_the_warm_up_is_over() -> None:
+    watch = DivergenceWatch()
+    for loss in (4.8, 31.0):
+        watch.observe({"reverse_kl": loss}, {"reverse_kl": loss}, None, GUESS)
+    assert watch.is_calm
 
 
 @torch.no_grad()
