@@ -6,7 +6,7 @@
 
 #include "int8_matrix/int8_matrix_kernel.h"
 
-// Keeps a sum in its register: GCC 12 would collect loads at the front and spill.
+// Keeps the compiler from loading a register of columns once for every use.
 #define BITNET_KEEP(vector) __asm__("" : "+x"(vector))
 
 namespace bitnet {
@@ -19,14 +19,18 @@ struct Avx2 {
   static constexpr Code kColumnOffset = 0;
   static constexpr bool kAddsProducts = true;
 
+  // The sum by assembly: left to itself GCC 12 collects loads at the front and spills, or copies every second sum.
+  static BITNET_INLINE void add(__m256i& sum, __m256i codes, __m256i columns) {
+    const __m256i products = _mm256_madd_epi16(codes, columns);
+    __asm__("vpaddd %1, %0, %0" : "+x"(sum) : "x"(products));
+  }
+
   static BITNET_INLINE void add_row(__m256i& first, __m256i& second, const Code* row, __m256i low, __m256i high) {
     int32_t pair;
     std::memcpy(&pair, row, sizeof pair);
     const __m256i codes = _mm256_set1_epi32(pair);
-    first = _mm256_add_epi32(first, _mm256_madd_epi16(codes, low));
-    BITNET_KEEP(first);
-    second = _mm256_add_epi32(second, _mm256_madd_epi16(codes, high));
-    BITNET_KEEP(second);
+    add(first, codes, low);
+    add(second, codes, high);
   }
 
   // Calls finish(row, sums of columns 0..7, of columns 8..15) for each row.
