@@ -107,6 +107,17 @@ def test_a_recipe_started_again_in_the_same_run_directory_is_held_against_it(
     assert "activation.name: int8 -> sign" in capsys.readouterr().err
 
 
+def test_how_a_run_multiplies_is_kept_as_it_was_settled_and_not_changed(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = json.loads((run / "checkpoints" / "step-000002" / "manifest.json").read_text())["settings"]
+    settled = kept["trainer.products"]
+    assert settled in ("float", "forward", "integer"), "what `auto` came to"
+    other = "float" if settled == "integer" else "integer"
+    assert main(["train", str(run), f"trainer.products={other}", "trainer.max_steps=9"]) == 2
+    assert f"trainer.products: {settled} -> {other}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("verb", ["train", "run"])
 def test_a_checkpoint_of_another_run_is_refused_before_anything_is_read(
     trained: Path, tmp_path: Path, verb: str, capsys: pytest.CaptureFixture[str]
