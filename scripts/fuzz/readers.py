@@ -42,7 +42,8 @@ HF_BITNET: Files = {
     "generation_config.json": JSON,
     "tokenizer.json": (edit_json, cut_or_grow),
 }
-_SYSTEM = tuple(Path(folder) for folder in ("/proc", "/sys", "/dev", sys.prefix, sys.base_prefix, sys.exec_prefix))
+_PYTHON = (sys.prefix, sys.base_prefix, sys.exec_prefix, *(folder for folder in sys.path if "site-packages" in folder))
+_SYSTEM = tuple(Path(folder) for folder in ("/proc", "/sys", "/dev", *_PYTHON))
 
 
 def packed(work: Path) -> Attempt:

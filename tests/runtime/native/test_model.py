@@ -161,7 +161,7 @@ def test_a_prompt_cache_of_another_model_is_refused_with_the_reason(make_folder,
         (lambda m: m.generate_ids([1], 3, min_p=1.0), ConfigError, "`min_p=1.0` is out of range"),
         (lambda m: m.generate_ids([1], 3, top_k=-1), ConfigError, "`top_k=-1` is out of range"),
         (lambda m: m.generate("", max_new_tokens=3), DataError, "The prompt is empty"),
-        (lambda m: m.generate("a", max_new_tokens=1, stop=[""]), DataError, "A stop string is empty"),
+        (lambda m: m.generate("a", max_new_tokens=1, stop=[""]), ConfigError, "a list of texts that are not empty"),
         (
             lambda m: m.generate(["a"], max_new_tokens=1, stream=print),
             ConfigError,
