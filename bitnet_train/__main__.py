@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from bitnet_train.config import Config
 
 QUICK_NOTE = "`--quick`: little training on little text, so the figures say what comes, not what the recipe reaches."
-WAITING = ("OMP_WAIT_POLICY", "passive")
-"""Read by OpenMP when torch is imported: its threads sleep while they wait. By default they spin, on the very cores
-that the kernels' own threads and other programs want; beside a busy program a training step took five times as long.
+SPIN = ("GOMP_SPINCOUNT", "20000")
+"""Read by GNU OpenMP when torch is imported: its threads spin for some hundred microseconds while they wait, then sleep.
+By default they spin for milliseconds, on the very cores that the kernels' own threads and other programs want.
 """
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 128 + signal.SIGINT
 
@@ -40,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; argparse itself ends help and unknown flags."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     as_json = "--json" in given
-    os.environ.setdefault(*WAITING)
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault(*SPIN)
     print_everything()
     try:
         with _sigterm_exits():

@@ -323,10 +323,14 @@ def test_bitnet_debug_switches_telemetry_on(monkeypatch: pytest.MonkeyPatch) -> 
     assert seen == [False, True]
 
 
-def test_threads_of_openmp_sleep_while_they_wait_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_of_openmp_wait_awake_for_a_moment_only_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    assert main(["ls", "--quiet"]) == 0
+    assert os.environ["GOMP_SPINCOUNT"] == "7"
+    monkeypatch.delenv("GOMP_SPINCOUNT")
     monkeypatch.setenv("OMP_WAIT_POLICY", "active")
     assert main(["ls", "--quiet"]) == 0
-    assert os.environ["OMP_WAIT_POLICY"] == "active"
+    assert "GOMP_SPINCOUNT" not in os.environ
     monkeypatch.delenv("OMP_WAIT_POLICY")
     assert main(["ls", "--quiet"]) == 0
-    assert os.environ["OMP_WAIT_POLICY"] == "passive"
+    assert os.environ["GOMP_SPINCOUNT"] == "20000"
