@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 QUICK_NOTE = "`--quick`: little training on little text, so the figures say what comes, not what the recipe reaches."
 SPIN = ("GOMP_SPINCOUNT", "20000")
-"""Read by GNU OpenMP when torch is imported: its threads spin for some hundred microseconds while they wait, then sleep.
+"""Read by GNU OpenMP when torch is imported: its threads spin some hundred microseconds while they wait, then sleep.
 By default they spin for milliseconds, on the very cores that the kernels' own threads and other programs want.
 """
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 128 + signal.SIGINT
