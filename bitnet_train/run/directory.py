@@ -39,7 +39,8 @@ from bitnet_train.whole import write_whole
 StageFacts = TypeVar("StageFacts", bound=Facts)
 
 
-_WRITER = dict.fromkeys(("machine", "budget", "start", "continued"), "train")  # the verb, where a stage is none
+_TRAINING = ("machine", "budget", "start", "continued")  # stages that are no verbs
+_WRITER: dict[str, str] = dict.fromkeys(_TRAINING, "train")
 
 
 @dataclass(frozen=True)
