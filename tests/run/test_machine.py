@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bitnet_train.config import Config, changed
+from bitnet_train.config.compose import to_yaml
 from bitnet_train.run.directory import RunDirectory
 from bitnet_train.run.machine import settle_machine
 from bitnet_train.train.loop.machine import CLEARLY, arithmetic
@@ -20,7 +21,7 @@ def settled(directory: RunDirectory | None, **trainer: object) -> tuple[Config, 
 
 def test_auto_becomes_a_precision_and_the_facts_say_why(tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path)
-    directory.create("")
+    directory.create(to_yaml(Config()))
     config, _ = settled(directory, precision="auto")
     facts = directory.facts("machine")
     assert facts is not None
@@ -31,7 +32,7 @@ def test_auto_becomes_a_precision_and_the_facts_say_why(tmp_path: Path) -> None:
 
 def test_a_continued_run_keeps_the_arithmetic_and_threads_it_began_with(tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path)
-    directory.create("")
+    directory.create(to_yaml(Config()))
     other = "fp32" if arithmetic("auto", "cpu").precision == "bf16" else "bf16"
     settled(directory, precision=other)
     config, _ = settled(directory, precision="auto", num_threads=None, resume="auto")
@@ -46,7 +47,7 @@ def test_bf16_by_name_is_warned_of_only_where_it_is_slower() -> None:
 
 def test_arithmetic_asked_for_by_name_later_is_kept_from_there_on(tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path)
-    directory.create("")
+    directory.create(to_yaml(Config()))
     settled(directory, precision="fp32")
     settled(directory, precision="bf16", resume="auto")
     config, _ = settled(directory, precision="auto", resume="auto")
@@ -55,7 +56,7 @@ def test_arithmetic_asked_for_by_name_later_is_kept_from_there_on(tmp_path: Path
 
 def test_auto_becomes_the_products_that_a_timing_finds_faster_and_the_facts_say_by_how_much(tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path)
-    directory.create("")
+    directory.create(to_yaml(Config()))
     config, _ = settled(directory, micro_rows=1)
     facts = directory.facts("machine")
     assert facts is not None
@@ -72,7 +73,7 @@ def test_auto_becomes_the_products_that_a_timing_finds_faster_and_the_facts_say_
 
 def test_products_asked_for_by_name_are_not_timed(tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path)
-    directory.create("")
+    directory.create(to_yaml(Config()))
     config, _ = settled(directory, products="integer")
     facts = directory.facts("machine")
     assert facts is not None
