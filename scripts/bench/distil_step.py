@@ -36,7 +36,7 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils.data import DataLoader
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 from bitnet_train.model import quantized_linear
 from bitnet_train.model.bit_lora import attach
@@ -52,7 +52,7 @@ from bitnet_train.train.loop.settings import OptimConfig
 from bitnet_train.train.losses.settings import LossConfig
 from scripts import RESULTS
 from scripts.bench.machine_facts import describe_run
-from scripts.bench.train_step import Stopwatch, peak_bytes
+from scripts.bench.train_step import Stopwatch, peak_bytes, shape
 
 KINDS = ("plain", "float", "forward", "integer")
 WARM_UP_STEPS = 1
@@ -83,20 +83,6 @@ OPERATORS = {
     "aten::_scaled_dot_product_flash_attention_for_cpu_backward": "attention",
 }
 PARTS = ("teacher", "1-bit products", "packing", "quantisers", "float products", "attention", "loss", "optimiser")
-
-
-def shape(layers: int) -> LlamaConfig:
-    """Return the shape of SmolLM2-135M."""
-    return LlamaConfig(
-        hidden_size=576,
-        intermediate_size=1536,
-        num_hidden_layers=layers,
-        num_attention_heads=9,
-        num_key_value_heads=3,
-        vocab_size=49152,
-        tie_word_embeddings=True,
-        use_cache=False,
-    )
 
 
 def models(layers: int) -> tuple[LlamaForCausalLM, LlamaForCausalLM]:

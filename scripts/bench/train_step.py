@@ -97,21 +97,24 @@ class Stopwatch(Callback):
         self.losses.append(module.metrics["loss"])
 
 
+def shape(layers: int) -> LlamaConfig:
+    """Return the shape of SmolLM2-135M."""
+    return LlamaConfig(
+        hidden_size=576,
+        intermediate_size=1536,
+        num_hidden_layers=layers,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        vocab_size=49152,
+        tie_word_embeddings=True,
+        use_cache=False,
+    )
+
+
 def build(kind: str, layers: int) -> nn.Module:
     """Return a student whose 1-bit (or plain) linears and norms train and whose embedding is frozen."""
     torch.manual_seed(0)
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            hidden_size=576,
-            intermediate_size=1536,
-            num_hidden_layers=layers,
-            num_attention_heads=9,
-            num_key_value_heads=3,
-            vocab_size=49152,
-            tie_word_embeddings=True,
-            use_cache=False,
-        )
-    )
+    model = LlamaForCausalLM(shape(layers))
     if kind in ("linear", "naive"):
         model.get_input_embeddings().requires_grad_(False)
         if kind == "naive":
