@@ -125,6 +125,11 @@ RULES: tuple[Rule, ...] = (
         "`loss.attention` to 0, or `teacher.cache=none`.",
     ),
     (
+        "trainer.products",
+        lambda c: c.trainer.products == "integer" and c.weight.name == "ternary",
+        "has no fast kernel for the forward and dx of ternary weights. Set `trainer.products=auto`.",
+    ),
+    (
         "teacher.products",
         lambda c: c.teacher.products == "int8" and (c.teacher.cache != "none" or c.loss.attention > 0),
         "rounds the products that `loss.attention` listens to and `teacher.cache` keeps. Set `loss.attention=0 "

@@ -75,6 +75,7 @@ CONTRADICTIONS = [  # one for each row of RULES, in its order
     ("weight.sub_norm", ["weight.sub_norm=true", "blockwise=on"]),
     ("loss.kl", ["loss.kl=0"]),
     ("teacher.cache", ["teacher.cache=topk", "loss.hidden=1"]),
+    ("trainer.products", ["weight=ternary_row", "trainer.products=integer"]),
     ("teacher.products", ["teacher.cache=topk", "teacher.products=int8", "loss.hidden=0"]),
     ("optimizer.lr", ["optimizer.lr=auto", "adapter=lora_inside"]),
     ("trainer.max_minutes", ["trainer.max_minutes=2", "trainer.devices=2"]),
