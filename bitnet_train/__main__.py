@@ -46,14 +46,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with _sigterm_exits():
             facts = plain(_answer(read_call(decoded(given))))
+        if as_json:
+            print(json.dumps(facts, indent=2, default=str))
+        sys.stdout.flush()  # a reader that has gone is noticed here, and not by a traceback as Python ends
     except (Exception, KeyboardInterrupt) as error:
         return _failed(error, as_json)
     except SystemExit as stop:
         if str(stop) != str(stop.code):  # an interrupted training says what it saved
             print(stop, file=sys.stderr)
         return stop.code if isinstance(stop.code, int) else FAILED
-    if as_json:
-        print(json.dumps(facts, indent=2, default=str))
     return FAILED if facts.get("passed") is False else DONE
 
 
@@ -101,6 +102,8 @@ def compose_call(call: Call) -> Config:
     config = changed(composed.config, {"quiet": call.quiet, "dry_run": call.dry_run})
     if call.prompt is not None:
         config = changed(config, {"generate.prompt": read_prompt(call.prompt)})
+    if call.beside:
+        config = changed(config, {"chat.beside": True})
     if _wants_debug():
         config = changed(config, {"debug.enabled": True})
     if call.verb.opens_inputs:

@@ -3,6 +3,9 @@
 The start is a mark to compare, not a time: on Linux the clock ticks since the machine started, and which start of the
 machine that was; elsewhere there is none, and the id alone decides. A process that has ended and that nobody waited for
 (a zombie) still has its id; it does not live.
+
+Two processes that come to a folder at once are told apart by a lock of the system on it, held for a moment only
+(`one_at_a_time`): one that is held all along does not reach over every network file system, and none says who holds it.
 """
 
 from __future__ import annotations
@@ -10,6 +13,8 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +51,20 @@ def this_process() -> Process:
     """Return the process that asks."""
     fields = _stat(os.getpid())
     return Process(platform.node(), os.getpid(), "" if fields is None else _mark(fields))
+
+
+@contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Wait for whoever else is in such a block with this folder, on this machine or, where its disk can, on another."""
+    import fcntl  # which Windows has not, and importing this file must not need
+
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without such locks
+            fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)
 
 
 def _stat(pid: int) -> list[str] | None:

@@ -1,9 +1,14 @@
-"""A progress bar that shows itself only when the work turns out to be long; a line now and then without a terminal."""
+"""A progress bar that shows itself only when the work turns out to be long; a line now and then without a terminal.
+
+In a notebook it is one output that is drawn over, without widgets: rich would need ipywidgets there, and a line now and
+then would become a wall of them.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from html import escape
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -13,6 +18,7 @@ Item = TypeVar("Item")
 
 PATIENCE_S = 2.0  # a bar that flashes by is noise
 LINE_EVERY_S = 30.0
+DRAWN_EVERY_S = 0.2  # in a notebook, where every drawing is a message to the browser
 
 _is_quiet = False
 
@@ -41,7 +47,50 @@ def track(items: Iterable[Item], description: str, total: int | None = None) -> 
     The bar disappears at the end, also when the consumer stops early. `total` None means unknown: a pulse.
     """
     shown_on = open_console(_is_quiet, stderr=True)
+    if shown_on.is_jupyter and not shown_on.quiet:
+        return _in_notebook(items, description, total)
     return (_with_bar if shown_on.is_terminal else _with_lines)(items, description, total, shown_on)
+
+
+class NotebookBar:
+    """A bar and a line of text as one output of a notebook cell, drawn over; the text alone where HTML is not shown."""
+
+    def __init__(self, total: int | None) -> None:
+        from IPython.display import display
+
+        self._total, self._drawn_s = total, time.monotonic()
+        self._output = display(self._drawing(0, ""), raw=True, display_id=True)
+
+    def update(self, done: int, text: str, *, at_once: bool = False) -> None:
+        """Show how far the work is; left out where the last drawing is fresh, unless it has to be `at_once`."""
+        if self._output is None or not (at_once or time.monotonic() - self._drawn_s >= DRAWN_EVERY_S):
+            return
+        self._drawn_s = time.monotonic()
+        self._output.update(self._drawing(done, text), raw=True)
+
+    def clear(self) -> None:
+        """Leave nothing behind."""
+        if self._output is not None:
+            self._output.update({"text/plain": "", "text/html": ""}, raw=True)
+
+    def _drawing(self, done: int, text: str) -> dict[str, str]:
+        value = "" if self._total is None else f' value="{done}" max="{self._total}"'
+        html = f'<progress{value} style="width: 16em"></progress> <code>{escape(text)}</code>'
+        return {"text/plain": text, "text/html": html}
+
+
+def _in_notebook(items: Iterable[Item], description: str, total: int | None) -> Iterator[Item]:
+    bar, started = None, time.monotonic()
+    try:
+        for count, item in enumerate(items, start=1):
+            yield item
+            if bar is None and time.monotonic() - started > PATIENCE_S:
+                bar = NotebookBar(total)
+            if bar is not None:
+                bar.update(count, f"{description}: {count}{'' if total is None else f' of {total}'}")
+    finally:
+        if bar is not None:
+            bar.clear()
 
 
 def _with_bar(items: Iterable[Item], description: str, total: int | None, console: Console) -> Iterator[Item]:

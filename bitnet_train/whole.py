@@ -89,17 +89,25 @@ def remove_folder(path: Path) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
 
 
+def move_folder(folder: Path, place: Path) -> None:
+    """Move a folder on one disk, in place of an earlier one there. Raises DiskError."""
+    with writing(place):
+        place.parent.mkdir(exist_ok=True)
+        _swap(folder, place)
+
+
 def _swap(draft: Path, path: Path) -> None:
     """Rename `draft` to `path`; what is there steps aside first and comes back if that fails."""
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         draft.rename(path)
     else:
         previous = _sibling(path, "previous")
-        path.rename(previous)
         try:
+            path.rename(previous)
             draft.rename(path)
-        except OSError:
-            previous.rename(path)
+        except BaseException:  # a signal that ends the process, too
+            if previous.exists() and not path.exists():
+                previous.rename(path)
             raise
         shutil.rmtree(previous, ignore_errors=True)
     _flush(path.parent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -16,13 +17,25 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one core a worker, also for the proce
 from collections.abc import Iterator
 
 import pytest
-import torch
 
 from bitnet_train import progress
 
-pytest_plugins = [
-    f"tests.fixtures.{name}" for name in ("trained_models", "native_folders", "packed_folders", "small_runs")
-]
+FIXTURES = ("trained_models", "native_folders", "packed_folders", "serving", "small_runs")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Bring in the shared fixtures, and torch with them, where tests run: not where they are handed to workers."""
+    if not config.pluginmanager.hasplugin("dsession"):
+        gc.disable()  # until all is collected: nothing of it is garbage
+        for name in FIXTURES:
+            config.pluginmanager.import_plugin(f"tests.fixtures.{name}")
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over what is there for the whole session: tests, libraries, this process."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -46,5 +59,7 @@ def not_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def uncompiled() -> Iterator[None]:
     """Run transformers' BitNet operations as written: it compiles them, which is slow and kept for other CPUs."""
+    import torch
+
     with torch.compiler.set_stance("force_eager"):
         yield

@@ -55,3 +55,13 @@ def test_the_place_is_that_of_the_bracket_that_goes_too_deep() -> None:
 
 def test_brackets_in_a_text_are_no_depth() -> None:
     assert parse_json(json.dumps("[{" * 500 + '\\"')) == "[{" * 500 + '\\"'
+
+
+def test_objects_and_numbers_may_be_made_otherwise_and_what_those_refuse_is_wrong_with_the_text() -> None:
+    def refuse(given: object) -> None:
+        raise ValueError(f"no {given}")
+
+    assert parse_json('{"a": 1, "a": 2}', pairs=list) == [("a", 1), ("a", 2)]
+    for how in ({"pairs": refuse}, {"constant": refuse}):
+        with pytest.raises(json.JSONDecodeError, match="no "):
+            parse_json('{"a": NaN}', **how)

@@ -49,8 +49,10 @@ def saved_run(folder: Path) -> str:
 
 
 def test_the_verbs_are_those_the_product_promises() -> None:
-    promised = "run train convert sensitivity reconstruct merge export import validate evaluate generate bench "
-    promised += "ls show cp doctor"
+    promised = (
+        "run train sweep convert sensitivity reconstruct merge export import validate evaluate generate serve chat "
+    )
+    promised += "playground bench report ls show cp doctor"
     assert list(VERBS) == promised.split()
 
 

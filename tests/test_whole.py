@@ -6,6 +6,7 @@ import platform
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -57,23 +58,38 @@ def test_a_failed_folder_leaves_the_earlier_one(tmp_path: Path) -> None:
     assert contents(tmp_path) == {"out/one": "1"}
 
 
-def test_a_folder_comes_back_where_the_new_one_cannot_take_its_place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_whole(tmp_path / "out" / "one", "1")
+def failing_second(error: BaseException) -> Callable[[Path, Path], Path]:
+    """Return `Path.rename`, whose second call raises an error instead."""
     rename, calls = Path.rename, []
 
     def fails_second(self: Path, target: Path) -> Path:
         calls.append(target)
         if len(calls) == 2:
-            raise OSError(errno.EPERM, "refused")
+            raise error
         return rename(self, target)
 
-    monkeypatch.setattr(Path, "rename", fails_second)
-    with (
-        pytest.raises(DiskError, match="out cannot be written: Operation not permitted"),
-        whole_folder(tmp_path / "out"),
-    ):
+    return fails_second
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "message"),
+    [
+        (OSError(errno.EPERM, "refused"), DiskError, "out cannot be written: Operation not permitted"),
+        (KeyboardInterrupt("asked"), KeyboardInterrupt, "asked"),
+        (SystemExit(143), SystemExit, "143"),
+    ],
+    ids=["refused", "SIGINT", "SIGTERM"],
+)
+def test_a_folder_comes_back_where_the_new_one_does_not_take_its_place(
+    error: BaseException,
+    raised: type[BaseException],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_whole(tmp_path / "out" / "one", "1")
+    monkeypatch.setattr(Path, "rename", failing_second(error))
+    with pytest.raises(raised, match=message), whole_folder(tmp_path / "out"):
         pass
     assert contents(tmp_path) == {"out/one": "1"}
 

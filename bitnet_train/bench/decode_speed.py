@@ -23,19 +23,21 @@ from bitnet_train.runtime.native.support import reason_against
 NEW_TOKENS, REPEATS = 64, 3
 
 
-def packed_speed(folder: Path, model: PreTrainedModel, prompt_ids: Sequence[int]) -> DecodeSpeed:
+def packed_speed(
+    folder: Path, model: PreTrainedModel, prompt_ids: Sequence[int], *, new_tokens: int = NEW_TOKENS
+) -> DecodeSpeed:
     """Return `decode_speed` of the packed `folder`, which `model` has been loaded and verified from."""
     reason = reason_against(folder)
     if reason is not None:
-        return decode_speed(ModuleRunner(model), prompt_ids, "torch", not_native=reason)
+        return decode_speed(ModuleRunner(model), prompt_ids, "torch", new_tokens=new_tokens, not_native=reason)
     runner = load_native(str(folder), torch.get_num_threads(), verify=False)
-    room = max(1, runner.max_tokens - NEW_TOKENS - 1)
-    return decode_speed(runner, prompt_ids[-room:], "native", new_tokens=min(NEW_TOKENS, runner.max_tokens - 2))
+    room = max(1, runner.max_tokens - new_tokens - 1)
+    return decode_speed(runner, prompt_ids[-room:], "native", new_tokens=min(new_tokens, runner.max_tokens - 2))
 
 
-def original_speed(model: PreTrainedModel, prompt_ids: Sequence[int]) -> DecodeSpeed:
+def original_speed(model: PreTrainedModel, prompt_ids: Sequence[int], *, new_tokens: int = NEW_TOKENS) -> DecodeSpeed:
     """Return `decode_speed` of a float model through transformers."""
-    return decode_speed(ModuleRunner(model), prompt_ids, "torch")
+    return decode_speed(ModuleRunner(model), prompt_ids, "torch", new_tokens=new_tokens)
 
 
 def decode_speed(

@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,20 +42,29 @@ def find_llama_bench(given: str | None = None) -> Path | None:
     return Path(found) if found else None
 
 
-def llama_row(tool: Path, gguf: Path, num_threads: int, workload: Workload, pin: tuple[int, ...] = ()) -> Row:
+def llama_row(
+    tool: Path,
+    gguf: Path,
+    num_threads: int,
+    workload: Workload,
+    pin: tuple[int, ...] = (),
+    watch: Callable[[], object] = lambda: None,
+) -> Row:
     """Measure one GGUF; the `contexts` are decoded after so many tokens.
+
+    `watch` is called all the while; what it raises ends llama.cpp, and passes.
 
     Raises FormatError with llama.cpp's message when it cannot run the file.
     """
     sizes = ["-p", str(workload.prompt_tokens), "-n", str(workload.new_tokens)]
-    tests, process_peak = _run(tool, gguf, num_threads, sizes, workload.repeats, pin)
+    tests, process_peak = _run(tool, gguf, num_threads, sizes, workload.repeats, pin, watch)
     prefill = next(test for test in tests if test["n_gen"] == 0)
     decode = next(test for test in tests if test["n_prompt"] == 0)
     name = str(decode["model_type"]).split(maxsplit=2)[-1]  # "llama 135M Q8_0"
     contexts: dict[str, float] = {}
     for length in workload.contexts:
         depth = ["-p", "0", "-n", str(workload.new_tokens), "-d", str(length)]
-        deep, _ = _run(tool, gguf, num_threads, depth, 1, pin)
+        deep, _ = _run(tool, gguf, num_threads, depth, 1, pin, watch)
         contexts[str(length)] = 1000 / float(deep[0]["avg_ts"])
     return Row(
         f"llama.cpp {name}",
@@ -69,16 +78,28 @@ def llama_row(tool: Path, gguf: Path, num_threads: int, workload: Workload, pin:
 
 
 def _run(
-    tool: Path, gguf: Path, num_threads: int, sizes: Sequence[str], repeats: int, pin: tuple[int, ...]
+    tool: Path,
+    gguf: Path,
+    num_threads: int,
+    sizes: Sequence[str],
+    repeats: int,
+    pin: tuple[int, ...],
+    watch: Callable[[], object],
 ) -> tuple[list[dict[str, Any]], int | None]:
     """Return the tests that llama-bench reports, and the peak of its resident memory."""
     words = ["-m", str(gguf), *sizes, "-t", str(num_threads), "-r", str(repeats), "-o", "json"]
     command = [*pinned(pin), str(tool), *words]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     peak: int | None = None
-    while process.poll() is None:
-        peak = peak_resident_bytes(process.pid) or peak
-        time.sleep(_LOOK_EVERY_S)
+    try:
+        while process.poll() is None:
+            watch()
+            peak = peak_resident_bytes(process.pid) or peak
+            time.sleep(_LOOK_EVERY_S)
+    except BaseException:
+        process.kill()
+        process.communicate()
+        raise
     out, complaints = process.communicate()
     if process.returncode:
         lines = [line for line in complaints.splitlines() if "error" in line] or [f"exit code {process.returncode}"]

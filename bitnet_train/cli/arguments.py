@@ -14,6 +14,7 @@ from bitnet_train.errors import ConfigError
 from bitnet_train.verbs import VERBS, Call, Verb
 from bitnet_train.word_as_path import is_there
 
+MULTIRUN_FLAGS = ("-m", "--multirun")
 _OVERRIDE = re.compile(r"^[+~]*[A-Za-z_][\w./@-]*=")
 
 
@@ -23,6 +24,8 @@ def read_call(arguments: Sequence[str]) -> Call:
     Help, `--version` and unknown flags end the process as argparse does (0, 0, 2). Raises `ConfigError` for an unknown
     verb, and for words the verb does not take.
     """
+    if arguments and arguments[0] in MULTIRUN_FLAGS:
+        raise _multirun(arguments[0])
     if not arguments or arguments[0].startswith("-"):
         program_parser().parse_args(list(arguments))
         program_parser().print_help()
@@ -76,6 +79,8 @@ def verb_parser(verb: Verb) -> argparse.ArgumentParser:
         parser.add_argument("--dry-run", action="store_true", help=verb.dry_run)
     if verb.quick:
         parser.add_argument("--quick", action="store_true", help=verb.quick)
+    if verb.beside:
+        parser.add_argument("--beside", action="store_true", help=verb.beside)
     if verb.text:
         parser.add_argument(
             "-p", "--prompt", metavar=verb.text, help="the text to continue, as it stands; - = standard input"
@@ -102,6 +107,8 @@ def _read_flags(verb: Verb, arguments: list[str]) -> argparse.Namespace:
     parser = verb_parser(verb)
     flags, unknown = parser.parse_known_intermixed_args(arguments)
     for flag in unknown:
+        if flag in MULTIRUN_FLAGS:
+            raise _multirun(flag)
         if hint := _key_of_flag(flag):
             raise ConfigError(
                 f"`{flag}`:{hint} Settings are words without dashes: `bitnet-train {verb.name} KEY=VALUE`."
@@ -109,6 +116,12 @@ def _read_flags(verb: Verb, arguments: list[str]) -> argparse.Namespace:
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     return flags
+
+
+def _multirun(flag: str) -> ConfigError:
+    from bitnet_train.config.words import MULTIRUN
+
+    return ConfigError(f"`{flag}`: {MULTIRUN}")
 
 
 def _key_of_flag(flag: str) -> str:
@@ -136,7 +149,7 @@ def _is_override(word: str) -> bool:
 
 def _counted(verb: Verb, words: tuple[str, ...]) -> tuple[str, ...]:
     allowed = 2 if verb.name == "cp" or verb.text else 1 if verb.word else 0
-    if len(words) > allowed:
+    if len(words) > allowed and not verb.many:
         raise ConfigError(
             f"`bitnet-train {verb.name}` takes {verb.word or 'no words'} and key=value words, "
             f"not `{words[allowed]}`. A value with spaces is quoted as a whole: 'key=a value'."

@@ -23,6 +23,7 @@ from bitnet_train.train.data.mix_parts import read_mix
 DEFAULT = "default"
 _KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "list": "a list"}
 _KINDS["list[dict[str, Any]]"] = "a list of entries such as {pattern: NAME, KEY: VALUE}"
+_KINDS["dict[int, float]"] = "numbers by token id, such as {50: -100}"
 
 
 def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

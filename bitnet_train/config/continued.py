@@ -22,6 +22,7 @@ from typing import Any, Literal
 from bitnet_train.config.paths import path_keys
 from bitnet_train.config.suggest import known_keys
 from bitnet_train.importers.source import hub_id
+from bitnet_train.train.trackers.redaction import redact
 
 Class = Literal["fixed", "trained", "verbs", "call"]
 Change = tuple[Any, Any]  # as recorded, as asked for
@@ -44,7 +45,21 @@ FIXED = (
 )
 TRAINED = ("optimizer", "schedule", "trainer")
 MACHINE = ("teacher.cache_dir", "trainer.accelerator", "trainer.num_threads")  # where, not what: free for every verb
-VERBS = ("logger", "export", "evaluate", "validate", "sensitivity", "generate", "bench", "debug", *MACHINE)
+SERVING = ("serve", "chat", "playground")
+VERBS = (
+    "logger",
+    "export",
+    "evaluate",
+    "validate",
+    "sensitivity",
+    "generate",
+    "bench",
+    "report",
+    "sweep",
+    "debug",
+    *SERVING,
+    *MACHINE,
+)
 ASKED_ANEW = ("data.chat_template_variables",)  # fixed in training, and free for whoever asks the finished model
 CALL = ("recipe", "run", "path", "quiet", "dry_run", "trainer.resume", "export.force")
 AS_SETTLED = {
@@ -89,8 +104,9 @@ def has_moved(name: str, change: Change) -> bool:
 
 
 def told(found: Mapping[str, Change]) -> str:
-    """Return one line a key: `optimizer.lr: 0.0003 -> 0.0001`."""
-    return "\n".join(f"  {name}: {_word(before)} -> {_word(now)}" for name, (before, now) in found.items())
+    """Return one line a key: `optimizer.lr: 0.0003 -> 0.0001`; what looks like a secret is left out."""
+    shown = {name: [_word(redact(value, name)) for value in change] for name, change in found.items()}
+    return "\n".join(f"  {name}: {before} -> {now}" for name, (before, now) in shown.items())
 
 
 def _covers(entry: str, name: str) -> bool:

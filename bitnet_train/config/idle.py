@@ -167,7 +167,8 @@ IDLE: tuple[Idle, ...] = (
         lambda c: not _compares(c),
         "nothing is compared with a teacher. Set `loss.kl` above 0.",
     ),
-    Idle(("teacher.top_k", "teacher.cache_dir"), lambda c: c.teacher.cache == "none", "set `teacher.cache=topk`."),
+    Idle(("teacher.top_k",), lambda c: c.teacher.cache != "topk", "set `teacher.cache=topk`."),
+    Idle(("teacher.cache_dir",), lambda c: c.teacher.cache == "none", "set `teacher.cache=states`."),
     Idle(
         ("schedule.final_lr_fraction",),
         lambda c: c.schedule.lr == "constant",
@@ -197,9 +198,20 @@ IDLE: tuple[Idle, ...] = (
     ),
     Idle(("trainer.divergence_steps",), lambda c: c.trainer.divergence_nats is None, "set `trainer.divergence_nats`."),
     Idle(
-        ("logger.project", "logger.name", "logger.mode"),
-        lambda c: c.logger.kind != "wandb",
-        "it belongs to `logger=wandb`.",
+        ("logger.project", "logger.name", "logger.group", "logger.tags"),
+        lambda c: c.logger.kind not in ("wandb", "mlflow", "trackio"),
+        "it belongs to `logger=wandb`, `logger=mlflow` and `logger=trackio`.",
+    ),
+    Idle(("logger.mode",), lambda c: c.logger.kind != "wandb", "it belongs to `logger=wandb`."),
+    Idle(
+        ("logger.uri",),
+        lambda c: c.logger.kind not in ("mlflow", "trackio"),
+        "it belongs to `logger=mlflow` and `logger=trackio`.",
+    ),
+    Idle(
+        ("logger.upload",),
+        lambda c: c.logger.kind not in ("wandb", "mlflow"),
+        "it belongs to `logger=wandb` and `logger=mlflow`.",
     ),
     Idle(
         ("weight.group_size",),
@@ -235,15 +247,20 @@ IDLE: tuple[Idle, ...] = (
         "name a file with `evaluate.prompts=[FILE]`.",
     ),
     Idle(
-        ("generate.top_k", "generate.top_p", "generate.min_p", "generate.seed"),
+        ("generate.top_k", "generate.top_p", "generate.min_p", "generate.typical_p", "generate.seed"),
         lambda c: c.generate.temperature == 0,
         "`generate.temperature=0` takes the likeliest token. Set it above 0.",
     ),
-    Idle(("generate.threads",), lambda c: c.generate.engine == "hf", "it belongs to the native engine."),
+    Idle(
+        ("generate.threads", "generate.cache_dtype"),
+        lambda c: c.generate.engine == "hf",
+        "it belongs to the native engine.",
+    ),
     Idle(
         ("sensitivity.extra_share",), lambda c: c.sensitivity.extra_mb is not None, "`sensitivity.extra_mb` is given."
     ),
     Idle(("bench.llama_bench",), lambda c: c.bench.gguf is None, "name a file with `bench.gguf`."),
+    Idle(("chat.against",), lambda c: not c.chat.beside, "one model answers. Add `--beside`, or `chat.beside=true`."),
     Idle(("debug.every_steps",), lambda c: not c.debug.enabled, "set `debug.enabled=true`."),
     Idle(("run.root", "run.name"), lambda c: c.run.dir is not None, "`run.dir` says where the run lies."),
 )

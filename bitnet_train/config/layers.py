@@ -60,7 +60,7 @@ def layers(chosen: Mapping[str, str], content: Mapping[str, Any], recipe: str, w
         elif name == "recipe":
             found.append(Layer(recipe, _body(content)))
         elif name in chosen:
-            found.append(_group_layer(name, groups()[name][chosen[name]]))
+            found.append(group_layer(name, groups()[name][chosen[name]]))
     return [*found, Layer(COMMAND_LINE, _nested(words.values))]
 
 
@@ -80,7 +80,8 @@ def _recipe_default(entry: Any, origin: str) -> tuple[str, Any]:
     return group, choice
 
 
-def _group_layer(group: str, path: Path) -> Layer:
+def group_layer(group: str, path: Path) -> Layer:
+    """Return the values of one choice of a group, under the names of the sections that it sets."""
     content = read_yaml(path)
     is_global = path.read_text(encoding="utf-8").startswith(_GLOBAL)  # Hydra reads it from the first lines only
     return Layer(label(path), content if is_global else {group: content}, group)

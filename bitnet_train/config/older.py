@@ -12,7 +12,13 @@ from types import MappingProxyType
 from typing import Any
 
 OLDER: Mapping[str, Any] = MappingProxyType(
-    {"weight.tables": "exact", "data.packing": "never", "trainer.products": "forward", "teacher.products": "float"}
+    {
+        "weight.tables": "exact",
+        "weight.planes": 1,
+        "data.packing": "never",
+        "trainer.products": "forward",
+        "teacher.products": "float",
+    }
 )
 """Dotted key -> what runs did before there was one."""
 WORDS: Mapping[str, Mapping[Any, str]] = MappingProxyType(

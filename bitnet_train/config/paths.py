@@ -2,7 +2,7 @@
 
 A shell expands `~` only at the start of a word, so `run.dir=~/x` arrives as it was typed. A run is continued from
 wherever one stands, so what it reads is written down from the root, and a name on the hub is marked as one
-(`importers/source.py`). Where a run lies stays as it was typed: that is named anew at every call.
+(`importers/source.py`). Where a run or a playground lies stays as it was typed: that is named anew at every call.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from bitnet_train.errors import ConfigError
 from bitnet_train.importers.source import absolute, settled_source
 from bitnet_train.word_as_path import is_there
 
-_AS_TYPED = ("run.root", "run.dir", "path")
+_AS_TYPED = ("run.root", "run.dir", "playground.dir", "path")
 _PATHS_OF_MIX = ("path", "validation_path")
 _MOST_BYTES, _MOST_BYTES_OF_NAME = 4095, 255  # what Linux and macOS take at most
 _WORDS = {"trainer.resume": ("never", "auto"), "evaluate.against": ("none",)}

@@ -20,6 +20,10 @@ def _makes_a_start(config: Config) -> bool:
     return config.blockwise.enabled or init.equalise or init.scales != "absmean" or init.latents != "copy"
 
 
+def _codes(config: Config) -> tuple[str, int]:
+    return config.weight.name, config.weight.planes
+
+
 def _leaves_root(name: str | None) -> bool:
     return name is not None and (not Path(name).parts or Path(name).is_absolute() or ".." in Path(name).parts)
 
@@ -45,14 +49,21 @@ RULES: tuple[Rule, ...] = (
         "weight.input_scale",
         lambda c: (
             c.weight.input_scale
-            and (c.weight.name, c.weight.granularity, c.weight.learnable_scale) != ("binary", "row", True)
+            and (*_codes(c), c.weight.granularity, c.weight.learnable_scale) != ("binary", 1, "row", True)
         ),
-        "splits |W| into a scale per row and one per input. Set `weight=binary_row weight.learnable_scale=true`.",
+        "splits |W| into a scale per row and one per input. Set `weight=binary_row weight.learnable_scale=true "
+        "weight.planes=1`.",
     ),
     (
         "weight.overrides",
         lambda c: c.weight.input_scale and bool(c.weight.overrides),
         "gives layers schemes of their own, and `weight.input_scale` knows one. Drop either.",
+    ),
+    (
+        "weight.budget_mb",
+        lambda c: c.weight.budget_mb is not None and (c.weight.name != "binary" or c.weight.input_scale),
+        "chooses planes of binary weights, and `weight.input_scale` knows one. Set `weight.name=binary "
+        "weight.input_scale=false`, or drop it.",
     ),
     (
         "adapter.kind",
@@ -63,6 +74,12 @@ RULES: tuple[Rule, ...] = (
         "trainer.micro_rows",
         lambda c: c.trainer.micro_rows > c.trainer.batch_rows,
         "is more than the rows of a step. Lower it to `trainer.batch_rows` or below.",
+    ),
+    (
+        "trainer.products",
+        lambda c: c.trainer.compile and c.trainer.products in ("forward", "integer"),
+        "multiplies in kernels of its own, which `torch.compile` cannot join. Set `trainer.products=float` or "
+        "`trainer.compile=false`.",
     ),
     (
         "schedule.hardness",
@@ -84,10 +101,10 @@ RULES: tuple[Rule, ...] = (
         "adapter.latent_shrink",
         lambda c: (
             (c.adapter.latent_shrink != 1 or c.adapter.equal_latents)
-            and (c.adapter.kind, c.weight.name, c.weight.learnable_scale) != ("lora_inside", "binary", True)
+            and (c.adapter.kind, *_codes(c), c.weight.learnable_scale) != ("lora_inside", "binary", 1, True)
         ),
         "and `adapter.equal_latents` move latents whose codes and scales stay. They need `adapter.kind=lora_inside`, "
-        "`weight.name=binary` and `weight.learnable_scale=true`; else leave them at 1 and false.",
+        "`weight.name=binary`, `weight.planes=1` and `weight.learnable_scale=true`; else leave them at 1 and false.",
     ),
     (
         "init.scales",
@@ -125,9 +142,10 @@ RULES: tuple[Rule, ...] = (
         "`loss.attention` to 0, or `teacher.cache=none`.",
     ),
     (
-        "trainer.products",
-        lambda c: c.trainer.products == "integer" and c.weight.name == "ternary",
-        "has no fast kernel for the forward and dx of ternary weights. Set `trainer.products=auto`.",
+        "teacher.cache",
+        lambda c: c.teacher.cache == "states" and c.loss.hidden + c.loss.attention > 0,
+        "keeps what terms over logits need and no more. Set `loss.hidden` and `loss.attention` to 0, or "
+        "`teacher.cache=none`.",
     ),
     (
         "teacher.products",
@@ -144,6 +162,12 @@ RULES: tuple[Rule, ...] = (
         "trainer.max_minutes",
         lambda c: c.trainer.max_minutes is not None and _has_processes(c),
         "is timed by each process for itself, and they would disagree about the steps. Set `trainer.max_tokens`.",
+    ),
+    (
+        "weight.budget_mb",
+        lambda c: c.weight.budget_mb is not None and _has_processes(c),
+        "chooses planes in one process, and this run has more. Train on one device, or give what it chose there, the "
+        "`overrides` in its facts/planes.json, as `weight.overrides`.",
     ),
     (
         "blockwise.enabled",
@@ -208,13 +232,18 @@ RULES: tuple[Rule, ...] = (
     ),
     (
         "export.embedding",
-        lambda c: c.export.embedding == "int8" and not c.model.include and "embedding" in c.model.roles,
+        lambda c: c.export.embedding != "exact" and not c.model.include and "embedding" in c.model.roles,
         "rounds a float embedding, but `model.roles` makes it 1-bit. Set `export.embedding=exact`, or take `embedding` "
         "out of `model.roles`.",
     ),
     (
+        "export.modelfile",
+        lambda c: c.export.modelfile and "gguf" not in (c.export.format, *c.export.also),
+        "is written beside a GGUF alone. Add `export=gguf`, or leave it out.",
+    ),
+    (
         "export.head",
-        lambda c: c.export.head == "int8" and not c.model.include and "head" in c.model.roles,
+        lambda c: c.export.head != "exact" and not c.model.include and "head" in c.model.roles,
         "rounds a float head, but `model.roles` makes it 1-bit. Set `export.head=exact`, or take `head` out of "
         "`model.roles`.",
     ),

@@ -18,9 +18,12 @@ from bitnet_train.exporters.options import ExportConfig
 from bitnet_train.model.settings import AdapterConfig, ModelConfig, WeightConfig
 from bitnet_train.model.start.settings import InitConfig
 from bitnet_train.quant.scheme import ActivationScheme
+from bitnet_train.report.settings import ReportConfig
 from bitnet_train.runtime.settings import GenerateConfig
 from bitnet_train.sensitivity.settings import SensitivityConfig
+from bitnet_train.serve.settings import ChatConfig, PlaygroundConfig, ServeConfig
 from bitnet_train.settings import setting
+from bitnet_train.sweep.settings import SweepConfig
 from bitnet_train.train.blocks.settings import BlockwiseConfig
 from bitnet_train.train.data.settings import DataConfig
 from bitnet_train.train.loop.schedules import ScheduleConfig
@@ -63,6 +66,11 @@ class Config:
     sensitivity: SensitivityConfig = field(default_factory=SensitivityConfig)
     generate: GenerateConfig = field(default_factory=GenerateConfig)
     bench: BenchConfig = field(default_factory=BenchConfig)
+    serve: ServeConfig = field(default_factory=ServeConfig)
+    chat: ChatConfig = field(default_factory=ChatConfig)
+    playground: PlaygroundConfig = field(default_factory=PlaygroundConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
     debug: DebugConfig = field(default_factory=DebugConfig)
     run: RunConfig = field(default_factory=RunConfig)
     path: str | None = setting(None, "directory named on the command line: a run or an artefact", path=True)

@@ -2,7 +2,8 @@
 
 A run directory is a folder with the `config.yaml` that its run saved; an artefact directory has a `manifest.json`. An
 artefact that still lies inside its run directory brings that run's configuration along. A model is what this package
-does not work on but can look at: a GGUF file, an export in another format, a Hugging Face folder.
+does not work on but can look at: a GGUF file, an export in another format, a Hugging Face folder. `tiny` is the model
+inside this package.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ from bitnet_train.config.suggest import did_you_mean
 from bitnet_train.config.yaml_text import check_bounds, read_text
 from bitnet_train.errors import ConfigError
 from bitnet_train.importers.found import HF_FILE, RUN_FILE, find_model
+from bitnet_train.importers.source import TINY
 from bitnet_train.packed.names import MANIFEST_NAME
 from bitnet_train.word_as_path import is_file, is_folder, is_there, path_of
 
-Kind = Literal["none", "recipe", "run", "artefact", "model"]
+Kind = Literal["none", "recipe", "run", "artefact", "model", "bundled model"]
 _MODELS = ("gguf", "export", "folder", "merged")  # not worked on, but looked at
 _MOST_SHOWN = 100  # characters of a word that names nothing
 
@@ -55,6 +57,8 @@ def find_target(word: str | None) -> Target:
     if word is None:
         return Target()
     path = path_of(word)
+    if word == TINY:
+        return Target("bundled model", TINY, TINY, path=Path(TINY))
     if word in recipes():
         return _recipe(recipes()[word], word)
     if find_model(word).kind in _MODELS and is_there(path):

@@ -18,8 +18,10 @@ from bitnet_train.config.interpolation import escape
 from bitnet_train.config.suggest import known_keys
 from bitnet_train.config.yaml_text import MOST_LEVELS
 from bitnet_train.errors import ConfigError
+from bitnet_train.sweep.ranges import is_range
 
 COMMAND_LINE = "command line"
+_SEVERAL = "one value is needed, not a sweep. A list is `[a,b]`; several values are tried by `bitnet-train sweep`."
 
 _ITEM = re.compile(r"""[ ]*("(?:[^"\\]|\\.)*"|'(?:[^']|'')*'|[^ "',][^,]*?|)[ ]*(?:,|\Z)""", re.DOTALL)
 _ESCAPE = re.compile(r'\\(?:u[0-9a-fA-F]{4}|["\\nrt])')
@@ -36,6 +38,8 @@ def read_value(full: str, word: str) -> Any:
             escape(item)
             for item in _items(text[1:-1].strip(" "), word, is_path=key is not None and key.metadata["path"])
         ]
+    if is_range(kind, text):
+        raise ConfigError(f"`{word}` ({COMMAND_LINE}): {_SEVERAL}")
     return escape(text) if text.startswith("~") else _parsed(word)
 
 
@@ -80,7 +84,7 @@ def _parsed(word: str) -> Any:
             "Lists are `[a,b]`; quote punctuation inside them."
         ) from None
     if override.is_sweep_override():
-        raise ConfigError(f"`{word}` ({COMMAND_LINE}): one value is needed, not a sweep. A list is `[a,b]`.")
+        raise ConfigError(f"`{word}` ({COMMAND_LINE}): {_SEVERAL}")
     return override.value()
 
 

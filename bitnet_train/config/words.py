@@ -17,6 +17,12 @@ from bitnet_train.config.suggest import did_you_mean, known_keys, nearest_key
 from bitnet_train.config.values import COMMAND_LINE, read_value
 from bitnet_train.errors import ConfigError
 
+MULTIRUN = (
+    "Hydra's multirun is not taken: its jobs would share one process, in which signals, threads and several devices "
+    "are set up once, and a job that dies would take the others with it. `bitnet-train sweep RECIPE KEY=LOW..HIGH`, or "
+    "`KEY=A,B`, tries several values, each in a process of its own."
+)
+
 
 @dataclass
 class Words:
@@ -31,6 +37,8 @@ def read_words(words: Sequence[str]) -> Words:
     read = Words()
     for word in words:
         name, equals, text = word.partition("=")
+        if name.lstrip("+~").startswith(("hydra.", "hydra/")):
+            raise ConfigError(f"`{word}` ({COMMAND_LINE}): {MULTIRUN}")
         if not equals or name.startswith(("+", "~")):
             bare = word.lstrip("+~") if equals else f"{word}=VALUE"
             raise ConfigError(f"`{word}` ({COMMAND_LINE}): every word sets a key that exists. Write `{bare}`.")

@@ -13,6 +13,7 @@ greedily by the native runtime where the folder fits it. Sampling is refused. Im
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from lm_eval.api.registry import register_model  # pyright: ignore[reportMissing
 from bitnet_train.errors import ConfigError
 from bitnet_train.evaluate.likelihood import Pair, log_likelihoods, prefix_id
 from bitnet_train.evaluate.writers import packed_writer
+from bitnet_train.json_text import parse_json
 from bitnet_train.model.config_fields import max_positions
 from bitnet_train.progress import track
 from bitnet_train.runtime.load import load, load_tokenizer
@@ -47,6 +49,9 @@ class PackedLM(TemplateLM):
         Rows computed together at most; "auto" takes as many as keep their logits within 512 MiB.
     num_threads
         Threads of the native runtime; None takes every core.
+    chat_template_args, enable_thinking
+        Variables of the chat template, and that one of them, as the harness's own Hugging Face model takes them: what
+        the run trained with, `data.chat_template_variables`. A mapping, or one in JSON.
     """
 
     def __init__(
@@ -57,6 +62,8 @@ class PackedLM(TemplateLM):
         num_threads: int | None = None,
         device: str | None = None,
         max_batch_size: int | None = None,
+        chat_template_args: Mapping[str, Any] | str | None = None,
+        enable_thinking: bool | None = None,
     ) -> None:
         super().__init__()
         if device not in (None, "cpu"):
@@ -69,6 +76,9 @@ class PackedLM(TemplateLM):
         self.batch_size = batch_size
         self._rows = 16 if str(batch_size).startswith("auto") else max(1, int(batch_size))
         self._num_threads = None if num_threads is None else int(num_threads)
+        self._variables = _variables(chat_template_args)
+        if enable_thinking is not None:
+            self._variables["enable_thinking"] = enable_thinking
 
     @property
     def eot_token_id(self) -> int:
@@ -95,7 +105,8 @@ class PackedLM(TemplateLM):
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """Render a conversation as the prompt that the model was trained with."""
-        return render_chat(self.tokenizer, chat_history, ask=add_generation_prompt, go_on=not add_generation_prompt)
+        ask = add_generation_prompt
+        return render_chat(self.tokenizer, chat_history, ask=ask, go_on=not ask, variables=self._variables)
 
     def _loglikelihood_tokens(self, requests: list[Any], **kwargs: Any) -> list[tuple[float, bool]]:
         """Score (texts, context ids, continuation ids) and hand each result to lm_eval's cache."""
@@ -131,6 +142,17 @@ class PackedLM(TemplateLM):
             found.append(writer.write(self.tok_encode(context)[-room:], new_tokens, stop).text)
             self.cache_hook.add_partial("generate_until", request.args, found[-1])
         return found
+
+
+def _variables(given: Mapping[str, Any] | str | None) -> dict[str, Any]:
+    """Return the variables of the chat template; ConfigError where they are no mapping."""
+    try:
+        found = parse_json(given) if isinstance(given, str) else given or {}
+    except ValueError as error:
+        raise ConfigError(f"`chat_template_args={given}` is not JSON: {error}.") from error
+    if not isinstance(found, Mapping):
+        raise ConfigError(f'`chat_template_args={given}` is no mapping. Write {{"name": value}}.')
+    return dict(found)
 
 
 def _stop_and_length(settings: dict[str, Any], default: int) -> tuple[list[str], int]:

@@ -39,8 +39,11 @@ class EvaluateConfig:
     prompt_tokens: int | None = setting(
         None, "tokens of a prompt at most; null = what the model's context leaves", at_least=1
     )
+    frontier: str | None = setting(
+        None, "result file of `python -m scripts.frontier`, to show the folder among other models", path=True
+    )
     report: str | None = setting(
-        None, "folder for report.md and report.html; null = the run directory, if there is one", path=True
+        None, "folder for evaluation.md and evaluation.html; null = the run directory, if there is one", path=True
     )
 
     def __post_init__(self) -> None:

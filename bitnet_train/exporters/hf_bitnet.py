@@ -180,6 +180,11 @@ def _check_layer(layer: LayerEntry) -> None:
             f"{layer.name} is a 1-bit token embedding, and transformers' bitnet has 1-bit linear layers only: it would "
             f"load the packed rows as an embedding. Train without `embedding` in `model.roles`; {_OTHERS}."
         )
+    if scheme.planes > 1:
+        raise FormatError(
+            f"{layer.name} is {scheme.describe()}, and hf_bitnet holds the codes -1, 0 and +1. Train with "
+            f"`weight.planes=1`, or keep the planes: {_OTHERS}."
+        )
     if scheme.granularity != "tensor":
         raise FormatError(
             f"{layer.name} has {scheme.describe()} scales, and hf_bitnet holds one scale a matrix. Train with "

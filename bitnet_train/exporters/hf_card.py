@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from bitnet_train.packed.card import fact_lines, scheme_lines
+from bitnet_train.packed.card_data import card_head
 from bitnet_train.packed.manifest import Manifest
 
-_CARD = """---
-library_name: {library}
-base_model: {base_model}
----
-
+_CARD = """{head}
 # {base_model}, {schemes_in_title}
 
 {usage}
@@ -19,9 +16,9 @@ base_model: {base_model}
 
 def hf_card(manifest: Manifest, usage: str, *, library: str = "transformers") -> str:
     """Return the text of the card; `usage` says what this format is and how to load it, `library` with what."""
-    names = sorted({layer.scheme.name for layer in manifest.layers})
+    names = sorted({layer.scheme.title for layer in manifest.layers})
     return _CARD.format(
-        library=library,
+        head=card_head(manifest, library),
         base_model=manifest.base_model,
         schemes_in_title=" and ".join(names),
         usage=usage,

@@ -24,7 +24,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from bitnet_train.errors import FormatError
 from bitnet_train.exporters.safetensors_stream import StreamedTensor, stream_safetensors
-from bitnet_train.packed.names import WEIGHTS_NAME, bias_name
+from bitnet_train.packed.names import CONFIG_MARKS, WEIGHTS_NAME, bias_name
 from bitnet_train.packed.source import PackedSource
 
 SHARD_BYTES = 5_000_000_000
@@ -56,7 +56,8 @@ def skeleton(folder: Path) -> PreTrainedModel:
     """
     try:
         config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-        vars(config).pop("quantization_config", None)
+        for mark in CONFIG_MARKS:
+            vars(config).pop(mark, None)
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config, trust_remote_code=False, dtype=torch.float32)
     except Exception as error:  # a config from elsewhere can fail anywhere in the library
@@ -150,7 +151,7 @@ def stored_tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
 
 def write_config(source: PackedSource, folder: Path, changes: dict[str, Any]) -> None:
     """Write config.json: the source's own, without what makes it a packed folder, and with `changes`."""
-    config = {key: value for key, value in source.config.items() if key not in ("quantization_config", "torch_dtype")}
+    config = {key: value for key, value in source.config.items() if key not in (*CONFIG_MARKS, "torch_dtype")}
     text = json.dumps({**config, **changes}, indent=2, sort_keys=True) + "\n"
     (folder / "config.json").write_text(text, encoding="utf-8")
 

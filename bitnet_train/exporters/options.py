@@ -9,8 +9,8 @@ from bitnet_train.settings import part_of, require_allowed, setting
 
 FormatName = Literal["packed", "gguf", "hf_bitnet", "plain", "c_array", "gguf_adapter"]
 FurtherName = Literal["gguf", "hf_bitnet", "plain", "c_array"]
-StoredTable = Literal["exact", "int8"]
-BlockType = Literal["auto", "q1_0", "q2_0", "tq1_0", "tq2_0"]
+StoredTable = Literal["exact", "int8", "int5", "int4"]
+BlockType = Literal["auto", "q1_0", "q2_0", "tq1_0", "tq2_0", "q4_0", "q5_0"]
 TableType = Literal["exact", "f16", "q8_0"]
 LinearClass = Literal["autobitlinear", "bitlinear"]
 DenseType = Literal["bfloat16", "float16", "float32"]
@@ -26,6 +26,7 @@ class ExportOptions:
     )
     tables: TableType = setting("exact", "gguf: a float embedding or head as it is stored, or rounded")
     pre_tokenizer: str | None = setting(None, "gguf: llama.cpp's name of the pre-tokenizer; null = found by its rules")
+    modelfile: bool = setting(False, "gguf: write an Ollama `Modelfile` beside the file")
     linear_class: LinearClass = setting("autobitlinear", "hf_bitnet: convention of `weight_scale`")
     dtype: DenseType = setting("bfloat16", "plain: type of the dense weights")
 
@@ -46,7 +47,7 @@ class _Written:
         None, "folder to write; null = exports/FORMAT in the run, or beside the packed folder", path=True
     )
     embedding: StoredTable = setting(
-        "exact", "a token embedding that is not 1-bit: as trained, or rounded to int8 per row"
+        "exact", "a token embedding that is not 1-bit: as trained, or rounded to so many bits"
     )
     head: StoredTable = setting("exact", "a head that is not 1-bit; where it is tied to the embedding, both are one")
 
@@ -58,6 +59,7 @@ class ExportConfig(ExportOptions, _Written):  # fields of the last come first
     push_to_hub: str | None = setting(
         None, "OWNER/NAME on the Hugging Face hub to upload the folder to; null = nowhere"
     )
+    hub_private: bool = setting(True, "whether a repository that the upload makes is private; one that is there stays")
 
     @property
     def options(self) -> ExportOptions:

@@ -98,6 +98,16 @@ def export_as(
     ConfigError, FormatError
         When the format cannot hold this model, the packed folder is damaged, or the target is taken. Nothing has been
         changed then.
+
+    Examples
+    --------
+    >>> import bitnet_train as bt
+    >>> original = bt.load_pretrained("tiny")
+    >>> _ = bt.convert(original.model, "binary_row")
+    >>> _ = bt.export(original.model, original.tokenizer, "packed_for_others")
+    >>> record = bt.export_as("plain", "packed_for_others", "plain", bt.ExportOptions(dtype="float32"))
+    >>> record.facts["exact"]
+    True
     """
     exporter, options = exporter_of(name), options or ExportOptions()
     with open_packed(packed_folder) as source:

@@ -1,4 +1,4 @@
-"""The block types of ggml that hold 1-bit weights exactly: Q1_0, Q2_0, TQ1_0, TQ2_0.
+"""The block types of ggml that hold our weights exactly: Q1_0, Q2_0, TQ1_0, TQ2_0, and of several planes Q4_0, Q5_0.
 
 A row of K weights is K / W blocks of W weights under one float16 scale d, little-endian:
 
@@ -7,6 +7,9 @@ A row of K weights is K / W blocks of W weights under one float16 scale d, littl
     TQ1_0   256 weights, 54 bytes   48 bytes of 5 codes in base 3, 4 bytes of 4 codes, then d
     TQ2_0   256 weights, 66 bytes   64 bytes, then d: byte m of 32-byte half h holds weights 128 h + m + 32 n at
                                     bits 2 n, code + 1
+    Q4_0     32 weights, 18 bytes   d, then 16 bytes: weight j is the low half of byte j, j + 16 the high; code + 8
+    Q5_0     32 weights, 22 bytes   d, then 4 bytes: bit j % 8 of byte j // 8 is bit 4 of weight j, and 16 bytes: its
+                                    other bits as in Q4_0; code + 16
 
     byte of Q2_0     bit 0 1 | 2 3 | 4 5 | 6 7        byte m of TQ2_0     bit 0 1 | 2 3  | 4 5  | 6 7
     weight           4 b     | +1  | +2  | +3         weight              m       | m+32 | m+64 | m+96
@@ -14,6 +17,10 @@ A row of K weights is K / W blocks of W weights under one float16 scale d, littl
 A base-3 byte of TQ1_0 is ceil(256 q / 243) with q = sum of (code_n + 1) 3^(4-n): multiplying it by 3^n modulo 256 and
 taking floor(3 x / 256) gives code_n + 1 back. Bytes 0..31 hold weights m + 32 n, bytes 32..47 weights 160 + m + 16 n,
 bytes 48..51 weights 240 + m + 4 n with n < 4.
+
+Q4_0 is the smallest with the odd codes to +-3 and +-7 under one scale: Q2_0 has 0 and 2 among its four, and the types
+of 3 bits a scale of 6 bits for every 16 weights. Q5_0 is the smallest with those to +-15, of four planes. They take 4.5
+and 5.5 bits a weight, so they are for weights of several planes.
 
 Source: ggml-common.h and ggml-quants.c of llama.cpp. There a scale is computed from floats (mean for Q1_0, largest for
 the others); here codes and scales are given, and what is read back is code * d bit for bit. A block whose weights are
@@ -33,7 +40,7 @@ import numpy as np
 import torch
 
 from bitnet_train.errors import FormatError
-from bitnet_train.formats.planes import plane_bits
+from bitnet_train.formats.planes import NUM_PLANES, plane_bits
 
 _SCALE_BYTES = 2
 _WEIGHTS_AT_A_TIME = 1 << 18  # intermediates of this many bytes stay in a cache
@@ -60,6 +67,10 @@ class GgmlType:
     block_bytes: int
     codes: tuple[int, ...]
     """Every code a block can hold; a scheme fits when its codes are among them."""
+    offset: int = 1
+    """What is added to a code to store it."""
+    is_one_bit: bool = True
+    """Whether it is for codes -1, 0, +1: what a file of this type is read as."""
 
     @property
     def bits_per_weight(self) -> float:
@@ -77,16 +88,23 @@ _TYPES = (
     GgmlType("q2_0", 42, 41, 64, 18, (-1, 0, 1, 2)),
     GgmlType("tq1_0", 34, 36, 256, 54, (-1, 0, 1)),
     GgmlType("tq2_0", 35, 37, 256, 66, (-1, 0, 1)),
+    GgmlType("q4_0", 2, 2, 32, 18, tuple(range(-8, 8)), offset=8, is_one_bit=False),
+    GgmlType("q5_0", 6, 8, 32, 22, tuple(range(-16, 16)), offset=16, is_one_bit=False),
 )
 GGML_TYPES: Mapping[str, GgmlType] = MappingProxyType({kind.name: kind for kind in _TYPES})
 """The block types by name."""
 
-SCHEME_CODES: Mapping[str, tuple[int, ...]] = MappingProxyType({"binary": (-1, 1), "ternary": (-1, 0, 1)})
+SCHEME_CODES: Mapping[str, tuple[int, ...]] = MappingProxyType(
+    {name: (-1, 0, 1) if name == "ternary" else tuple(range(1 - 2**k, 2**k, 2)) for name, k in NUM_PLANES.items()}
+)
+"""Every set of codes that a layer can have."""
 
 
 class _Scheme(Protocol):
     @property
-    def name(self) -> str: ...
+    def code_set(self) -> str: ...
+    @property
+    def title(self) -> str: ...
     @property
     def granularity(self) -> str: ...
     @property
@@ -117,9 +135,11 @@ def ggml_type(name: str) -> GgmlType:
 def why_not(layer: OneBitWeight, type_name: str) -> str:
     """Say why this layer does not fit a block type, and what would; nothing when it fits."""
     kind, scheme = ggml_type(type_name), layer.scheme
-    missing = [code for code in SCHEME_CODES[scheme.name] if code not in kind.codes]
+    missing = [code for code in SCHEME_CODES[scheme.code_set] if code not in kind.codes]
     if missing:
-        return f"{kind.name} has no code {missing[0]}, which {scheme.name} weights need"
+        return f"{kind.name} has no code {missing[0]}, which {scheme.title} weights need"
+    if not kind.is_one_bit and SCHEME_CODES[scheme.code_set][-1] == 1:
+        return f"{kind.name} is for weights of several planes, and {scheme.title} weights have smaller types"
     if layer.num_inputs % kind.block_weights:
         return f"its {layer.num_inputs} inputs are not a multiple of the {kind.block_weights} weights of a block"
     if scheme.granularity == "group" and scheme.group_size % kind.block_weights:
@@ -143,25 +163,29 @@ def encode(codes: torch.Tensor, scale: torch.Tensor, type_name: str) -> torch.Te
     kind = ggml_type(type_name)
     _check_codes(codes, kind)
     values = codes.numpy(force=True)
-    return _encode(lambda rows: (values[rows] + np.int8(1)).view(np.uint8), values.shape, scale, kind)
+    return _encode(lambda rows: (values[rows] + np.int8(kind.offset)).view(np.uint8), values.shape, scale, kind)
 
 
 def encode_planes(
-    planes: torch.Tensor, num_inputs: int, scheme_name: str, scale: torch.Tensor, type_name: str
+    planes: torch.Tensor, num_inputs: int, code_set: str, scale: torch.Tensor, type_name: str
 ) -> torch.Tensor:
     """Write planes uint8 [P, N, bytes] of `planes.py` and their scales into blocks; as `encode`, and faster.
 
     Raises FormatError as `encode` does, and for planes that `pack_planes` cannot have written.
     """
     kind = ggml_type(type_name)
-    _check_scheme(scheme_name, num_inputs, kind)
-    plane_bits(planes[:, :0], num_inputs, scheme_name)  # their shape and dtype
+    _check_code_set(code_set, num_inputs, kind)
+    plane_bits(planes[:, :0], num_inputs, code_set)  # their shape and dtype
     shape = (planes.shape[1], num_inputs)
     if kind.name == "q1_0":
         return _encode(lambda rows: planes[0, rows].numpy(force=True), shape, scale, kind, _copy_bits)
     if kind.name == "q2_0":
-        return _encode(lambda rows: _two_bits(planes[:, rows], scheme_name), shape, scale, kind, _copy_bits)
-    return _encode(lambda rows: _digits(plane_bits(planes[:, rows], num_inputs, scheme_name)), shape, scale, kind)
+        return _encode(lambda rows: _two_bits(planes[:, rows], code_set), shape, scale, kind, _copy_bits)
+
+    def digits_of(rows: slice) -> np.ndarray:
+        return _digits(plane_bits(planes[:, rows], num_inputs, code_set), code_set, kind.offset)
+
+    return _encode(digits_of, shape, scale, kind)
 
 
 def decode(blocks: torch.Tensor, num_inputs: int, type_name: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -205,7 +229,7 @@ def _encode(
     kind: GgmlType,
     pack: Callable[[np.ndarray, np.ndarray], None] | None = None,
 ) -> torch.Tensor:
-    """Fill blocks a few rows at a time: `pack` puts what `values_of` gives of them (digits, code + 1) into quants."""
+    """Fill blocks a few rows at a time: `pack` puts what `values_of` gives of them, code + offset, into quants."""
     num_rows, num_blocks = shape[0], shape[1] // kind.block_weights
     blocks = np.empty((num_rows, num_blocks, kind.block_bytes), np.uint8)
     quants, scales = _parts(blocks, kind)
@@ -218,28 +242,32 @@ def _encode(
     return torch.from_numpy(blocks.reshape(num_rows, kind.row_bytes(shape[1])))
 
 
-def _check_scheme(scheme_name: str, num_inputs: int, kind: GgmlType) -> None:
-    if scheme_name not in SCHEME_CODES:
-        raise FormatError(f"No ggml block holds weights of scheme {scheme_name!r}. Allowed: {', '.join(SCHEME_CODES)}.")
-    missing = [code for code in SCHEME_CODES[scheme_name] if code not in kind.codes]
+def _check_code_set(code_set: str, num_inputs: int, kind: GgmlType) -> None:
+    if code_set not in SCHEME_CODES:
+        raise FormatError(f"No ggml block holds weights of codes {code_set!r}. Allowed: {', '.join(SCHEME_CODES)}.")
+    missing = [code for code in SCHEME_CODES[code_set] if code not in kind.codes]
     if missing or num_inputs % kind.block_weights:
         raise FormatError(
-            f"{scheme_name} weights with {num_inputs} inputs do not fit {kind.name}: its codes are "
+            f"{code_set} weights with {num_inputs} inputs do not fit {kind.name}: its codes are "
             f"{', '.join(map(str, kind.codes))}, and its blocks hold {kind.block_weights} weights."
         )
 
 
-def _digits(bits: np.ndarray) -> np.ndarray:
-    """Code + 1 from plane bits [P, N, K]: 2 sign for binary, 2 sign + 1 - nonzero for ternary."""
-    sign = bits[-1] << 1
-    return sign if len(bits) == 1 else sign + (bits[0] ^ 1)
+def _digits(bits: np.ndarray, code_set: str, offset: int) -> np.ndarray:
+    """Code + offset from plane bits [P, N, K]: nonzero and sign of ternary, else code = 2 (their number) - 2^P + 1."""
+    if code_set == "ternary":
+        return (bits[1] << 1) + (bits[0] ^ 1) + np.uint8(offset - 1)
+    digits = np.full(bits.shape[1:], offset + 1 - (1 << len(bits)), np.uint8)
+    for plane, bit in enumerate(bits):
+        digits += bit << (plane + 1)
+    return digits
 
 
-def _two_bits(planes: torch.Tensor, scheme_name: str) -> np.ndarray:
+def _two_bits(planes: torch.Tensor, code_set: str) -> np.ndarray:
     """Code + 1 in two bits a weight from planes without padding: low bit 1 for a zero weight, high bit the sign."""
     values = planes.numpy(force=True)
     high = _SPREAD[values[-1]] << 1
-    if scheme_name == "binary":
+    if code_set == "binary":
         return high.astype("<u2").view(np.uint8)
     if np.any(values[1] & ~values[0]):
         raise FormatError("Planes of a ternary weight have a sign bit on a zero weight. Export it again.")
@@ -248,9 +276,9 @@ def _two_bits(planes: torch.Tensor, scheme_name: str) -> np.ndarray:
 
 def _parts(blocks: np.ndarray, kind: GgmlType) -> tuple[np.ndarray, np.ndarray]:
     """Views of the quants and of the two bytes of d of each block."""
-    if kind.name in ("q1_0", "q2_0"):
-        return blocks[..., _SCALE_BYTES:], blocks[..., :_SCALE_BYTES]
-    return blocks[..., :-_SCALE_BYTES], blocks[..., -_SCALE_BYTES:]
+    if kind.name in ("tq1_0", "tq2_0"):
+        return blocks[..., :-_SCALE_BYTES], blocks[..., -_SCALE_BYTES:]
+    return blocks[..., _SCALE_BYTES:], blocks[..., :_SCALE_BYTES]
 
 
 def _block_scales(scale: torch.Tensor, num_rows: int, num_blocks: int, kind: GgmlType) -> np.ndarray:
@@ -325,6 +353,25 @@ def _unpack_tq2(quants: np.ndarray, codes: np.ndarray) -> None:
         np.subtract((halves >> (2 * n) & 3).view(np.int8), 1, out=quarters[..., n, :])
 
 
+def _pack_q4(digits: np.ndarray, quants: np.ndarray) -> None:
+    quants[...] = digits[..., :16] | digits[..., 16:] << 4
+
+
+def _unpack_q4(quants: np.ndarray, codes: np.ndarray) -> None:
+    np.subtract((quants & 15).view(np.int8), 8, out=codes[..., :16])
+    np.subtract((quants >> 4).view(np.int8), 8, out=codes[..., 16:])
+
+
+def _pack_q5(digits: np.ndarray, quants: np.ndarray) -> None:
+    quants[..., :4] = np.packbits(digits >> 4, axis=-1, bitorder="little")
+    _pack_q4(digits & 15, quants[..., 4:])
+
+
+def _unpack_q5(quants: np.ndarray, codes: np.ndarray) -> None:
+    _unpack_q4(quants[..., 4:], codes)
+    codes += (np.unpackbits(quants[..., :4], axis=-1, bitorder="little").view(np.int8) << 4) - np.int8(8)
+
+
 _TQ1_PARTS = (
     (slice(0, 32), slice(0, 160), 5),
     (slice(32, 48), slice(160, 240), 5),
@@ -356,8 +403,14 @@ def _unpack_tq1(quants: np.ndarray, codes: np.ndarray) -> None:
         codes[..., weights] = columns.reshape(*codes.shape[:2], -1)
 
 
-_PACK = {"q1_0": _pack_q1, "q2_0": _pack_q2, "tq1_0": _pack_tq1, "tq2_0": _pack_tq2}
-_UNPACK = {"q1_0": _unpack_q1, "q2_0": _unpack_q2, "tq1_0": _unpack_tq1, "tq2_0": _unpack_tq2}
+_PACK = {
+    **{"q1_0": _pack_q1, "q2_0": _pack_q2, "tq1_0": _pack_tq1, "tq2_0": _pack_tq2},
+    **{"q4_0": _pack_q4, "q5_0": _pack_q5},
+}
+_UNPACK = {
+    **{"q1_0": _unpack_q1, "q2_0": _unpack_q2, "tq1_0": _unpack_tq1, "tq2_0": _unpack_tq2},
+    **{"q4_0": _unpack_q4, "q5_0": _unpack_q5},
+}
 
 
 def _describe(tensor: torch.Tensor) -> str:

@@ -1,8 +1,9 @@
-"""`planes_v1`: the canonical layout of weight codes on disk, one or two bits per weight.
+"""`planes_v1`: the canonical layout of weight codes on disk, one to four bits per weight.
 
 Each row of a weight [N, K] is written as bit planes, padded with zero bits to whole 64-bit words:
 
     binary    plane 0  sign     bit 1 = +1, bit 0 = -1
+    k-plane   plane p  bit p of (code + 2^k - 1) / 2: code = sum over p of 2^p (2 bit - 1); k = 1 is binary
     ternary   plane 0  nonzero  bit 1 = the weight is +1 or -1
               plane 1  sign     bit 1 = +1; the sign bit of a zero weight is 0
 
@@ -28,8 +29,10 @@ import torch
 
 from bitnet_train.errors import FormatError
 
-NUM_PLANES: Mapping[str, int] = MappingProxyType({"binary": 1, "ternary": 2})
-"""Planes of each weight scheme."""
+NUM_PLANES: Mapping[str, int] = MappingProxyType(
+    {"binary": 1, **{f"{planes}-plane": planes for planes in (2, 3, 4)}, "ternary": 2}
+)
+"""Planes of each set of codes."""
 
 WORD_BITS = 64
 """Rows are padded to whole words of this many bits."""
@@ -41,22 +44,27 @@ def row_bytes(num_inputs: int) -> int:
 
 
 def pack_planes(codes: torch.Tensor, name: str) -> torch.Tensor:
-    """Pack codes int8 [N, K] of the scheme `name` into planes uint8 [P, N, row_bytes(K)].
+    """Pack codes int8 [N, K] of the set `name` (`quant.scheme.CODES`) into planes uint8 [P, N, row_bytes(K)].
 
-    Raises FormatError for another dtype or rank, or a code that the scheme does not have.
+    Raises FormatError for another dtype or rank, or a code that the set does not have.
     """
     num_planes = _num_planes(name)
     if codes.dtype != torch.int8 or codes.ndim != 2:
         raise FormatError(f"Codes to pack must be int8 [N, K]; got {_describe(codes)}.")
     values = codes.numpy(force=True)
-    nonzero = values != 0
-    if np.any((values < -1) | (values > 1)) or (name == "binary" and not nonzero.all()):
+    largest = 1 if name == "ternary" else 2**num_planes - 1
+    is_right = (np.abs(values.astype(np.int16)) <= largest) & ((name == "ternary") | (values & 1 == 1))
+    if not is_right.all():
         raise FormatError(
-            f"Codes of a {name} weight must be {_allowed_codes(name)}; got values from {values.min()} to {values.max()}"
-            f"{'' if nonzero.all() else ' including 0'}. Quantise the weight before packing it."
+            f"Codes of a {name} weight must be {_allowed_codes(name)}; got {values[~is_right][0]} among values from "
+            f"{values.min()} to {values.max()}. Quantise the weight before packing it."
         )
-    sign = values > 0
-    return torch.from_numpy(pack_bits(np.stack([nonzero, sign][-num_planes:]), row_bytes(values.shape[1])))
+    if name == "ternary":
+        planes = [values != 0, values > 0]
+    else:
+        number = (values + np.int8(largest)) >> 1
+        planes = [number >> plane & 1 for plane in range(num_planes)]
+    return torch.from_numpy(pack_bits(np.stack(planes), row_bytes(values.shape[1])))
 
 
 def unpack_planes(planes: torch.Tensor, num_inputs: int, name: str) -> torch.Tensor:
@@ -72,8 +80,9 @@ def codes_from_bits(bits: np.ndarray, name: str) -> torch.Tensor:
     """Turn plane bits, uint8 0 or 1, [P, N, K] into codes int8 [N, K]; FormatError for another number of planes."""
     if len(bits) != _num_planes(name):
         raise FormatError(f"Bits of a {name} weight are {_num_planes(name)} planes; got {len(bits)}.")
-    sign = 2 * bits[-1].view(np.int8) - 1
-    return torch.from_numpy(sign if name == "binary" else np.where(bits[0], sign, np.int8(0)))
+    if name == "ternary":
+        return torch.from_numpy(np.where(bits[0], 2 * bits[1].view(np.int8) - 1, np.int8(0)))
+    return torch.from_numpy(sum((1 << p) * (2 * plane.view(np.int8) - 1) for p, plane in enumerate(bits)))
 
 
 def plane_bits(planes: torch.Tensor, num_inputs: int, name: str) -> np.ndarray:
@@ -105,12 +114,15 @@ def pack_bits(bits: np.ndarray, num_bytes: int) -> np.ndarray:
 
 def _num_planes(name: str) -> int:
     if name not in NUM_PLANES:
-        raise FormatError(f"No planes are defined for weight scheme {name!r}. Allowed: {', '.join(NUM_PLANES)}.")
+        raise FormatError(f"No planes are defined for weight codes {name!r}. Allowed: {', '.join(NUM_PLANES)}.")
     return NUM_PLANES[name]
 
 
 def _allowed_codes(name: str) -> str:
-    return "-1 or +1" if name == "binary" else "-1, 0 or +1"
+    if name == "ternary":
+        return "-1, 0 or +1"
+    largest = 2 ** NUM_PLANES[name] - 1
+    return "-1 or +1" if largest == 1 else f"odd numbers from {-largest} to +{largest}"
 
 
 def _describe(tensor: torch.Tensor) -> str:

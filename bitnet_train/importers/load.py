@@ -38,8 +38,9 @@ from bitnet_train.model.converted import ConversionRecord, load_converted, weigh
 from bitnet_train.quant.scheme import ActivationScheme
 from bitnet_train.word_as_path import is_file, is_folder, link_out, path_of
 
+CARD_NAME = "README.md"  # which says the licence
 CONFIG_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
-_HUB_FILES = [*CONFIG_FILES, "*.safetensors"]
+_HUB_FILES = [*CONFIG_FILES, "*.safetensors", CARD_NAME]
 MODELS_OF_RUN = ("merged", "artefact")  # the first that is there is the model of a run
 
 
@@ -62,6 +63,13 @@ def load_pretrained(source: str, *, dtype: torch.dtype = torch.float32) -> Loade
 
     Raises ConversionError when nothing can be loaded from it (saying what was tried), FormatError for damaged files and
     for 1-bit weights that cannot be kept exactly.
+
+    Examples
+    --------
+    >>> import bitnet_train as bt
+    >>> original = bt.load_pretrained("tiny")  # a folder, a GGUF file or a hub id does as well
+    >>> original.description
+    'LlamaForCausalLM, 4,458,752 parameters'
     """
     loaded = _load(source, require_model(source), dtype)
     _require_finite(loaded)

@@ -1,7 +1,7 @@
 """A packed folder as a model to train again: its codes and scales in BitLinear and BitEmbedding, exactly.
 
 The latent weights that were trained are not in the folder, so training starts from scale * code, and the scales are
-learnable whatever they were (`importers/one_bit_model.py`). Int8 tables stay int8: they train rounded, from what they
+learnable whatever they were (`importers/one_bit_model.py`). Tables keep their bits: they train rounded, from what they
 are (`model/rounded_table.py`).
 """
 
@@ -19,9 +19,9 @@ from bitnet_train.importers.one_bit_model import OneBitWeight, empty_model, fill
 from bitnet_train.model.converted import ConversionRecord
 from bitnet_train.model.generation_settings import restore_generation_settings
 from bitnet_train.model.rounded_table import put_tables
-from bitnet_train.packed.names import bias_name
+from bitnet_train.packed.names import CONFIG_MARKS, bias_name
 from bitnet_train.packed.source import PackedSource, open_packed
-from bitnet_train.quant.scheme import ActivationScheme
+from bitnet_train.quant.scheme import TABLE_BITS, ActivationScheme, TableType
 from bitnet_train.rust_panic import panics_as_errors
 
 
@@ -35,6 +35,8 @@ def reopen_packed(
     with open_packed(folder) as source:
         try:
             config = AutoConfig.from_pretrained(source.folder, trust_remote_code=False)
+            for mark in CONFIG_MARKS:
+                vars(config).pop(mark, None)
             model = empty_model(config, dtype)
             has_tokenizer = source.companion("tokenizer_config.json") is not None
             with panics_as_errors():
@@ -51,9 +53,18 @@ def reopen_packed(
         activation = next(iter(activations), ActivationScheme())
         record = fill_one_bit(model, _one_bit(source), _floats(source), activation, schemes)
         if source.tables:
-            put_tables(model, source.tables)
-            record = replace(record, tables=tuple(source.tables))
+            stored = _table_type(source)
+            put_tables(model, source.tables, stored)
+            record = replace(record, tables=tuple(source.tables), stored_tables=stored)
     return model, tokenizer, record
+
+
+def _table_type(source: PackedSource) -> TableType:
+    found = {table.bits for table in source.tables.values()}
+    for stored, bits in TABLE_BITS.items():
+        if found == {bits}:
+            return stored
+    raise FormatError(f"{source.folder} has tables of different bits, and a model trains with one kind.")
 
 
 def _one_bit(source: PackedSource) -> dict[str, OneBitWeight]:

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 from collections.abc import Sequence as Sequence_
+from typing import Any
 
-from numpy import float32, int8, int32, int64, uint8
+from numpy import float32, float64, int8, int32, int64, uint8
 from numpy.typing import NDArray
 
 MAX_GROUP_SIZE: int
@@ -61,7 +62,10 @@ def packed_linear_codes(
     out: NDArray[float32],
     num_threads: int,
 ) -> None:
-    """Multiply tokens that are quantised already, codes [T, K] and scale [T, 1], and rescale into out [T, N]."""
+    """Multiply tokens that are quantised already, codes [T, K] and scale [T, 1], and rescale into out [T, N].
+
+    ValueError for codes that the activation has not.
+    """
 
 def time_linear(
     kernel: str,
@@ -77,7 +81,7 @@ def time_linear(
 def packed_dot(
     kernel: str, spec: Spec, stream: NDArray[uint8], x_codes: NDArray[int8], out: NDArray[int32], num_threads: int
 ) -> None:
-    """Write the exact products [T, N, G] into `out`."""
+    """Write the exact products [T, N, G] into `out`. ValueError for codes that the activation has not."""
 
 def read_bandwidth(bytes_per_thread: int, repeats: int, num_threads: int) -> float:
     """Return the bytes per second that all threads together read, each a block of its own; ValueError below 4 KiB."""
@@ -91,9 +95,14 @@ def int8_matrix_isas() -> list[str]:
     """Return the instruction sets of the int8 products that this CPU runs, best first."""
 
 def pack_latent(
-    latent: NDArray[float32], scale: NDArray[float32], activation: str, for_backward: bool, num_threads: int
-) -> tuple[int, NDArray[uint8], str, bool, NDArray[uint8], str]:
-    """Return the first row that is not finite or -1; stream, kernel, half scales; S transposed for dx, its kernel."""
+    latent: NDArray[float32],
+    scale: NDArray[float32],
+    weight: str,
+    activation: str,
+    for_backward: bool,
+    num_threads: int,
+) -> tuple[int, NDArray[uint8], str, bool, NDArray[uint8], str, Int8Transposed | None]:
+    """Return the first row that is not finite or -1; stream, kernel, half scales; for dx: signs, kernel; or codes."""
 
 def input_gradient(
     kernel: str,
@@ -103,7 +112,18 @@ def input_gradient(
     dx: NDArray[float32],
     num_threads: int,
 ) -> None:
-    """Write dx [T, K] of dy [T, N], alpha [G, N] and a transposed stream of `pack_latent`."""
+    """Write dx [T, K] of dy [T, N], alpha [N] and the signs transposed of `pack_latent`."""
+
+class Int8Transposed:
+    """A weight [N, K] as int8 codes with a step a row, for dx: made by `pack_latent`."""
+
+    def input_gradient(self, dy: NDArray[float32], dx: NDArray[float32], num_threads: int) -> None:
+        """Write dx [T, K] of dy [T, N]."""
+    @property
+    def bytes(self) -> int: ...
+
+def join_openmp(joined: bool) -> bool:
+    """Let kernels run on the threads of the OpenMP that is loaded, or no more; return what held before."""
 
 def int8_weight_gradient(
     dy: NDArray[float32], x_codes: NDArray[int8], x_scale: NDArray[float32], dw: NDArray[float32], num_threads: int
@@ -173,8 +193,35 @@ def float_attention(
     window: int = 0,
     num_threads: int = 1,
     isa: str = "",
+    cache_dtype: str = "float32",
 ) -> NDArray[float32]:
     """Return [T, H, D] of rotated q [T, H, D] and k, v [G, S, D] of the positions from `first_key`; 0: no window."""
+
+class Sampler:
+    """Draws the tokens of one text, which begins with `prompt`: the same seed gives the same tokens."""
+
+    def __init__(
+        self,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        typical_p: float = 1.0,
+        repetition_penalty: float = 1.0,
+        frequency_penalty: float = 0.0,
+        presence_penalty: float = 0.0,
+        logit_bias: dict[int, float] = ...,
+        seed: int = 0,
+        prompt: Sequence_[int] = ...,
+    ) -> None: ...
+    def draw(self, logits: NDArray[float32]) -> int:
+        """Return the next token of logits [vocab], and remember it."""
+
+    def shares(self, logits: NDArray[float32]) -> tuple[NDArray[int32], NDArray[float64]]:
+        """Return the tokens that `draw` would choose from, likeliest first, and their probabilities; draw nothing."""
+
+def draw_rows(samplers: Sequence_[Sampler], logits: NDArray[float32]) -> NDArray[int32]:
+    """Return a token for each row of logits [S, vocab], drawn by the sampler of that row."""
 
 class Sequence:
     """Keys and values of the tokens that a model has read; `Model.new_sequence` makes one."""
@@ -191,11 +238,16 @@ class Sequence:
     def copy(self) -> Sequence:
         """Return a sequence that goes on from here by itself; the memory is shared until one of them writes."""
 
-    def keys_values(self) -> list[NDArray[float32]]:
-        """Return keys and values, [layers, kv_heads, length, head_dim] each."""
+    @property
+    def cache_dtype(self) -> str: ...
+    def keys_values(self) -> list[NDArray[Any]]:
+        """Return keys and values, [layers, kv_heads, length, head_dim] each, as they are kept.
 
-    def load(self, keys: NDArray[float32], values: NDArray[float32]) -> None:
-        """Replace everything by what `keys_values` returned."""
+        They are float32, or int8; scales float32 [layers, kv_heads, length] of keys and of values follow those.
+        """
+
+    def load(self, *stored: NDArray[Any]) -> None:
+        """Replace everything by what `keys_values` of a sequence of this type returned."""
 
 class Model:
     """A Llama-family model: the setters copy what they are given, `finish` checks that nothing is missing."""
@@ -239,7 +291,7 @@ class Model:
     ) -> None: ...
     def tie_head(self) -> None: ...
     def finish(self, num_threads: int) -> None: ...
-    def new_sequence(self, max_tokens: int) -> Sequence: ...
+    def new_sequence(self, max_tokens: int, cache_dtype: str = "float32") -> Sequence: ...
     def forward(
         self, sequences: Sequence_[Sequence], token_ids: Sequence_[NDArray[int32]], all_logits: bool = False
     ) -> NDArray[float32]:
@@ -250,11 +302,7 @@ class Model:
         sequence: Sequence,
         token_ids: NDArray[int32],
         max_new_tokens: int,
-        temperature: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        min_p: float = 0.0,
-        seed: int = 0,
+        sampler: Sampler,
         stop_ids: Sequence_[int] = ...,
         on_token: Callable[[int], object] | None = None,
     ) -> NDArray[int32]:

@@ -63,7 +63,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, isa: str = "") -> Ten
     return y.reshape(*x.shape[:-1], weight.shape[0])
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, *, first_key: int = 0, window: int = 0, isa: str = "") -> Tensor:
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, *, first_key: int = 0, window: int = 0, isa: str = "", cache_dtype: str = "float32"
+) -> Tensor:
     """Return float32 [T, H, D] for the last T of the positions that the keys have.
 
     Parameters
@@ -78,9 +80,11 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, first_key: int = 0, window: in
         Positions that a token sees, itself included; 0 is all before it.
     isa
         One of `core.float_isas()` instead of the one in use.
+    cache_dtype
+        How keys and values are kept: `float32`, or `int8` codes with a scale for each position of each head.
     """
     arrays = (_floats(name, tensor) for name, tensor in (("q", q), ("k", k), ("v", v)))
-    return _call("float_attention", *arrays, first_key, window, torch.get_num_threads(), isa)
+    return _call("float_attention", *arrays, first_key, window, torch.get_num_threads(), isa, cache_dtype)
 
 
 def require_core() -> Any:

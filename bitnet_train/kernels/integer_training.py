@@ -1,14 +1,13 @@
 """The integer products of a training step on the compiled kernels, equal to `reference_training` bit for bit.
 
-    packed = pack_latent(latent, scale, weight, activation)     once a step: signs for y, and transposed for dx
+    packed = pack_latent(latent, scale, weight, activation)     once a step: codes for y, and transposed for dx
     y = forward_product(x_codes, x_scale, packed, bias)         the bits of evaluation (`reference.linear`)
-    dx = input_gradient(dy, packed)                             dy rounded per token, a 1-bit product
+    dx = input_gradient(dy, packed)                             dy rounded per token, a 1-bit or an int8 product
     dw = weight_gradient(dy, x_codes, x_scale)                  dy rounded per output in blocks of 128 tokens
     y = int8_product(x_codes, x_scale, pack_int8_weight(...))   both sides int8: a teacher in W8A8
 
 x_codes and x_scale are those of `quant.activation`; layers with one input share them, and they are all that dW needs of
-it. Everything is float32 on the CPU; without the extension, with BITNET_TRAIN_ISA=reference, and for the forward and dx
-of a ternary weight, the oracle computes it.
+it. Everything is float32 on the CPU; without the extension, or with BITNET_TRAIN_ISA=reference, the oracle computes it.
 At most `torch.get_num_threads()` threads; no result depends on their number. Nothing here has a gradient of its own.
 
 Raises KernelError for other shapes and dtypes, for sums that could overflow int32 and for a weight that is not finite;
@@ -57,6 +56,7 @@ class PackedLatent:
     num_inputs: int
     scale: Tensor
     """float32 [N, G] or [1, 1]."""
+    planes: int
     streams: _Streams | None
     codes: Tensor | None
     """int8 [N, K]."""
@@ -67,8 +67,10 @@ class _Streams:
     forward: np.ndarray
     weight: PackedWeight
     transposed: np.ndarray
-    """Empty unless packed `for_backward`."""
+    """The signs, of a +-1 weight with one scale a row packed `for_backward`; else empty."""
     transposed_kernel: str
+    int8: Any
+    """The codes of any other weight packed `for_backward`, else None."""
 
 
 @dataclass(frozen=True)
@@ -99,18 +101,20 @@ def pack_latent(
     check_groups(num_inputs, scale.shape[1])
     assert num_outputs > 0, "a weight has outputs"
     _check_finite("scale", scale)
-    compiled = _core("pack_latent")
-    if compiled is None or weight.name != "binary" or activation.name not in ACTIVATIONS:
+    compiled = _core("Int8Transposed")
+    if compiled is None or activation.name not in ACTIVATIONS:
         _check_finite("latent", latent)
-        return PackedLatent(num_outputs, num_inputs, scale, None, quantize(latent, scale, weight))
-    arrays = _array(latent), _array(scale)
-    row, *packed = compiled.pack_latent(*arrays, activation.name, for_backward, torch.get_num_threads())
+        return PackedLatent(num_outputs, num_inputs, scale, weight.planes, None, quantize(latent, scale, weight))
+    if for_backward and scale.shape[1] > 1:
+        check_int8_inputs(num_outputs)
+    words = weight.code_set, activation.name, for_backward, torch.get_num_threads()
+    row, *packed = compiled.pack_latent(_array(latent), _array(scale), *words)
     if row >= 0:
         raise _not_finite("latent", latent, row)
-    forward, kernel, half, transposed, other = packed
+    forward, kernel, half, *transposed = packed
     group_size = num_inputs // scale.shape[1]
-    described = PackedWeight(kernel, num_outputs, num_inputs, group_size, weight.name, activation.name, half)
-    return PackedLatent(num_outputs, num_inputs, scale, _Streams(forward, described, transposed, other), None)
+    described = PackedWeight(kernel, num_outputs, num_inputs, group_size, weight.code_set, activation.name, half)
+    return PackedLatent(num_outputs, num_inputs, scale, weight.planes, _Streams(forward, described, *transposed), None)
 
 
 @torch.no_grad()
@@ -125,7 +129,7 @@ def forward_product(x_codes: Tensor, x_scale: Tensor, weight: PackedLatent, bias
     if streams is None:
         assert weight.codes is not None
         group_size = weight.num_inputs // weight.scale.shape[1]
-        return reference.linear(x_codes, x_scale, weight.codes, weight.scale, bias, group_size)
+        return reference.linear(x_codes, x_scale, weight.codes, weight.scale, bias, group_size, weight.planes)
     y = torch.empty(x_codes.shape[0], weight.num_outputs)
     arrays = streams.forward, _array(x_codes), _array(x_scale), None if bias is None else _array(bias), y.numpy()
     _needed_core().packed_linear_codes(streams.weight.kernel, streams.weight.spec, *arrays, torch.get_num_threads())
@@ -139,12 +143,15 @@ def input_gradient(dy: Tensor, weight: PackedLatent) -> Tensor:
     streams = weight.streams
     if streams is None:
         assert weight.codes is not None
-        return reference_training.input_gradient(dy, weight.codes, weight.scale)
-    assert streams.transposed.size > 0, "a weight packed `for_backward`"
-    alpha = weight.scale.expand(weight.num_outputs, -1).t()
+        return reference_training.input_gradient(dy, weight.codes, weight.scale, weight.planes)
     dx = torch.empty(dy.shape[0], weight.num_inputs)
-    arrays = streams.transposed, _array(alpha), _array(dy), dx.numpy()
-    _needed_core().input_gradient(streams.transposed_kernel, *arrays, torch.get_num_threads())
+    threads = torch.get_num_threads()
+    if streams.int8 is not None:
+        streams.int8.input_gradient(_array(dy), dx.numpy(), threads)
+        return dx
+    assert streams.transposed.size > 0, "a weight packed `for_backward`"
+    arrays = streams.transposed, _array(weight.scale.expand(weight.num_outputs, 1).reshape(-1)), _array(dy), dx.numpy()
+    _needed_core().input_gradient(streams.transposed_kernel, *arrays, threads)
     return dx
 
 
@@ -239,4 +246,4 @@ def _needed_core() -> Any:
 
 
 def _array(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().contiguous().numpy()
+    return torch.from_dlpack(tensor.detach().contiguous()).numpy()  # as in `fake_quantize`

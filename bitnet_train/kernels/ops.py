@@ -24,7 +24,7 @@ from bitnet_train.kernels import reference
 from bitnet_train.kernels.isa import REFERENCE, available_isas, backend, core, forced_isa
 from bitnet_train.kernels.reference import count_groups
 from bitnet_train.quant.activation import quantize_activation
-from bitnet_train.quant.scheme import ActivationScheme
+from bitnet_train.quant.scheme import CODES, ActivationScheme, CodeSet
 
 __all__ = [
     "ACTIVATIONS",
@@ -55,7 +55,7 @@ class PackedWeight:
     num_outputs: int
     num_inputs: int
     group_size: int
-    weight_name: str
+    code_set: str
     activation_name: str
     half_scales: bool
 
@@ -65,26 +65,31 @@ class PackedWeight:
         return self.num_inputs // self.group_size
 
     @property
+    def planes(self) -> int:
+        """How many +-1 weights multiply in turn (`reference.linear`)."""
+        return 1 if self.code_set == "ternary" else NUM_PLANES[self.code_set]
+
+    @property
     def spec(self) -> tuple[int, int, int, str, str, bool]:
         """The description as the compiled module takes it."""
         sizes = (self.num_outputs, self.num_inputs, self.group_size)
-        return (*sizes, self.weight_name, self.activation_name, self.half_scales)
+        return (*sizes, self.code_set, self.activation_name, self.half_scales)
 
 
 def pack(
-    planes: Tensor, scale: Tensor, num_inputs: int, group_size: int, weight_name: str, activation_name: str
+    planes: Tensor, scale: Tensor, num_inputs: int, group_size: int, code_set: CodeSet, activation_name: str
 ) -> tuple[Tensor, PackedWeight]:
     """Arrange `planes_v1` uint8 [P, N, bytes] and scale float32 [N, G] or [1, 1] for the best kernel of this machine.
 
     Returns the stream, uint8 [bytes], and its description. Raises KernelError for a scheme without an integer kernel,
     for scales of another shape, and when `group_size` does not divide `num_inputs`; FormatError for damaged planes.
     """
-    _check_scheme(weight_name, activation_name)
-    num_groups, num_outputs = count_groups(num_inputs, group_size), planes.shape[1]
+    _check_scheme(code_set, activation_name)
+    num_groups, num_outputs = count_groups(num_inputs, group_size, CODES[code_set][-1]), planes.shape[1]
     if scale.shape != (1, 1) or num_groups != 1:
         _check("scale", scale, torch.float32, (num_outputs, num_groups), scale.device)
-    names = (num_outputs, num_inputs, group_size, weight_name, activation_name)
-    unpack_planes(planes, num_inputs, weight_name)  # refuses bytes that no packer writes
+    names = (num_outputs, num_inputs, group_size, code_set, activation_name)
+    unpack_planes(planes, num_inputs, code_set)  # refuses bytes that no packer writes
     isa = backend()
     if core is None or isa == REFERENCE:
         full = scale.expand(num_outputs, num_groups).contiguous()
@@ -92,7 +97,7 @@ def pack(
         return stream, PackedWeight(REFERENCE, *names, half_scales=False)
     arrays = planes.contiguous().numpy(force=True), scale.contiguous().numpy(force=True)
     threads = torch.get_num_threads()
-    stream, kernel, half = core.pack(*arrays, num_inputs, group_size, weight_name, activation_name, threads)
+    stream, kernel, half = core.pack(*arrays, num_inputs, group_size, code_set, activation_name, threads)
     return torch.from_numpy(stream), PackedWeight(kernel, *names, half_scales=half)
 
 
@@ -101,9 +106,9 @@ def unpack(stream: Tensor, weight: PackedWeight) -> tuple[Tensor, Tensor]:
     num_outputs, num_inputs = weight.num_outputs, weight.num_inputs
     if weight.kernel == REFERENCE:
         scale_bytes = 4 * num_outputs * weight.num_groups
-        planes = stream[:-scale_bytes].reshape(NUM_PLANES[weight.weight_name], num_outputs, row_bytes(num_inputs))
+        planes = stream[:-scale_bytes].reshape(NUM_PLANES[weight.code_set], num_outputs, row_bytes(num_inputs))
         scale = stream[-scale_bytes:].clone().view(torch.float32).reshape(num_outputs, weight.num_groups)
-        return unpack_planes(planes, num_inputs, weight.weight_name).to(stream.device), scale
+        return unpack_planes(planes, num_inputs, weight.code_set).to(stream.device), scale
     assert core is not None, "a stream of a compiled kernel needs the compiled module"
     codes = np.empty((num_outputs, num_inputs), np.int8)
     scale = np.empty((num_outputs, weight.num_groups), np.float32)
@@ -133,8 +138,7 @@ def packed_dot(x_codes: Tensor, stream: Tensor, weight: PackedWeight) -> Tensor:
 
 
 _WEIGHT = (
-    "str kernel, int num_outputs, int num_inputs, int group_size, str weight_name, str activation_name, "
-    "bool half_scales"
+    "str kernel, int num_outputs, int num_inputs, int group_size, str code_set, str activation_name, bool half_scales"
 )
 _WeightArguments = str | int | bool
 
@@ -145,9 +149,9 @@ def _packed_linear(x: Tensor, stream: Tensor, bias: Tensor | None, *arguments: _
     if core is None or weight.kernel == REFERENCE or x.device.type != "cpu":
         x_codes, x_scale = quantize_activation(x, ActivationScheme(weight.activation_name))  # type: ignore[arg-type]
         codes, scale = unpack(stream, weight)
-        return reference.linear(x_codes, x_scale, codes, scale, bias, weight.group_size)
+        return reference.linear(x_codes, x_scale, codes, scale, bias, weight.group_size, weight.planes)
     out = torch.empty(x.shape[0], weight.num_outputs)
-    bias_array = None if bias is None else bias.detach().numpy()
+    bias_array = None if bias is None else torch.from_dlpack(bias.detach()).numpy()  # see `fake_quantize`
     arrays = _readable(stream), x.detach().numpy(), bias_array, out.numpy()
     core.packed_linear(weight.kernel, weight.spec, *arrays, torch.get_num_threads())
     return out
@@ -217,10 +221,10 @@ def _check_codes(x_codes: Tensor, activation_name: str) -> None:
         )
 
 
-def _check_scheme(weight_name: str, activation_name: str) -> None:
-    if weight_name not in NUM_PLANES or activation_name not in ACTIVATIONS:
+def _check_scheme(code_set: str, activation_name: str) -> None:
+    if code_set not in NUM_PLANES or activation_name not in ACTIVATIONS:
         raise KernelError(
-            f"No integer kernel for weights {weight_name!r} with activations {activation_name!r}. "
+            f"No integer kernel for weights {code_set!r} with activations {activation_name!r}. "
             f"Allowed: {', '.join(NUM_PLANES)} with {', '.join(ACTIVATIONS)}."
         )
 

@@ -6,6 +6,13 @@
 in float32, every operation rounded to nearest even, none fused. A layer in evaluation mode and every compiled kernel
 give these very bits, so a packed model and the model it was packed from have identical logits, not similar ones.
 
+A weight of k planes, whose codes are the odd integers c = sum over p of 2^p b_p with b_p = +-1, is k weights of +-1:
+that of plane p has the codes b_p and the scales 2^p w_scale, and by the lines above, without a bias, the output y_p.
+
+    y = (y_0 + y_1) + ...;  y = y + bias[n]                                    float32, as many terms as planes
+
+So every kernel of +-1 weights is one of several planes. Their acc is that of the codes c.
+
 The integers are computed by floating-point matrix products, which are exact as long as every partial sum fits the
 significand: 128 * group_size < 2^24 for float32, and always for float64 within the bound below.
 
@@ -13,6 +20,8 @@ Shapes: T tokens, N outputs, K inputs, G groups of K // G inputs that share a we
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import torch
 
@@ -58,12 +67,20 @@ def linear(
     w_scale: torch.Tensor,
     bias: torch.Tensor | None,
     group_size: int,
+    planes: int = 1,
 ) -> torch.Tensor:
-    """Return float32 [T, N], equal bit for bit to `rescale(grouped_dot(...), ...)`, one group at a time.
+    """Return float32 [T, N], for one plane equal bit for bit to `rescale(grouped_dot(...), ...)`, one group at a time.
 
     x_codes int8 [T, K], x_scale float32 [T, 1], w_codes int8 [N, K], w_scale float32 [N, G] or [1, 1], bias float32
-    [N] or None. Raises KernelError when `group_size` does not divide K or exceeds `MAX_GROUP_SIZE`.
+    [N] or None; ternary weights have one plane here. Raises KernelError when `group_size` does not divide K or exceeds
+    `MAX_GROUP_SIZE`.
     """
+    if planes > 1:
+        first, *others = split_planes(w_codes, w_scale, planes)
+        y_TN = linear(x_codes, x_scale, *first, None, group_size)
+        for part in others:
+            y_TN += linear(x_codes, x_scale, *part, None, group_size)
+        return y_TN if bias is None else y_TN.add_(bias)
     num_groups = count_groups(w_codes.shape[1], group_size)
     w_scale = w_scale.expand(w_codes.shape[0], num_groups)
     exact = torch.float32 if _LARGEST_CODE * group_size < _FLOAT32_EXACT else torch.float64
@@ -77,11 +94,21 @@ def linear(
     return _finish(y_TN, x_scale, bias)
 
 
-def count_groups(num_inputs: int, group_size: int) -> int:
+def split_planes(
+    w_codes: torch.Tensor, w_scale: torch.Tensor, planes: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield (codes int8 of -1 and +1, scale float32) of each plane of a weight of odd codes, the lowest first."""
+    number = (w_codes + (2**planes - 1)) >> 1
+    for plane in range(planes):
+        yield 2 * (number >> plane & 1) - 1, 2**plane * w_scale
+
+
+def count_groups(num_inputs: int, group_size: int, largest_code: int = 1) -> int:
     """Return G = K // group_size, or raise KernelError when the groups do not fill K or could overflow int32."""
-    if not 1 <= group_size <= MAX_GROUP_SIZE:
+    most = MAX_GROUP_SIZE // largest_code
+    if not 1 <= group_size <= most:
         raise KernelError(
-            f"Group size {group_size} is outside 1 to {MAX_GROUP_SIZE}, beyond which an int32 sum may overflow. "
+            f"Group size {group_size} is outside 1 to {most}, beyond which an int32 sum may overflow. "
             "Use a group granularity whose `weight.group_size` divides the number of inputs."
         )
     if num_inputs % group_size:

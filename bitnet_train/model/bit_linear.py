@@ -1,9 +1,10 @@
-"""A linear layer whose weights are +-1 (or -1, 0, +1) times a scale, trained through the quantiser.
+"""A linear layer whose weights are +-1 (-1, 0, +1; +-1, +-3, ...) times a scale, trained through the quantiser.
 
     training     y = linear(Qa(x), W_eff) + b                    W_eff and its gradients from the surrogate, Qa with
                                                                 identity gradient
     evaluation   acc[t,n,g] = sum over group g of x_codes * w_codes                            exact integers
-                 y = (sum over g, in order, of w_scale[n,g] * acc[t,n,g]) * x_scale[t] + b     float32 steps
+                 y = (sum over g, in order, of w_scale[n,g] * acc[t,n,g]) * x_scale[t] + b     float32 steps;
+                                                                    of several planes their sum
 
 Evaluation is the contract that the packed kernels keep bit for bit: see `kernels.reference`; within `on_kernels` it
 computes with them. Training computes the same value up to float32 rounding when the surrogate is hard. In evaluation
@@ -136,11 +137,11 @@ class BitLinear(BitLayer):
             else:
                 x_codes, x_scale = quantize_activation(rows, self.activation)
                 group = self.weight_scheme.inputs_per_scale(self.in_features)
-                y = reference.linear(x_codes, x_scale, codes, scale, bias, group)
+                y = reference.linear(x_codes, x_scale, codes, scale, bias, group, self.weight_scheme.planes)
         return y.reshape(*x.shape[:-1], self.out_features).to(x.dtype)
 
     def _packed(self, codes: Tensor, scale: Tensor) -> PackedLinear:
-        planes = pack_planes(codes, self.weight_scheme.name)
+        planes = pack_planes(codes, self.weight_scheme.code_set)
         return PackedLinear.from_planes(planes, scale, self.bias, self.in_features, self.weight_scheme, self.activation)
 
     def train(self, mode: bool = True) -> Self:

@@ -63,11 +63,11 @@ def attach(model: PreTrainedModel, config: AdapterConfig) -> PreTrainedModel | P
 def _shrink_latents(layers: dict[str, BitLayer], config: AdapterConfig) -> None:
     """Move latents towards 0 without a change of codes or scales (OneBit's sign(W) 0.01, arXiv 2402.11295)."""
     for name, layer in layers.items():
-        if layer.scale is None or layer.weight_scheme.name != "binary":
+        if layer.scale is None or layer.weight_scheme.code_set != "binary":
             raise ConversionError(
                 f"`adapter.latent_shrink` and `adapter.equal_latents` would change the codes or the scale of {name}, "
-                f"which is {layer.weight_scheme.describe()}. They need binary weights whose scales are learnable: "
-                "`weight.name=binary weight.learnable_scale=true`."
+                f"which is {layer.weight_scheme.describe()}. They need binary weights of one plane whose scales are "
+                "learnable: `weight.name=binary weight.planes=1 weight.learnable_scale=true`."
             )
     for layer in layers.values():
         latent = layer.weight

@@ -12,10 +12,10 @@ from bitnet_train.json_text import parse_json
 from bitnet_train.model.folder_names import RECORD_FILE
 from bitnet_train.model.plan import describe_schemes
 from bitnet_train.model.settings import Selection
-from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
+from bitnet_train.quant.scheme import TABLE_BITS, ActivationScheme, TableType, WeightScheme
 from bitnet_train.quant.surrogate import Identity, Surrogate, surrogate_from_dict
 
-_SCHEMAS = (1, 2, 3)
+_SCHEMAS = (1, 2, 3, 4)
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,10 @@ class ConversionRecord:
     mixed: Mapping[str, WeightScheme] = field(default_factory=dict)
     """Layers with a scheme of their own."""
     tables: tuple[str, ...] | None = None
-    """Embedding and head that are int8 tables, everything else outside the layers bfloat16 (`model.rounded_table`);
+    """Embedding and head that are rounded tables, everything else outside the layers bfloat16 (`model.rounded_table`);
     None: nothing outside the layers is rounded."""
+    stored_tables: TableType = "int8"
+    """What `tables` are rounded to."""
 
     @property
     def is_rounded(self) -> bool:
@@ -63,6 +65,8 @@ class ConversionRecord:
             whole |= {"schema": 2, "mixed": {name: scheme.to_dict() for name, scheme in self.mixed.items()}}
         if self.tables is not None:  # and schema 3: an earlier version would compute the head in floats
             whole |= {"schema": 3, "tables": list(self.tables)}
+        if self.tables and self.stored_tables != "int8":  # and schema 4: it would round them to int8
+            whole |= {"schema": 4, "stored_tables": self.stored_tables}
         return whole
 
     @classmethod
@@ -82,9 +86,17 @@ class ConversionRecord:
                 selection=Selection.from_dict(data["selection"]),
                 mixed={name: WeightScheme.from_dict(scheme) for name, scheme in data.get("mixed", {}).items()},
                 tables=tuple(data["tables"]) if "tables" in data else None,
+                stored_tables=_table_type(data.get("stored_tables", "int8")),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise FormatError(f"{RECORD_FILE} is damaged: {error}. Convert the model again.") from error
+
+
+def _table_type(text: str) -> TableType:
+    for stored in TABLE_BITS:
+        if text == stored:
+            return stored
+    raise ValueError(f"`stored_tables` is {text!r}, and may be {', '.join(TABLE_BITS)}")
 
 
 def read_record(directory: str | Path) -> ConversionRecord:

@@ -128,7 +128,7 @@ def _float(config: PreTrainedConfig) -> PreTrainedModel:
 def _replaced(model: PreTrainedModel, record: ConversionRecord) -> PreTrainedModel:
     """Put the record's layers and tables in the place of float ones; the same model is returned."""
     replace_layers(model, record.schemes, record.activation, record.surrogate)
-    put_tables(model, record.tables or ())
+    put_tables(model, record.tables or (), record.stored_tables)
     return model
 
 

@@ -99,10 +99,10 @@ def add_input_scales(model: nn.Module) -> None:
 
 
 def _require_decomposable(name: str, scheme: WeightScheme) -> None:
-    if (scheme.name, scheme.granularity, scheme.learnable_scale) != ("binary", "row", True):
+    if (scheme.code_set, scheme.granularity, scheme.learnable_scale) != ("binary", "row", True):
         kind = "learnable" if scheme.learnable_scale else "fixed"
         raise ConversionError(
-            f"{name}: `weight.input_scale=true` needs binary codes and learnable row scales; the layer has {kind} "
-            f"scales, {scheme.describe()}. Set `weight=binary_row weight.learnable_scale=true`, or "
+            f"{name}: `weight.input_scale=true` needs binary codes of one plane and learnable row scales; it has "
+            f"{kind} scales, {scheme.describe()}. Set `weight=binary_row weight.learnable_scale=true`, or "
             "`weight.input_scale=false`."
         )

@@ -24,6 +24,15 @@ def merge(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
 
     Raises ConversionError for an outside adapter, layers that only train, or a non-finite adapted weight (the model is
     unchanged), ParityError naming the layer whose codes or scales differ after the merge.
+
+    Examples
+    --------
+    >>> import bitnet_train as bt
+    >>> model = bt.load_pretrained("tiny").model
+    >>> _ = bt.convert(model, "binary_row")
+    >>> adapted = bt.attach(model, bt.AdapterConfig(rank=4))  # train it, and then
+    >>> bt.merge(adapted) is model
+    True
     """
     if any(isinstance(module, LoraOutside) for module in model.modules()):
         raise ConversionError(OUTSIDE_MERGE_REFUSAL)

@@ -3,7 +3,8 @@
 `weight.overrides` is a list of entries, each with whom it is about and how these layers differ:
 
     pattern, role                  a glob over layer names, one of the roles, or both: then both must fit
-    name, granularity, group_size  keys of `weight` for these layers; what is not named is as `weight` has it
+    name, planes, group_size       keys of `weight` for these layers; what is not named is as `weight` has it, but one
+                                   plane where `name` is another
     keep: true                     these layers stay float
 
 The last entry that fits a layer decides for it, as a whole. So `[{role: mlp, keep: true}, {pattern: down_proj,
@@ -125,6 +126,8 @@ def _check_entry(label: str, key: str, value: Any) -> None:
 
 
 def _changed(label: str, weight: WeightScheme, changes: Mapping[str, Any]) -> WeightScheme:
+    if changes.get("name", weight.name) != weight.name:
+        changes = {"planes": 1, **changes}  # planes are those of the codes that are left
     try:
         return replace(weight, **changes)
     except ConfigError as error:

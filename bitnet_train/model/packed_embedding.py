@@ -41,7 +41,7 @@ class PackedEmbedding(nn.Module):
 
         Raises FormatError for damaged planes, ValueError when the scale does not fit them.
         """
-        words = repack(planes, embedding_dim, embedding_dim, weight_scheme.name)
+        words = repack(planes, embedding_dim, embedding_dim, weight_scheme.code_set)
         shape = weight_scheme.scale_shape(planes.shape[1], embedding_dim)
         if tuple(scale.shape) != shape:
             raise ValueError(
@@ -51,13 +51,13 @@ class PackedEmbedding(nn.Module):
 
     def codes(self) -> Tensor:
         """The codes of the whole table, int8 [V, H]."""
-        return unpack_words(self.words, self.embedding_dim, self.weight_scheme.name)
+        return unpack_words(self.words, self.embedding_dim, self.weight_scheme.code_set)
 
     @torch.no_grad()
     def forward(self, token_ids: Tensor) -> Tensor:
         """Token ids int64 or int32 [..], in range, to rows [.., H] in the dtype of the scale."""
         ids = token_ids.reshape(-1)
-        codes = unpack_words(self.words.index_select(1, ids), self.embedding_dim, self.weight_scheme.name)
+        codes = unpack_words(self.words.index_select(1, ids), self.embedding_dim, self.weight_scheme.code_set)
         rows = dequantize(codes, select_scale(self.w_scale, ids)).to(self.w_scale.dtype)
         return rows.reshape(*token_ids.shape, self.embedding_dim)
 

@@ -68,10 +68,10 @@ class PackedLinear(nn.Module):
             _require_shape("bias", bias, (num_outputs,))
         packed = dense = None
         if activation.name == "none":
-            dense = dequantize(unpack_planes(planes, num_inputs, weight_scheme.name), scale.float())
+            dense = dequantize(unpack_planes(planes, num_inputs, weight_scheme.code_set), scale.float())
         else:
             group_size = weight_scheme.inputs_per_scale(num_inputs)
-            packed = pack(planes, scale.float(), num_inputs, group_size, weight_scheme.name, activation.name)
+            packed = pack(planes, scale.float(), num_inputs, group_size, weight_scheme.code_set, activation.name)
         return cls(num_outputs, num_inputs, weight_scheme, activation, bias, packed, dense)
 
     @torch.no_grad()

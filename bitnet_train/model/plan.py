@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from html import escape
 from typing import Literal
 
 from bitnet_train.model.patterns import star_numbers
@@ -28,9 +29,13 @@ class PlanRow:
     """How the weights of a converted layer are written; None for a layer that is kept."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
-    """Every Linear, Conv1D and Embedding of a model with what happens to it."""
+    """Every Linear, Conv1D and Embedding of a model with what happens to it.
+
+    `print(plan)` shows the table of `render`, a notebook the same as HTML. `rows` has every layer, `converted` the
+    names of those that become 1-bit, `schemes` how each of them is written.
+    """
 
     rows: tuple[PlanRow, ...]
     notes: tuple[str, ...] = ()
@@ -50,17 +55,39 @@ class Plan:
         """Weights in the converted layers."""
         return sum(row.shape[0] * row.shape[1] for row in self.rows if row.action == "convert")
 
+    def __str__(self) -> str:
+        return self.render()
+
+    def __repr__(self) -> str:
+        return f"<Plan: {self._total()} print() shows the table.>"
+
     def render(self) -> str:
         """A table with one line per family of equal layers, then why some stay float, totals and notes; 80 columns.
 
         Only names of more than about 40 characters make it wider.
         """
-        families = Counter(_cells(row) for row in self.rows)
-        lines = [_COLUMNS, *((*cells, str(count)) for cells, count in families.items())]
+        lines = [_COLUMNS, *self._lines()]
         widths = [max(len(line[column]) for line in lines) for column in range(len(_COLUMNS))]
         table = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
-        total = f"{len(self.converted)} of {len(self.rows)} layers become 1-bit, {self.num_weights:,} weights."
-        return "\n".join([*(line.rstrip() for line in table), *self._kept(), total, *map(_folded, self.notes)])
+        return "\n".join([*(line.rstrip() for line in table), *map(_folded, self._below())])
+
+    def _repr_html_(self) -> str:
+        """The same for a notebook."""
+        head = _html_row("th", _COLUMNS)
+        body = "".join(_html_row("td", line) for line in self._lines())
+        below = "<br>".join(map(escape, self._below()))
+        return f"<table><thead>{head}</thead><tbody>{body}</tbody></table><p>{below}</p>"
+
+    def _lines(self) -> Iterator[tuple[str, ...]]:
+        """Yield the cells of a family of equal layers, and how many they are."""
+        for cells, count in Counter(_cells(row) for row in self.rows).items():
+            yield (*cells, str(count))
+
+    def _below(self) -> list[str]:
+        return [*self._kept(), self._total(), *self.notes]
+
+    def _total(self) -> str:
+        return f"{len(self.converted)} of {len(self.rows)} layers become 1-bit, {self.num_weights:,} weights."
 
     def _kept(self) -> list[str]:
         """Return a line for each reason to keep layers float, with the families that it keeps."""
@@ -68,7 +95,7 @@ class Plan:
         for row in self.rows:
             if row.action == "keep":
                 families.setdefault(row.reason, {})[star_numbers(row.name)] = None
-        return [_folded(f"Float: {', '.join(names)}: {reason}.") for reason, names in families.items()]
+        return [f"Float: {', '.join(names)}: {reason}." for reason, names in families.items()]
 
 
 def describe_schemes(schemes: Iterable[WeightScheme]) -> str:
@@ -82,6 +109,10 @@ def describe_schemes(schemes: Iterable[WeightScheme]) -> str:
 def _cells(row: PlanRow) -> tuple[str, ...]:
     scheme = row.scheme.describe() if row.scheme is not None else "float"
     return (star_numbers(row.name), f"{row.shape[0]} x {row.shape[1]}", scheme)
+
+
+def _html_row(tag: str, cells: Iterable[str]) -> str:
+    return f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in cells)}</tr>"
 
 
 def _folded(line: str) -> str:

@@ -17,6 +17,9 @@ Within `training_products` they run in integers instead (`kernels.integer_traini
     forward     y alone: the same numbers summed exactly, the bits of evaluation
     integer     dx and dW too, from dy rounded to 8 bits; W_eff is never made, a bit a weight is kept in its place
 
+On a GPU `forward` multiplies on its int8 units (`kernels.int_mm`), the backward in floats. Within `torch.compile` it is
+the composition itself that is recorded: the compiler joins its passes, and keeps what is cheaper kept than made anew.
+
 Layers that are given the same input (query, key, value; gate, up) share its codes: they are kept on the input tensor,
 until it changes or is gone.
 """
@@ -34,9 +37,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from bitnet_train.kernels import int_mm
 from bitnet_train.kernels.fake_quantize import (
     dequantize_tokens,
     effective_weight,
+    quantize_codes,
     quantize_tokens,
     weight_gradients,
 )
@@ -47,8 +52,10 @@ from bitnet_train.kernels.integer_training import (
     pack_latent,
     weight_gradient,
 )
+from bitnet_train.quant.activation import fake_quantize_activation
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 from bitnet_train.quant.surrogate import Surrogate
+from bitnet_train.quant.weight import quantize
 
 Products = Literal["float", "forward", "integer"]
 MIN_TOKENS = 256
@@ -58,7 +65,7 @@ _products: ContextVar[Products] = ContextVar("products", default="float")
 
 @contextmanager
 def training_products(products: Products) -> Iterator[None]:
-    """Let 1-bit linears in training multiply so, as autocast chooses a type: on the CPU, where codes are integers."""
+    """Let 1-bit linears in training multiply so, as autocast chooses a type, where codes are integers."""
     token = _products.set(products)
     try:
         yield
@@ -83,19 +90,49 @@ def quantized_linear(
     `bias` is float32 [N] or None, `hardness` a 0-dim float32 tensor. Differentiable once in x, latent, scale and bias.
     """
     dtype = _product_dtype(x)
+    if torch.compiler.is_compiling():
+        return _composed(x, latent, scale, bias, hardness, quantizers, dtype)
     tokens = _tokens(x, quantizers.activation, dtype)
     result = _QuantizedLinear.apply(x, latent, scale, bias, hardness, quantizers, tokens)
     assert isinstance(result, Tensor)
     return result
 
 
+def _composed(
+    x: Tensor,
+    latent: Tensor,
+    scale: Tensor,
+    bias: Tensor | None,
+    hardness: Tensor,
+    quantizers: Quantizers,
+    dtype: torch.dtype,
+) -> Tensor:
+    """The same, put together from functions that are differentiable each."""
+    with torch.autocast(x.device.type, enabled=False):
+        value = fake_quantize_activation(x, quantizers.activation).to(dtype)
+        weight = quantizers.surrogate.weight(latent, scale, quantizers.weight, hardness).to(dtype)
+        return F.linear(value, weight, None if bias is None else bias.to(dtype))
+
+
 @dataclass(frozen=True)
 class _Tokens:
-    """The quantised input: value [T, K] in the dtype of the product, codes int8 [T, K] and scale float32 [T, 1]."""
+    """The quantised input: codes int8 [T, K], scale float32 [T, 1], and the value [T, K] where floats will multiply."""
 
-    value: Tensor
+    dtype: torch.dtype
+    """Of the product."""
+    x_dtype: torch.dtype
     codes: Tensor | None
     scale: Tensor | None
+    known_value: Tensor | None
+
+    @property
+    def value(self) -> Tensor:
+        """[T, K] in the dtype of the product."""
+        if self.known_value is not None:
+            return self.known_value
+        assert self.codes is not None
+        assert self.scale is not None
+        return dequantize_tokens(self.codes, self.scale, self.x_dtype, self.dtype)
 
 
 class _QuantizedLinear(torch.autograd.Function):
@@ -110,13 +147,16 @@ class _QuantizedLinear(torch.autograd.Function):
         quantizers: Quantizers,
         tokens: _Tokens,
     ) -> Tensor:
-        dtype = tokens.value.dtype
+        dtype = tokens.dtype
         products = _products_of(tokens, latent, hardness, quantizers)
         weight = packed = None
         with torch.autocast(x.device.type, enabled=False):
             if products == "float":
                 weight = _effective(latent, scale, hardness, quantizers, dtype)
                 y = F.linear(tokens.value, weight, None if bias is None else bias.to(dtype))
+            elif x.device.type != "cpu":
+                y = _on_int8_units(tokens, latent, scale, bias, quantizers).to(dtype)
+                weight = None if latent.is_leaf else _effective(latent, scale, hardness, quantizers, dtype)
             else:
                 is_kept = products == "integer" and ctx.needs_input_grad[0]
                 packed = pack_latent(latent, scale, quantizers.weight, quantizers.activation, for_backward=is_kept)
@@ -152,12 +192,37 @@ class _QuantizedLinear(torch.autograd.Function):
 def _products_of(tokens: _Tokens, latent: Tensor, hardness: Tensor, quantizers: Quantizers) -> Products:
     """How this layer multiplies. By integers alone in the forward only where the backward makes W_eff anew anyway."""
     asked = _products.get()
-    if asked == "float" or tokens.codes is None or tokens.codes.device.type != "cpu":
+    if asked == "float" or tokens.codes is None or len(tokens.codes) < MIN_TOKENS:
         return "float"
-    if len(tokens.codes) < MIN_TOKENS or not quantizers.surrogate.is_hard(float(hardness)):
+    if not quantizers.surrogate.is_hard(_number(hardness)):
         return "float"
-    is_worth = asked == "integer" or (latent.is_leaf and tokens.value.dtype == torch.float32)
+    if tokens.codes.device.type != "cpu":
+        return "forward"
+    is_worth = asked == "integer" or (latent.is_leaf and tokens.dtype == torch.float32)
     return asked if is_worth else "float"
+
+
+_NUMBER = "_bitnet_train_number"
+
+
+def _number(hardness: Tensor) -> float:
+    """The hardness on the host, asked of its device only after it has changed."""
+    version, number = getattr(hardness, _NUMBER, (None, 0.0))
+    if version != hardness._version:
+        number = float(hardness)
+        setattr(hardness, _NUMBER, (hardness._version, number))
+    return number
+
+
+def _on_int8_units(
+    tokens: _Tokens, latent: Tensor, scale: Tensor, bias: Tensor | None, quantizers: Quantizers
+) -> Tensor:
+    """y float32 [T, N] of `kernels.int_mm`."""
+    assert tokens.codes is not None
+    assert tokens.scale is not None
+    scheme = quantizers.weight
+    codes, group_size = quantize(latent, scale, scheme), scheme.inputs_per_scale(latent.shape[1])
+    return int_mm.linear(tokens.codes, tokens.scale, codes, scale, bias, group_size, scheme.planes)
 
 
 def _by_input(dy: Tensor, weight: Tensor | None, packed: PackedLatent | None) -> Tensor:
@@ -244,6 +309,8 @@ def _tokens(x: Tensor, activation: ActivationScheme, dtype: torch.dtype) -> _Tok
 def _quantized(x: Tensor, activation: ActivationScheme, dtype: torch.dtype) -> _Tokens:
     rows = x.detach().reshape(-1, x.shape[-1])
     if activation.name == "none":
-        return _Tokens(rows.to(dtype), None, None)
+        return _Tokens(dtype, x.dtype, None, None, rows.to(dtype))
+    if _products.get() != "float":
+        return _Tokens(dtype, x.dtype, *quantize_codes(rows, activation), None)
     codes, scale, value = quantize_tokens(rows, activation, dtype)
-    return _Tokens(value, codes, scale)
+    return _Tokens(dtype, x.dtype, codes, scale, value)

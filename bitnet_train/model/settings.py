@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from bitnet_train.errors import ConfigError, ConversionError
 from bitnet_train.model.patterns import ROLES
-from bitnet_train.quant.scheme import WeightScheme
+from bitnet_train.quant.scheme import TableType, WeightScheme
 from bitnet_train.settings import REQUIRED, part_of, require_allowed, setting
 
 Estimator = Literal["identity", "clipped", "tanh"]
@@ -63,16 +63,22 @@ class WeightConfig(WeightScheme):
     """How a weight becomes codes and scales, and how gradients pass through."""
 
     estimator: Estimator = setting("identity", "straight-through estimator")
-    clip: float = setting(1.0, "where the clipped and the tanh estimator stop gradients, in scales", above=0)
+    clip: float = setting(1.0, "where the clipped and the tanh estimator stop gradients, in mean magnitudes", above=0)
     overrides: tuple[dict[str, Any], ...] = setting(
         (),
         "layers that differ: [{pattern: down_proj, name: ternary}, {role: head, keep: true}]; an entry names a "
         "pattern or a role, then keys above, or `keep` = stays float; of entries that fit, the last decides",
     )
-    tables: Literal["int8", "exact"] = setting(
+    budget_mb: float | None = setting(
+        None,
+        "megabytes that the packed model may take: layers that `overrides` does not name get 1 to 4 planes each, by "
+        "trials before training; null = `planes` everywhere",
+        above=0,
+    )
+    tables: Literal[TableType, "exact"] = setting(
         "int8",
-        "what is not 1-bit, in training too: int8 = embedding and head in 8 bits with a scale a row, norms and "
-        "biases bfloat16; exact = float32",
+        "what is not 1-bit, in training too: int8, int5, int4 = embedding and head in so many bits with a scale a row, "
+        "norms and biases bfloat16; exact = float32",
     )
     input_scale: bool = setting(
         False, "train a scale per input too, as OneBit: to measure with, it cannot be merged or packed"

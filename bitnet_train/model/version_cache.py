@@ -3,7 +3,8 @@
 A tensor counts as unchanged while it has the same storage address, shape and autograd version: optimiser steps,
 `copy_` and `load_state_dict` all raise the version; `.to(device)` moves the storage. The cache holds on to the storages
 it saw, so an address cannot be given to new data behind its back. An edit through `.data` raises no version: use
-`torch.no_grad()`. Tensors made under `torch.inference_mode` carry no version and are never cached.
+`torch.no_grad()`. Tensors made under `torch.inference_mode` carry no version and are never cached, nor is
+anything while operations are only recorded (`quant.traced`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from torch import Tensor
+
+from bitnet_train.quant.traced import is_traced
 
 Value = TypeVar("Value")
 
@@ -26,7 +29,7 @@ class VersionCache:
 
     def get(self, tensors: Sequence[Tensor], compute: Callable[[], Value]) -> Value:
         """The kept value when `tensors` are the ones seen last and unchanged, else `compute()`, then kept."""
-        if any(tensor.is_inference() for tensor in tensors):
+        if any(is_traced(tensor) or tensor.is_inference() for tensor in tensors):
             return compute()
         key = [(tensor.data_ptr(), tuple(tensor.shape), tensor.dtype, tensor._version) for tensor in tensors]
         if not self._seen or key != self._key:

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from bitnet_train.packed.card_data import card_head
 from bitnet_train.packed.manifest import LayerEntry, Manifest
-from bitnet_train.packed.sizes import LayerSize, table_sizes
+from bitnet_train.packed.sizes import table_sizes
+from bitnet_train.quant.scheme import CODES, WeightScheme
 
-_CARD = """---
-library_name: bitnet-train
-base_model: {base_model}
----
-
+_CARD = """{head}
 # {title}
 
 {layers} of this model have weights of {bits}. Their planes take {packed_bytes:,} bytes and their
 scales {scale_bytes:,} bytes; in fp16 the same layers would take {fp16_bytes:,} bytes.
 {tables}
 ```python
-import bitnet_train
+import bitnet_train  # pip install bitnet-train
 model = bitnet_train.load(".")   # a Hugging Face model; .generate() runs on the packed weights
+```
+
+transformers alone does not know these weights. After `import bitnet_train` it does, and from the hub too:
+
+```python
+import bitnet_train  # without this line: "Unknown quantization type, got bitnet_train"
+from transformers import AutoModelForCausalLM, AutoTokenizer
+model, tokenizer = AutoModelForCausalLM.from_pretrained("."), AutoTokenizer.from_pretrained(".")
 ```
 
 `bitnet-train generate . generate.prompt="..."` does the same on the command line, and `bitnet-train validate .` checks
@@ -34,20 +40,25 @@ every byte against `manifest.json`.
 def model_card(manifest: Manifest) -> str:
     """Return the text of the card; of the manifest the files and the size of the whole folder are not read."""
     layers, sizes = manifest.layers, manifest.sizes
-    names = sorted({layer.scheme.name for layer in layers})
-    bits = " and ".join({"binary": "-1 or +1", "ternary": "-1, 0 or +1"}.get(name, name) for name in names)
+    names = sorted({layer.scheme.title for layer in layers})
+    bits = " and ".join(sorted({_codes(layer.scheme) for layer in layers}))
     return _CARD.format(
-        base_model=manifest.base_model,
+        head=card_head(manifest, "bitnet-train"),
         title=f"{manifest.base_model}, {' and '.join(names)}",
         layers=_count_layers(layers),
         bits=bits,
         packed_bytes=sizes.packed_bytes,
         scale_bytes=sizes.scale_bytes,
         fp16_bytes=sizes.fp16_bytes,
-        tables="".join(map(_table_line, table_sizes(manifest.tables, manifest.tied))),
+        tables="".join(_table_lines(manifest)),
         schemes=scheme_lines(layers),
         facts=fact_lines({"recipe": manifest.recipe, **manifest.facts}),
     )
+
+
+def _codes(scheme: WeightScheme) -> str:
+    *most, last = (f"{code:+}" if code else "0" for code in CODES[scheme.code_set])
+    return f"{', '.join(most)} or {last}"
 
 
 def _count_layers(layers: Sequence[LayerEntry]) -> str:
@@ -57,11 +68,14 @@ def _count_layers(layers: Sequence[LayerEntry]) -> str:
     return " and ".join(parts)
 
 
-def _table_line(table: LayerSize) -> str:
-    return (
-        f"`{table.name}` is rounded to int8 with one float16 scale a row: {table.packed_bytes:,} bytes and "
-        f"{table.scale_bytes:,} bytes of scales, where fp16 would take {table.fp16_bytes:,}.\n"
-    )
+def _table_lines(manifest: Manifest) -> Iterator[str]:
+    bits = {entry.name: entry.bits for entry in manifest.tables}
+    for table in table_sizes(manifest.tables, manifest.tied):
+        yield (
+            f"`{table.name}` is rounded to int{bits[table.name]} with one float16 scale a row: "
+            f"{table.packed_bytes:,} bytes and {table.scale_bytes:,} bytes of scales, where fp16 would take "
+            f"{table.fp16_bytes:,}.\n"
+        )
 
 
 def scheme_lines(layers: Sequence[LayerEntry]) -> str:
@@ -74,7 +88,8 @@ def _scheme_line(layer: LayerEntry) -> str:
     scheme = layer.scheme
     scale = f"group of {scheme.group_size}" if scheme.granularity == "group" else scheme.granularity
     use = "rows looked up" if layer.kind == "embedding" else f"activations {layer.activation.name}"
-    return f"{scheme.name} weights, one {scheme.scale_dtype} scale per {scale}, {use}"
+    planes = f" of {scheme.planes} planes" if scheme.planes > 1 else ""
+    return f"{scheme.name} weights{planes}, one {scheme.scale_dtype} scale per {scale}, {use}"
 
 
 def fact_lines(facts: dict[str, Any]) -> str:

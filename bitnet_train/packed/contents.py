@@ -2,8 +2,9 @@
 
 Packed:     every 1-bit layer, linear or embedding: planes (bits), scale (the scheme's `scale_dtype`) and bias (the
             narrowest type that holds it), named as `names.py` says.
-Int8:       the token embedding and the head that are (`int8_tables.py`): codes, scale (float16) and bias (float32); of
-            a tied pair once, the head's names in `tied`.
+Tables:     the token embedding and the head that are (`int8_tables.py`): codes int8, or in fewer bits as
+            `formats/narrow_codes.py` says, scale (float16) and bias (float32); of a tied pair once, the head's names in
+            `tied`.
 Not packed: every other parameter and persistent buffer in the narrowest type that holds it (`narrow.py`); tensors that
             share memory (tied embeddings) once, with their other names in `tied`; and floating-point buffers that a
             state dict leaves out (rotary frequencies), so that a reader computes with the very numbers of the training
@@ -13,27 +14,29 @@ Not packed: every other parameter and persistent buffer in the narrowest type th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
 from bitnet_train.errors import ConversionError, FormatError
+from bitnet_train.formats.narrow_codes import pack_narrow
 from bitnet_train.formats.planes import pack_planes
 from bitnet_train.model.bit_layer import BitLayer
 from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.model.rounded_table import ROUNDED
-from bitnet_train.packed.int8_tables import table_kind
+from bitnet_train.packed.int8_tables import ToWrite, table_kind
 from bitnet_train.packed.manifest import LayerEntry, TableEntry, TensorEntry, sha256_of
-from bitnet_train.packed.names import bias_name, codes_name, planes_name, scale_name, tied_names
+from bitnet_train.packed.names import bias_name, codes_name, multipliers_name, planes_name, scale_name, tied_names
 from bitnet_train.packed.narrow import hashable, narrowest, same_bits
 from bitnet_train.progress import track
-from bitnet_train.quant.int8_table import quantize_table
+from bitnet_train.quant.scheme import WeightScheme
+from bitnet_train.quant.table import table_codes
 
 
 @dataclass
 class Contents:
-    """Tensors by stored name, packed layers in model order, int8 tables, alias -> stored name of tied tensors."""
+    """Tensors by stored name, packed layers in model order, tables, alias -> stored name of tied tensors."""
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
     layers: list[LayerEntry] = field(default_factory=list)
@@ -55,10 +58,10 @@ def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def collect(model: nn.Module, tables: Mapping[str, nn.Module]) -> Contents:
+def collect(model: nn.Module, tables: Mapping[str, ToWrite]) -> Contents:
     """Gather what `model` (merged, float32, with at least one 1-bit layer) stores; it stays as it is.
 
-    `tables` are its modules that become int8, by name (`int8_tables`).
+    `tables` are its modules that become tables, by name (`int8_tables`).
 
     Raises
     ------
@@ -73,7 +76,7 @@ def collect(model: nn.Module, tables: Mapping[str, nn.Module]) -> Contents:
         for name, layer in track(layers.items(), "Packing", len(layers)):
             _add_layer(contents, name, layer)
         for name, table in tables.items():
-            _add_table(contents, name, table)
+            _add_table(contents, name, *table)
         _add_the_rest(contents, model, {*layers, *tables})
     return contents
 
@@ -82,10 +85,11 @@ def _add_layer(contents: Contents, name: str, layer: BitLayer) -> None:
     codes, scale = layer.quantized(layer.latent())  # given the latent, it keeps no codes: the next layer needs the room
     codes, scale = codes.cpu().contiguous(), scale.float().cpu()
     scheme = layer.weight_scheme
+    _require_planes_of_scales(name, scale, scheme)
     stored_scale = scale.to(scheme.torch_scale_dtype).contiguous()
     if not same_bits(stored_scale.to(torch.float32), scale.contiguous()):
         raise FormatError(f"{name}: a scale is not representable in {scheme.scale_dtype}; it would change on disk.")
-    contents.tensors[planes_name(name)] = pack_planes(codes, scheme.name)
+    contents.tensors[planes_name(name)] = pack_planes(codes, scheme.code_set)
     contents.tensors[scale_name(name)] = stored_scale
     if layer.bias is not None:
         contents.tensors[bias_name(name)] = narrowest(layer.bias.float())
@@ -105,15 +109,27 @@ def _add_layer(contents: Contents, name: str, layer: BitLayer) -> None:
     )
 
 
-def _add_table(contents: Contents, name: str, module: nn.Module) -> None:
+def _require_planes_of_scales(name: str, scale: Tensor, scheme: WeightScheme) -> None:
+    """Raise FormatError for a scale whose multiple in the last plane is beyond the type it is stored in."""
+    largest, limit = float(scale.max()), torch.finfo(scheme.torch_scale_dtype).max / scheme.num_magnitudes
+    if not largest <= limit:
+        raise FormatError(
+            f"{name}: a scale of {largest:g} is above {limit:g}, beyond which {scheme.scale_dtype} cannot hold that of "
+            f"the last of {scheme.planes} planes. Train it again with `weight.scale_dtype=float32`."
+        )
+
+
+def _add_table(contents: Contents, name: str, module: nn.Module, bits: int) -> None:
     weight, bias = module.get_parameter("weight"), getattr(module, "bias", None)
     _require_float32(f"{name}.weight", weight)
     try:
-        codes, scale = (part.cpu().contiguous() for part in quantize_table(weight))
+        codes, scale = (part.cpu().contiguous() for part in table_codes(weight, bits))
     except ConversionError as error:
         raise FormatError(f"{name}: {error}") from error
     if isinstance(module, ROUNDED) and not _holds(codes, scale, weight):
-        raise FormatError(f"{name}: its weights are not the int8 values it trained with; they would change on disk.")
+        raise FormatError(
+            f"{name}: its weights are not the int{bits} values it trained with; they would change on disk."
+        )
     entry = TableEntry(
         name=name,
         kind=table_kind(module),
@@ -122,15 +138,24 @@ def _add_table(contents: Contents, name: str, module: nn.Module) -> None:
         has_bias=bias is not None,
         codes_sha256=sha256_of(hashable(codes)),
         scale_sha256=sha256_of(hashable(scale)),
+        bits=bits,
     )
     same = next((table for table in contents.tables if _is_same_table(table, entry)), None)
     if same is None:
-        contents.tensors |= {codes_name(name): codes, scale_name(name): scale}
+        contents.tensors |= {**_stored_codes(name, codes, bits), scale_name(name): scale}
     else:
-        contents.tied |= tied_names(name, same.name)
+        contents.tied |= tied_names(name, same.name, bits)
     if bias is not None:
         contents.tensors[bias_name(name)] = bias.detach().cpu().to(torch.float32).contiguous()
     contents.tables.append(entry)
+
+
+def _stored_codes(name: str, codes: Tensor, bits: int) -> dict[str, Tensor]:
+    """Return by name what stores the codes int8 [V,K] of a table."""
+    if bits == 8:
+        return {codes_name(name): codes}
+    planes, multipliers = map(torch.from_numpy, pack_narrow(codes.numpy(), bits))
+    return {codes_name(name): planes, multipliers_name(name): multipliers}
 
 
 def _holds(codes: Tensor, scale: Tensor, weight: Tensor) -> bool:
@@ -139,9 +164,7 @@ def _holds(codes: Tensor, scale: Tensor, weight: Tensor) -> bool:
 
 def _is_same_table(a: TableEntry, b: TableEntry) -> bool:
     """Tell whether two tables have the same numbers: a tied pair, or one that might as well be tied."""
-    return (a.num_rows, a.num_inputs, a.codes_sha256, a.scale_sha256) == (
-        b.num_rows, b.num_inputs, b.codes_sha256, b.scale_sha256,
-    )  # fmt: skip
+    return replace(a, name=b.name, kind=b.kind, has_bias=b.has_bias) == b
 
 
 def _add_the_rest(contents: Contents, model: nn.Module, packed: set[str]) -> None:

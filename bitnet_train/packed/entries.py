@@ -1,11 +1,15 @@
-"""The rows of a manifest: files, tensors, packed layers and int8 tables, each with the names of what stores it."""
+"""The rows of a manifest: files, tensors, packed layers and tables, each with the names of what stores it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bitnet_train.packed.names import bias_name, codes_name, planes_name, scale_name
+from bitnet_train.formats.narrow_codes import narrow_shapes
+from bitnet_train.packed.names import bias_name, codes_name, multipliers_name, planes_name, scale_name
 from bitnet_train.quant.scheme import ActivationScheme, LayerKind, WeightScheme
+
+TensorParts = tuple[str, tuple[int, ...]]
+"""A dtype name and a shape."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,10 @@ class LayerEntry:
 
 @dataclass(frozen=True)
 class TableEntry:
-    """One int8 table [V,K]; an embedding has no bias. The hashes are over the codes and scales as stored."""
+    """One table [V,K] of 8, 5 or 4 bits; an embedding has no bias.
+
+    The hashes are over the codes int8 [V,K], which a table of 8 bits stores so, and the scales as stored.
+    """
 
     name: str
     kind: LayerKind
@@ -57,15 +64,25 @@ class TableEntry:
     has_bias: bool
     codes_sha256: str
     scale_sha256: str
+    bits: int = 8
 
     @property
-    def tensors(self) -> dict[str, tuple[str, tuple[int, ...]]]:
-        """Dtype and shape of the tensors that store it, by name; of a tied pair the head's names are aliases."""
-        parts: dict[str, tuple[str, tuple[int, ...]]] = {
+    def int8_tensors(self) -> dict[str, TensorParts]:
+        """Dtype and shape of codes, scale and bias by name, as a table of 8 bits stores them."""
+        parts: dict[str, TensorParts] = {
             codes_name(self.name): ("int8", (self.num_rows, self.num_inputs)),
             scale_name(self.name): ("float16", (self.num_rows,)),
         }
         return {**parts, bias_name(self.name): ("float32", (self.num_rows,))} if self.has_bias else parts
+
+    @property
+    def tensors(self) -> dict[str, TensorParts]:
+        """Dtype and shape of the tensors that store it, by name; of a tied pair the head's names are aliases."""
+        if self.bits == 8:
+            return self.int8_tensors
+        codes, multipliers = narrow_shapes((self.num_rows, self.num_inputs), self.bits)
+        narrow = {codes_name(self.name): ("uint8", codes), multipliers_name(self.name): ("uint8", multipliers)}
+        return self.int8_tensors | narrow
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from bitnet_train.errors import BitnetTrainError, FormatError
 from bitnet_train.packed.entries import FileEntry, LayerEntry, Sizes, TableEntry, TensorEntry
 from bitnet_train.packed.json_fields import Fields
 from bitnet_train.packed.names import MANIFEST_NAME
-from bitnet_train.quant.scheme import ActivationScheme, LayerKind, WeightScheme
+from bitnet_train.quant.scheme import TABLE_BITS, ActivationScheme, LayerKind, WeightScheme
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -35,8 +35,20 @@ def read_layer(value: Any, where: str) -> LayerEntry:
 
 
 def read_table(value: Any, where: str) -> TableEntry:
-    """Read an int8 table."""
+    """Read a table of 8 bits."""
+    return _read_table(Fields(value, where), where, bits=8)
+
+
+def read_table_of_bits(value: Any, where: str) -> TableEntry:
+    """Read a table that says its bits."""
     fields = Fields(value, where)
+    bits = fields.take("bits", int)
+    if bits not in TABLE_BITS.values():
+        raise FormatError(f"{where}: `bits` is {bits}. Allowed: {', '.join(map(str, TABLE_BITS.values()))}.")
+    return _read_table(fields, where, bits=bits)
+
+
+def _read_table(fields: Fields, where: str, bits: int) -> TableEntry:
     table = TableEntry(
         name=fields.take("name", str),
         kind=_checked_kind(fields.take("kind", str), where),
@@ -45,6 +57,7 @@ def read_table(value: Any, where: str) -> TableEntry:
         has_bias=fields.take("has_bias", bool),
         codes_sha256=_checked_sha256(fields.take("codes_sha256", str), where),
         scale_sha256=_checked_sha256(fields.take("scale_sha256", str), where),
+        bits=bits,
     )
     fields.done()
     if table.kind == "embedding" and table.has_bias:

@@ -1,14 +1,15 @@
-"""Which tables of a model are written in 8 bits: those that trained so, and what `export.embedding` and `head` say.
+"""Which tables are written in 8, 5 or 4 bits: those that trained so, and what `export.embedding` and `head` say.
 
-A table that trained rounded to int8 (`model.rounded_table`) is written as int8, which is exact. Of others `exact`, the
-default, keeps floats, and `int8` rounds here what trained otherwise; `validate` holds such a folder against the trained
-model with the same rounding. A 1-bit table is neither. The embedding and the head of a tied pair are one table: both
-keys must then say the same.
+A table that trained rounded (`model.rounded_table`) is written in its bits, which is exact. Of others `exact`, the
+default, keeps floats, and `int8`, `int5` and `int4` round here what trained otherwise; `validate` holds such a folder
+against the trained model with the same rounding. A 1-bit table is neither. The embedding and the head of a tied pair
+are one table: both keys must then say the same.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -17,21 +18,30 @@ from bitnet_train.errors import ConfigError
 from bitnet_train.model.bit_layer import BitLayer
 from bitnet_train.model.convert import is_tied
 from bitnet_train.model.rounded_table import ROUNDED
-from bitnet_train.quant.scheme import LayerKind
+from bitnet_train.quant.scheme import TABLE_BITS, LayerKind
 
-TABLE_FORMATS = ("exact", "int8")
+TABLE_FORMATS = ("exact", *TABLE_BITS)
 """What `export.embedding` and `export.head` may say of a table that is not 1-bit."""
+
+_BITS: Mapping[str, int] = {**TABLE_BITS}
 
 _KEYS: dict[LayerKind, str] = {"embedding": "export.embedding", "linear": "export.head"}
 
 
-def int8_tables(model: PreTrainedModel, *, embedding: str, head: str) -> dict[str, nn.Module]:
-    """Return by name the modules to write as int8 tables: the token embedding first, then the head.
+class ToWrite(NamedTuple):
+    """A module to write as a table of so many bits."""
+
+    module: nn.Module
+    bits: int
+
+
+def int8_tables(model: PreTrainedModel, *, embedding: str, head: str) -> dict[str, ToWrite]:
+    """Return by name the modules to write as tables of int8 codes: the token embedding first, then the head.
 
     Raises ConfigError for an unknown value, a table that is 1-bit or no plain one, and for a tied pair that is asked to
     be two things.
     """
-    found: dict[str, nn.Module] = {}
+    found: dict[str, ToWrite] = {}
     asked: dict[LayerKind, str] = {"embedding": embedding, "linear": head}
     modules: dict[LayerKind, Any] = {
         "embedding": model.get_input_embeddings(),
@@ -44,13 +54,14 @@ def int8_tables(model: PreTrainedModel, *, embedding: str, head: str) -> dict[st
     if embedding != head and is_tied(model) and not trained:
         raise ConfigError(
             f"`export.embedding={embedding}` and `export.head={head}` ask for two tables, but this model ties them: it "
-            "has one. Set both keys to int8, or both to exact."
+            "has one. Give both keys the same value."
         )
     for kind, value in asked.items():
-        if value == "int8" or kind in trained:
-            name = _name_of(model, modules[kind])
-            _require_float_table(kind, name, modules[kind])
-            found[name] = modules[kind]
+        if value != "exact" or kind in trained:
+            module = modules[kind]
+            name = _name_of(model, module)
+            _require_float_table(kind, value, name, module)
+            found[name] = ToWrite(module, _BITS[module.stored if kind in trained else value])
     return found
 
 
@@ -63,8 +74,8 @@ def _name_of(model: nn.Module, module: nn.Module | None) -> str:
     return next((name for name, candidate in model.named_modules() if candidate is module), "")
 
 
-def _require_float_table(kind: LayerKind, name: str, module: nn.Module | None) -> None:
-    key = f"`{_KEYS[kind]}=int8`"
+def _require_float_table(kind: LayerKind, value: str, name: str, module: nn.Module | None) -> None:
+    key = f"`{_KEYS[kind]}={value}`"
     if isinstance(module, BitLayer):
         raise ConfigError(
             f"{key}, but {name} is 1-bit already ({module.weight_scheme.describe()}), which is smaller. Leave "
@@ -74,6 +85,6 @@ def _require_float_table(kind: LayerKind, name: str, module: nn.Module | None) -
     if type(module) not in (plain, *ROUNDED) or not name:
         raise ConfigError(
             f"{key}, but the {'token embedding' if kind == 'embedding' else 'head'} of this model is "
-            f"{type(module).__name__}: only a plain nn.{plain.__name__} can be an int8 table, as another class may do "
+            f"{type(module).__name__}: only a plain nn.{plain.__name__} can be a table of few bits, as another may do "
             f"more. Leave `{_KEYS[kind]}` at exact."
         )

@@ -7,11 +7,11 @@ function. Here each of those is an error for people.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from bitnet_train.errors import FormatError
+from bitnet_train.json_text import parse_json
 
 Value = TypeVar("Value")
 
@@ -19,8 +19,8 @@ Value = TypeVar("Value")
 def parse_object(text: str, where: str) -> dict[str, Any]:
     """Parse one JSON object; `where` is the name of the file in messages."""
     try:
-        value = json.loads(text, object_pairs_hook=_unique_pairs, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
+        value = parse_json(text, pairs=_unique_pairs, constant=_refuse_constant)
+    except ValueError as error:
         raise FormatError(
             f"{where} is not valid JSON ({error}). The file is damaged or was cut short: copy the folder again."
         ) from error

@@ -1,4 +1,4 @@
-"""`manifest.json`: what a packed folder holds, and the hash of every byte of it. Schema 1, or 2 with int8 tables.
+"""`manifest.json`: what a packed folder holds, and the hash of every byte of it. Schema 1; with tables 2 or 3.
 
     {
       "schema": 1,                      integer; a reader refuses a newer one
@@ -10,7 +10,8 @@
       "layers": [{"name": ..., "kind": "linear", "scheme": {...}, "activation": "int8", "num_outputs": N,
                   "num_inputs": K, "has_bias": false, "codes_sha256": ..., "scale_sha256": ...}],
       "tables": [{"name": ..., "kind": "embedding", "num_rows": V, "num_inputs": K, "has_bias": false,
-                  "codes_sha256": ..., "scale_sha256": ...}],                       schema 2 only, never empty
+                  "codes_sha256": ..., "scale_sha256": ...,                         schema 2 and 3, never empty
+                  "bits": 4}],                                                      schema 3 only
       "tensors": {"<name>": {"dtype": "bfloat16", "shape": [..], "sha256": ...}},   in weights.safetensors
       "tied": {"lm_head.weight": "model.embed_tokens.weight"},                     alias -> stored name
       "files": {"config.json": {"num_bytes": .., "sha256": ...}, ...},              all but the manifest
@@ -23,9 +24,11 @@ can quote it; `scale_sha256` and a tensor's `sha256` are over its little-endian 
 plain: a manifest cannot point outside its folder. A flipped byte anywhere, the manifest included, is found.
 
 A table is a token embedding or a head in 8 bits (`quant/int8_table.py`): `<name>.codes` int8 [V,K], `<name>.scale`
-float16 [V], and with a bias `<name>.bias` float32 [V]. Of a tied pair both are listed, and the head's tensors are
-aliases in `tied`. A reader that knows schema 1 alone would lack the embedding, so a folder with tables says schema 2;
-one without says schema 1 and is read by every version.
+float16 [V], and with a bias `<name>.bias` float32 [V]. In 5 or 4 bits (`quant/narrow_table.py`) its codes are int8 too,
+and hashed so, but stored as `formats/narrow_codes.py` says: `<name>.codes` uint8 [bits,V,ceil(K/8)] and
+`<name>.multipliers` uint8 [V,ceil(K/64)]. Of a tied pair both are listed, and the head's tensors are aliases in `tied`.
+A reader that knows schema 1 alone would lack the embedding, so a folder with tables says schema 2, and one with a table
+of fewer than 8 bits schema 3; one without tables says schema 1 and is read by every version.
 """
 
 from __future__ import annotations
@@ -38,11 +41,18 @@ from typing import Any
 
 from bitnet_train.errors import FormatError
 from bitnet_train.packed.entries import FileEntry, LayerEntry, Sizes, TableEntry, TensorEntry
-from bitnet_train.packed.entry_fields import read_file, read_layer, read_sizes, read_table, read_tensor
+from bitnet_train.packed.entry_fields import (
+    read_file,
+    read_layer,
+    read_sizes,
+    read_table,
+    read_table_of_bits,
+    read_tensor,
+)
 from bitnet_train.packed.json_fields import Fields, parse_object, read_text
 from bitnet_train.packed.names import MANIFEST_NAME, WEIGHTS_NAME, tied_names
 
-SCHEMA = 2
+SCHEMA = 3
 FORMAT = "planes_v1"
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
@@ -112,10 +122,18 @@ def _to_body(manifest: Manifest) -> dict[str, Any]:
         {**asdict(layer), "scheme": layer.scheme.to_dict(), "activation": layer.activation.name}
         for layer in manifest.layers
     ]
-    if not manifest.tables:
+    schema = _schema_of(manifest.tables)
+    if schema < 3:
+        body["tables"] = [{key: value for key, value in table.items() if key != "bits"} for table in body["tables"]]
+    if schema < 2:
         del body["tables"]
-    body = {"schema": 2 if manifest.tables else 1, "format": FORMAT, **body}
+    body = {"schema": schema, "format": FORMAT, **body}
     return json.loads(json.dumps(body, allow_nan=False))  # tuples become lists, as the reader will see them
+
+
+def _schema_of(tables: tuple[TableEntry, ...]) -> int:
+    """Return the lowest that says everything: earlier versions read what they can."""
+    return 1 if not tables else 2 if all(table.bits == 8 for table in tables) else 3
 
 
 def _check_version(body: dict[str, Any]) -> None:
@@ -136,7 +154,7 @@ def _check_version(body: dict[str, Any]) -> None:
 
 def _from_body(body: dict[str, Any]) -> Manifest:
     fields = Fields(body, MANIFEST_NAME)
-    has_tables = fields.take("schema", int) >= 2
+    schema = fields.take("schema", int)
     fields.take("format", str)
     manifest = Manifest(
         created_by=fields.take_map("created_by", read_text),
@@ -150,11 +168,11 @@ def _from_body(body: dict[str, Any]) -> Manifest:
         files=fields.take_map("files", read_file),
         sizes=read_sizes(fields.take("sizes", dict)),
         facts=fields.take("facts", dict),
-        tables=fields.take_list("tables", read_table) if has_tables else (),
+        tables=fields.take_list("tables", read_table if schema == 2 else read_table_of_bits) if schema > 1 else (),
     )
     fields.done()
-    if has_tables and not manifest.tables:
-        raise FormatError(f"{MANIFEST_NAME} has schema 2 and no `tables`, which schema 1 says.")
+    if schema != (lowest := _schema_of(manifest.tables)):
+        raise FormatError(f"{MANIFEST_NAME} has schema {schema} and `tables` that schema {lowest} says.")
     _check_names(manifest)
     _check_tables(manifest)
     return manifest
@@ -192,12 +210,12 @@ def _check_tables(manifest: Manifest) -> None:
                 raise FormatError(f"{MANIFEST_NAME}: {name!r} must be {dtype} {list(shape)} for a table, but {found}.")
     parts = {name for table in manifest.tables for name in table.tensors}
     aliases = {alias: name for alias, name in manifest.tied.items() if {alias, name} & parts}
-    if aliases and aliases not in _whole_ties([table.name for table in manifest.tables]):
+    if aliases and aliases not in _whole_ties(manifest.tables):
         raise FormatError(
             f"{MANIFEST_NAME}: `tied` says {aliases}; of two tables, codes and scale of one can be those of the other, "
             "and nothing else."
         )
 
 
-def _whole_ties(names: list[str]) -> list[dict[str, str]]:
-    return [tied_names(alias, name) for alias in names for name in names if alias != name]
+def _whole_ties(tables: tuple[TableEntry, ...]) -> list[dict[str, str]]:
+    return [tied_names(alias.name, table.name, table.bits) for alias in tables for table in tables if alias != table]

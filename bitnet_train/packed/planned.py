@@ -25,14 +25,16 @@ from bitnet_train.formats.planes import NUM_PLANES, row_bytes
 from bitnet_train.model.bit_layer import BitLayer
 from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.packed.contents import dtype_name, other_tensors
-from bitnet_train.packed.int8_tables import int8_tables, table_kind
+from bitnet_train.packed.int8_tables import ToWrite, int8_tables, table_kind
 from bitnet_train.packed.manifest import FileEntry, LayerEntry, Manifest, TableEntry, TensorEntry
 from bitnet_train.packed.names import bias_name, planes_name, scale_name, tied_names
-from bitnet_train.packed.sizes import measure_sizes
+from bitnet_train.packed.sizes import measure_sizes, tensor_bytes
 from bitnet_train.packed.source import PackedSource
 from bitnet_train.packed.writer import versions, write_companions
 
 _SCALE = 1 / 3
+_HASH_CHARACTERS = 64  # of SHA-256, which a plan leaves empty
+_UNPLANNED_BYTES = 16_384  # the card, and what the manifest says of the training: a few thousand
 
 
 class _NoWeights:
@@ -69,11 +71,23 @@ def planned_source(
         yield PackedSource(folder, manifest, weights)
 
 
-def _describe(model: PreTrainedModel, tables: Mapping[str, nn.Module]) -> Manifest:
-    """Return the manifest of the folder, without its files; `tables` are the modules that become int8."""
+def planned_bytes(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, *, embedding: str, head: str
+) -> int:
+    """Return the most bytes that the folder of a converted model will take, a few thousand above what it does."""
+    with planned_source(model, tokenizer, embedding=embedding, head=head) as source:
+        manifest = source.manifest
+        written = sum(path.stat().st_size for path in source.folder.iterdir())
+        hashes = _HASH_CHARACTERS * (len(manifest.tensors) + 2 * len(manifest.layers))
+        told = len(manifest.to_json()) + hashes + _UNPLANNED_BYTES
+        return sum(map(tensor_bytes, manifest.tensors.values())) + written + told
+
+
+def _describe(model: PreTrainedModel, tables: Mapping[str, ToWrite]) -> Manifest:
+    """Return the manifest of the folder, without its files; `tables` are the modules that become tables."""
     one_bit = bit_layers(model)
     layers = [_layer(name, layer) for name, layer in one_bit.items()]
-    entries = [_table(name, module) for name, module in tables.items()]
+    entries = [_table(name, *table) for name, table in tables.items()]
     floats, tied_floats = _others(model, {*one_bit, *tables})
     tied = _tied_tables(tables) | tied_floats
     tensors = _packed_tensors(layers, entries)
@@ -113,7 +127,7 @@ def _layer(name: str, layer: BitLayer) -> LayerEntry:
 
 def _layer_tensors(entry: LayerEntry) -> dict[str, TensorEntry]:
     scheme, shape = entry.scheme, (entry.num_outputs, entry.num_inputs)
-    planes = (NUM_PLANES[scheme.name], entry.num_outputs, row_bytes(entry.num_inputs))
+    planes = (NUM_PLANES[scheme.code_set], entry.num_outputs, row_bytes(entry.num_inputs))
     found = {
         planes_name(entry.name): TensorEntry("uint8", planes, ""),
         scale_name(entry.name): TensorEntry(scheme.scale_dtype, tuple(scheme.scale_shape(*shape)), ""),
@@ -122,19 +136,19 @@ def _layer_tensors(entry: LayerEntry) -> dict[str, TensorEntry]:
     return found | bias
 
 
-def _table(name: str, module: nn.Module) -> TableEntry:
+def _table(name: str, module: nn.Module, bits: int) -> TableEntry:
     num_rows, num_inputs = module.get_parameter("weight").shape
     has_bias = getattr(module, "bias", None) is not None
-    return TableEntry(name, table_kind(module), num_rows, num_inputs, has_bias, "", "")
+    return TableEntry(name, table_kind(module), num_rows, num_inputs, has_bias, "", "", bits)
 
 
-def _tied_tables(tables: Mapping[str, nn.Module]) -> dict[str, str]:
+def _tied_tables(tables: Mapping[str, ToWrite]) -> dict[str, str]:
     first: dict[int, str] = {}
     tied: dict[str, str] = {}
-    for name, module in tables.items():
+    for name, (module, bits) in tables.items():
         kept = first.setdefault(id(module.get_parameter("weight")), name)
         if kept != name:
-            tied |= tied_names(name, kept)
+            tied |= tied_names(name, kept, bits)
     return tied
 
 

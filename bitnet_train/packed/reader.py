@@ -18,8 +18,17 @@ from typing import TYPE_CHECKING
 from safetensors import SafetensorError, safe_open
 
 from bitnet_train.errors import FormatError
+from bitnet_train.formats.narrow_codes import unpack_narrow
 from bitnet_train.packed.manifest import LayerEntry, Manifest, TableEntry, TensorEntry, sha256_of
-from bitnet_train.packed.names import MANIFEST_NAME, WEIGHTS_NAME, bias_name, codes_name, planes_name, scale_name
+from bitnet_train.packed.names import (
+    MANIFEST_NAME,
+    WEIGHTS_NAME,
+    bias_name,
+    codes_name,
+    multipliers_name,
+    planes_name,
+    scale_name,
+)
 from bitnet_train.packed.stored import StoredLayer, StoredTable
 from bitnet_train.word_as_path import is_file, is_folder, link_out
 
@@ -141,13 +150,25 @@ class WeightsReader:
         return StoredLayer(entry, planes, scale, self.bias(entry))
 
     def table(self, entry: TableEntry) -> StoredTable:
-        """Return what is stored of an int8 table; of a tied pair both have the same codes and scale."""
-        names = codes_name(entry.name), scale_name(entry.name)
-        codes, scale = (self.read(self._manifest.stored_name(name)) for name in names)
-        return StoredTable(entry, codes, scale, self.bias(entry))
+        """Return what is stored of a table; of a tied pair both have the same codes and scale."""
+        scale = self.read(self._manifest.stored_name(scale_name(entry.name)))
+        return StoredTable(entry, self.codes(entry), scale, self.bias(entry))
+
+    def codes(self, entry: TableEntry) -> Tensor:
+        """Return the codes int8 [V,K] of a table; FormatError where bytes of fewer than 8 bits are not canonical."""
+        from torch import from_numpy
+
+        codes = self.read(name := self._manifest.stored_name(codes_name(entry.name)))
+        if entry.bits == 8:
+            return codes
+        multipliers = self.read(self._manifest.stored_name(multipliers_name(entry.name)))
+        try:
+            return from_numpy(unpack_narrow(codes.numpy(), multipliers.numpy(), entry.num_inputs, entry.bits))
+        except FormatError as error:
+            raise FormatError(f"{self._file}: {name}: {error}") from error
 
     def bias(self, entry: LayerEntry | TableEntry) -> Tensor | None:
-        """Return the bias of a packed layer or an int8 table in its stored dtype; None where it has none."""
+        """Return the bias of a packed layer or a table in its stored dtype; None where it has none."""
         return self.read(bias_name(entry.name)) if entry.has_bias else None
 
 

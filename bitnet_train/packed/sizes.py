@@ -1,8 +1,9 @@
 """How large the packed layers are, and how large they were: bytes, never rounded.
 
 fp16 stores a weight in 16 bits, a binary plane in 1: packed = fp16 / 16 exactly whenever K is a multiple of 64 (a row
-is padded to whole 64-bit words), plus the scales, 2 bytes each in fp16. A ternary layer has two planes: 1/8. An int8
-table takes half of fp16 plus 2 bytes a row; it has lines of its own and is in no sum of the packed layers.
+is padded to whole 64-bit words), plus the scales, 2 bytes each in fp16. A ternary layer has two planes, 1/8, and a
+binary one as many as `weight.planes`. An int8 table takes half of fp16 plus 2 bytes a row, one of 4 or 5 bits that many
+and half a byte for 32 inputs; a table has a line of its own and is in no sum of the packed layers.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from rich.table import Table
 
 from bitnet_train.model.patterns import star_numbers
 from bitnet_train.packed.manifest import LayerEntry, Manifest, Sizes, TableEntry, TensorEntry
-from bitnet_train.packed.names import codes_name, planes_name, scale_name
+from bitnet_train.packed.names import bias_name, codes_name, planes_name, scale_name
 
 FP16_BYTES = 2
 
@@ -47,18 +48,24 @@ def layer_sizes(layers: Sequence[LayerEntry], tensors: Mapping[str, TensorEntry]
 
 
 def table_sizes(tables: Sequence[TableEntry], tied: Mapping[str, str]) -> list[LayerSize]:
-    """Return the size of every int8 table that is stored; one that is tied to another takes nothing."""
+    """Return the size of every table that is stored; one that is tied to another takes nothing."""
     return [
         LayerSize(
             name=table.name,
             shape=(table.num_rows, table.num_inputs),
-            packed_bytes=table.num_rows * table.num_inputs,
+            packed_bytes=_codes_bytes(table),
             scale_bytes=FP16_BYTES * table.num_rows,
             fp16_bytes=FP16_BYTES * table.num_rows * table.num_inputs,
         )
         for table in tables
         if codes_name(table.name) not in tied
     ]
+
+
+def _codes_bytes(table: TableEntry) -> int:
+    """Return the bytes of a table's codes and multipliers."""
+    apart = (scale_name(table.name), bias_name(table.name))
+    return sum(math.prod(shape) for name, (_, shape) in table.tensors.items() if name not in apart)
 
 
 def measure_sizes(layers: Sequence[LayerEntry], tensors: Mapping[str, TensorEntry], total_bytes: int) -> Sizes:
@@ -91,8 +98,9 @@ def render_sizes(manifest: Manifest) -> Table:
         _add_row(table, name, sizes)
     if manifest.layers:
         _add_row(table, "all", size_report(manifest))
+    bits = {entry.name: entry.bits for entry in manifest.tables}
     for size in table_sizes(manifest.tables, manifest.tied):
-        _add_row(table, f"{size.name}, int8", [size])
+        _add_row(table, f"{size.name}, int{bits[size.name]}", [size])
     table.caption = f"Whole folder: {manifest.sizes.total_bytes:,} bytes"
     return table
 

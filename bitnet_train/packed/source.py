@@ -25,8 +25,17 @@ from torch import Tensor
 from bitnet_train.errors import FormatError
 from bitnet_train.json_text import parse_json
 from bitnet_train.packed.end_tokens import end_tokens
+from bitnet_train.packed.entries import TensorParts
 from bitnet_train.packed.manifest import LayerEntry, Manifest, TableEntry, TensorEntry
-from bitnet_train.packed.names import CONFIG_NAME, GENERATION_NAME, bias_name, codes_name, planes_name, scale_name
+from bitnet_train.packed.names import (
+    CONFIG_NAME,
+    GENERATION_NAME,
+    bias_name,
+    codes_name,
+    multipliers_name,
+    planes_name,
+    scale_name,
+)
 from bitnet_train.packed.reader import WeightsReader, open_weights, read_manifest, verify_files
 from bitnet_train.quant.weight import dequantize
 
@@ -45,7 +54,7 @@ class OneBitLayer:
 
 @dataclass(frozen=True)
 class TableValues:
-    """The numbers of an int8 table: codes int8 [V,K], scale float32 [V] of float16 values, bias float32 [V] or None."""
+    """The numbers of a table of any bits: codes int8 [V,K], scale float32 [V] of float16 values, bias [V] or None."""
 
     entry: TableEntry
     codes: Tensor
@@ -65,6 +74,7 @@ class PackedSource:
         self.tied: dict[str, str] = manifest.tied
         parts = {name for layer in manifest.layers for name in layer.tensor_names}
         parts |= {name for table in manifest.tables for name in table.tensors}
+        self._narrow = {codes_name(table.name): table for table in manifest.tables if table.bits < 8}
         self.floats: dict[str, TensorEntry] = {
             name: entry for name, entry in manifest.tensors.items() if name not in parts
         }
@@ -83,21 +93,34 @@ class PackedSource:
         return self._weights.read(scale_name(name))
 
     def table(self, name: str) -> TableValues:
-        """Return an int8 table by its module name; of a tied pair both names give the same codes and scale."""
+        """Return a table by its module name; of a tied pair both names give the same codes and scale."""
         stored = self._weights.table(self.tables[name])
         return TableValues(stored.entry, stored.codes, stored.scale.float(), _widened(stored.bias))
 
     def is_tied(self, name: str) -> bool:
-        """Tell whether an int8 table is another one's: then it has no codes of its own."""
+        """Tell whether a table is another one's: then it has no codes of its own."""
         return codes_name(name) in self.tied
 
     def bias(self, name: str) -> Tensor | None:
-        """Return the bias float32 [N] of a packed layer or an int8 table; None where it has none."""
+        """Return the bias float32 [N] of a packed layer or a table; None where it has none."""
         return _widened(self._weights.bias((self.layers | self.tables)[name]))
 
     def float(self, name: str) -> Tensor:
         """Return a tensor that is not packed, in its stored dtype."""
         return self._weights.read(name)
+
+    @property
+    def int8_tensors(self) -> dict[str, TensorParts]:
+        """Dtype and shape of every stored tensor, as if its tables were all of 8 bits, by name."""
+        whole = {name: part for table in self._narrow.values() for name, part in table.int8_tensors.items()}
+        spare = {multipliers_name(table.name) for table in self._narrow.values()}
+        stored = self.manifest.tensors.items()
+        return {name: whole.get(name, (entry.dtype, entry.shape)) for name, entry in stored if name not in spare}
+
+    def int8_tensor(self, name: str) -> Tensor:
+        """Return one of `int8_tensors`."""
+        table = self._narrow.get(name)
+        return self._weights.read(name) if table is None else self._weights.codes(table)
 
     def weight_names(self) -> list[str]:
         """Return everything a format has to carry: layers, tables, their biases, float tensors, no buffers.

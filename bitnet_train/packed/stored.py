@@ -1,4 +1,4 @@
-"""A packed layer or an int8 table as it lies in the folder: its tensors in their stored types, as `reader.py` gives."""
+"""A packed layer or a table of the folder, as `reader.py` gives: in stored types, but for codes in 4 or 5 bits."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class StoredLayer:
         """Return the unpacked codes int8 [N,K]; FormatError where the planes are not canonical."""
         from bitnet_train.formats.planes import unpack_planes
 
-        return unpack_planes(self.planes, self.entry.num_inputs, self.entry.scheme.name)
+        return unpack_planes(self.planes, self.entry.num_inputs, self.entry.scheme.code_set)
 
 
 @dataclass(frozen=True)
 class StoredTable:
-    """An int8 table: codes int8 [V,K], scale float16 [V], bias float32 [V] or None."""
+    """A table, of whatever bits: codes int8 [V,K], scale float16 [V], bias float32 [V] or None."""
 
     entry: TableEntry
     codes: Tensor

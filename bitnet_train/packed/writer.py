@@ -2,15 +2,16 @@
 
     config.json, generation_config.json       Hugging Face's own
     tokenizer files, chat template            Hugging Face's own
-    weights.safetensors                       planes, scales, int8 tables; everything else exactly (`contents.py`)
+    weights.safetensors                       planes, scales, tables; everything else exactly (`contents.py`)
     README.md                                 a short model card
     manifest.json                             written last: the other files with their hashes (`manifest.py`)
 
 What was trained is what is exported: codes and scales come from `BitLayer.quantized()`, which the trained forward
-itself calls. The token embedding and the head can be rounded to int8 on top of that, where the caller asks for it.
+itself calls. The token embedding and the head can be rounded to few bits on top of that, where the caller asks for it.
 Nothing that Hugging Face would load by itself is left in the folder: there is no `model.safetensors`,
-so `from_pretrained` refuses it and cannot fill the packed layers with random numbers. Where this package has been
-imported, `quantization_config` in config.json leads to it (`runtime/hf_quantizer.py`), and `from_pretrained` works.
+so `from_pretrained` refuses it and cannot fill the packed layers with random numbers. Its error ends with what
+`transformers_weights` in config.json says in place of a file: to import this package first. Where that has been done,
+`quantization_config` leads to it (`runtime/hf_quantizer.py`), and `from_pretrained` works.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bitnet_train.errors import FormatError
+from bitnet_train.json_text import parse_json
 from bitnet_train.model.generation_settings import GENERATION_FILE, with_turn_end
 from bitnet_train.model.saved_tensors import save_tensors
 from bitnet_train.model.training_only import require_packable
@@ -35,13 +37,19 @@ from bitnet_train.packed.contents import Contents, collect
 from bitnet_train.packed.export_folder import export_folder
 from bitnet_train.packed.int8_tables import int8_tables
 from bitnet_train.packed.manifest import FORMAT, FileEntry, Manifest
-from bitnet_train.packed.names import MANIFEST_NAME, WEIGHTS_NAME
+from bitnet_train.packed.names import CONFIG_NAME, MANIFEST_NAME, WEIGHTS_NAME
 from bitnet_train.packed.reader import hash_file, read_manifest
 from bitnet_train.packed.sizes import measure_sizes
 
 _CARD_NAME = "README.md"
+_TOKENIZER_NAME = "tokenizer.json"
 QUANT_METHOD = "bitnet_train"
 """The name in config.json under which transformers finds this package."""
+WAY_OUT = (
+    "none. This folder was packed by bitnet-train: `pip install bitnet-train`, and `import bitnet_train` before "
+    "`from_pretrained`"
+)
+"""What stands in config.json where transformers looks for the name of a weights file, and quotes what is none."""
 
 
 def export_packed(
@@ -65,12 +73,13 @@ def export_packed(
     out_dir
         A folder that does not exist or is empty.
     facts
-        Anything JSON can hold; `base_model` and `recipe`, if there, become fields of the manifest.
+        Anything JSON can hold; `base_model` and `recipe`, if there, become fields of the manifest, and `license`, that
+        of the original as the hub spells it, goes into the card.
     force
         Replace an earlier export at `out_dir`, and only that: a folder with other files is refused.
     embedding, head
-        "exact" keeps the token embedding and the head as they were trained; "int8" rounds a float one to 8 bits
-        (`quant/int8_table.py`).
+        "exact" keeps the token embedding and the head as they were trained; "int8", "int5" and "int4" round a float
+        one to so many bits (`quant/table.py`).
 
     Raises
     ------
@@ -81,6 +90,15 @@ def export_packed(
         Nothing has been changed then.
     DiskError
         When the disk is full or read-only. Nothing has been changed then either.
+
+    Examples
+    --------
+    >>> import bitnet_train as bt
+    >>> original = bt.load_pretrained("tiny")
+    >>> _ = bt.convert(original.model, "binary_row")  # train it, and then
+    >>> manifest = bt.export(original.model, original.tokenizer, "exported", {"license": "apache-2.0"})
+    >>> len(manifest.layers), manifest.base_model
+    (28, 'tiny')
     """
     _check_model(model)
     tables = int8_tables(model, embedding=embedding, head=head)
@@ -122,10 +140,20 @@ def write_companions(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase 
         "attention": str(model.config._attn_implementation or ""),
     }
     config.save_pretrained(folder)
+    config.transformers_weights = WAY_OUT  # which `save_pretrained` leaves out
+    config.to_json_file(folder / CONFIG_NAME, use_diff=True)
     with_turn_end(model, tokenizer).to_json_file(folder / GENERATION_FILE)
     if tokenizer is not None:
         in_one_file = isinstance(tokenizer.chat_template, dict)  # several templates would become a sub-folder
         tokenizer.save_pretrained(str(folder), save_jinja_files=not in_one_file)
+        _without_blanks(folder / _TOKENIZER_NAME)
+
+
+def _without_blanks(path: Path) -> None:
+    """Write the same JSON without blanks: a tokenizer is saved indented, in more than twice the bytes."""
+    if path.is_file():
+        content = parse_json(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps(content, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
 
 
 def _finish(manifest: Manifest, folder: Path) -> Manifest:
@@ -143,7 +171,7 @@ def _describe(model: PreTrainedModel, contents: Contents, facts: dict[str, Any])
     tensors = contents.entries()  # which hashes every one of them
     return Manifest(
         created_by=versions(),
-        base_model=str(facts.get("base_model") or model.config.name_or_path or "unknown"),
+        base_model=_public_name(str(facts.get("base_model") or model.config.name_or_path or "unknown")),
         recipe=str(facts.get("recipe") or ""),
         model_class=type(model).__name__,
         attention=str(model.config._attn_implementation or ""),
@@ -155,6 +183,11 @@ def _describe(model: PreTrainedModel, contents: Contents, facts: dict[str, Any])
         facts=facts,
         tables=tuple(contents.tables),
     )
+
+
+def _public_name(model: str) -> str:
+    """Return what others may read of a name: a hub id, or the last part of a path, not where it lies here."""
+    return Path(model).name if Path(model).is_absolute() else model
 
 
 def versions() -> dict[str, str]:
@@ -180,7 +213,7 @@ def _files_of_an_export(folder: Path) -> set[str]:
 def _names_in_a_damaged_manifest(folder: Path) -> set[str]:
     """Return the file names of a manifest that does not verify, so that `force` can also replace a damaged export."""
     try:
-        body = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
+        body = parse_json((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
         return {MANIFEST_NAME, *map(str, body["files"])}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         return set()

@@ -27,7 +27,8 @@ from bitnet_train.errors import ConversionError
 _LARGEST_CODE = 127
 _SMALLEST_SCALE = 2.0**-24
 _LARGEST_INPUT_CODE = 32767.0
-_CHUNK_ROWS = 1024
+CHUNK_ROWS = 256
+"""Rows that are rounded at a time: they stay in the processor's cache."""
 _SMALLEST_MAXIMUM = 1e-5  # as for int8 activations: keeps s finite for a token of zeros
 
 
@@ -44,37 +45,48 @@ def quantize_table(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def round_table(weight: Tensor) -> None:
-    """Turn a float32 table [V, K] into the one that its int8 one stands for, scale * codes, in place.
+def round_table(weight: Tensor, out: Tensor) -> None:
+    """Write the table that the int8 one of a float32 table [V, K] stands for, scale * codes, to `out`, which may be it.
 
     Some rows at a time, which stay in the processor's cache: a third of the time. Raises as `quantize_table` does, with
     nothing changed.
     """
-    scales = _scale(weight).float().unsqueeze(1)
-    for rows, scale in zip(weight.split(_CHUNK_ROWS), scales.split(_CHUNK_ROWS), strict=True):
-        rows.div_(scale).round_().clamp_(-_LARGEST_CODE, _LARGEST_CODE).mul_(scale).add_(0.0)  # and no -0
+    parts = weight, _scale(weight).float().unsqueeze(1), out
+    for rows, scale, rounded in zip(*(part.split(CHUNK_ROWS) for part in parts), strict=True):
+        torch.div(rows, scale, out=rounded)
+        rounded.round_().clamp_(-_LARGEST_CODE, _LARGEST_CODE).mul_(scale).add_(0.0)  # and no -0
 
 
 def _scale(weight: Tensor) -> Tensor:
     """The scales float16 [V] of a float32 table."""
     largest = torch.maximum(weight.amax(dim=1), -weight.amin(dim=1))
-    scale = (largest / _LARGEST_CODE).to(torch.float16)
+    scale = scale_of(largest, _LARGEST_CODE)
+    require_scales(scale, largest, weight.shape, bits=8, largest_code=_LARGEST_CODE)
+    return _settled(scale, largest)
+
+
+def scale_of(largest: Tensor, largest_code: int) -> Tensor:
+    """The scales float16 [V] of rows with these largest magnitudes, float32 [V]; infinite where those are too large."""
+    return (largest / largest_code).to(torch.float16).clamp(min=_SMALLEST_SCALE)
+
+
+def require_scales(scale: Tensor, largest: Tensor, shape: torch.Size, *, bits: int, largest_code: int) -> None:
+    """Raise ConversionError for a row of a table [V, K] that no finite float16 scale can hold."""
     bad = ~torch.isfinite(scale)
     if bad.any():
         row = int(torch.nonzero(bad)[0])
         raise ConversionError(
-            f"Row {row} of a {weight.shape[0]} x {weight.shape[1]} table has a weight of magnitude "
-            f"{float(largest[row]):g}; an int8 table holds finite weights up to {_LARGEST_CODE * 65504}. "
+            f"Row {row} of a {shape[0]} x {shape[1]} table has a weight of magnitude {float(largest[row]):g}; an "
+            f"int{bits} table holds finite weights up to {largest_code * 65504}. "
             "Leave `export.embedding` and `export.head` at exact, and set `weight.tables=exact`."
         )
-    return _settled(scale.clamp(min=_SMALLEST_SCALE), largest)
 
 
 def _settled(scale: Tensor, largest: Tensor) -> Tensor:
     """The float16 scales that rounding the rounded rows would find again; each is lowered at most down to 2^-24."""
     while True:
         top = torch.round(largest / scale.float()).clamp_(max=_LARGEST_CODE) * scale.float()
-        again = (top / _LARGEST_CODE).to(torch.float16).clamp(min=_SMALLEST_SCALE)
+        again = scale_of(top, _LARGEST_CODE)
         if torch.equal(again, scale):
             return scale
         scale = again

@@ -1,6 +1,7 @@
 """What weights outside the 1-bit layers are rounded to, so that they take few bytes: in training as on disk.
 
     int8        a table, embedding or head: one byte a weight and a float16 scale a row (`quant.int8_table`)
+    int5, int4  a table of 5 or 4 bits a weight, and 4 bits for 32 of them (`quant.narrow_table`)
     bfloat16    everything else, norms and biases among it
 
 The forward computes with rounded values; the gradient passes as if they were not (the straight-through estimator), to
@@ -11,31 +12,42 @@ folder will: nothing is rounded on the way out. Rounding twice is rounding once.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from bitnet_train.quant.int8_table import round_table
+from bitnet_train.quant.scheme import TABLE_BITS, TableType
+from bitnet_train.quant.table import round_to_bits
 
-Stored = Literal["int8", "bfloat16"]
-
-
-def _round_to_bfloat16(weight: Tensor) -> None:
-    weight.copy_(weight.to(torch.bfloat16))
+Stored = Literal[TableType, "bfloat16"]
 
 
-_IN_PLACE: Mapping[Stored, Callable[[Tensor], None]] = MappingProxyType(
-    {"int8": round_table, "bfloat16": _round_to_bfloat16}
+def _round_to_bfloat16(weight: Tensor, out: Tensor) -> None:
+    out.copy_(weight.to(torch.bfloat16))
+
+
+_ROUND: Mapping[Stored, Callable[[Tensor, Tensor], None]] = MappingProxyType(
+    {
+        **{stored: partial(round_to_bits, bits=bits) for stored, bits in TABLE_BITS.items()},
+        "bfloat16": _round_to_bfloat16,
+    }
 )
-STORED: tuple[Stored, ...] = tuple(_IN_PLACE)
+STORED: tuple[Stored, ...] = tuple(_ROUND)
+
+
+@torch.no_grad()
+def round_into(weight: Tensor, stored: Stored, out: Tensor) -> None:
+    """Write the values that will be stored of a float32 tensor to another of its kind; raises as `round_in_place`."""
+    _ROUND[stored](weight, out)
 
 
 @torch.no_grad()
 def round_in_place(weight: Tensor, stored: Stored) -> None:
     """Give a float32 tensor the values that will be stored; ConversionError for a table that is not finite."""
-    _IN_PLACE[stored](weight)
+    _ROUND[stored](weight, weight)
 
 
 def rounded(weight: Tensor, stored: Stored) -> Tensor:

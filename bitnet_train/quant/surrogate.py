@@ -1,24 +1,26 @@
 """Gradients through the weight quantiser: three straight-through estimators with one interface.
 
-With codes c = Q(W / alpha), z = W / alpha and lam, t the hardness (a 0-dim tensor that a schedule moves):
+With codes c = Q(W / alpha), z = W / alpha, s = mean|W| / alpha of a scale's start (`scales_per_mean`, 1 but of several
+planes), m = 2^(k-1) of k planes and lam, t the hardness (a 0-dim tensor that a schedule moves):
 
     identity   W_eff = (1 - lam) W + lam alpha c          dW = dW_eff                       lam in [0, 1], 1 = hard
-    clipped    the same value                             dW = dW_eff (1 - lam + lam 1[|z| <= clip])
+    clipped    the same value                             dW = dW_eff (1 - lam + lam 1[|z| <= clip s])
     tanh       W_eff = alpha f_t(z)                       dW = dW_eff f_t'(z)                     t in 0.3 .. 100
-               t >= 100: W_eff = alpha c                  dW = dW_eff 1[|z| <= clip]
+               t >= 100: W_eff = alpha c                  dW = dW_eff 1[|z| <= clip s]
 
     binary     f_t(z) = tanh(t z) / tanh(t)
+    k planes   f_t(z) = (2 m - 1) sum_j tanh(t (z - 2 j)) / sum_j tanh(t (2 m - 1 - 2 j))       j = 1 - m .. m - 1
     ternary    f_t(z) = (tanh(t (z - 1/2)) + tanh(t (z + 1/2))) / (tanh(t / 2) + tanh(3 t / 2))
 
-Both f_t tend to z for small t, pass through (1, 1), and tend to the codes for large t; their derivative is exact. The
-binary one is BinaryLLM (arXiv 2508.06974, section 3); the ternary staircase is ours, its two steps at the rounding
-thresholds +-1/2. Clipping follows ParetoQ (arXiv 2502.02631), lambda the Hugging Face 1.58-bit fine-tuning notes.
+All f_t tend to z for small t, pass through the largest code, and tend to the codes for large t; their derivative is
+exact. The binary one is BinaryLLM (arXiv 2508.06974, section 3); the staircases are ours, their steps at the thresholds
+between codes. Clipping follows ParetoQ (arXiv 2502.02631), lambda the Hugging Face 1.58-bit fine-tuning notes.
 
 alpha inside z is a constant for the gradient, and never 0 (`weight.divisor`). A learnable alpha gets the LSQ-scaled
 gradient (arXiv 1902.08153) `sum over its tensor, row or group of dW_eff * dW_eff/dalpha / sqrt(numel(W))`, where
 dW_eff/dalpha is the code (times lam), or f_t(z) in the soft phase. Nothing of size N x K is kept for the backward but
 the latent weight itself. On the CPU values and gradients are computed some rows at a time, so that what lies between
-them stays in the cache.
+them stays in the cache; within `torch.compile`, which joins the passes, all at once.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from torch import Tensor
 
 from bitnet_train.errors import ConfigError
 from bitnet_train.quant.scheme import WeightScheme
+from bitnet_train.quant.traced import is_traced
 from bitnet_train.quant.weight import divisor, expand_scale, float_codes, row_blocks
 
 _BLOCK_WEIGHTS = 1 << 19  # at a time: several float32 intermediates of 2 MiB stay in the last cache
@@ -69,6 +72,8 @@ class Surrogate(ABC):
         self, latent_NK: Tensor, scale: Tensor, scheme: WeightScheme, hardness: Tensor, dtype: torch.dtype
     ) -> Tensor:
         """The same value in `dtype` [N, K], without a gradient: W_eff in float32, rounded once."""
+        if is_traced(latent_NK):
+            return self.value(latent_NK, expand_scale(scale, *latent_NK.shape), scheme, hardness).to(dtype)
         result = torch.empty(latent_NK.shape, dtype=dtype, device=latent_NK.device)
         for rows, w_NK, some_scale in _in_blocks(latent_NK, scale):
             result[rows] = self.value(w_NK, some_scale, scheme, hardness)
@@ -87,6 +92,11 @@ class Surrogate(ABC):
         wanted: tuple[bool, bool],
     ) -> tuple[Tensor | None, Tensor | None]:
         """(d_latent float32 [N, K], d_scale float32 of scale_shape) of dW_eff [N, K], None where not `wanted`."""
+        if is_traced(latent_NK):
+            by_latent, by_scale = self.slopes(latent_NK, expand_scale(scale, *latent_NK.shape), scheme, hardness)
+            grad = grad_NK.to(latent_NK.dtype)
+            found = _sum_to(grad * by_scale, scale.shape).to(latent_NK.dtype) / numel**0.5 if wanted[1] else None
+            return grad * by_latent if wanted[0] else None, found
         d_latent = torch.empty(latent_NK.shape, dtype=latent_NK.dtype, device=latent_NK.device) if wanted[0] else None
         sums: list[Tensor] = []
         for rows, w_NK, some_scale in _in_blocks(latent_NK, scale):
@@ -105,7 +115,7 @@ class Surrogate(ABC):
     @property
     @abstractmethod
     def hard_clip(self) -> float | None:
-        """The clip of the gradient once hard; None where it passes unchanged."""
+        """The clip of the gradient once hard, in mean magnitudes; None where it passes unchanged."""
 
     @abstractmethod
     def value(self, w_NK: Tensor, scale: Tensor, scheme: WeightScheme, hardness: Tensor) -> Tensor:
@@ -142,7 +152,7 @@ class Identity(Surrogate):
 
 @dataclass(frozen=True)
 class Clipped(Surrogate):
-    """The gradient passes only where |W / alpha| <= clip."""
+    """The gradient passes only where |z| <= clip s."""
 
     clip: float = 1.0
 
@@ -158,7 +168,7 @@ class Clipped(Surrogate):
 
     def slopes(self, w_NK: Tensor, scale: Tensor, scheme: WeightScheme, hardness: Tensor) -> tuple[Tensor, Tensor]:
         """Blend of one and the mask; and lam * codes."""
-        inside = (w_NK.abs() <= self.clip * scale).to(w_NK.dtype)
+        inside = (w_NK.abs() <= self.clip * scheme.scales_per_mean * scale).to(w_NK.dtype)
         return 1 - hardness + hardness * inside, hardness * float_codes(w_NK, scale, scheme)
 
     @property
@@ -189,7 +199,7 @@ class Tanh(Surrogate):
         z = w_NK / divisor(scale)
         soft, slope = _soft_step(z, scheme, hardness)
         is_hard = hardness >= self.hard
-        inside = (w_NK.abs() <= self.clip * scale).to(z.dtype)
+        inside = (w_NK.abs() <= self.clip * scheme.scales_per_mean * scale).to(z.dtype)
         return torch.where(is_hard, inside, slope), torch.where(is_hard, float_codes(w_NK, scale, scheme), soft)
 
     @property
@@ -263,12 +273,23 @@ def _joined(sums: list[Tensor], shape: torch.Size) -> Tensor:
 def _soft_step(z: Tensor, scheme: WeightScheme, t: Tensor) -> tuple[Tensor, Tensor]:
     """f_t(z) and its derivative."""
     if not scheme.has_zero:
-        step = torch.tanh(t * z)
-        height = torch.tanh(t)
-        return step / height, t * (1 - step * step) / height
+        return _steps_at_even_numbers(z, scheme.num_magnitudes, t)
     lower, upper = torch.tanh(t * (z - 0.5)), torch.tanh(t * (z + 0.5))
     height = torch.tanh(0.5 * t) + torch.tanh(1.5 * t)
     return (lower + upper) / height, t * (2 - lower * lower - upper * upper) / height
+
+
+def _steps_at_even_numbers(z: Tensor, num_magnitudes: int, t: Tensor) -> tuple[Tensor, Tensor]:
+    """f_t and its derivative where codes are odd integers."""
+    steps = range(1 - num_magnitudes, num_magnitudes)
+    largest = 2 * num_magnitudes - 1
+    height = torch.stack([torch.tanh(t * (largest - 2 * step)) for step in steps]).sum() / largest
+    value, slope = torch.zeros_like(z), torch.zeros_like(z)
+    for step in steps:
+        part = torch.tanh(t * (z - 2 * step))
+        value += part
+        slope += 1 - part * part
+    return value / height, t * slope / height
 
 
 def _require_positive_clip(clip: float) -> None:

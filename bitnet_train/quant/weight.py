@@ -2,12 +2,15 @@
 
     binary    codes = where(w >= 0, +1, -1)                  arXiv 2310.11453, but sign(0) = +1: there is no third value
     ternary   codes = clamp(round(w / scale), -1, +1)        arXiv 2402.17764, round half to even
-    scale     mean|w| over the tensor, the row or the group, rounded to `scale_dtype`
+    k planes  codes = 2 clamp(floor(w / (2 scale)), -2^(k-1), 2^(k-1) - 1) + 1: the nearest odd integer, for k = 1 the
+              sign. Equal steps without a zero, as the 2 bits of ParetoQ (arXiv 2502.02631)
+    scale     mean|w| over the tensor, the row or the group, with several planes divided by `scales_per_mean`, which
+              fits them to normal weights (1.60 with two, 2.72 with three, 4.76 with four); rounded to `scale_dtype`
 
 Scales never fall below the smallest *normal* number of `scale_dtype` (2^-14 for float16): a subnormal scale would
 keep only a few bits, and a zero scale would erase the sign. An all-zero row therefore becomes a tiny constant, not 0.
-Only a learnable scale of exactly 0, which comes from a file of 1-bit weights, stays 0. Its ternary codes are the signs
-of the latents, with sign(0) = 0, as `divisor` says.
+Only a learnable scale of exactly 0, which comes from a file of 1-bit weights, stays 0. Its codes are those of latents
+in units of the smallest normal number, as `divisor` says: of ternary weights the signs, with sign(0) = 0.
 Everything is computed in float32. Not done here: packing into bits (`formats`), gradients (`surrogate`).
 """
 
@@ -29,10 +32,11 @@ _BLOCK_WEIGHTS = 1 << 17  # quantised at a time: float32 intermediates of this s
 
 
 def absmean_scale(w_NK: Tensor, scheme: WeightScheme, *, checked: bool = True) -> Tensor:
-    """Scale mean|w| as float32 of `scheme.scale_shape(N, K)`, holding values exact in `scheme.scale_dtype`.
+    """Scale mean|w| / scales_per_mean, float32 of `scheme.scale_shape(N, K)`, with values exact in `scale_dtype`.
 
     No gradient flows through it. Raises ConversionError when a mean is not finite or above the largest value of
-    `scale_dtype`; `checked=False` leaves that check out (it waits for the device) and then such a scale is inf or NaN.
+    `scale_dtype`, to which the scale of the last plane goes; `checked=False` leaves that check out (it waits for the
+    device) and then such a scale is inf or NaN.
     """
     with torch.no_grad():
         magnitude = w_NK.detach().float().abs()
@@ -44,7 +48,7 @@ def absmean_scale(w_NK: Tensor, scheme: WeightScheme, *, checked: bool = True) -
             mean = magnitude.reshape(num_outputs, shape[1], num_inputs // shape[1]).mean(dim=-1)
         if checked:
             _require_storable(mean, scheme)
-        return _rounded(mean, scheme)
+        return _rounded(mean / scheme.scales_per_mean, scheme)
 
 
 def round_scale(scale: Tensor, scheme: WeightScheme) -> Tensor:
@@ -59,7 +63,7 @@ def divisor(scale: Tensor) -> Tensor:
 
 
 def quantize(w_NK: Tensor, scale: Tensor, scheme: WeightScheme) -> Tensor:
-    """Codes, int8 [N, K]: {-1, +1} for binary, {-1, 0, +1} for ternary. `scale` is float32 as `absmean_scale` gives."""
+    """Codes int8 [N, K] of the scheme's set (`scheme.CODES`). `scale` is float32 as `absmean_scale` gives."""
     w_NK, scale = w_NK.detach(), divisor(scale.detach())
     codes = torch.empty(w_NK.shape, dtype=torch.int8, device=w_NK.device)
     for some in row_blocks(w_NK, _BLOCK_WEIGHTS):
@@ -79,17 +83,24 @@ def row_blocks(w_NK: Tensor, num_weights: int) -> Iterator[slice]:
 
 
 def _codes(w_NK: Tensor, scale: Tensor, scheme: WeightScheme) -> Tensor:
-    if not scheme.has_zero:
+    if scheme.code_set == "binary":
         return (w_NK >= 0).to(torch.int8).mul_(2).sub_(1)
     groups = w_NK.reshape(len(w_NK), scale.shape[1], -1)
-    return (groups / scale.unsqueeze(-1)).round_().clamp_(-1, 1).to(torch.int8).reshape(w_NK.shape)
+    return _nearest_codes(groups, scale.unsqueeze(-1), scheme).to(torch.int8).reshape(w_NK.shape)
 
 
 def float_codes(w_NK: Tensor, scale_expanded: Tensor, scheme: WeightScheme) -> Tensor:
     """The same codes as float32 [N, K], for a scale that already broadcasts to [N, K]."""
-    if not scheme.has_zero:
+    if scheme.code_set == "binary":
         return torch.where(w_NK >= 0, 1.0, -1.0)
-    return (w_NK / divisor(scale_expanded)).round_().clamp_(-1, 1)
+    return _nearest_codes(w_NK, divisor(scale_expanded), scheme)
+
+
+def _nearest_codes(w: Tensor, scale: Tensor, scheme: WeightScheme) -> Tensor:
+    if scheme.has_zero:
+        return (w / scale).round_().clamp_(-1, 1)
+    most = scheme.num_magnitudes
+    return (w / (2 * scale)).floor_().clamp_(-most, most - 1).mul_(2).add_(1)
 
 
 def away_from_thresholds(w_NK: Tensor, scale: Tensor, scheme: WeightScheme, margin: float) -> Tensor:
@@ -100,12 +111,22 @@ def away_from_thresholds(w_NK: Tensor, scale: Tensor, scheme: WeightScheme, marg
     """
     w_NK, signs = w_NK.detach().float(), torch.where(w_NK.detach() < 0, -1.0, 1.0)
     scales = expand_scale(scale.detach(), *w_NK.shape)
-    if not scheme.has_zero:
+    if scheme.code_set == "binary":
         return torch.maximum(w_NK.abs(), margin * scales) * signs
+    if not scheme.has_zero:
+        return _away_from_even_multiples(w_NK, scales, scheme, margin)
     threshold, least = scales / 2, margin * scales
     side = torch.where(quantize(w_NK, scale, scheme) == 0, -1.0, 1.0)
     is_near = (w_NK.abs() - threshold).abs() < least
     return torch.where(is_near, (threshold + side * least) * signs, w_NK)
+
+
+def _away_from_even_multiples(w_NK: Tensor, scales: Tensor, scheme: WeightScheme, margin: float) -> Tensor:
+    """Keep each latent `margin` scales inside the two thresholds about its code, where there are thresholds."""
+    codes, outermost = float_codes(w_NK, scales, scheme), 2 * scheme.num_magnitudes - 1
+    lowest = torch.where(codes == -outermost, -torch.inf, (codes - 1 + margin) * scales)
+    highest = torch.where(codes == outermost, torch.inf, (codes + 1 - margin) * scales)
+    return torch.where(scales > 0, w_NK.maximum(lowest).minimum(highest), w_NK)
 
 
 def expand_scale(scale: Tensor, num_outputs: int, num_inputs: int) -> Tensor:
@@ -125,7 +146,7 @@ def select_scale(scale: Tensor, rows: Tensor) -> Tensor:
 
 
 def dequantize(codes: Tensor, scale: Tensor) -> Tensor:
-    """scale * codes as float32 [N, K]; exact, because a code is -1, 0 or +1."""
+    """scale * codes as float32 [N, K], rounded once: exact for codes -1, 0, +1, and for all of a float16 scale."""
     return codes.to(torch.float32) * expand_scale(scale.float(), *codes.shape)
 
 
@@ -136,7 +157,7 @@ def _rounded(scale: Tensor, scheme: WeightScheme) -> Tensor:
 
 def _require_storable(mean: Tensor, scheme: WeightScheme) -> None:
     limit = torch.finfo(scheme.torch_scale_dtype).max
-    largest = float(mean.max())
+    largest = float(mean.max()) * scheme.num_magnitudes / scheme.scales_per_mean  # of the last plane
     if not largest <= limit:
         raise ConversionError(
             f"a weight scale of {largest:.6g} cannot be stored as `weight.scale_dtype={scheme.scale_dtype}` "

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from bitnet_train.bench.speed import DecodeSpeed
+from bitnet_train.evaluate.frontier import Frontier
 from bitnet_train.evaluate.measured import Choices, Perplexity, Prompts, ScoredText
 from bitnet_train.facts import BESIDE, LEFT_OUT, Facts
 
@@ -31,4 +32,6 @@ class EvaluateFacts(Facts):
     decode_original: DecodeSpeed | None = None
     against: Against | None = None
     not_compared: str | None = None
+    folder_bytes: int | None = None
+    frontier: Frontier | None = field(default=None, metadata=LEFT_OUT)
     report: dict[str, str] | None = field(default=None, metadata=LEFT_OUT)

@@ -6,6 +6,7 @@ from bitnet_train.evaluate.measured import Choices, Prompts, ScoredText
 from bitnet_train.report.document import Block, Document, Paragraph, Section, Table, Tile
 from bitnet_train.report.evaluate_facts import EvaluateFacts
 from bitnet_train.report.figures import cell, number, percent, times
+from bitnet_train.report.frontier_section import frontier_sections
 from bitnet_train.report.sections import choices_section, prompts_section, text_section
 
 STUDENT, TEACHER = "1-bit", "full precision"
@@ -18,18 +19,22 @@ def document(facts: EvaluateFacts, subject: str) -> Document:
     """
     against = facts.against
     compared = f"compared with {against.description}" if against else "not compared with another model"
-    sections = [
-        _overview(facts),
-        *(text_section(text) for text in facts.texts),
-        *(choices_section(result) for result in facts.choices),
-        *(prompts_section(result) for result in facts.prompts),
-    ]
+    sections = [overview_section(facts), *frontier_sections(facts), *file_sections(facts)]
     return Document(
-        f"Evaluation of {subject}", f"1-bit model, {compared}", _tiles(facts), tuple(sections), _footer(facts)
+        f"Evaluation of {subject}", f"1-bit model, {compared}", quality_tiles(facts), tuple(sections), _footer(facts)
     )
 
 
-def _tiles(facts: EvaluateFacts) -> tuple[Tile, ...]:
+def file_sections(facts: EvaluateFacts) -> tuple[Section, ...]:
+    """Return a section for each file that was measured."""
+    return (
+        *(text_section(text) for text in facts.texts),
+        *(choices_section(result) for result in facts.choices),
+        *(prompts_section(result) for result in facts.prompts),
+    )
+
+
+def quality_tiles(facts: EvaluateFacts) -> tuple[Tile, ...]:
     """Return up to six figures, the first of each group first."""
     tiles = []
     for text in facts.texts[:2]:
@@ -50,7 +55,8 @@ def _tiles(facts: EvaluateFacts) -> tuple[Tile, ...]:
     return tuple(tiles)
 
 
-def _overview(facts: EvaluateFacts) -> Section:
+def overview_section(facts: EvaluateFacts, title: str = "Overview") -> Section:
+    """Return the figures of both models on everything that was measured, beside each other."""
     rows = [row for text in facts.texts for row in _text_rows(text)]
     rows += [row for result in facts.choices for row in _choice_rows(result)]
     rows += [row for result in facts.prompts for row in _prompt_rows(result)]
@@ -58,7 +64,7 @@ def _overview(facts: EvaluateFacts) -> Section:
     if facts.not_compared:
         blocks.append(Paragraph(f"Not compared with another model: {facts.not_compared}"))
     blocks.append(Table(("", TEACHER, STUDENT, "1-bit / full precision"), tuple(rows)))
-    return Section("Overview", tuple(blocks))
+    return Section(title, tuple(blocks))
 
 
 def _text_rows(text: ScoredText) -> list[tuple[str, ...]]:

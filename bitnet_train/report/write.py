@@ -12,12 +12,12 @@ from bitnet_train.whole import write_whole
 
 
 def write_report(facts: EvaluateFacts, subject: str, folder: Path) -> dict[str, str]:
-    """Write report.md and report.html on `subject`, the name of what was evaluated, into `folder`; return their paths.
+    """Write evaluation.md and evaluation.html on `subject`, the name of what was evaluated; return their paths.
 
     Raises DiskError where the folder cannot be written.
     """
     made = document(facts, subject)
-    paths = {"markdown": folder / "report.md", "html": folder / "report.html"}
+    paths = {"markdown": folder / "evaluation.md", "html": folder / "evaluation.html"}
     write_whole(paths["markdown"], render_markdown(made))
     write_whole(paths["html"], render_html(made))
     return {name: str(path) for name, path in paths.items()}

@@ -16,8 +16,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from bitnet_train.config import Config, build_object
-from bitnet_train.config.compose import to_dict, to_yaml
+from bitnet_train.config import Config
+from bitnet_train.config.compose import to_yaml
 from bitnet_train.config.continued import told
 from bitnet_train.errors import ConfigError, TrainingError
 from bitnet_train.evaluate.windows import windows
@@ -28,32 +28,32 @@ from bitnet_train.model.bit_lora import attach
 from bitnet_train.model.convert import Plan, convert, plan_conversion, plan_of_converted
 from bitnet_train.model.converted import ConversionRecord
 from bitnet_train.model.input_scale import add_input_scales
-from bitnet_train.model.overrides import read_overrides
 from bitnet_train.model.plan import describe_schemes
 from bitnet_train.model.rounded_table import round_floats, table_names
 from bitnet_train.model.sub_norm import add_sub_norms, calibrate
 from bitnet_train.model.training_only import train_own_parameters
-from bitnet_train.progress import be_quiet, open_console, warn
+from bitnet_train.progress import be_quiet, warn
+from bitnet_train.quant.narrow_table import GROUP_INPUTS
 from bitnet_train.quant.surrogate import SURROGATES
 from bitnet_train.run.directory import RunDirectory
 from bitnet_train.run.facts import ChangedAt, ContinuedFacts, TrainFacts
 from bitnet_train.run.hold import placed
-from bitnet_train.run.machine import may_teach_in_int8, products_of
+from bitnet_train.run.machine import products_of
+from bitnet_train.run.plane_plan import overrides_of
 from bitnet_train.run.starting_point import is_wanted, starting_point
+from bitnet_train.run.teacher_answers import teacher_cache
 from bitnet_train.run.trained_settings import check_continued, check_finished, record, step_reached
 from bitnet_train.settings import part_of
 from bitnet_train.train.data.module import BitDataModule
 from bitnet_train.train.data.packing import keeps_documents_apart, mixes_documents
+from bitnet_train.train.loop.blocks_of_step import prepare_blocks
 from bitnet_train.train.loop.checkpoint_manifest import find_latest
-from bitnet_train.train.loop.devices import check_devices
+from bitnet_train.train.loop.devices import check_devices, check_shares
 from bitnet_train.train.loop.held_out import find_best
 from bitnet_train.train.loop.launch import cluster_environment
 from bitnet_train.train.loop.module import BitLightningModule
 from bitnet_train.train.loop.resume import load_student
-from bitnet_train.train.losses.int8_teacher import MOST_LOST, distance, in_int8
 from bitnet_train.train.losses.teacher import check_comparable, check_same_vocabulary
-from bitnet_train.train.losses.teacher_cache import TeacherCache
-from bitnet_train.train.trackers.tracking import build_loggers, guarded
 
 
 @dataclass(frozen=True)
@@ -123,9 +123,11 @@ def prepare_process(config: Config) -> None:
 
 
 def check_machine(config: Config) -> None:
-    """Raise ConfigError for devices that this machine lacks, and for processes that do not fit them."""
-    check_devices(config.trainer.accelerator, config.trainer.devices, config.trainer.strategy)
-    cluster_environment(config.trainer.devices)
+    """Raise ConfigError for devices that this machine lacks, and for processes or rows that do not fit them."""
+    trainer = config.trainer
+    check_devices(trainer.accelerator, trainer.devices, trainer.strategy)
+    cluster_environment(trainer.devices, trainer.num_nodes)
+    check_shares(trainer.batch_rows, trainer.devices * trainer.num_nodes)
 
 
 def plan_of(config: Config, original: LoadedModel) -> Plan:
@@ -133,12 +135,11 @@ def plan_of(config: Config, original: LoadedModel) -> Plan:
     if original.record is not None:
         return _with_tables(config, original, plan_of_converted(original.model))
     weight = config.weight.scheme
-    overrides = read_overrides(config.weight.overrides, weight)
     plan = plan_conversion(
         original.model,
         config.model.selection,
         weight,
-        overrides,
+        overrides_of(config),
         shapes_alone=is_outline(original.model),
     )
     return _with_tables(config, original, plan)
@@ -149,7 +150,9 @@ def _with_tables(config: Config, original: LoadedModel, plan: Plan) -> Plan:
     tables = tables_of(config, original, plan)
     if tables is None:
         return plan
-    named = f"{' and '.join(tables)} int8 per row, " if tables else ""
+    kind = config.weight.tables
+    groups = "" if kind in ("exact", "int8") else f" in groups of {GROUP_INPUTS}"
+    named = f"{' and '.join(tables)} {kind} per row{groups}, " if tables else ""
     note = f"The rest is rounded, in training too: {named}all else bfloat16. `weight.tables=exact` keeps floats."
     return replace(plan, notes=(*plan.notes, note))
 
@@ -168,8 +171,7 @@ def convert_model(config: Config, model: PreTrainedModel, given: ConversionRecor
                 raise ConfigError(f"`weight.{key}=true` changes float weights, and these are 1-bit already. Drop it.")
         set_training(model, activation, surrogate)
         return _rounded(config, model, replace(given, activation=activation, surrogate=surrogate))
-    overrides = read_overrides(config.weight.overrides, weight)
-    plan = plan_conversion(model, selection, weight, overrides, shapes_alone=is_outline(model))
+    plan = plan_conversion(model, selection, weight, overrides_of(config), shapes_alone=is_outline(model))
     convert(model, activation=activation, surrogate=surrogate, plan=plan)
     if config.weight.input_scale:
         add_input_scales(model)
@@ -180,7 +182,8 @@ def convert_model(config: Config, model: PreTrainedModel, given: ConversionRecor
 
 def _rounded(config: Config, model: PreTrainedModel, record: ConversionRecord) -> ConversionRecord:
     """Round what is not 1-bit, where the configuration says so; what a source had rounded stays."""
-    return record if config.weight.tables == "exact" else replace(record, tables=round_floats(model))
+    stored = config.weight.tables
+    return record if stored == "exact" else replace(record, tables=round_floats(model, stored), stored_tables=stored)
 
 
 def tables_of(config: Config, original: LoadedModel, plan: Plan) -> tuple[str, ...] | None:
@@ -191,7 +194,8 @@ def tables_of(config: Config, original: LoadedModel, plan: Plan) -> tuple[str, .
 
 
 def record_of(config: Config, plan: Plan, tables: tuple[str, ...] | None) -> ConversionRecord:
-    """Return the record of a conversion that goes as planned; `tables` of those that are int8."""
+    """Return the record of a conversion that goes as planned; `tables` of those that are rounded."""
+    stored = config.weight.tables
     return ConversionRecord.of_schemes(
         plan.schemes,
         config.weight.scheme,
@@ -199,6 +203,7 @@ def record_of(config: Config, plan: Plan, tables: tuple[str, ...] | None) -> Con
         surrogate=part_of(SURROGATES[config.weight.estimator], config.weight),
         selection=config.model.selection,
         tables=tables,
+        stored_tables="int8" if stored == "exact" else stored,
     )
 
 
@@ -332,12 +337,17 @@ def training_module(
     teacher that keeps their documents apart, as the original was seen to; another raises ConfigError.
     """
     loss, choice = config.loss, config.teacher
-    teacher, cache = teacher_model(config, original) if loss.needs_teacher else None, None
+    teacher = teacher_model(config, original) if loss.needs_teacher else None
     if packed and teacher is not None and choice.source is not None and not keeps_documents_apart(teacher):
         raise ConfigError(mixes_documents(f"teacher.source={choice.source}", teacher))
-    if teacher is not None and choice.cache == "topk" and directory is not None:
-        folder = Path(choice.cache_dir) if choice.cache_dir else directory.cache
-        cache = TeacherCache(folder, teacher, choice.top_k, loss.temperature)
+    cache = None if teacher is None or directory is None else teacher_cache(config, teacher, directory)
+    if not is_outline(original.model):
+        prepare_blocks(
+            student.model,
+            compiled=config.trainer.compile,
+            checkpointed=config.trainer.checkpointing,
+            products=products_of(config),
+        )
     return BitLightningModule(
         student.model,
         teacher,
@@ -350,39 +360,4 @@ def training_module(
         teacher_cache=cache,
         rounded=student.record.is_rounded,
         products=products_of(config),
-    )
-
-
-def round_teacher(config: Config, module: BitLightningModule, batch: dict[str, Tensor]) -> float | None:
-    """Let the teacher of `module` multiply in int8, where that is asked for or costs little on `batch`.
-
-    Returns what it costs in nats a token, None where the teacher stays in floats.
-    """
-    if module.teacher is None or not may_teach_in_int8(config):
-        return None
-    rounded = in_int8(module.teacher)
-    lost = distance(rounded, module.teacher, batch)
-    if config.teacher.products == "auto" and lost > MOST_LOST:
-        return None
-    module.teach_with(rounded)
-    return lost
-
-
-def trackers(config: Config, directory: RunDirectory) -> list[Any]:
-    """Return the chosen tracker, having shown it the redacted configuration; it can neither end nor delay the run."""
-    choice, console = config.logger, open_console(config.quiet, stderr=True)
-
-    def say(text: str) -> None:
-        console.print(f"note: {text}", markup=False, soft_wrap=True)
-
-    if choice.kind == "custom":
-        return [guarded("custom", lambda: build_object(choice.custom, "logger.custom"), to_dict(config), say)]
-    return build_loggers(
-        choice.kind,
-        directory.root,
-        to_dict(config),
-        project=choice.project,
-        name=choice.name,
-        mode=choice.mode,
-        say=say,
     )

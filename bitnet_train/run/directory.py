@@ -3,7 +3,10 @@
 runs/quickstart/2026-11-22_14-05-09/
   config.yaml     the composed configuration
   facts/          one JSON a stage: what it did, measured figures, input hashes
+  report.html     all of it as one page, written anew as the run goes
   metrics.jsonl   one line a logged step
+  trackers/       which run of a tracker this is, and what it was told; beside it the tracker's own folder
+  samples.jsonl   one line a text that the model in training wrote
   odd_steps.jsonl one line a step that was left out, or whose loss jumped, with its rows
   start/          what training starts from, where `init` or `blockwise` made it
   checkpoints/    step-000120/ ...
@@ -29,9 +32,11 @@ from bitnet_train.disk import writing
 from bitnet_train.errors import ConfigError, FormatError
 from bitnet_train.facts import Facts, Frame
 from bitnet_train.importers.found import RUN_FILE
+from bitnet_train.json_text import parse_json
 from bitnet_train.model.folder_names import RECORD_FILE
 from bitnet_train.packed.names import EXPORT_NAME, MANIFEST_NAME
 from bitnet_train.run.ranks import rank
+from bitnet_train.run.report import refresh
 from bitnet_train.run.saved_config import write_saved
 from bitnet_train.run.trained_settings import check_finished
 from bitnet_train.whole import write_whole
@@ -39,8 +44,8 @@ from bitnet_train.whole import write_whole
 StageFacts = TypeVar("StageFacts", bound=Facts)
 
 
-_TRAINING = ("machine", "budget", "start", "continued")  # stages that are no verbs
-_WRITER: dict[str, str] = dict.fromkeys(_TRAINING, "train")
+WITHIN_TRAINING = ("plan", "planes", "machine", "teacher", "budget", "start", "continued")  # stages that are no verbs
+_WRITER: dict[str, str] = dict.fromkeys(WITHIN_TRAINING, "train")
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,8 @@ class RunDirectory:
         frame = Frame(facts.stage, time.strftime("%Y-%m-%dT%H:%M:%S%z"), made_by())
         framed = replace(facts, frame=frame)
         self._write(facts.stage, framed.to_dict())
+        if facts.stage not in WITHIN_TRAINING:
+            refresh(self.root)
         return framed
 
     def kept(self, kind: type[StageFacts]) -> StageFacts | None:
@@ -120,7 +127,7 @@ class RunDirectory:
         if not path.exists():
             return None
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            return parse_json(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise FormatError(
                 f"{path} is not valid JSON ({error}). Run `bitnet-train {_WRITER.get(stage, stage)} {self.root}` again."

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,19 @@ from bitnet_train.run.directory import RunDirectory
 from bitnet_train.run.exports import check_exports
 from bitnet_train.run.length import settle, untimed
 from bitnet_train.run.machine import settle_machine
+from bitnet_train.run.memory import tell_memory
+from bitnet_train.run.plane_plan import kept_planes
 from bitnet_train.train.data.module import BitDataModule
 from bitnet_train.train.data.summary import print_data
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """The trainable and all parameters, and what the run takes, where that is known so early."""
+
+    trainable: int
+    total: int
+    memory: dict[str, Any] | None
 
 
 def describe_training(config: Config, console: Console) -> dict[str, Any]:
@@ -39,24 +50,26 @@ def describe_training(config: Config, console: Console) -> dict[str, Any]:
         sample, facts = data.first_sample(), data.describe()
         print_data(console, facts)
         _print_row(console, sample)
-        trainable, total = _print_sizes(config, seen, data, console)
         config, machine = settle_machine(config, None, console)
+        sizes = _print_sizes(config, seen, data, console)
         original = _with_weights(config, seen, console)
         student = assembly.prepare_student(config, original)
         module = assembly.training_module(config, student, original, packed=data.is_packed)
+        memory = sizes.memory or tell_memory(config, module, console)
         console.print("Timing a step ...")
         length = settle(config, module, data, None)
     estimate = length.estimate
     console.print(f"Peak learning rate {length.rate:.3g}.")
     console.print(f"Budget: {estimate.describe()}; {machine.why}.", soft_wrap=True)
     return {
-        "trainable_parameters": trainable,
-        "parameters": total,
+        "trainable_parameters": sizes.trainable,
+        "parameters": sizes.total,
         "steps": estimate.max_steps,
         "tokens": estimate.tokens,
         "epochs": estimate.epochs,
         "minutes": estimate.minutes,
-        "memory_bytes": estimate.memory_bytes,
+        "memory_bytes": memory["most"],
+        "memory": memory,
         "lr": length.rate,
         "precision": config.trainer.precision,
         "products": config.trainer.products,
@@ -82,18 +95,26 @@ def _data(config: Config, seen: LoadedModel, directory: RunDirectory) -> BitData
     return assembly.data_module(config, replace(seen, model=model), directory)
 
 
-def _print_sizes(config: Config, seen: LoadedModel, data: BitDataModule, console: Console) -> tuple[int, int]:
-    """Print the plan, what trains and the length of the run; return the trainable and all parameters."""
+def _print_sizes(config: Config, seen: LoadedModel, data: BitDataModule, console: Console) -> _Sizes:
+    """Print the plan, what trains, the length of the run and what it takes; return what was counted."""
     check_exports(config, seen)
     console.print(assembly.plan_of(config, seen).render(), markup=False, soft_wrap=True)
+    if config.weight.budget_mb is not None and kept_planes(config) is None:
+        console.print(
+            f"The planes of each layer are chosen when the run starts, by trials: `weight.budget_mb` is "
+            f"{config.weight.budget_mb:g}.",
+            soft_wrap=True,
+        )
     student = assembly.prepare_student(config, seen)
     trainable, total = trainable_report(student.model)
     console.print(f"{trainable:,} of {total:,} parameters train ({trainable / total:.1%}).")
-    if config.teacher.source is None:  # of another teacher the weights would be opened
-        estimate = untimed(config, assembly.training_module(config, student, seen), data)
-        if estimate is not None:
-            console.print(f"Length: {estimate.describe()}.", soft_wrap=True)
-    return trainable, total
+    if config.teacher.source is not None:  # of another teacher the weights would be opened
+        return _Sizes(trainable, total, None)
+    module = assembly.training_module(config, student, seen)
+    estimate = untimed(config, module, data)
+    if estimate is not None:
+        console.print(f"Length: {estimate.describe()}.", soft_wrap=True)
+    return _Sizes(trainable, total, tell_memory(config, module, console))
 
 
 def _with_weights(config: Config, seen: LoadedModel, console: Console) -> LoadedModel:

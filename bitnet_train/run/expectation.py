@@ -60,7 +60,7 @@ def measured_run(config: Config, results: Path) -> Measured | None:
 
 def causes(config: Config, arithmetic: Arithmetic, busy: float | None) -> list[str]:
     """Return a sentence for each thing known to slow training here, with what to set where something can be set."""
-    found, threads, cores = [], config.trainer.num_threads, os.cpu_count() or 1
+    found, threads, cores = [], config.trainer.num_threads, (os.cpu_count() or 1) // config.trainer.devices
     if arithmetic.is_imitated:
         found.append("bf16 is imitated by this processor: set `trainer.precision=auto`.")
     if threads is not None and 2 * threads <= cores:

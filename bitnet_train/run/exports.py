@@ -46,8 +46,8 @@ def _record(config: Config, original: LoadedModel) -> ConversionRecord:
     tables, given = assembly.tables_of(config, original, plan), original.record
     if given is None:
         return assembly.record_of(config, plan, tables)
-    kept = given.tables if tables is None else tables
-    return replace(given, activation=config.activation, tables=kept)
+    given, stored = replace(given, activation=config.activation), config.weight.tables
+    return given if stored == "exact" else replace(given, tables=tables, stored_tables=stored)
 
 
 def require_adapter(config: Config) -> None:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from bitnet_train.evaluate.measured import Perplexity
 from bitnet_train.facts import BESIDE, LEFT_OUT, Facts
 from bitnet_train.model.converted import ConversionRecord
+from bitnet_train.model.plan import Plan
 from bitnet_train.packed.entries import Sizes
 from bitnet_train.run.result import ModelSize, Spent
 from bitnet_train.train.blocks.blockwise import Reconstruction
@@ -37,6 +38,35 @@ class ConvertFacts(Facts):
 
 
 @dataclass(frozen=True)
+class PlannedLayer:
+    """What becomes of one layer: N x K, how its weights are written ("" = float), and why."""
+
+    name: str
+    num_outputs: int
+    num_inputs: int
+    scheme: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class PlanFacts(Facts):
+    """What training made of every Linear, Conv1D and Embedding."""
+
+    stage: ClassVar[str] = "plan"
+    layers: tuple[PlannedLayer, ...]
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, plan: Plan) -> PlanFacts:
+        """Return a plan as a run keeps it."""
+        rows = (
+            PlannedLayer(row.name, *row.shape, row.scheme.describe() if row.scheme is not None else "", row.reason)
+            for row in plan.rows
+        )
+        return cls(tuple(rows), plan.notes)
+
+
+@dataclass(frozen=True)
 class MachineFacts(Facts):
     """The arithmetic, the products and the CPU threads that a run keeps."""
 
@@ -45,6 +75,28 @@ class MachineFacts(Facts):
     why: str
     num_threads: int
     products: ProductChoice | None = field(default=None, metadata=LEFT_OUT)
+
+
+@dataclass(frozen=True)
+class PlanesFacts(Facts):
+    """What `weight.budget_mb` came to: bytes of the folder, untrained cost, planes by layer, and the entries."""
+
+    stage: ClassVar[str] = "planes"
+    asked: dict[str, Any]
+    folder_bytes: int
+    nats: float
+    planes: dict[str, Any]
+    overrides: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherFacts(Facts):
+    """How the teacher multiplies, `float` or `int8`, and what int8 costs in nats a token, with its head or without."""
+
+    stage: ClassVar[str] = "teacher"
+    products: str
+    nats: float
+    with_head: bool
 
 
 @dataclass(frozen=True)
@@ -79,6 +131,7 @@ class StartFacts(Facts):
     equalise: dict[str, Any] | None = field(default=None, metadata=LEFT_OUT)
     blockwise: Reconstruction | None = field(default=None, metadata=LEFT_OUT)
     init: dict[str, Any] | None = field(default=None, metadata=LEFT_OUT)
+    head: dict[str, Any] | None = field(default=None, metadata=LEFT_OUT)
     seconds: float
     tokens: int
 

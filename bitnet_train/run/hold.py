@@ -5,20 +5,24 @@
 
 A new run gets a folder of its own: its name is the time, and where that is taken, by one that began in the same second
 or before the clock was set back, the time with a number. One that was refused before it wrote anything leaves no
-folder behind.
+folder behind. What a configuration with a secret comes to is for its owner alone (`private`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from itertools import chain, count
 from pathlib import Path
 
+from bitnet_train.config.compose import to_dict
 from bitnet_train.config.schema import Config, changed, named_run
 from bitnet_train.disk import check_writable, writing
+from bitnet_train.importers.found import RUN_FILE
 from bitnet_train.run.lock import locked
+from bitnet_train.run.private import private_where_secret
 from bitnet_train.run.ranks import follow, rank, stop_leading
+from bitnet_train.run.report import refresh
 from bitnet_train.whole import clear_left
 
 _IN_EVERY_PROCESS = ("train", "run")  # what the processes of a launcher do together; all else the first does alone
@@ -34,14 +38,16 @@ def holding(config: Config, verb: str, *, is_new: bool = False, writes: bool = T
 
     Raises RunInUseError where another process writes there, DiskError where this one may not.
     """
+    with private_where_secret(to_dict(config)), _entered(config, verb, is_new=is_new, writes=writes) as held:
+        yield held
+
+
+def _entered(config: Config, verb: str, *, is_new: bool, writes: bool) -> AbstractContextManager[Config]:
     if rank() > 0:
-        with _following(config, verb) as followed:
-            yield followed
-    elif config.dry_run or not writes or not (is_new or config.run.dir):
-        yield config
-    else:
-        with _held(config, verb) as held:
-            yield held
+        return _following(config, verb)
+    if config.dry_run or not writes or not (is_new or config.run.dir):
+        return nullcontext(config)
+    return _held(config, verb)
 
 
 def placed(config: Config) -> tuple[Config, list[Path]]:
@@ -76,10 +82,16 @@ def _held(config: Config, verb: str) -> Iterator[Config]:
         _check_writable(Path(config.run.dir), verb)
     config, made = placed(config)
     root = Path(str(config.run.dir))
+    is_ours = False
     try:
         with locked(root, f"bitnet-train {verb}"):
+            is_ours = True
             clear_left(root, is_ours=True)
             yield config
+    except BaseException:
+        if is_ours and verb in _IN_EVERY_PROCESS and (root / RUN_FILE).is_file():
+            refresh(root)  # which says where training stands now
+        raise
     finally:
         stop_leading()
         with suppress(OSError):  # something was written

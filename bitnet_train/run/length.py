@@ -19,6 +19,8 @@ from bitnet_train.train.data.module import BitDataModule
 from bitnet_train.train.data.row_lengths import RowLengths
 from bitnet_train.train.loop import budget
 from bitnet_train.train.loop.budget import Estimate, StepTime
+from bitnet_train.train.loop.machine import device_of
+from bitnet_train.train.loop.memory import memory
 from bitnet_train.train.loop.module import BitLightningModule
 from bitnet_train.train.loop.optim import automatic_lr
 from bitnet_train.train.loop.settings import OptimConfig
@@ -53,10 +55,10 @@ def settle(config: Config, module: BitLightningModule, data: BitDataModule, dire
     steps = kept.estimate.max_steps if kept is not None else _steps(config, data, timed, spent)
     short_steps = row_lengths(config).short_steps(steps)
     optim = automatic_lr(module.student, module.optim, steps)
-    memory = budget.memory_bytes(module, config.trainer.micro_rows * config.data.context_tokens)
+    certain = _certain_bytes(config, module)
     seconds = {} if timed is None else asdict(timed)
     epochs = data.epochs(steps, short_steps)
-    estimate = Estimate(steps, row_lengths(config).tokens(steps), memory, **seconds, epochs=epochs)
+    estimate = Estimate(steps, row_lengths(config).tokens(steps), certain, **seconds, epochs=epochs)
     length = Length(steps, short_steps, optim, estimate)
     if directory is not None and (kept is None or kept.lr != length.rate):
         directory.keep(BudgetFacts(asked=_asked(config), lr=length.rate, estimate=estimate))
@@ -68,8 +70,13 @@ def untimed(config: Config, module: BitLightningModule, data: BitDataModule) -> 
     if config.trainer.max_minutes is not None:
         return None
     lengths, steps = row_lengths(config), _steps(config, data, None, Spent())
-    memory = budget.memory_bytes(module, config.trainer.micro_rows * config.data.context_tokens)
-    return Estimate(steps, lengths.tokens(steps), memory, epochs=data.epochs(steps, lengths.short_steps(steps)))
+    certain = _certain_bytes(config, module)
+    return Estimate(steps, lengths.tokens(steps), certain, epochs=data.epochs(steps, lengths.short_steps(steps)))
+
+
+def _certain_bytes(config: Config, module: BitLightningModule) -> int:
+    tokens = config.trainer.micro_rows * config.data.context_tokens
+    return memory(module, tokens, device_of(config.trainer.accelerator)).certain
 
 
 def row_lengths(config: Config) -> RowLengths:

@@ -3,16 +3,12 @@
     RUN/.lock    {"host": "node7", "pid": 4711, "start": "0f3a...", "what": "bitnet-train train", "since": "2026-..."}
 
 An owner that is dead on this machine is followed without a word. What lies in a lock of another machine cannot be
-asked whether it lives, so that one is refused with the file to delete. Two that come at once are told apart by a lock
-of the system on the folder, held for that moment only: one that is held all along does not reach over every network
-file system, and none says who holds it.
+asked whether it lives, so that one is refused with the file to delete.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import platform
 import time
 from collections.abc import Iterator
@@ -22,7 +18,8 @@ from pathlib import Path
 
 from bitnet_train.disk import writing
 from bitnet_train.errors import RunInUseError
-from bitnet_train.process import Process, this_process
+from bitnet_train.json_text import parse_json
+from bitnet_train.process import Process, one_at_a_time, this_process
 from bitnet_train.whole import write_whole
 
 LOCK_FILE = ".lock"
@@ -58,14 +55,14 @@ def locked(root: Path, what: str) -> Iterator[None]:
 def owner_of(root: Path) -> Owner | None:
     """Return who holds the lock of a folder; None where nobody does, or the file says nothing."""
     try:
-        said = json.loads((root / LOCK_FILE).read_text(encoding="utf-8"))
+        said = parse_json((root / LOCK_FILE).read_text(encoding="utf-8"))
         return Owner(Process(str(said["host"]), int(said["pid"]), str(said["start"])), said["what"], said["since"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def _take(root: Path, own: Owner) -> None:
-    with writing(root), _one_at_a_time(root):
+    with writing(root), one_at_a_time(root):
         owner = owner_of(root)
         if owner is not None and owner.process.lives:
             raise RunInUseError(_refusal(root, owner))
@@ -75,20 +72,9 @@ def _take(root: Path, own: Owner) -> None:
 def _give_back(root: Path, own: Owner) -> None:
     if this_process() != own.process:  # a fork of the owner
         return
-    with suppress(OSError), _one_at_a_time(root):
+    with suppress(OSError), one_at_a_time(root):
         if owner_of(root) == own:
             (root / LOCK_FILE).unlink()
-
-
-@contextmanager
-def _one_at_a_time(root: Path) -> Iterator[None]:
-    folder = os.open(root, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # a file system without such locks
-            fcntl.flock(folder, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(folder)
 
 
 def _refusal(root: Path, owner: Owner) -> str:

@@ -6,6 +6,7 @@ arithmetic would be another run, and sums over another number of threads are rou
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import torch
@@ -27,9 +28,11 @@ def settle_machine(config: Config, directory: RunDirectory | None, console: Cons
     """
     kept = _kept(config, directory)
     trainer = config.trainer
-    threads = trainer.num_threads or (kept.num_threads if kept is not None else thread_count())
+    threads = trainer.num_threads or (kept.num_threads if kept is not None else thread_count(trainer.devices))
     if trainer.num_threads is None:
         torch.set_num_threads(threads)
+    if trainer.devices > 1:  # what Lightning gives those that it starts, and sets for this one, where it finds nothing
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     asked = kept.arithmetic.precision if kept is not None and trainer.precision == AUTO else trainer.precision
     found = arithmetic(asked, trainer.accelerator)
     if (warning := found.warning()) is not None:
@@ -48,15 +51,10 @@ def products_of(config: Config) -> Products:
     return "float" if products == AUTO else products
 
 
-def may_teach_in_int8(config: Config) -> bool:
-    """Whether the teacher may multiply in int8: not where its answers are kept or its projections listened to."""
-    is_free = config.teacher.cache == "none" and config.loss.attention == 0
-    asked = config.teacher.products
-    return is_free and (asked == "int8" or (asked == AUTO and products_of(config) == "integer"))
-
-
 def _products(config: Config, kept: MachineFacts | None, precision: str) -> ProductChoice:
     trainer = config.trainer
+    if trainer.compile:
+        return ProductChoice("float", {})
     if trainer.products == AUTO and kept is not None and kept.products is not None:
         return kept.products
     tokens, scheme = trainer.micro_rows * config.data.context_tokens, config.weight.scheme

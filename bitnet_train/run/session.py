@@ -24,6 +24,7 @@ from bitnet_train.runtime.load import load as load_packed
 from bitnet_train.runtime.native.model import NativeModel
 from bitnet_train.runtime.native.support import reason_against
 from bitnet_train.train.data.module import BitDataModule
+from bitnet_train.train.trackers.run_trackers import RunTrackers
 
 
 class Session:
@@ -34,6 +35,8 @@ class Session:
         self._original: LoadedModel | None = None
         self._data: BitDataModule | None = None
         self._packed: dict[Path, PreTrainedModel] = {}
+        self.trackers: RunTrackers | None = None
+        self.keeps_trackers = False  # `run.tracked` opens and closes them
 
     def original(self) -> LoadedModel:
         """Return the model to start from as its file has it, float32 on the CPU; convert a copy, not this one."""

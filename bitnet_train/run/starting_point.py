@@ -31,6 +31,8 @@ from bitnet_train.model.converted import ConversionRecord, load_converted, save_
 from bitnet_train.model.plan import Plan
 from bitnet_train.model.start.equalise import equalise
 from bitnet_train.model.start.initialise import initialise
+from bitnet_train.model.start.settings import InitConfig
+from bitnet_train.model.start.table_feedback import feed_back_head
 from bitnet_train.run.directory import RunDirectory
 from bitnet_train.run.facts import StartFacts
 from bitnet_train.run.machine import products_of
@@ -106,6 +108,7 @@ def _make(
     if init.equalise:
         equalised = equalise(model, plan.schemes, *calibration_rows(data, init.calibration_rows))
     record = convert(model)
+    head = _fit_head(model, original.model, init, data)
     scratch = directory.cache / f"start-{fingerprint[:16]}"
     if config.blockwise.enabled:
         blocks = reconstruct(model, original.model, block_run(config, data, scratch))
@@ -119,12 +122,22 @@ def _make(
             equalise=equalised,
             blockwise=blocks,
             init=fitted,
+            head=head,
             seconds=spent_s,
             tokens=blocks.tokens if blocks is not None else 0,
         )
     )
     shutil.rmtree(scratch, ignore_errors=True)
     return model, record
+
+
+def _fit_head(
+    model: PreTrainedModel, original: PreTrainedModel, init: InitConfig, data: BitDataModule
+) -> dict[str, Any] | None:
+    """Fit a head in few bits, where latents get error feedback; return its errors."""
+    if init.latents != "error_feedback":
+        return None
+    return feed_back_head(model, original, *calibration_rows(data, init.calibration_rows), init.damping)
 
 
 def block_run(config: Config, data: BitDataModule, scratch: Path) -> BlockRun:

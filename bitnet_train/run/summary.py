@@ -176,4 +176,4 @@ def _weight(record: ConversionRecord) -> str:
     scheme, mixed = record.weight, len(record.mixed)
     grain = scheme.granularity
     scale = f"one scale per {scheme.group_size} inputs" if grain == "group" else f"one scale per {grain}"
-    return f"{scheme.name}, {scale}" + (f"; {mixed} layers otherwise" if mixed else "")
+    return f"{scheme.title}, {scale}" + (f"; {mixed} layers otherwise" if mixed else "")

@@ -21,11 +21,15 @@ from bitnet_train.errors import DataError
 from bitnet_train.model.config_fields import text_config, vocab_size
 from bitnet_train.runtime.generation import Generation, GenerationKeywords, GenerationOptions, Sampling
 from bitnet_train.runtime.messages import Prompt, read_prompts
-from bitnet_train.runtime.native.context import Context
+from bitnet_train.runtime.native.context import Context, require_known_bias
 from bitnet_train.runtime.native.written import Written
+from bitnet_train.runtime.processors import processors
 from bitnet_train.templates.render import render_chat
 
 __all__ = ["Generation", "continue_ids", "generate"]
+
+
+_NOTHING_BY_NAME: Any = {"temperature": None, "top_k": None, "top_p": None, "min_p": None}  # `processors` does it all
 
 
 class _Writing(StoppingCriteria):
@@ -58,8 +62,7 @@ def generate(
     stream
         Called with each piece of text as it comes.
     options
-        `max_new_tokens`, `temperature`, `top_k`, `top_p`, `min_p`, `seed`, `chat`, `chat_template_variables`, `stop`:
-        see `GenerationOptions`.
+        `max_new_tokens`, `temperature`, `seed`, ..., `chat`, `stop`: see `GenerationOptions`.
 
     Raises
     ------
@@ -70,6 +73,7 @@ def generate(
     """
     chosen = GenerationOptions(**options)
     inputs = _encode(tokenizer, prompt, chat=chosen.chat, variables=chosen.chat_template_variables or {})
+    require_known_bias(chosen.logit_bias, vocab_size(model))
     _require_room(model, inputs[0].tolist(), chosen.max_new_tokens)
     written = Written(lambda ids: str(tokenizer.decode(list(ids), skip_special_tokens=True)), chosen.stop, stream)
     start = time.perf_counter()
@@ -107,7 +111,9 @@ def continue_ids(
             pad_token_id=_pad_token_id(model, tokenizer),
             use_cache=True,
             stopping_criteria=StoppingCriteriaList([_Writing(written)]),
-            **_options(sampling),
+            logits_processor=processors(sampling, inputs.shape[1]),
+            do_sample=not sampling.is_greedy,
+            **_NOTHING_BY_NAME,
         )
     return output[0, inputs.shape[1] :].tolist()
 
@@ -122,18 +128,6 @@ def _nothing_hidden(model: PreTrainedModel) -> Iterator[None]:
         yield
     finally:
         model.generation_config = kept
-
-
-def _options(sampling: Sampling) -> dict[str, Any]:
-    if sampling.is_greedy:
-        return {"do_sample": False, "temperature": None, "top_k": None, "top_p": None, "min_p": None}
-    return {
-        "do_sample": True,
-        "temperature": sampling.temperature,
-        "top_k": sampling.top_k,
-        "top_p": sampling.top_p,
-        "min_p": sampling.min_p or None,
-    }
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, *, chat: bool, variables: Mapping[str, Any]) -> Tensor:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import Any, TypedDict
 
 from bitnet_train.errors import ConfigError
 
+REPETITION, MOST_PENALTY, MOST_BIAS = (0.01, 100.0), 2.0, 100.0  # OpenAI's ranges, where it has the setting
 _MOST_SHOWN = 60  # characters of a value in an error
 
 
@@ -17,9 +18,12 @@ _MOST_SHOWN = 60  # characters of a value in an error
 class Sampling:
     """How a text goes on: by up to `max_new_tokens` tokens, greedily at temperature 0, else drawn from the likeliest.
 
-    Of the tokens, the `top_k` likeliest stay (0: all), of them the likeliest with total probability `top_p` (1: all),
-    of them those at least `min_p` times as likely as the likeliest (0: all). The seed gives the same text every time,
-    with the same engine. ConfigError for a value that is out of range.
+    First, to the logits of tokens: what `logit_bias` adds to each; `repetition_penalty` of what the prompt or the new
+    text has (above 0 divided, else multiplied by it); `frequency_penalty` taken away for each time that the new text
+    has it, and `presence_penalty` once. Then, unless the text is greedy, of the tokens the `top_k` likeliest stay (0:
+    all), of them the most typical with total probability `typical_p` (1: all), of them the likeliest with total
+    probability `top_p` (1: all), of them those at least `min_p` times as likely as the likeliest (0: all). The seed
+    gives the same text every time, with the same engine. ConfigError for a value that is out of range.
     """
 
     max_new_tokens: int = 128
@@ -28,6 +32,11 @@ class Sampling:
     top_p: float = 1.0
     min_p: float = 0.0
     seed: int = 0
+    typical_p: float = field(default=1.0, kw_only=True)
+    repetition_penalty: float = field(default=1.0, kw_only=True)
+    frequency_penalty: float = field(default=0.0, kw_only=True)
+    presence_penalty: float = field(default=0.0, kw_only=True)
+    logit_bias: Mapping[int, float] = field(default_factory=dict, kw_only=True)
 
     def __post_init__(self) -> None:
         for name in ("max_new_tokens", "top_k"):
@@ -37,6 +46,26 @@ class Sampling:
         _require("temperature", self.temperature, _is_number(self.temperature, finite), above)
         _require("top_p", self.top_p, _is_number(self.top_p, lambda p: 0 < p <= 1), "above 0 and at most 1")
         _require("min_p", self.min_p, _is_number(self.min_p, lambda p: 0 <= p < 1), "at least 0 and below 1")
+        _require("typical_p", self.typical_p, _is_number(self.typical_p, lambda p: 0 < p <= 1), "above 0 and at most 1")
+        self._require_penalties()
+
+    def _require_penalties(self) -> None:
+        low, high = REPETITION
+        _require(
+            "repetition_penalty",
+            self.repetition_penalty,
+            _is_number(self.repetition_penalty, lambda x: low <= x <= high),
+            f"between {low:g} and {high:g}",
+        )
+        for name in ("frequency_penalty", "presence_penalty"):
+            given = getattr(self, name)
+            _require(name, given, _is_number(given, lambda x: abs(x) <= MOST_PENALTY), "between -2 and 2")
+        require_logit_bias("logit_bias", self.logit_bias)
+
+    @property
+    def is_penalised(self) -> bool:
+        """True when tokens that were read or written change what follows."""
+        return self.repetition_penalty != 1 or self.frequency_penalty != 0 or self.presence_penalty != 0
 
     @property
     def is_greedy(self) -> bool:
@@ -80,6 +109,11 @@ class GenerationKeywords(TypedDict, total=False):
     top_k: int
     top_p: float
     min_p: float
+    typical_p: float
+    repetition_penalty: float
+    frequency_penalty: float
+    presence_penalty: float
+    logit_bias: Mapping[int, float]
     seed: int
     chat: bool
     chat_template_variables: Mapping[str, Any] | None
@@ -98,6 +132,15 @@ class Generation:
     token_ids: list[int]
     num_prompt_tokens: int
     seconds: float
+
+
+def require_logit_bias(name: str, given: object) -> None:
+    """Raise ConfigError unless it is numbers from -100 to 100 by token id."""
+    holds = isinstance(given, Mapping) and all(
+        _is_whole(token_id, 0, 1 << 31) and _is_number(value, lambda x: abs(x) <= MOST_BIAS)
+        for token_id, value in given.items()
+    )
+    _require(name, given, holds, "numbers between -100 and 100 by token id, such as {50: -100}")
 
 
 def _is_whole(value: object, least: int, end: int) -> bool:

@@ -1,8 +1,9 @@
 """`quant_method: bitnet_train`: how `AutoModelForCausalLM.from_pretrained(packed_folder)` gives the model of `load`.
 
 config.json of a packed folder names this method. Once this package is imported, transformers finds it in its registry;
-without it, transformers warns of an unknown method, looks for `model.safetensors`, finds none, and stops: there is no
-way to a model with random weights. `import bitnet_train` registers it (`when_imported`).
+without it, transformers warns of an unknown method, and stops with an error that quotes the way out, as it stands in
+config.json in place of a weights file: there is no way to a model with random weights. `import bitnet_train` registers
+it (`when_imported`).
 
     the weights file    transformers is pointed to `weights.safetensors` for this one load
     before loading      packed layers and int8 tables step aside, so that no float weight of theirs is ever allocated
@@ -113,7 +114,7 @@ class BitnetTrainQuantizer(HfQuantizer):
         }
         model._keys_to_ignore_on_load_unexpected = {
             *(model._keys_to_ignore_on_load_unexpected or ()),
-            r"\.(planes|scale|codes|bias)$",  # those of the layers that stepped aside; `fill_model` misses none
+            r"\.(planes|scale|codes|multipliers|bias)$",  # of layers that stepped aside; `fill_model` misses none
             r"inv_freq$",
         }
         return model

@@ -33,7 +33,7 @@ from bitnet_train.model.int8_table import Int8Embedding, Int8Linear, Int8Table
 from bitnet_train.model.packed_embedding import PackedEmbedding
 from bitnet_train.model.packed_linear import PackedLinear
 from bitnet_train.packed.manifest import LayerEntry, Manifest, TableEntry
-from bitnet_train.packed.names import codes_name
+from bitnet_train.packed.names import CONFIG_MARKS, codes_name
 from bitnet_train.packed.reader import WeightsReader, open_weights, read_manifest, verify_files
 from bitnet_train.progress import track
 from bitnet_train.quant.scheme import LayerKind
@@ -59,6 +59,17 @@ def load(path: str | Path, *, verify: bool = True, device: str | torch.device = 
     ------
     FormatError
         When `path` is not a packed folder, is damaged, or was written by a newer version. Says what to do.
+
+    Examples
+    --------
+    >>> import bitnet_train as bt
+    >>> original = bt.load_pretrained("tiny")
+    >>> _ = bt.convert(original.model, "binary_row")
+    >>> _ = bt.export(original.model, original.tokenizer, "packed_to_load")
+    >>> model = bt.load("packed_to_load")
+    >>> ids = original.tokenizer("import os", return_tensors="pt")["input_ids"]
+    >>> model.generate(ids, max_new_tokens=4, min_new_tokens=4, do_sample=False).shape[1] - ids.shape[1]
+    4
     """
     folder = Path(path)
     manifest = verify_files(folder) if verify else read_manifest(folder)
@@ -118,7 +129,8 @@ def _read_config(folder: Path) -> PreTrainedConfig:
             f"{folder / 'config.json'} cannot be used: {error}. Upgrade transformers if the architecture is newer than "
             "yours; otherwise copy the folder again."
         ) from error
-    vars(config).pop("quantization_config", None)  # how transformers finds its way here (`hf_quantizer.py`)
+    for mark in CONFIG_MARKS:  # how transformers finds its way here (`hf_quantizer.py`)
+        vars(config).pop(mark, None)
     return config
 
 

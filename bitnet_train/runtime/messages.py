@@ -37,20 +37,21 @@ def read_prompts(given: Any, *, chat: bool) -> tuple[list[str | list[dict[str, A
     return [_read(one, chat=chat) for one in (given if several else [given])], several
 
 
-def read_messages(path: Path) -> list[dict[str, Any]]:
+def read_messages(path: Path, named: str | None = None) -> list[dict[str, Any]]:
     """Return the chat in a JSON file: a list of messages, or an object whose `messages` is one; or one a line.
 
-    Raises DataError when it cannot be read, or holds something else.
+    Raises DataError, which calls the file as it was `named`, when it cannot be read, or holds something else.
     """
+    named = named or f"generate.messages={path}"
     try:
         text = path.read_text(encoding="utf-8-sig")
         content = parse_json(text) if text.lstrip().startswith("[") else [parse_json(line) for line in _lines(text)]
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"`generate.messages={path}` cannot be read as JSON: {error}. {_FORM}.") from error
+        raise DataError(f"`{named}` cannot be read as JSON: {error}. {_FORM}.") from error
     if len(content) == 1 and isinstance(content[0], dict) and "messages" in content[0]:
         content = content[0]["messages"]
     if not isinstance(content, list) or not content:
-        raise DataError(f"`generate.messages={path}` holds no list of messages. {_FORM}.")
+        raise DataError(f"`{named}` holds no list of messages. {_FORM}.")
     return [_check(message, number) for number, message in enumerate(content, 1)]
 
 
@@ -100,6 +101,7 @@ def _check(message: Any, number: int) -> dict[str, Any]:
         raise DataError(f"Message {number} of the chat has no `role`. {_FORM}.")
     try:
         plain: dict[str, Any] = json.loads(json.dumps(dict(message)))
+        json.dumps(plain, ensure_ascii=False).encode()  # half a character, which JSON lets pass, is no text
     except (TypeError, ValueError, RecursionError) as error:
         raise DataError(f"Message {number} of the chat holds what JSON cannot: {error}.") from error
     return {**plain, "content": _content(plain, number)}

@@ -11,7 +11,7 @@ often so far gone that `spared` hardly differs from part to part, so parts are o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -24,6 +24,7 @@ from bitnet_train.model.plan import Plan
 from bitnet_train.model.select import candidates
 from bitnet_train.progress import track
 from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
+from bitnet_train.sensitivity.importance import listening
 from bitnet_train.sensitivity.in_place import InPlace
 from bitnet_train.sensitivity.parts import Part, parts_of
 from bitnet_train.sensitivity.reference import Fidelity, Reference
@@ -86,12 +87,22 @@ class Scanner:
     """A float model, the plan for it, and the rows to measure on; the model is the same after every method."""
 
     def __init__(
-        self, model: PreTrainedModel, plan: Plan, weight: WeightScheme, activation: ActivationScheme, rows: Batch
+        self,
+        model: PreTrainedModel,
+        plan: Plan,
+        weight: WeightScheme,
+        activation: ActivationScheme,
+        rows: Batch,
+        *,
+        fitted: bool = False,
     ) -> None:
-        self._model, self._plan, self._ternary = model, plan, replace(weight, name="ternary")
+        """With `fitted`, scales are fitted to the weights and to what these rows make of their inputs."""
+        self._model, self._plan, self._ternary = model, plan, replace(weight, name="ternary", planes=1)
         self._shapes = {row.name: row.shape for row in plan.rows}
-        self._in_place = InPlace(candidates(model), activation)
-        self._reference = Reference(model, rows)
+        layers = candidates(model)
+        with listening(model, layers if fitted else {}) as importance:
+            self._reference = Reference(model, rows)
+        self._in_place = InPlace(layers, activation, importance)
 
     def scan(self, *, layers: bool = False) -> Scan:
         """Measure every family and block, and with `layers` every layer on its own."""
@@ -119,6 +130,17 @@ class Scanner:
             return self._reference.measure(self._model)
         finally:
             self._in_place.put_back()
+
+    def alone(self, parts: Sequence[Part], schemes: Mapping[str, WeightScheme]) -> dict[Part, float]:
+        """Return the KL divergence of every part alone in these schemes, nats a token."""
+        return {
+            part: self.measure({name: schemes[name] for name in part.names}).kl
+            for part in track(parts, "planes of parts", len(parts))
+        }
+
+    def rounding_error(self, name: str, scheme: WeightScheme) -> float:
+        """See `InPlace.rounding_error`."""
+        return self._in_place.rounding_error(name, scheme)
 
     def _spare_each(self, parts: list[Part]) -> tuple[Fidelity, dict[Part, Fidelity]]:
         """Quantise everything, then put one part back at a time."""
@@ -167,4 +189,4 @@ def total_bytes(schemes: Mapping[str, WeightScheme], shapes: Mapping[str, tuple[
 
 def _layer_bytes(scheme: WeightScheme, num_outputs: int, num_inputs: int) -> int:
     scales = math.prod(scheme.scale_shape(num_outputs, num_inputs)) * _SCALE_BYTES[scheme.scale_dtype]
-    return NUM_PLANES[scheme.name] * num_outputs * row_bytes(num_inputs) + scales
+    return NUM_PLANES[scheme.code_set] * num_outputs * row_bytes(num_inputs) + scales

@@ -64,7 +64,7 @@ def _layer_problem(layer: LayerEntry, weights: WeightsReader, trained: Any) -> s
     planes, scale, codes = stored.planes, stored.scale, stored.codes()
     checks = {
         "planes: packing the unpacked codes again gives other bytes": torch.equal(
-            pack_planes(codes, layer.scheme.name), planes
+            pack_planes(codes, layer.scheme.code_set), planes
         ),
         "planes: the codes have another hash than the manifest says": sha256_of(hashable(codes)) == layer.codes_sha256,
         "scale: other hash than the manifest says": sha256_of(hashable(scale)) == layer.scale_sha256,

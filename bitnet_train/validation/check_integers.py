@@ -90,7 +90,7 @@ def _first_bad_isa(stored: StoredLayer, x_codes: Tensor, expected: Tensor, isas:
     group = layer.scheme.inputs_per_scale(layer.num_inputs)
     for isa in isas:
         with ops.forced_isa(isa):
-            packed = ops.pack(planes, scale, layer.num_inputs, group, layer.scheme.name, layer.activation.name)
+            packed = ops.pack(planes, scale, layer.num_inputs, group, layer.scheme.code_set, layer.activation.name)
         actual = ops.packed_dot(x_codes, *packed)
         if not torch.equal(actual, expected):
             return f"{layer.name}: {isa} {_first_difference(actual, expected)}"

@@ -14,7 +14,8 @@ from bitnet_train.model.int8_table import Int8Linear
 from bitnet_train.packed.manifest import TableEntry, sha256_of
 from bitnet_train.packed.narrow import hashable, same_bits
 from bitnet_train.packed.reader import WeightsReader
-from bitnet_train.quant.int8_table import quantize_table
+from bitnet_train.packed.stored import StoredTable
+from bitnet_train.quant.table import table_codes
 from bitnet_train.validation.check_model import Subject
 from bitnet_train.validation.differences import difference
 from bitnet_train.validation.report import Level
@@ -35,16 +36,17 @@ def table_problem(table: TableEntry, weights: WeightsReader, trained: nn.Module 
     problem = next((text for text, passed in checks.items() if not passed), None)
     if problem is not None or trained is None:
         return problem
-    return _difference_from(dict(trained.named_modules()).get(table.name), codes, scale, stored.bias)
+    return _difference_from(dict(trained.named_modules()).get(table.name), stored)
 
 
-def _difference_from(module: nn.Module | None, codes: Tensor, scale: Tensor, bias: Tensor | None) -> str | None:
+def _difference_from(module: nn.Module | None, stored: StoredTable) -> str | None:
     """Compare with the float table of the trained model, rounded in the same way."""
+    codes, scale, bias = stored.codes, stored.scale, stored.bias
     weight, trained_bias = getattr(module, "weight", None), getattr(module, "bias", None)
     if not isinstance(weight, Tensor) or weight.shape != codes.shape:
         return f"the trained model has no float table {list(codes.shape)} there"
     try:
-        trained_codes, trained_scale = quantize_table(weight)
+        trained_codes, trained_scale = table_codes(weight, stored.entry.bits)
     except ConversionError as error:
         return str(error)
     differing = int((codes != trained_codes).sum())

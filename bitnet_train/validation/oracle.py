@@ -20,7 +20,7 @@ from bitnet_train.model.rounded_table import ROUNDED
 from bitnet_train.packed.manifest import LayerEntry, Manifest, TableEntry
 from bitnet_train.packed.stored import StoredLayer, StoredTable
 from bitnet_train.quant.activation import quantize_activation
-from bitnet_train.quant.int8_table import quantize_table
+from bitnet_train.quant.table import table_codes
 from bitnet_train.quant.weight import dequantize
 
 
@@ -44,7 +44,7 @@ class OracleLinear(nn.Module):
         else:
             x_codes, x_scale = quantize_activation(rows, entry.activation)
             group = entry.scheme.inputs_per_scale(entry.num_inputs)
-            y = reference.linear(x_codes, x_scale, self._codes, self._scale, self._bias, group)
+            y = reference.linear(x_codes, x_scale, self._codes, self._scale, self._bias, group, entry.scheme.planes)
         return y.reshape(*x.shape[:-1], entry.num_outputs).to(x.dtype)
 
 
@@ -122,7 +122,7 @@ def _float_table(model: nn.Module, entry: TableEntry) -> nn.Module:
 
 def _rounded(entry: TableEntry, module: nn.Module) -> nn.Module:
     try:
-        codes, scale = quantize_table(module.get_parameter("weight"))
+        codes, scale = table_codes(module.get_parameter("weight"), entry.bits)
     except ConversionError as error:
         raise FormatError(f"{entry.name}: {error}") from error
     bias = getattr(module, "bias", None)

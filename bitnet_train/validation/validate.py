@@ -159,7 +159,8 @@ def _rounding(trained: PreTrainedModel, manifest: Manifest) -> str:
     """Say which tables of the trained model are compared rounded."""
     tables = tables_rounded_on_the_way_out(trained, manifest)
     names = " and ".join({"embedding": "token embedding", "linear": "head"}[table.kind] for table in tables)
-    return f", its {names} rounded to int8 alike" if names else ""
+    kinds = " and ".join(dict.fromkeys(f"int{table.bits}" for table in tables))
+    return f", its {names} rounded to {kinds} alike" if names else ""
 
 
 def _by_the_reference(folder: Path, manifest: Manifest) -> PreTrainedModel:

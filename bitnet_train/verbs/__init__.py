@@ -17,6 +17,7 @@ RUN = "run directory"
 MODEL = "run or artefact directory"
 ANY_MODEL = "run or artefact directory, export, or GGUF file"
 SOURCE = "GGUF file or Hugging Face folder"
+TALKS = "run or artefact directory, GGUF file, Hugging Face folder, or tiny"
 
 WORD_KINDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -25,6 +26,7 @@ WORD_KINDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         MODEL: ("run", "artefact"),
         ANY_MODEL: ("run", "artefact", "model"),
         SOURCE: ("none", "model"),
+        TALKS: ("run", "artefact", "model", "bundled model"),
     }
 )
 
@@ -46,9 +48,11 @@ class Verb:
     word: str
     examples: tuple[str, ...]
     is_stage: bool = True
+    many: bool = False  # whether it takes several of that word
     text: str = ""  # what a second word is: the prompt; "" for a verb without one
     dry_run: str = ""  # what `--dry-run` shows; "" for a verb without it
     quick: str = ""  # what `--quick` leaves out; "" for a verb without it
+    beside: str = ""  # what `--beside` adds; "" for a verb without it
     writes: bool = True  # into the run that it works on, if it works on one
     reads: tuple[str, ...] = ()  # see above
     reads_anyway: tuple[str, ...] = ()  # keys that have an effect here where they are idle elsewhere
@@ -75,6 +79,7 @@ class Call:
     quiet: bool = False
     dry_run: bool = False
     quick: bool = False
+    beside: bool = False
     keys: bool = False
     prompt: str | None = None  # text to continue; `-` = what comes on standard input
 
@@ -100,6 +105,19 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
                 RECIPE,
                 ("train quickstart run.dir=runs/mine", "train quickstart --dry-run", "train runs/mine"),
                 dry_run="show size, tokens, memory, first row; train nothing",
+            ),
+            Verb(
+                "sweep",
+                "try values of keys in short trainings, a run each, and keep the best as a recipe",
+                "RECIPE, recipe.yaml, or folder of a sweep",
+                (
+                    "sweep quickstart optimizer.lr=5e-4..5e-3 trainer.max_steps=100 trainer.validate_every_steps=20",
+                    "sweep smollm2_binary_full weight=binary_group64,binary_group128 optimizer.lr=1e-4..1e-3/3 "
+                    "sweep.sampler=grid sweep.dir=runs/my_sweep",
+                    "sweep runs/my_sweep",
+                ),
+                False,
+                dry_run="show what would be tried; train nothing",
             ),
             Verb(
                 "convert",
@@ -139,7 +157,7 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
                 "pack the merged model of a run, or write it for llama.cpp, transformers, firmware",
                 MODEL,
                 ("export runs/mine", "export runs/mine export=gguf export.type=q1_0", "export ./artefact export=plain"),
-                reads=(*_READ_BY_ALL, "export"),
+                reads=(*_READ_BY_ALL, "export", "logger"),
             ),
             Verb(
                 "import",
@@ -156,7 +174,7 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
                     "validate ./artefact validate.num_prompts=200",
                     "validate ./model.gguf validate.against=./artefact",
                 ),
-                reads=(*_READ_BY_ALL, "validate"),
+                reads=(*_READ_BY_ALL, "validate", "logger"),
             ),
             Verb(
                 "evaluate",
@@ -169,7 +187,7 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
                     "evaluate ./artefact evaluate.texts=[./book.txt] evaluate.against=./original report=./report",
                 ),
                 reads=(
-                    *(*_READ_BY_ALL, "evaluate", "generate.prompt", "generate.engine", "generate.threads"),
+                    *(*_READ_BY_ALL, "evaluate", "logger", "generate.prompt", "generate.engine", "generate.threads"),
                     *("data.context_tokens", _VARIABLES),
                 ),
                 reads_anyway=(_VARIABLES,),
@@ -189,11 +207,74 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
                 reads_anyway=(_VARIABLES,),
             ),
             Verb(
+                "serve",
+                "answer programs that ask as they ask OpenAI: chats and texts, many at once",
+                "MODEL ...",
+                (
+                    "serve runs/mine",
+                    "serve ./artefact ./model.gguf serve.port=8000 serve.most_models=2",
+                    "serve ./artefact serve.host=0.0.0.0 serve.key_file=./key",
+                ),
+                False,
+                many=True,
+                reads=("serve", "generate.engine", "generate.threads", "generate.cache_dtype", _VARIABLES),
+                reads_anyway=(_VARIABLES,),
+            ),
+            Verb(
+                "chat",
+                "talk to a model in the terminal: history, several lines, /commands; the original beside it",
+                TALKS,
+                (
+                    "chat runs/mine",
+                    "chat runs/mine --beside generate.temperature=0.7",
+                    "chat ./model.gguf chat.answer_tokens=1024 chat.history=~/.chat_history",
+                ),
+                beside="the original model answers too: `model.source` of the run, or `chat.against`",
+                writes=False,
+                reads=(
+                    *(*_READ_BY_ALL, "chat", _VARIABLES),
+                    *(f"generate.{key}" for key in ("temperature", "top_k", "top_p", "min_p", "typical_p", "seed")),
+                    *(f"generate.{kind}_penalty" for kind in ("repetition", "frequency", "presence")),
+                    *("generate.logit_bias", "generate.stop"),
+                    *("generate.engine", "generate.threads", "generate.cache_dtype"),
+                ),
+                reads_anyway=(_VARIABLES,),
+            ),
+            Verb(
+                "playground",
+                "a page in the browser: upload a model, swap its layers, see what one bit costs and what it gains",
+                "MODEL ...",
+                (
+                    "playground",
+                    "playground ./smollm2.gguf runs/mine",
+                    "playground tiny serve.port=9000 playground.dir=./play",
+                ),
+                False,
+                many=True,
+                reads=(
+                    *("run.root", "playground"),
+                    *("serve.host", "serve.port", "serve.key_file", "serve.hosts", "serve.origins"),
+                ),
+            ),
+            Verb(
                 "bench",
                 "tokens per second and memory, per instruction set and threads, beside a float model and llama.cpp",
                 MODEL,
                 ("bench runs/mine", "bench ./artefact bench.threads=[1,2] bench.against=tiny bench.gguf=./model.gguf"),
-                reads=(*_READ_BY_ALL, "bench"),
+                reads=(*_READ_BY_ALL, "bench", "logger"),
+            ),
+            Verb(
+                "report",
+                "make the page of a run anew (curves, layers, sizes, texts), also while it trains; or compare several",
+                "RUN ...",
+                (
+                    "report runs/mine",
+                    "report runs/mine runs/other",
+                    "report runs/mine runs/other report.to=./compared.html",
+                ),
+                False,
+                many=True,
+                reads=("report",),
             ),
             Verb(
                 "ls",

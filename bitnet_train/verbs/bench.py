@@ -10,6 +10,7 @@ from bitnet_train.config import Config
 from bitnet_train.progress import open_console, track
 from bitnet_train.run import assembly
 from bitnet_train.run.directory import packed_folder
+from bitnet_train.run.tracked import tell
 
 
 def bench(config: Config) -> BenchFacts:
@@ -24,4 +25,5 @@ def bench(config: Config) -> BenchFacts:
     title = f"{workload.prompt_tokens} tokens prefilled, {workload.new_tokens} decoded, medians of {workload.repeats}"
     open_console(config.quiet).print(render_rows(rows, title))
     facts = BenchFacts(workload, rows)
+    tell(facts, config, directory)
     return directory.keep(facts) if directory is not None else facts

@@ -11,6 +11,7 @@ from bitnet_train.progress import open_console
 from bitnet_train.run import assembly
 from bitnet_train.run.exports import check_exports
 from bitnet_train.run.facts import ConvertFacts
+from bitnet_train.run.plane_budget import settle_planes
 from bitnet_train.run.session import Session
 
 
@@ -26,10 +27,11 @@ def convert(config: Config, session: Session | None = None, *, is_compared_later
     original = session.original()
     check_exports(config, original)
     console.print(f"Model: {original.description}")
+    data = session.data(directory)
+    settle_planes(config, original, data, directory, console)
     plan = assembly.plan_of(config, original)
     console.print(plan.render(), soft_wrap=True)
     assembly.print_kept_scheme(config, original, console)
-    data = session.data(directory)
     rows = assembly.held_out_rows(config, data)
     before = None if is_compared_later else perplexity(original.model, rows)
     model = original.model if is_alone else deepcopy(original.model)

@@ -102,15 +102,16 @@ def _extension() -> Check:
 
 
 def _choices(isa: str) -> list[Check]:
-    """Say which kernel a large weight gets, for every pair of schemes and for groups of an unusual size."""
+    """Say which kernel a large weight gets, for every pair of codes and for groups of an unusual size."""
     from bitnet_train.kernels.isa import REFERENCE, core
     from bitnet_train.kernels.ops import ACTIVATIONS
+    from bitnet_train.quant.scheme import CODES
 
     if core is None or isa == REFERENCE:
         return []
     size = 2048
     checks = []
-    for weights in ("binary", "ternary"):
+    for weights in CODES:
         chosen = {a: core.chosen_kernel((size, size, size, weights, a, True)) for a in ACTIVATIONS}
         odd = core.chosen_kernel((size, size, _ODD_GROUP, weights, "int8", True))
         words = [*(f"{activation} {kernel}" for activation, kernel in chosen.items()), f"groups of {_ODD_GROUP} {odd}"]

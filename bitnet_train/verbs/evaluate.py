@@ -19,6 +19,7 @@ from bitnet_train.bench.speed import DecodeSpeed
 from bitnet_train.config import Config
 from bitnet_train.errors import BitnetTrainError, ConfigError, DataError
 from bitnet_train.evaluate.comparison import compare
+from bitnet_train.evaluate.frontier import Frontier, read_frontier
 from bitnet_train.evaluate.jsonl import spread
 from bitnet_train.evaluate.measured import Choices, Comparison, Perplexity, Prompts, ScoredText
 from bitnet_train.evaluate.multiple_choice import Question, answer, compare_answers, read_questions
@@ -33,7 +34,9 @@ from bitnet_train.report.lines import describe_speeds, spoken
 from bitnet_train.report.write import write_report
 from bitnet_train.run import assembly
 from bitnet_train.run.directory import RunDirectory, packed_folder
+from bitnet_train.run.report import REPORT_FILE
 from bitnet_train.run.session import Session
+from bitnet_train.run.tracked import tell
 from bitnet_train.runtime.load import load_tokenizer
 from bitnet_train.train.data.module import BitDataModule
 
@@ -51,6 +54,7 @@ class Inputs:
     texts: dict[Path, str]
     questions: dict[Path, list[Question]]
     prompts: dict[Path, list[Prompt]]
+    frontier: Frontier | None
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,10 @@ def evaluate(config: Config, session: Session | None = None) -> EvaluateFacts:
         decode_original=original,
         against=_described(models),
         not_compared=models.not_compared,
+        folder_bytes=sum(file.stat().st_size for file in folder.iterdir() if file.is_file()),
+        frontier=inputs.frontier,
     )
+    tell(facts, config, directory, session)
     return _finish(config, directory, folder, facts, console)
 
 
@@ -116,6 +123,7 @@ def read_inputs(config: Config) -> Inputs:
         {Path(name): _read_text(Path(name)) for name in settings.texts},
         {Path(name): spread(read_questions(name), settings.max_questions) for name in settings.choices},
         {Path(name): read_prompts(name, settings.num_prompts) for name in settings.prompts},
+        None if settings.frontier is None else read_frontier(settings.frontier),
     )
 
 
@@ -168,10 +176,16 @@ def _original(
 
 
 def _speeds(config: Config, models: Models) -> tuple[DecodeSpeed, DecodeSpeed | None]:
-    """Time greedy decoding of the packed model and, where it is there, of the one it is compared with."""
+    """Time greedy decoding of the packed model and, where it is there, of the one it is compared with.
+
+    Both write as many tokens as `generate` would, and no more than it takes for a figure.
+    """
     prompt = models.tokenizer(config.generate.prompt)["input_ids"]
-    original = None if models.teacher is None else decode_speed.original_speed(models.teacher, prompt)
-    return decode_speed.packed_speed(models.folder, models.student, prompt), original
+    length = min(decode_speed.NEW_TOKENS, config.generate.max_new_tokens)
+    packed = decode_speed.packed_speed(models.folder, models.student, prompt, new_tokens=length)
+    if models.teacher is None:
+        return packed, None
+    return packed, decode_speed.original_speed(models.teacher, prompt, new_tokens=length)
 
 
 def _with_same_tokens(original: LoadedModel, tokenizer: PreTrainedTokenizerBase) -> LoadedModel:
@@ -268,13 +282,18 @@ def _told(result: Result, console: Console) -> Result:
 def _finish(
     config: Config, directory: RunDirectory | None, folder: Path, facts: EvaluateFacts, console: Console
 ) -> EvaluateFacts:
-    """Write the facts and the report where they belong."""
+    """Write the facts and the report where they belong; that of a run holds what was measured too."""
     target = Path(config.evaluate.report) if config.evaluate.report else directory.root if directory else None
+    shown = ""
     if target is not None:
         paths = write_report(facts, _subject(config, folder), target)
-        facts = replace(facts, report=paths)
-        console.print(f"Report: {paths['html']}", markup=False, soft_wrap=True)
-    return directory.keep(facts) if directory is not None else facts
+        facts, shown = replace(facts, report=paths), paths["html"]
+    if directory is not None:
+        facts = directory.keep(facts)
+        shown = shown if config.evaluate.report else str(directory.root / REPORT_FILE)
+    if shown:
+        console.print(f"Report: {shown}", markup=False, soft_wrap=True)
+    return facts
 
 
 def _subject(config: Config, folder: Path) -> str:

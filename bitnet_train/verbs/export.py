@@ -21,9 +21,11 @@ from bitnet_train.errors import ConfigError
 from bitnet_train.exporters.adapter import write_adapter
 from bitnet_train.exporters.hub import check_hub_name, push_folder
 from bitnet_train.exporters.registry import export_as
+from bitnet_train.importers.licence import licence_of
 from bitnet_train.importers.load import load_pretrained
 from bitnet_train.importers.source import public_name
 from bitnet_train.model.converted import load_converted
+from bitnet_train.packed.card_data import LICENCE_FACT
 from bitnet_train.packed.manifest import Manifest
 from bitnet_train.packed.names import MANIFEST_NAME
 from bitnet_train.packed.reader import read_manifest
@@ -35,13 +37,17 @@ from bitnet_train.run.directory import RunDirectory
 from bitnet_train.run.exports import ADAPTER, OUTSIDE, PACKED, require_adapter
 from bitnet_train.run.facts import ExportFacts, MergeFacts, ReconstructFacts, TrainFacts, WrittenFormat
 from bitnet_train.run.folder_size import folder_size, spoken, warning
+from bitnet_train.run.hub_card import Packed, hub_card
 from bitnet_train.run.result import ModelSize
+from bitnet_train.run.session import Session
+from bitnet_train.run.tracked import tell
 
 
-def export(config: Config) -> ExportFacts:
+def export(config: Config, session: Session | None = None) -> ExportFacts:
     """Pack the merged model of a run, and write it (or a packed folder) in the format that was asked for."""
     assembly.prepare_process(config)
     _check_asked(config)
+    before = _packed_before(config)
     packed, directory = _packed_folder(config)
     size = ModelSize(read_manifest(packed).sizes, folder_size(config, packed) if directory else None)
     folder, written = packed, None
@@ -55,8 +61,20 @@ def export(config: Config) -> ExportFacts:
     also = tuple(_write_format(config, packed, targets[name], name)[1] for name in further)
     facts = ExportFacts(str(packed), size, written, also)
     if config.export.push_to_hub is not None:
-        facts = replace(facts, hub=push_folder(folder, config.export.push_to_hub))
+        now = Packed.at(packed, before)
+        assert now is not None, "it was read above"
+        card = hub_card(directory, now, size)
+        address = push_folder(
+            folder,
+            config.export.push_to_hub,
+            private=config.export.hub_private,
+            figures=card.figures,
+            further=card.further,
+            results=card.results,
+        )
+        facts = replace(facts, hub=address)
         _console(config).print(f"Uploaded to {facts.hub}")
+    tell(facts, config, directory, session)
     return directory.keep(facts) if directory is not None else facts
 
 
@@ -67,6 +85,11 @@ def _check_asked(config: Config) -> None:
         require_adapter(config)
         if config.run.dir is None:
             raise ConfigError(f"`export.format={ADAPTER}` needs the run whose adapter it is. Name a run directory.")
+
+
+def _packed_before(config: Config) -> Packed | None:
+    """Return what the run packed before this call, if it did."""
+    return Packed.at(RunDirectory(Path(config.run.dir)).artefact) if config.run.dir else None
 
 
 def _packed_folder(config: Config) -> tuple[Path, RunDirectory | None]:
@@ -80,18 +103,20 @@ def _packed_folder(config: Config) -> tuple[Path, RunDirectory | None]:
         return named, assembly.finished_run(config) if config.run.dir else None
     directory = assembly.finished_run(config)
     is_old = directory.artefact_is_old()
-    if config.export.format == PACKED or config.export.force or is_old is not False:
+    is_pushed = config.export.push_to_hub is not None and is_old is False  # as it lies there
+    if (config.export.format == PACKED and not is_pushed) or config.export.force or is_old is not False:
         _pack(config, directory, force=config.export.force or (is_old is True and config.export.format != PACKED))
     return directory.artefact, directory
 
 
 def _pack(config: Config, directory: RunDirectory, *, force: bool) -> Manifest:
     model, tokenizer = _finished_model(config, directory)
+    licence = licence_of(config.model.source)
     facts = {
         "base_model": public_name(config.model.source),
         "recipe": config.recipe,
         "training": _training(directory),
-    }
+    } | ({} if licence is None else {LICENCE_FACT: licence})
     settings = config.export
     manifest = export_packed(
         model,

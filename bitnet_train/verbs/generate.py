@@ -38,10 +38,11 @@ def generate(config: Config) -> dict[str, Any]:
 
 def _against_native(config: Config, artefact: Path) -> str | None:
     """Return why torch computes, or None; ConfigError where the configuration needs the native engine."""
-    from bitnet_train.runtime.native.support import reason_against
+    from bitnet_train.runtime.native.support import reason_against, require_native_cache
 
     settings = config.generate
     if settings.engine == "hf":
+        require_native_cache(settings.cache_dtype, artefact, "`generate.engine=hf`")
         return "`generate.engine=hf`"
     reason = reason_against(artefact)
     if reason is not None and settings.engine == "native":
@@ -51,13 +52,14 @@ def _against_native(config: Config, artefact: Path) -> str | None:
             f"`generate.prompt_cache` is kept by the native engine alone, and {artefact} does not fit it: {reason}. "
             "Leave it out."
         )
+    require_native_cache(settings.cache_dtype, artefact, reason)
     return reason
 
 
 def _by_native(config: Config, artefact: Path, prompt: Prompt, console: Console) -> Generation:
     from bitnet_train.runtime.native.model import NativeModel
 
-    model = NativeModel.load(artefact, num_threads=config.generate.threads)
+    model = NativeModel.load(artefact, num_threads=config.generate.threads, cache_dtype=config.generate.cache_dtype)
     return model.generate(
         prompt,
         **sampling(config),

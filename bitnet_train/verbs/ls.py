@@ -11,10 +11,9 @@ from bitnet_train.config.layout import groups, recipes
 from bitnet_train.config.suggest import did_you_mean
 from bitnet_train.errors import ConfigError, FormatError
 from bitnet_train.json_text import parse_json
+from bitnet_train.run.directory import WITHIN_TRAINING
 from bitnet_train.run.result import RunFacts
 from bitnet_train.verbs import Call
-
-_NO_VERBS = ("machine", "budget", "start")  # facts that are kept on the way to those of a verb
 
 
 def ls(call: Call) -> dict[str, Any]:
@@ -61,9 +60,9 @@ def _figures(run: Path) -> str | None:
 
 
 def _stages_done(run: Path) -> str:
-    """Return the verbs that a run has finished, first to last; `machine` and `budget` are no verbs."""
+    """Return the verbs that a run has finished, first to last."""
     done = sorted((run / "facts").glob("*.json"), key=lambda path: path.stat().st_mtime)
-    return ", ".join(path.stem for path in done if path.stem not in _NO_VERBS) or "nothing finished yet"
+    return ", ".join(path.stem for path in done if path.stem not in WITHIN_TRAINING) or "nothing finished yet"
 
 
 def _print_rows(name: str, rows: list[dict[str, Any]], *, brief: bool) -> None:

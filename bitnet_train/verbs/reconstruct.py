@@ -16,6 +16,7 @@ from bitnet_train.config import Config
 from bitnet_train.config.compose import to_yaml
 from bitnet_train.errors import ConfigError
 from bitnet_train.importers.load import LoadedModel, load_mapped
+from bitnet_train.kernels.torch_threads import on_torch_threads
 from bitnet_train.model.plan import Plan
 from bitnet_train.progress import open_console
 from bitnet_train.run import assembly
@@ -29,9 +30,11 @@ from bitnet_train.train.loop.freed_memory import keep_freed_memory
 
 __all__ = ["reconstruct"]
 
-_WHOLE = ("init.equalise", "weight.input_scale", "weight.sub_norm")  # what looks at, or changes, the whole model
+_WHOLE = ("init.equalise", "weight.budget_mb", "weight.input_scale", "weight.sub_norm")
+"""Settings that look at the whole model, or change it."""
 
 
+@on_torch_threads()
 def reconstruct(config: Config) -> ReconstructFacts | dict[str, Any]:
     """Write the run's merged model: every decoder block converted, trained alone and put away before the next."""
     assembly.prepare_process(config)
@@ -74,10 +77,10 @@ def _into_run(config: Config, original: LoadedModel, plan: Plan, console: Consol
 def _require_blocks_alone(config: Config) -> None:
     for name in _WHOLE:
         section, key = name.split(".")
-        if getattr(getattr(config, section), key):
+        if value := getattr(getattr(config, section), key):
             raise ConfigError(
-                f"`{name}=true` looks at the whole model, and `reconstruct` holds one block of it at a time. Drop it, "
-                "or use `train` with `blockwise=on`."
+                f"`{name}={str(value).lower()}` looks at the whole model, and `reconstruct` holds one block "
+                "of it at a time. Drop it, or use `train` with `blockwise=on`."
             )
 
 

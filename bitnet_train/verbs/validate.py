@@ -10,11 +10,13 @@ from bitnet_train.progress import open_console
 from bitnet_train.run import assembly
 from bitnet_train.run.directory import is_model, packed_folder
 from bitnet_train.run.facts import ValidateFacts
+from bitnet_train.run.session import Session
+from bitnet_train.run.tracked import tell
 from bitnet_train.validation.validate import validate as validate_packed
 from bitnet_train.validation.validate_export import validate_export
 
 
-def validate(config: Config) -> ValidateFacts:
+def validate(config: Config, session: Session | None = None) -> ValidateFacts:
     """Prove at six levels that the packed folder computes what was trained, and that every export holds its weights."""
     assembly.prepare_process(config)
     if is_model(config):
@@ -39,6 +41,7 @@ def validate(config: Config) -> ValidateFacts:
     exports = tuple(_validate_export(config, folder, str(artefact)) for folder in folders)
     passed = report.passed and all(export.passed for export in exports)
     facts = replace(ValidateFacts.from_dict(report.to_dict()), exports=exports, passed=passed)
+    tell(facts, config, directory, session)
     return directory.keep(facts) if directory is not None else facts
 
 

@@ -32,7 +32,7 @@ from typing import Any
 from bitnet_train.config import Config
 from bitnet_train.config.compose import compose, to_yaml
 from bitnet_train.errors import ConfigError
-from scripts import ROOT
+from scripts import ROOT, module_command
 from scripts.ablate.grid import Grid, Trial, read_grid
 from scripts.ablate.task import Task, keep_tokens, start_directory
 
@@ -149,7 +149,7 @@ def measure(trial: Trial, seed: int, options: argparse.Namespace) -> Row:
     task = Task(trial.recipe, words, str(folder), text, options.window, options.text_tokens)
     task_file, row_file = folder / "task.json", folder / "row.json"
     task.write(task_file)
-    command = [sys.executable, "-m", WORKER, task_file, row_file]
+    command = [*module_command(WORKER), task_file, row_file]
     done = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     keep_tokens(directory, options.work / "cache")
     found = json.loads(row_file.read_text(encoding="utf-8")) if done.returncode == 0 else {"error": _last(done.stderr)}

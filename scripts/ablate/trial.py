@@ -25,7 +25,7 @@ from bitnet_train.config.compose import compose
 from bitnet_train.evaluate.comparison import Comparison, compare
 from bitnet_train.evaluate.windows import windows
 from bitnet_train.importers.load import load_pretrained
-from bitnet_train.model.bit_linear import on_kernels
+from bitnet_train.model.bit_linear import bit_layers, on_kernels
 from bitnet_train.run import assembly
 from bitnet_train.run.directory import made_by
 from bitnet_train.run.facts import TrainFacts
@@ -50,7 +50,18 @@ def run_trial(task: Task) -> dict[str, Any]:
         measured["in_domain"] = _figures(compare(student, original.model, rows))
         if task.text is not None:
             measured["out_of_domain"] = _on_text(task, student, original.model, original.tokenizer)
-    return {**training, **measured, "made_by": _made_by(config)}
+    flipped = flipped_signs(student, original.model)
+    return {**training, **measured, "flipped_signs": flipped, "made_by": _made_by(config)}
+
+
+def flipped_signs(student: nn.Module, original: nn.Module) -> float:
+    """Return the share of latents whose sign is not that of the original's weight; an original 0 counts as positive."""
+    flipped = total = 0
+    for name, layer in bit_layers(student).items():
+        was = original.get_parameter(f"{name}.weight")
+        flipped += int(((layer.weight >= 0) != (was >= 0)).sum())
+        total += was.numel()
+    return flipped / total
 
 
 def _train(config: Config) -> dict[str, Any]:

@@ -5,13 +5,17 @@
     plain      two `LlamaForCausalLM`, `F.kl_div` over all logits, clipping, torch's fused AdamW: no quantiser at all
     float      `BitLightningModule` over +-1 weights in groups of 64, as recipes train them; all products in floats
     forward    the same, the forward of 1-bit linears in integers
-    integer    the same, their gradients in integers too
+    integer    the same, their gradients in integers too, and the teacher in int8 but for its head
 
 The models have the shape of SmolLM2-135M and random weights; everything trains, the embedding too. A step is one row:
 the teacher's pass, the student's, the loss, backward, clipping, AdamW, in the faster of fp32 and bf16 on this machine.
 Every measurement is a process of its own, kinds take turns; times are medians of the wall clock, memory is the largest
 resident size less that after the imports. Parts are of one more step under torch's profiler: self time of operators, by
-the range they run in.
+the range they run in; `head` is the student's products with the vocabulary, the teacher's are its own.
+
+How far a step is from what the machine could do is said as a share of its float limit: the multiplications of all
+linears, three products of the student's and one of the teacher's, at the speed of one large float product of the same
+precision and threads. What multiplies in integers may pass it.
 """
 
 from __future__ import annotations
@@ -20,7 +24,6 @@ import argparse
 import json
 import os
 import subprocess
-import sys
 import time
 import warnings
 from collections import Counter
@@ -38,6 +41,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils.data import DataLoader
 from transformers import LlamaForCausalLM
 
+from bitnet_train.kernels.torch_threads import on_torch_threads
 from bitnet_train.model import quantized_linear
 from bitnet_train.model.bit_lora import attach
 from bitnet_train.model.convert import convert
@@ -49,13 +53,16 @@ from bitnet_train.train.loop.freed_memory import keep_freed_memory
 from bitnet_train.train.loop.machine import PRECISIONS, arithmetic
 from bitnet_train.train.loop.module import BitLightningModule
 from bitnet_train.train.loop.settings import OptimConfig
+from bitnet_train.train.losses.head_loss import TeacherStates
+from bitnet_train.train.losses.int8_teacher import in_int8
 from bitnet_train.train.losses.settings import LossConfig
-from scripts import RESULTS
+from scripts import RESULTS, module_command
 from scripts.bench.machine_facts import describe_run
 from scripts.bench.train_step import Stopwatch, peak_bytes, shape
 
 KINDS = ("plain", "float", "forward", "integer")
 WARM_UP_STEPS = 1
+VOCABULARY = shape(1).vocab_size
 LR, CLIP_NORM, BETAS = 1e-4, 1.0, (0.9, 0.95)
 NARROW = {
     "avx2": {
@@ -75,14 +82,24 @@ RANGES = {
     "dequantize_tokens": "quantisers",
     "weight_gradients": "quantisers",
 }
+PRODUCTS = ("aten::mm", "aten::addmm", "aten::addmm_", "aten::bmm")
 OPERATORS = {
-    "aten::mm": "float products",
-    "aten::addmm": "float products",
-    "aten::bmm": "float products",
+    **dict.fromkeys(PRODUCTS, "float products"),
     "aten::_scaled_dot_product_flash_attention_for_cpu": "attention",
     "aten::_scaled_dot_product_flash_attention_for_cpu_backward": "attention",
 }
-PARTS = ("teacher", "1-bit products", "packing", "quantisers", "float products", "attention", "loss", "optimiser")
+PARTS = (
+    "teacher",
+    "1-bit products",
+    "packing",
+    "quantisers",
+    "head",
+    "float products",
+    "attention",
+    "loss",
+    "optimiser",
+)
+LIMIT_SIZE, LIMIT_REPEATS = 2048, 5
 
 
 def models(layers: int) -> tuple[LlamaForCausalLM, LlamaForCausalLM]:
@@ -96,7 +113,7 @@ def rows(chosen: argparse.Namespace) -> list[Tensor]:
     """Return random tokens int64 [1, L], the same for every kind."""
     generator = torch.Generator().manual_seed(1)
     steps = chosen.steps + WARM_UP_STEPS + 1
-    return list(torch.randint(0, 49152, (steps, 1, chosen.tokens), generator=generator))
+    return list(torch.randint(0, VOCABULARY, (steps, 1, chosen.tokens), generator=generator))
 
 
 def plain(chosen: argparse.Namespace, precision: str) -> dict[str, Any]:
@@ -125,18 +142,20 @@ def plain(chosen: argparse.Namespace, precision: str) -> dict[str, Any]:
         start = time.perf_counter()
         watch.losses.append(step(ids))
         watch.wall_s.append(time.perf_counter() - start)
-    return {"wall_s": watch.wall_s, "losses": watch.losses, "parts": parts_of(lambda: step(last))}
+    return {"wall_s": watch.wall_s, "losses": watch.losses, "peak": peak_bytes(), "parts": parts_of(lambda: step(last))}
 
 
 class Profiled(Callback):
     """The last step under the profiler."""
 
     def __init__(self, last: int) -> None:
-        self.last, self.profiler = last, profile(activities=[ProfilerActivity.CPU])
+        self.last, self.peak = last, 0
+        self.profiler = profile(activities=[ProfilerActivity.CPU], record_shapes=True)
 
     def on_train_batch_start(self, trainer: Trainer, module: Any, batch: Any, index: int) -> None:
-        """Start with the last step."""
+        """Start with the last step; what the profiler keeps is no memory of the step's."""
         if index == self.last:
+            self.peak = peak_bytes()
             self.profiler.__enter__()
 
     def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, index: int) -> None:
@@ -161,6 +180,10 @@ def ours(chosen: argparse.Namespace, precision: str, products: Any) -> dict[str,
         rounded=True,
         products=products,
     )
+    if products == "integer":  # the head stays in floats, as `teacher.products=auto` finds for SmolLM2
+        first = rows(chosen)[0]
+        module.teach_with(in_int8(teacher, {"input_ids": first, "labels": first}, with_head=False))
+    del teacher
     watch, profiled = Stopwatch(), Profiled(chosen.steps + WARM_UP_STEPS)
     trainer = Trainer(
         accelerator="cpu",
@@ -174,9 +197,10 @@ def ours(chosen: argparse.Namespace, precision: str, products: Any) -> dict[str,
     )
     batches = [{"input_ids": ids, "labels": ids.clone()} for ids in rows(chosen)]
     batches = [batch | {"attention_mask": torch.ones_like(batch["input_ids"])} for batch in batches]
-    with ranges(module):
+    with ranges(module), on_torch_threads():
         trainer.fit(module, DataLoader(batches, batch_size=None))
-    return {"wall_s": watch.wall_s[:-1], "losses": watch.losses[:-1], "parts": shares(profiled.profiler)}
+    timed = {"wall_s": watch.wall_s[:-1], "losses": watch.losses[:-1]}
+    return timed | {"peak": profiled.peak, "parts": shares(profiled.profiler)}
 
 
 @contextmanager
@@ -185,11 +209,14 @@ def ranges(module: Any) -> Iterator[None]:
     kept = {name: getattr(quantized_linear, name) for name in RANGES}
     for name, part in RANGES.items():
         setattr(quantized_linear, name, named(part, kept[name]))
+    teachers_head = TeacherStates.at
+    TeacherStates.at = named("teacher", teachers_head)
     for name, part in {"_told": "teacher", "_clip": "optimiser", "_optimizer_step": "optimiser"}.items():
         setattr(module, name, named(part, getattr(module, name)))
     try:
         yield
     finally:
+        TeacherStates.at = teachers_head
         for name, function in kept.items():
             setattr(quantized_linear, name, function)
 
@@ -206,7 +233,7 @@ def named(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 def parts_of(call: Callable[[], Any]) -> dict[str, float]:
     """Profile a call."""
-    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler:
         call()
     return shares(profiler)
 
@@ -226,10 +253,32 @@ def part_of(event: Any) -> str:
     while at is not None:
         if at.name in PARTS:
             around = at.name
-        elif at.name.startswith(("_LogitLoss", "LogSoftmax", "KlDiv")):
+        elif around is None and at.name in PRODUCTS and any(VOCABULARY in shape for shape in at.input_shapes):
+            around = "head"
+        elif around is None and at.name.startswith(("_HeadLoss", "_LogitLoss", "LogSoftmax", "KlDiv")):
             around = "loss"
         at = at.cpu_parent
     return around or OPERATORS.get(event.name, "rest")
+
+
+def float_limit(precision: str) -> float:
+    """Return the multiplications and additions a second of a large float product, the best of several."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    left, right = (torch.randn(LIMIT_SIZE, LIMIT_SIZE).to(dtype) for _ in range(2))
+    seconds = []
+    for _ in range(1 + LIMIT_REPEATS):
+        start = time.perf_counter()
+        left.mm(right)
+        seconds.append(time.perf_counter() - start)
+    return 2 * LIMIT_SIZE**3 / min(seconds)
+
+
+def operations(chosen: argparse.Namespace) -> int:
+    """Return the multiplications and additions of a step's linears: thrice the student's, once the teacher's."""
+    with torch.device("meta"):
+        model = LlamaForCausalLM(shape(chosen.layers))
+    weights = sum(part.weight.numel() for part in model.modules() if isinstance(part, nn.Linear))
+    return (3 + 1) * 2 * weights * chosen.tokens
 
 
 def measure(kind: str, chosen: argparse.Namespace) -> dict[str, Any]:
@@ -237,14 +286,19 @@ def measure(kind: str, chosen: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(chosen.threads)
     precision, before = arithmetic("auto", "cpu").precision, peak_bytes()
     found = plain(chosen, precision) if kind == "plain" else ours(chosen, precision, kind)
-    timed = found["wall_s"][WARM_UP_STEPS:]
-    return found | {"wall_s": timed, "precision": precision, "memory_mb": (peak_bytes() - before) / 1e6}
+    memory_mb, timed = (found.pop("peak") - before) / 1e6, found["wall_s"][WARM_UP_STEPS:]
+    return found | {
+        "wall_s": timed,
+        "precision": precision,
+        "memory_mb": memory_mb,
+        "float_limit_GOPps": float_limit(precision) / 1e9,
+    }
 
 
 def in_process(kind: str, chosen: argparse.Namespace) -> dict[str, Any]:
     """Measure in a process of its own."""
     sizes = [f"--{name}={getattr(chosen, name)}" for name in ("threads", "layers", "tokens", "steps")]
-    command = [sys.executable, "-m", "scripts.bench.distil_step", "--worker", kind, *sizes]
+    command = [*module_command("scripts.bench.distil_step"), "--worker", kind, *sizes]
     environment = os.environ | (NARROW[chosen.narrowed] if chosen.narrowed else {})
     finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     return json.loads(finished.stdout.splitlines()[-1])
@@ -261,7 +315,9 @@ def compare(chosen: argparse.Namespace) -> list[dict[str, Any]]:
         wall_s = median(second for one in found for second in one["wall_s"])
         memory_mb = max(one["memory_mb"] for one in found)
         row = {"kind": kind, "precision": found[0]["precision"], "wall_s": wall_s, "memory_mb": memory_mb}
-        row |= {"tokens_per_s": chosen.tokens / wall_s, "losses": found[0]["losses"]}
+        limit = median(one["float_limit_GOPps"] for one in found)
+        row |= {"tokens_per_s": chosen.tokens / wall_s, "losses": found[0]["losses"], "float_limit_GOPps": limit}
+        row["of_float_limit"] = operations(chosen) / wall_s / (1e9 * limit)
         made.append(row | {"parts": {part: median(one["parts"][part] for one in found) for part in found[0]["parts"]}})
     for row in made:
         row["speed_ratio"] = row["tokens_per_s"] / made[0]["tokens_per_s"]
@@ -277,7 +333,9 @@ def table(made: list[dict[str, Any]]) -> str:
     lines = ["| part | " + " | ".join(row["kind"] for row in made) + " |", "|---|" + "---|" * len(made)]
     for part in made[0]["parts"]:
         lines.append(f"| {part} | " + " | ".join(f"{row['parts'][part] * row['wall_s']:.2f} s" for row in made) + " |")
-    return "\n".join([*lines, "| **a step** | " + " | ".join(f"{row['wall_s']:.2f} s" for row in made) + " |"])
+    lines.append("| **a step** | " + " | ".join(f"{row['wall_s']:.2f} s" for row in made) + " |")
+    lines.append("| of the float limit | " + " | ".join(f"{row['of_float_limit']:.0%}" for row in made) + " |")
+    return "\n".join(lines)
 
 
 def main() -> None:

@@ -43,11 +43,16 @@ def _git(*words: str) -> str:
 
 
 def cpu_name() -> str:
-    """Return the name of the processor with its widest instruction sets, as Linux knows it."""
+    """Return the name of the processor with its widest instruction sets, as Linux knows it.
+
+    Clouds call every generation alike ("AMD EPYC"), so family and model stand with it where there are any.
+    """
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
         return platform.processor() or platform.machine()
     name = re.search(r"model name\s*:\s*(.+)", text)
     flags = set(re.findall(r"\b(?:avx2|avx512\w*|asimd\w*)\b", text))
-    return f"{name[1] if name else platform.machine()} ({' '.join(sorted(flags))})"
+    kind = re.search(r"cpu family\s*:\s*(\d+)\s*model\s*:\s*(\d+)", text)
+    told = f", family {kind[1]} model {kind[2]}" if kind else ""
+    return f"{name[1] if name else platform.machine()}{told} ({' '.join(sorted(flags))})"

@@ -22,7 +22,6 @@ import argparse
 import json
 import resource
 import subprocess
-import sys
 import time
 import warnings
 from pathlib import Path
@@ -47,7 +46,7 @@ from bitnet_train.train.loop.freed_memory import keep_freed_memory
 from bitnet_train.train.loop.module import BitLightningModule
 from bitnet_train.train.loop.settings import OptimConfig
 from bitnet_train.train.losses.settings import LossConfig
-from scripts import RESULTS
+from scripts import RESULTS, module_command
 from scripts.bench.machine_facts import describe_run
 
 KINDS = ("linear", "naive", "ours", "groups", "composed", "returning")
@@ -180,7 +179,7 @@ def peak_bytes() -> int:
 def in_process(kind: str, precision: str, chosen: argparse.Namespace) -> dict[str, Any]:
     """Measure in a process of its own."""
     sizes = [f"--{name}={getattr(chosen, name)}" for name in ("threads", "layers", "rows", "tokens", "steps")]
-    command = [sys.executable, "-m", "scripts.bench.train_step", "--worker", kind, precision, *sizes]
+    command = [*module_command("scripts.bench.train_step"), "--worker", kind, precision, *sizes]
     finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(finished.stdout.splitlines()[-1])
 

@@ -55,12 +55,30 @@ def _planes(name: str) -> dict[str, Callable[..., Tensor]]:
     }
 
 
-_BINARY, _TERNARY = (-1, 1), (-1, 0, 1)
+_BINARY, _TERNARY, _THREE_PLANES, _FOUR_PLANES = (-1, 1), (-1, 0, 1), tuple(range(-7, 8, 2)), tuple(range(-15, 16, 2))
 CODECS: Mapping[str, Codec] = {
     "planes, binary": Codec(
         **_planes("binary"),
         codes=_BINARY,
         known_sha256="bae195f71261a595f0e3e25da113c1bd47c1dad7db8308c76b3b8c11429c2ee4",
+        canonical=True,
+    ),
+    "planes, two": Codec(
+        **_planes("2-plane"),
+        codes=(-3, -1, 1, 3),
+        known_sha256="9757d9c4c20200fea6a28ea1e55b7e424e2d1f2a13bc11944cc33202cc82c7c7",
+        canonical=True,
+    ),
+    "planes, three": Codec(
+        **_planes("3-plane"),
+        codes=_THREE_PLANES,
+        known_sha256="6dd66a0482da72d3e83701b0d84eba7ffa94879a1b8a824395aaee1b10039ac0",
+        canonical=True,
+    ),
+    "planes, four": Codec(
+        **_planes("4-plane"),
+        codes=_FOUR_PLANES,
+        known_sha256="cc694d842ed10ec5ded3b77ee78715c3a263b0d92e4d1ba568c1f1fec1532b30",
         canonical=True,
     ),
     "planes, ternary": Codec(
@@ -100,6 +118,18 @@ CODECS: Mapping[str, Codec] = {
         codes=_TERNARY,
         known_sha256="b8df92f438890d377f11ff2e85cdc0f9baf94972d3b5b194944d733d04ee2b4f",
         step=(1, 256),
+    ),
+    "q4_0": Codec(
+        **_blocks("q4_0"),
+        codes=_THREE_PLANES,
+        known_sha256="f2de3667e0ea27de17089d2a7e8b0c24b0180c2072f84c7a42fb9f9934d35034",
+        step=(1, 32),
+    ),
+    "q5_0": Codec(
+        **_blocks("q5_0"),
+        codes=_FOUR_PLANES,
+        known_sha256="d361f9f7c32a3408db8c8065faf25e1decad10db41f191fb8590b77bc9420c13",
+        step=(1, 32),
     ),
     "q8_0": Codec(
         encode_q8_0,

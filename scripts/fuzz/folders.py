@@ -36,13 +36,14 @@ def byte_tokenizer(*special: str) -> PreTrainedTokenizerFast:
 
 
 def packed_folder(folder: Path, kind: str = "ternary") -> Path:
-    """Write a packed folder of one layer; `kind` "int8_tables" has embedding and head as tables."""
+    """Write a packed folder of one layer; `kind` "int8_tables" or "int4_tables" has embedding and head as such."""
     quiet()
     torch.manual_seed(0)
     config = LlamaConfig(vocab_size=258, max_position_embeddings=64, eos_token_id=257, bos_token_id=None, **_SIZES)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     convert(model, weight=WeightScheme("ternary", "tensor"))
-    tables: dict[str, Any] = {"embedding": "int8", "head": "int8"} if kind == "int8_tables" else {}
+    stored = kind.removesuffix("_tables")
+    tables: dict[str, Any] = {"embedding": stored, "head": stored} if stored != kind else {}
     export_packed(model, byte_tokenizer("<end>"), folder, **tables)
     return folder
 

@@ -16,7 +16,7 @@ from scripts import ROOT
 from scripts.fuzz.mutations import JSON, SAFETENSORS, Files, damage, edit_json, flip_bytes, holding
 from scripts.fuzz.targets import Attempt, Outcome
 
-KINDS = ("ternary", "int8_tables")
+KINDS = ("ternary", "int8_tables", "int4_tables")
 FILES: Files = {
     "weights.safetensors": SAFETENSORS,
     "config.json": JSON,

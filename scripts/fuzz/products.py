@@ -13,6 +13,8 @@ from bitnet_train.errors import KernelError
 from bitnet_train.formats.planes import NUM_PLANES, pack_planes
 from bitnet_train.kernels import isa, ops, reference_int8
 from bitnet_train.kernels.int8_ops import int8_linear, pack_int8, unpack_int8
+from bitnet_train.quant.scheme import CODES as WEIGHT_CODES
+from bitnet_train.quant.scheme import CodeSet
 from scripts.fuzz.drawn import drawn
 from scripts.fuzz.targets import Attempt, Outcome
 
@@ -23,7 +25,7 @@ _EDGES = (1, 2, 63, 64, 65, 127, 128, 129, 255, 256, 257, 511, 513, 1023, 1024, 
 
 @dataclass(frozen=True)
 class _Case:
-    weight: str
+    weight: CodeSet
     activation: str
     tokens: int
     outputs: int
@@ -84,8 +86,7 @@ def _codes(case: _Case) -> tuple[np.ndarray, np.ndarray]:
     """Codes of activations [T, K] and weights [N, K]; `aligned` gives the largest sums there are."""
     generator = np.random.default_rng(case.seed)
     lowest, highest = CODES[case.activation]
-    choices = [-1, 1] if case.weight == "binary" else [-1, 0, 1]
-    w = generator.choice(np.array(choices, np.int8), (case.outputs, case.inputs))
+    w = generator.choice(np.array(WEIGHT_CODES[case.weight], np.int8), (case.outputs, case.inputs))
     x = generator.integers(lowest, highest, (case.tokens, case.inputs), np.int8, endpoint=True)
     if case.fill in ("lowest", "highest"):
         x[:] = lowest if case.fill == "lowest" else highest
@@ -93,7 +94,7 @@ def _codes(case: _Case) -> tuple[np.ndarray, np.ndarray]:
         x[:] = np.where(w[generator.integers(case.outputs)] >= 0, highest, lowest)
     elif case.fill == "zero":
         x[:] = 0
-        w[:] = 0 if case.weight == "ternary" else 1
+        w[:] = 0 if 0 in WEIGHT_CODES[case.weight] else 1
     return (np.where(x >= 0, 1, -1).astype(np.int8) if case.activation == "sign" else x), w
 
 

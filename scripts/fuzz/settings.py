@@ -18,6 +18,10 @@ import yaml
 from bitnet_train import __main__ as command
 from bitnet_train.config.layout import groups, recipes
 from bitnet_train.config.suggest import known_keys
+from bitnet_train.errors import ConfigError
+from bitnet_train.serve.api import server
+from bitnet_train.serve.api.server import Door
+from bitnet_train.serve.settings import ServeConfig
 from bitnet_train.verbs import VERBS
 from scripts.fuzz import watch
 from scripts.fuzz.targets import Attempt, Outcome
@@ -150,14 +154,17 @@ def called(words: Sequence[str], named: Sequence[str], work: Path) -> Outcome:
 
 @contextmanager
 def _stages_left_out() -> Iterator[None]:
-    """Let a stage compose and check its configuration, and stop there."""
-    whole = command._home
+    """Let a stage compose and check its configuration, and stop there; a server, before it opens a port."""
+    whole, open_door = command._home, server.open_door
 
     def home(verb: Any) -> Callable[..., Any]:
         return (lambda config: {}) if verb.is_stage else whole(verb)
 
-    command._home = home
+    def no_door(settings: ServeConfig) -> Door:
+        raise ConfigError("There are no servers here.")
+
+    command._home, server.open_door = home, no_door
     try:
         yield
     finally:
-        command._home = whole
+        command._home, server.open_door = whole, open_door

@@ -2,7 +2,8 @@
 
     F32                 not at all
     F16, BF16           to that type
-    Q8_0, Q1_0, Q2_0    to Q8_0: blocks of 32, d = max|x| / 127, codes = round(x / d), d kept in float16
+    Q8_0, Q5_0, Q4_0,
+    Q1_0, Q2_0          to Q8_0: blocks of 32, d = max|x| / 127, codes = round(x / d), d kept in float16
     TQ1_0, TQ2_0        to Q8_K: blocks of 256, d = max|x| / 127, codes = round(x / d)
 
 Source: `vec_dot_type` in ggml-cpu.c, `quantize_row_q8_0_ref` and `quantize_row_q8_K_ref` in ggml-quants.c. Put in
@@ -44,7 +45,7 @@ ROUNDING: dict[str, Callable[[Tensor], Tensor]] = {
     "F32": lambda x: x,
     "F16": lambda x: x.half().float(),
     "BF16": lambda x: x.bfloat16().float(),
-    **dict.fromkeys(("Q8_0", "Q1_0", "Q2_0"), round_q8_0),
+    **dict.fromkeys(("Q8_0", "Q5_0", "Q4_0", "Q1_0", "Q2_0"), round_q8_0),
     **dict.fromkeys(("TQ1_0", "TQ2_0"), round_q8_k),
 }
 

@@ -5,17 +5,19 @@
         logits = model.logits(ids)              float32 [T, V], of every position
         text = model.text(model.greedy(ids, 20))
 
-Attention runs in float32 with float32 keys and values (llama.cpp's defaults are float16), so that what differs from
-our runtime is the quantisation of activations and the order of float sums. The library is found by
-`BITNET_TEST_LLAMA_CPP`; see `scripts/build_llama_cpp`.
+Attention runs in float32 with float32 keys and values, so that what differs from our runtime is the quantisation of
+activations and the order of float sums; `own_attention` leaves it as llama.cpp has it (float16, flash). The library is
+found by `BITNET_TEST_LLAMA_CPP`; see `scripts/build_llama_cpp`.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +26,8 @@ from scripts.llama_cpp.libllama_api import (
     GGML_TYPES,
     NO_FLASH_ATTENTION,
     Batch,
+    EvalCallback,
+    ImportanceData,
     last_errors,
     libggml,
     libllama,
@@ -33,7 +37,16 @@ from scripts.llama_cpp.libllama_api import (
 class LlamaCpp:
     """One GGUF in llama.cpp, on the CPU; ValueError with llama.cpp's own words where it refuses."""
 
-    def __init__(self, path: Path, *, context_tokens: int = 512, num_threads: int = 1) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        context_tokens: int = 512,
+        num_threads: int = 1,
+        own_attention: bool = False,
+        on_node: Any = None,
+    ) -> None:
+        """`on_node` is an `EvalCallback`, or None: see `importance.py`."""
         self._library = libllama()
         self._model = self._context = None
         params = self._library.llama_model_default_params()
@@ -44,14 +57,17 @@ class LlamaCpp:
         self._vocabulary = self._library.llama_model_get_vocab(self._model)
         self.vocab_size: int = self._library.llama_vocab_n_tokens(self._vocabulary)
         self.context_tokens = context_tokens
-        self._context = self._make_context(num_threads)
+        self._on_node = on_node or EvalCallback()  # kept, for the context calls it
+        self._context = self._make_context(num_threads, own_attention)
 
-    def _make_context(self, num_threads: int) -> int:
+    def _make_context(self, num_threads: int, own_attention: bool) -> int:
         params = self._library.llama_context_default_params()
         params.n_ctx = params.n_batch = params.n_ubatch = self.context_tokens
         params.n_threads = params.n_threads_batch = num_threads
-        params.type_k = params.type_v = GGML_TYPES["f32"]
-        params.flash_attn_type = NO_FLASH_ATTENTION
+        params.cb_eval = ctypes.cast(self._on_node, ctypes.c_void_p)
+        if not own_attention:
+            params.type_k = params.type_v = GGML_TYPES["f32"]
+            params.flash_attn_type = NO_FLASH_ATTENTION
         context = self._library.llama_init_from_model(self._model, params)
         if not context:
             raise ValueError(f"llama.cpp makes no context: {last_errors()}")
@@ -122,13 +138,15 @@ class LlamaCpp:
 
     def greedy(self, ids: Sequence[int], num_tokens: int) -> list[int]:
         """Return `num_tokens` most likely ids after `ids`, each fed back; an end of text does not stop it."""
-        written: list[int] = []
+        return list(islice(self.steps(ids), num_tokens))
+
+    def steps(self, ids: Sequence[int]) -> Iterator[int]:
+        """Yield the most likely id after `ids`, again and again, each fed back before the next is asked for."""
         step = self.logits(ids)
         while True:
-            written.append(int(step[-1].argmax()))
-            if len(written) == num_tokens:
-                return written
-            step = self._decode(written[-1:])
+            chosen = int(step[-1].argmax())
+            yield chosen
+            step = self._decode([chosen])
 
     def _decode(self, ids: Sequence[int]) -> np.ndarray:
         count = len(ids)
@@ -153,15 +171,40 @@ class LlamaCpp:
 
 
 def quantize_file(
-    source: Path, out: Path, file_type: str, *, pure: bool = False, allow_requantize: bool = False
+    source: Path,
+    out: Path,
+    file_type: str,
+    *,
+    pure: bool = False,
+    allow_requantize: bool = False,
+    importance: Mapping[str, np.ndarray] | None = None,
+    num_threads: int = 1,
 ) -> None:
-    """Do what `llama-quantize` does; the flags are its own. ValueError where llama.cpp refuses."""
+    """Do what `llama-quantize` does; the flags are its own. ValueError where llama.cpp refuses.
+
+    importance: of a weight [N, K] by its name in the file, float32 [K], as `importance.py` collects it.
+    """
     library = libllama()
     params = library.llama_model_quantize_default_params()
-    params.ftype, params.nthread = FILE_TYPES[file_type], 1
+    params.ftype, params.nthread = FILE_TYPES[file_type], num_threads
     params.pure, params.allow_requantize = pure, allow_requantize
+    entries = _importance_entries(importance or {})
+    if importance:
+        params.imatrix = entries
+    last_errors()
     if library.llama_model_quantize(str(source).encode(), str(out).encode(), ctypes.byref(params)) != 0:
         raise ValueError(f"llama.cpp cannot quantise {source.name} to {file_type}: {last_errors()}")
+
+
+def _importance_entries(importance: Mapping[str, np.ndarray]) -> ctypes.Array[ImportanceData]:
+    """Return llama.cpp's array of entries; it refers to the values, which must be float32 and live as long."""
+    entries = (ImportanceData * (len(importance) + 1))()
+    for entry, (name, values) in zip(entries, importance.items(), strict=False):
+        assert values.dtype == np.float32
+        assert values.flags.c_contiguous
+        entry.name, entry.size = name.encode(), values.size
+        entry.data = values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+    return entries
 
 
 def dequantize(ggml_type: str, data: np.ndarray, num_inputs: int) -> np.ndarray:

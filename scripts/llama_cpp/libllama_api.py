@@ -8,15 +8,24 @@ from __future__ import annotations
 
 import ctypes
 import os
-from ctypes import POINTER, Structure, c_bool, c_char_p, c_float, c_int32, c_int64, c_size_t, c_uint32, c_void_p
+from ctypes import POINTER, Structure, c_bool, c_char, c_char_p, c_float, c_int32, c_int64, c_size_t, c_uint32, c_void_p
 from functools import cache
 from pathlib import Path
 
 VERSION = "0.5.0-dev"
 VARIABLE = "BITNET_TEST_LLAMA_CPP"
 
-GGML_TYPES = {"f32": 0, "f16": 1, "q8_0": 8, "bf16": 30, "tq1_0": 34, "tq2_0": 35, "q1_0": 41, "q2_0": 42}
-FILE_TYPES = {"f32": 0, "f16": 1, "q8_0": 7, "bf16": 32, "tq1_0": 36, "tq2_0": 37, "q1_0": 40, "q2_0": 41}
+GGML_TYPES = {
+    **{"f32": 0, "f16": 1, "bf16": 30, "q4_0": 2, "q5_0": 6, "q8_0": 8},
+    **{"tq1_0": 34, "tq2_0": 35, "q1_0": 41, "q2_0": 42},
+}
+FILE_TYPES = {
+    **{"f32": 0, "f16": 1, "bf16": 32, "q8_0": 7, "q6_k": 18, "q5_k_m": 17, "q4_k_m": 15, "q4_0": 2, "q3_k_m": 12},
+    **{"q2_k": 10, "iq4_xs": 30, "iq3_xxs": 23, "iq2_m": 29, "iq2_s": 28, "iq2_xs": 20, "iq2_xxs": 19},
+    **{"iq1_m": 31, "iq1_s": 24, "tq1_0": 36, "tq2_0": 37, "q1_0": 40, "q2_0": 41},
+}
+"""Of `llama_ftype`, in lower case and without `MOSTLY_`."""
+
 NO_FLASH_ATTENTION = 0
 
 LogCallback = ctypes.CFUNCTYPE(None, ctypes.c_int, c_char_p, c_void_p)
@@ -93,6 +102,12 @@ class Batch(Structure):
     )
 
 
+class ImportanceData(Structure):
+    """`llama_model_imatrix_data`: an entry of an array that one without a name ends."""
+
+    _fields_ = (("name", c_char_p), ("data", POINTER(c_float)), ("size", c_size_t))
+
+
 class QuantizeParams(Structure):
     """`llama_model_quantize_params`."""
 
@@ -107,7 +122,7 @@ class QuantizeParams(Structure):
         ("pure", c_bool),
         ("keep_split", c_bool),
         ("dry_run", c_bool),
-        ("imatrix", c_void_p),
+        ("imatrix", POINTER(ImportanceData)),
         ("kv_overrides", c_void_p),
         ("tt_overrides", c_void_p),
         ("prune_layers", c_void_p),
@@ -127,6 +142,31 @@ class TypeTraits(Structure):
         ("to_float", ToFloat),
         ("from_float_ref", c_void_p),
     )
+
+
+class Tensor(Structure):
+    """`ggml_tensor`, a node of the graph."""
+
+
+Tensor._fields_ = (
+    ("type", c_int32),
+    ("buffer", c_void_p),
+    ("ne", c_int64 * 4),  # innermost first
+    ("nb", c_size_t * 4),  # bytes from one to the next
+    ("op", c_int32),
+    ("op_params", c_int32 * 16),
+    ("flags", c_int32),
+    ("src", POINTER(Tensor) * 10),
+    ("view_src", POINTER(Tensor)),
+    ("view_offs", c_size_t),
+    ("data", c_void_p),
+    ("name", c_char * 64),
+    ("extra", c_void_p),
+    ("padding", c_char * 8),
+)
+
+EvalCallback = ctypes.CFUNCTYPE(c_bool, POINTER(Tensor), c_bool, c_void_p)
+"""`ggml_backend_sched_eval_callback`: asked of each node whether to stop after it, then called with its data."""
 
 
 _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
@@ -197,6 +237,7 @@ def libggml() -> ctypes.CDLL:
     library = ctypes.CDLL(str(file.with_name(file.name.replace("llama", "ggml-base"))))
     library.ggml_get_type_traits.restype = POINTER(TypeTraits)
     library.ggml_get_type_traits.argtypes = (ctypes.c_int,)
+    library.ggml_op_desc.restype, library.ggml_op_desc.argtypes = c_char_p, (POINTER(Tensor),)
     library.ggml_quantize_chunk.restype = c_size_t
     library.ggml_quantize_chunk.argtypes = (ctypes.c_int, c_void_p, c_void_p, c_int64, c_int64, c_int64, c_void_p)
     return library

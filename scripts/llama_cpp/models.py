@@ -204,7 +204,7 @@ def dense_weights(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
 def _dense(manifest: Manifest, weights: WeightsReader) -> Iterator[tuple[str, np.ndarray]]:
     layers = {layer.name: layer for layer in manifest.layers}
     for name, layer in layers.items():
-        codes = unpack_planes(weights.read(f"{name}.planes"), layer.num_inputs, layer.scheme.name)
+        codes = unpack_planes(weights.read(f"{name}.planes"), layer.num_inputs, layer.scheme.code_set)
         values = dequantize(codes, weights.read(f"{name}.scale").float()).numpy()
         half = values.astype(np.float16)
         assert np.array_equal(half, values), f"{name}: a scale is no float16"

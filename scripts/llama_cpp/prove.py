@@ -147,7 +147,7 @@ def prove(name: str, packed: Path, options: argparse.Namespace) -> dict[str, Any
         else:
             proved[file_type] = prove_file(packed, out, ids, text, options)
     with open_packed(packed) as source:
-        schemes = sorted({f"{e.scheme.name}, {e.scheme.granularity}" for e in source.layers.values()})
+        schemes = sorted({f"{e.scheme.title}, {e.scheme.granularity}" for e in source.layers.values()})
         widths = sorted({entry.num_inputs for entry in source.layers.values()})
         facts = {"base_model": source.manifest.base_model, "schemes": schemes, "inputs_of_rows": widths}
     return {**facts, "types": proved, "refused": refused}

@@ -1,4 +1,4 @@
-"""Write the tables of README.md and recipes/README.md from the result files in `recipes/results/`.
+"""Write the tables of README.md, recipes/README.md and pages of docs/ from the result files in `recipes/results/`.
 
 python -m scripts.tables.results              # rewrite what stands between the markers of each table
 python -m scripts.tables.results --keep RUN   # first keep the summary of a finished run as the recipe's result,
@@ -21,13 +21,23 @@ from bitnet_train.run.result import RunFacts
 from bitnet_train.run.summary import texts
 from scripts import ROOT
 from scripts.ablate.table import grid_table, rate_table, task_table
+from scripts.tables.choose import choice_table
+from scripts.tables.reads import ratio_lines
 from scripts.tables.recipes import recipe_table
+from scripts.tables.speed import decode_table, size_table, step_table
 
 RESULTS = ROOT / "recipes" / "results"
 ABLATE = "python -m scripts.ablate.run"
-TINY, SMOLLM2, TASK, TASK_SMOLLM2, RATES = (
+TINY, PRODUCTS, SMOLLM2, TASK, TASK_SMOLLM2, RATES = (
     RESULTS / f"{name}.json"
-    for name in ("ablation_tiny", "ablation_smollm2", "ablation_task", "ablation_task_smollm2", "baseline_rates")
+    for name in (
+        "ablation_tiny",
+        "ablation_products",
+        "ablation_smollm2",
+        "ablation_task",
+        "ablation_task_smollm2",
+        "baseline_rates",
+    )
 )
 ON_A_TASK = f"{ABLATE} recipes/ablations/task.yaml"
 ON_SMOLLM2 = f"{ABLATE} recipes/ablations/smollm2.yaml --threads 1"
@@ -35,12 +45,16 @@ ON_SMOLLM2 = f"{ABLATE} recipes/ablations/smollm2.yaml --threads 1"
 # page -> name of a table in it -> its lines
 PAGES: dict[str, dict[str, Callable[[], list[str]]]] = {
     "README.md": {"results": lambda: recipe_table(RESULTS, "recipes/")},
+    "docs/choose.md": {"choices": lambda: choice_table(RESULTS)},
+    "docs/quality.md": {"reads": lambda: ratio_lines(RESULTS / "smollm2_binary_full.json")},
+    "docs/speed.md": {"sizes": lambda: size_table(RESULTS), "decode": decode_table, "steps": step_table},
     "recipes/README.md": {
         "recipes": lambda: recipe_table(RESULTS, ""),
         "baselines": lambda: grid_table(TINY, ("best", "base", "baseline"), ABLATE),
         "rates": lambda: rate_table(RATES, f"{ABLATE} recipes/ablations/baseline_rates.yaml --out {_relative(RATES)}"),
         "alone": lambda: grid_table(TINY, ("base", "alone"), ABLATE),
         "together": lambda: grid_table(TINY, ("best", "added", "left out"), ABLATE),
+        "products": lambda: grid_table(PRODUCTS, ("base", "alone"), f"{ABLATE} recipes/ablations/products.yaml"),
         "smollm2": lambda: grid_table(SMOLLM2, ("best", "added", "left out", "base", "alone", "baseline"), ON_SMOLLM2),
         "task": lambda: task_table(TASK, ON_A_TASK),
         "task_smollm2": lambda: task_table(TASK_SMOLLM2, f"{ON_A_TASK} --seeds 0 --tokens 60000"),

@@ -22,7 +22,9 @@ def test_the_figures_belong_together_and_to_the_clock(exported):
 
 def test_a_packed_model_is_timed_in_the_native_runtime_and_its_original_in_torch(exported):
     model = load(exported)
-    packed, original = packed_speed(exported, model, [1, 2, 3]), original_speed(model, [1, 2, 3])
+    packed = packed_speed(exported, model, [1, 2, 3], new_tokens=5)
+    original = original_speed(model, [1, 2, 3], new_tokens=5)
+    assert packed.num_new_tokens == original.num_new_tokens == 5
     assert (packed.engine, packed.not_native) == ("native", None)
     assert (original.engine, original.not_native) == ("torch", None)
     assert packed.num_threads == original.num_threads
@@ -36,6 +38,6 @@ def test_a_prompt_longer_than_the_context_is_timed_by_its_end(exported):
 def test_what_the_native_runtime_does_not_take_is_timed_in_torch_and_says_why(make_trained, tmp_path):
     folder = tmp_path / "out"
     export_packed(make_trained("gpt2"), None, folder, {})
-    speed = packed_speed(folder, load(folder), [1, 2, 3])
+    speed = packed_speed(folder, load(folder), [1, 2, 3], new_tokens=5)
     assert speed.engine == "torch"
     assert "GPT2" in speed.not_native

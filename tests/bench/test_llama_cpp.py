@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,23 @@ def test_its_samples_become_a_row_of_medians(tool: Path, tmp_path: Path):
     assert row.decode_samples == (10.0, 11.0, 12.0)
     assert row.context_ms == {"99": pytest.approx(100.0)}
     assert json.loads(json.dumps(row.to_dict()))["ms_per_token"] == pytest.approx(1000 / 11)
+
+
+def test_it_ends_when_whoever_watches_has_had_enough(tmp_path: Path):
+    program = tmp_path / "llama-bench"
+    program.write_text(f"#!{sys.executable}\nimport time\ntime.sleep(60)\n")
+    program.chmod(0o755)
+    seen = []
+
+    def watch() -> None:
+        seen.append(1)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        llama_row(program, tmp_path / "model.gguf", 1, Workload(), watch=watch)
+    assert time.monotonic() - start < 30
 
 
 def test_what_it_cannot_load_is_an_error_with_its_words(tool: Path, tmp_path: Path):

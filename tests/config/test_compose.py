@@ -63,8 +63,10 @@ CONTRADICTIONS = [  # one for each row of RULES, in its order
             "weight.overrides=[{role:mlp,name:ternary}]",
         ],
     ),
+    ("weight.budget_mb", ["weight=ternary_row", "weight.budget_mb=3"]),
     ("adapter.kind", ["adapter=scales_only", "weight=binary_row"]),
     ("trainer.micro_rows", ["trainer.micro_rows=9", "trainer.batch_rows=8"]),
+    ("trainer.products", ["trainer.compile=true", "trainer.products=integer"]),
     ("schedule.hardness", ["schedule=tanh_cosine"]),
     ("schedule.hardness", ["schedule=lambda_linear", "weight.estimator=tanh"]),
     ("schedule.tanh_start", ["schedule.tanh_start=5", "schedule.tanh_end=2"]),
@@ -75,10 +77,11 @@ CONTRADICTIONS = [  # one for each row of RULES, in its order
     ("weight.sub_norm", ["weight.sub_norm=true", "blockwise=on"]),
     ("loss.kl", ["loss.kl=0"]),
     ("teacher.cache", ["teacher.cache=topk", "loss.hidden=1"]),
-    ("trainer.products", ["weight=ternary_row", "trainer.products=integer"]),
+    ("teacher.cache", ["teacher.cache=states", "loss.hidden=1"]),
     ("teacher.products", ["teacher.cache=topk", "teacher.products=int8", "loss.hidden=0"]),
     ("optimizer.lr", ["optimizer.lr=auto", "adapter=lora_inside"]),
     ("trainer.max_minutes", ["trainer.max_minutes=2", "trainer.devices=2"]),
+    ("weight.budget_mb", ["weight.budget_mb=3", "trainer.devices=2"]),
     ("blockwise.enabled", ["blockwise=on", "trainer.devices=2"]),
     ("trainer.short_row_tokens", ["data.context_tokens=512", "trainer.short_row_tokens=200"]),
     ("blockwise.row_tokens", ["blockwise=on", "data.context_tokens=512", "blockwise.row_tokens=200"]),
@@ -92,6 +95,7 @@ CONTRADICTIONS = [  # one for each row of RULES, in its order
     ("data.self_corpus.document_tokens", ["data.self_corpus.document_tokens=9"]),
     ("model.roles", ["model.roles=[]"]),
     ("export.embedding", ["export.embedding=int8", "model.roles=[mlp,embedding]"]),
+    ("export.modelfile", ["export.modelfile=true"]),
     ("export.head", ["export.head=int8", "model.roles=[mlp,head]"]),
     ("generate.stop", ["generate.stop=[END,'']"]),
     ("generate.system", ["generate.system=Be brief."]),
@@ -269,8 +273,9 @@ def test_a_key_that_is_no_more_says_what_it_has_become(tmp_path: Path) -> None:
 
 
 def test_settings_that_say_what_an_older_run_did_anyway_are_those_of_the_older_run() -> None:
-    settings = {"weight": {"clip": 1.0, "tables": "exact"}, "seed": 3}
+    settings = {"weight": {"clip": 1.0, "tables": "exact", "planes": 1}, "seed": 3}
     assert without_older(settings) == {"weight": {"clip": 1.0}, "seed": 3}
+    assert without_older({"weight": {"planes": 2}}) == {"weight": {"planes": 2}}
     assert without_older({"weight": {"tables": "int8"}}) == {"weight": {"tables": "int8"}}
 
 

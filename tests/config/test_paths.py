@@ -21,9 +21,11 @@ SPEAKS_OF_PATHS = re.compile(r"\b(files?|folders?|directory|path|program|model\.
 NAMES_NONE = {  # their meaning speaks of files, their value is no path
     "run.name",  # of a folder inside `run.root`
     "logger.name",
+    "logger.uri",  # an address, or of trackio a folder
     "data.self_corpus.prompt_tokens",
     "blockwise.memory_mb",
     "export.format",
+    "export.modelfile",
     "export.also",
     "data.mix",  # of whose entries two keys are paths: tested by itself
     "export.push_to_hub",
@@ -31,6 +33,7 @@ NAMES_NONE = {  # their meaning speaks of files, their value is no path
     "evaluate.window_overlap",
     "evaluate.max_questions",
     "evaluate.num_prompts",
+    "playground.worker_mb",
 }
 
 
@@ -68,7 +71,8 @@ def test_a_word_of_the_command_line_may_begin_with_the_home_folder(name: str, ho
     assert value_of(compose(None, [as_word(name, "~/x")]).config, name) == as_value(name, str(home / "x"))
 
 
-INPUTS = [name for name in path_keys() if name not in ("run.root", "run.dir", "logger.custom", "bench.llama_bench")]
+AS_TYPED = ("run.root", "run.dir", "playground.dir")
+INPUTS = [name for name in path_keys() if name not in (*AS_TYPED, "logger.custom", "bench.llama_bench")]
 
 
 @pytest.mark.parametrize("name", INPUTS)
@@ -99,6 +103,7 @@ def test_a_name_that_is_no_path_is_saved_as_one_on_the_hub(name: str) -> None:
         ("bench.llama_bench", "llama-bench"),
         ("run.dir", "runs/x"),
         ("run.root", "runs"),
+        ("playground.dir", "play"),
     ],
 )
 def test_words_and_the_place_of_a_run_stay_as_they_were_typed(name: str, word: str) -> None:

@@ -20,6 +20,7 @@ def saved(tmp_path: Path) -> Path:
     return tmp_path / "run" / "config.yaml"
 
 
+@pytest.mark.slow
 def test_what_a_run_writes_is_read_as_it_was_and_nothing_is_said(saved: Path) -> None:
     composed = compose(str(saved.parent))
     assert composed.config.activation.name == "int4"
@@ -27,6 +28,7 @@ def test_what_a_run_writes_is_read_as_it_was_and_nothing_is_said(saved: Path) ->
     assert not is_edited(saved.read_text())
 
 
+@pytest.mark.slow
 def test_wherever_it_is_cut_it_is_refused_with_the_way_out(saved: Path) -> None:
     text = saved.read_text()
     ends = [at + shift for at in range(len(text)) if text[at] == "\n" for shift in (0, 1)]

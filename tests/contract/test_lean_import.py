@@ -39,6 +39,7 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     assert heavy_after(code) == []
 
 
+@pytest.mark.slow
 def test_composing_and_showing_a_configuration_imports_no_torch() -> None:
     found = heavy_after("import bitnet_train.__main__ as m\nassert m.main(['show', 'quickstart']) == 0")
     assert "torch" not in found

@@ -11,12 +11,11 @@ import pytest
 
 TESTS = Path(__file__).parents[1]
 PACKAGE = TESTS.parent / "bitnet_train"
-APART = {"contract", "faults", "fixtures", "llama_cpp", "recipes", "scripts"}  # of more than a file, or of none there
+# Of more than a file, or of none there:
+APART = {"browser", "contract", "faults", "fixtures", "llama_cpp", "recipes", "scripts"}
 EXCEPTIONS = {
     "exporters/test_mixed_schemes.py": "one model through every exporter",
     "kernels/test_cross_compiled.py": "kernels/csrc, as a program of its own",
-    "kernels/test_int8_cross_compiled.py": "kernels/csrc, as a program of its own",
-    "kernels/test_training_cross_compiled.py": "kernels/csrc, as a program of its own",
     "runtime/native/test_cache_memory.py": "kernels/csrc, the cache of keys and values",
 }
 

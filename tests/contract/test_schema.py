@@ -48,8 +48,8 @@ from bitnet_train.train.loop import settings
 
 @dataclass(frozen=True)
 class TrainerConfig(settings.TrainerConfig):
-    compile: Literal["never", "always"] = setting("never", "compile the forward pass")
-    compile_rows: int | None = setting(None, "rows of a compiled pass; null = all", at_least=4)
+    pace: Literal["never", "always"] = setting("never", "pace the forward pass")
+    pace_rows: int | None = setting(None, "rows of a paced pass; null = all", at_least=4)
 
 settings.TrainerConfig = TrainerConfig
 from bitnet_train.__main__ import main
@@ -64,21 +64,22 @@ asked = json.loads(input())
 print(json.dumps([told(*words) for words in asked]))
 """
 ASKED: list[tuple[list[str], int, str]] = [  # words, exit code, what is said
-    (["--keys"], 0, "trainer.compile: never\n    str: compile the forward pass [never, always]"),
-    (["--keys"], 0, "trainer.compile_rows: null\n    int | None: rows of a compiled pass; null = all [4 or more]"),
-    (["quickstart"], 0, "\n  compile: never\n  compile_rows: null\n"),
-    (["quickstart", "compile=always"], 0, "\n  compile: always  # command line\n"),
+    (["--keys"], 0, "trainer.pace: never\n    str: pace the forward pass [never, always]"),
+    (["--keys"], 0, "trainer.pace_rows: null\n    int | None: rows of a paced pass; null = all [4 or more]"),
+    (["quickstart"], 0, "\n  pace: never\n  pace_rows: null\n"),
+    (["quickstart", "pace=always"], 0, "\n  pace: always  # command line\n"),
     (
-        ["quickstart", "compile=alwayz"],
+        ["quickstart", "pace=alwayz"],
         2,
-        "`trainer.compile=alwayz` (command line) is not a known choice. Did you mean",
+        "`trainer.pace=alwayz` (command line) is not a known choice. Did you mean",
     ),
-    (["quickstart", "compile_rows=3"], 2, "`trainer.compile_rows=3` (command line) is out of range: it must be 4 or"),
-    (["quickstart", "compile_rows=many"], 2, "is not a whole number or null. The key means: rows of a compiled pass"),
-    (["quickstart", "trainer.compil=always"], 2, "Did you mean `trainer.compile`?"),
+    (["quickstart", "pace_rows=3"], 2, "`trainer.pace_rows=3` (command line) is out of range: it must be 4 or"),
+    (["quickstart", "pace_rows=many"], 2, "is not a whole number or null. The key means: rows of a paced pass"),
+    (["quickstart", "trainer.pac=always"], 2, "Did you mean `trainer.pace`?"),
 ]
 
 
+@pytest.mark.slow
 def test_a_field_that_is_added_to_a_settings_class_is_a_key_with_help_choices_range_and_errors() -> None:
     words = json.dumps([row[0] for row in ASKED])
     code = [sys.executable, "-c", WITH_TWO_MORE_FIELDS]

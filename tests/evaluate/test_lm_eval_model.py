@@ -101,3 +101,32 @@ def test_the_command_knows_the_model() -> None:
     done = subprocess.run(words, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0
     assert "usage" in done.stdout.lower()
+
+
+@pytest.mark.parametrize(
+    ("given", "think"),
+    [
+        ({}, "on"),
+        ({"enable_thinking": False}, "off"),
+        ({"chat_template_args": {"enable_thinking": False}}, "off"),
+        ({"chat_template_args": '{"enable_thinking": false}'}, "off"),
+    ],
+)
+def test_variables_of_the_chat_template_are_the_harness_s_own_arguments(
+    exported: Path, given: dict, think: str
+) -> None:
+    from lm_eval.api.registry import get_model
+
+    model = get_model("bitnet_train")(str(exported), **given)
+    model.tokenizer.chat_template = "{{ 'off' if enable_thinking is false else 'on' }}:{{ messages[0].content }}"
+    assert model.apply_chat_template([{"role": "user", "content": "hello"}]) == f"{think}:hello"
+
+
+@pytest.mark.parametrize(("given", "why"), [("{", "is not JSON"), ("[1]", "is no mapping")])
+def test_variables_that_are_no_mapping_are_refused(exported: Path, given: str, why: str) -> None:
+    from lm_eval.api.registry import get_model
+
+    from bitnet_train.errors import ConfigError
+
+    with pytest.raises(ConfigError, match=why):
+        get_model("bitnet_train")(str(exported), chat_template_args=given)

@@ -13,7 +13,8 @@ from bitnet_train.exporters.registry import export_as
 from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.packed import export_packed
 from bitnet_train.packed.source import open_packed
-from bitnet_train.quant.scheme import GRANULARITIES, WEIGHT_SCHEMES, WeightScheme
+from bitnet_train.quant.scheme import GRANULARITIES, WeightScheme
+from tests.fixtures.schemes import CODE_SETS, weight_scheme
 
 COMPILERS = [name for name in ("gcc", "clang") if shutil.which(name)]
 needs_gcc = pytest.mark.skipif("gcc" not in COMPILERS, reason="needs gcc")
@@ -35,9 +36,9 @@ def run_example(folder, compiler, flags):
 @pytest.mark.toolchain
 @pytest.mark.parametrize("compiler", COMPILERS)
 @pytest.mark.parametrize("granularity", GRANULARITIES)
-@pytest.mark.parametrize("name", WEIGHT_SCHEMES)
+@pytest.mark.parametrize("name", CODE_SETS)
 def test_the_example_gives_the_very_outputs_of_our_kernel(make_trained, tmp_path, name, granularity, compiler):
-    scheme = WeightScheme(name, granularity, 16, learnable_scale=True)
+    scheme = weight_scheme(name, granularity, 16, learnable_scale=True)
     record = written(make_trained(weight=scheme), tmp_path)
     done = run_example(tmp_path / "out", compiler, ["-O2", "-ffp-contract=off"])
     assert done.returncode == 0, done.stdout
@@ -85,7 +86,7 @@ def test_the_example_notices_a_changed_weight(make_trained, tmp_path):
     header = (tmp_path / "out" / "model.h").read_text()
     row = re.search(r'\{"model\.layers\.0\.self_attn\.k_proj", (.+)\}', header)
     data = bytearray((tmp_path / "out" / "model.bin").read_bytes())
-    data[int(row[1].split(", ")[9].rstrip("u"))] ^= 1
+    data[int(row[1].split(", ")[10].rstrip("u"))] ^= 1
     (tmp_path / "out" / "model.bin").write_bytes(data)
     done = run_example(tmp_path / "out", "gcc", ["-O2", "-ffp-contract=off"])
     assert done.returncode == 1
@@ -96,7 +97,7 @@ def test_the_example_notices_a_changed_weight(make_trained, tmp_path):
 
 def test_everything_comes_back_through_the_header_alone(make_trained, tmp_path):
     model = make_trained(weight=WeightScheme("ternary", "group", 32), roles=("attention", "mlp", "embedding"))
-    record = written(model, tmp_path, head="int8")
+    record = written(model, tmp_path, head="int5")
     with open_packed(tmp_path / "packed") as source:
         found = dict(read_back(tmp_path / "out"))
         assert {name.removesuffix(".weight") for name in found} == {
@@ -107,16 +108,16 @@ def test_everything_comes_back_through_the_header_alone(make_trained, tmp_path):
     assert record.facts["layers"] == 15
 
 
-@pytest.mark.parametrize("table", ["exact", "int8"])
+@pytest.mark.parametrize("table", ["exact", "int8", "int4"])
 def test_a_tied_head_points_to_the_embedding(make_trained, tmp_path, table):
     written(make_trained(), tmp_path, embedding=table, head=table)
     header = (tmp_path / "out" / "model.h").read_text()
-    part = "codes" if table == "int8" else "weight"
+    part = "weight" if table == "exact" else "codes"
     rows = re.findall(rf'\{{"(?:lm_head|model\.embed_tokens)\.{part}", (.+)\}},', header)
     assert len(rows) == 2
     assert rows[0] == rows[1]
     found = dict(read_back(tmp_path / "out"))
-    names = ["lm_head", "model.embed_tokens"] if table == "int8" else ["lm_head.weight", "model.embed_tokens.weight"]
+    names = ["lm_head.weight", "model.embed_tokens.weight"] if table == "exact" else ["lm_head", "model.embed_tokens"]
     assert torch.equal(*(found[name] for name in names))
 
 

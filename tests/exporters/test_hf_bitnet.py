@@ -142,6 +142,7 @@ def test_layers_that_stay_float_are_named_in_the_config(cases, linear_class):
             r"model\.layers\.0\.\S+ has binary per row.*`weight=binary_tensor`",
         ),
         ({"weight": WeightScheme("ternary", "group", 32)}, r"ternary per group 32.*`weight=ternary_tensor`"),
+        ({"weight": WeightScheme("binary", "tensor", planes=2)}, r"binary of 2 planes per tensor.*`weight\.planes=1`"),
         ({"roles": ("mlp", "embedding")}, r"model\.embed_tokens is a 1-bit token embedding.*`model\.roles`"),
         ({"roles": ("mlp", "head")}, r"lm_head has 258 rows.*multiple of 4.*`model\.exclude`"),
         ({"activation": "sign"}, r"`activation=sign`.*`activation=int8`"),
@@ -231,7 +232,7 @@ def test_the_folder_has_tokenizer_settings_and_a_card(make_trained, byte_tokeniz
     packed, out = ({path.name for path in (tmp_path / name).iterdir()} for name in ("packed", "out"))
     assert out == packed - {"manifest.json", "weights.safetensors"} | {"model.safetensors", "export.json"}
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "base_model: tiny-llama" in card
+    assert "# tiny-llama, binary" in card
     assert "`linear_class: autobitlinear`" in card
     assert "| perplexity | 7.5 |" in card
     assert record.facts["biases_divided_by_the_scale"] == 8

@@ -18,7 +18,8 @@ from bitnet_train.model.convert import convert
 from bitnet_train.packed import export_packed
 from bitnet_train.packed.names import EXPORT_NAME
 from bitnet_train.packed.source import open_packed
-from bitnet_train.quant.scheme import WEIGHT_SCHEMES, ActivationScheme, WeightScheme
+from bitnet_train.quant.scheme import ActivationScheme
+from tests.fixtures.schemes import CODE_SETS, weight_scheme
 
 GRAINS = (("tensor", 128), ("row", 128), ("group", 64), ("group", 128), ("group", 256), ("group", 32))
 SHAPES = {"blocks": (256, 512), "half_blocks": (192, 320), "no_block": (72, 102)}  # hidden and ff; 102 % 4 is not 0
@@ -34,7 +35,7 @@ CASES = [
     if grain != "group" or (hidden % group_size == 0 and ff % group_size == 0)
 ]
 OPTIONS = {
-    "gguf": tuple(ExportOptions(type=name) for name in ("auto", "q1_0", "q2_0", "tq1_0", "tq2_0")),
+    "gguf": tuple(ExportOptions(type=name) for name in ("auto", "q1_0", "q2_0", "tq1_0", "tq2_0", "q4_0", "q5_0")),
     "hf_bitnet": tuple(ExportOptions(linear_class=name) for name in ("autobitlinear", "bitlinear")),
     "plain": tuple(ExportOptions(dtype=name) for name in ("bfloat16", "float32")),
 }
@@ -55,7 +56,7 @@ def packed(tmp_path_factory, tiny_tokenizer):
         hidden, ff = SHAPES[shape]
         if key not in made:
             made[key] = tmp_path_factory.mktemp("packed") / "folder"
-            _pack(hidden, ff, WeightScheme(name, grain, group_size), tiny_tokenizer, made[key])
+            _pack(hidden, ff, weight_scheme(name, grain, group_size), tiny_tokenizer, made[key])
         return made[key]
 
     return get
@@ -80,7 +81,7 @@ def _pack(hidden, ff, scheme, tokenizer, folder):
 
 
 @pytest.mark.parametrize(("shape", "grain", "group_size"), CASES)
-@pytest.mark.parametrize("scheme", WEIGHT_SCHEMES)
+@pytest.mark.parametrize("scheme", CODE_SETS)
 @pytest.mark.parametrize("format_name", EXPORTERS)
 def test_every_weight_comes_back_bit_for_bit_or_the_format_refuses_first(
     packed, tmp_path, format_name, shape, scheme, grain, group_size
@@ -117,9 +118,9 @@ def test_what_fits_everywhere_is_refused_nowhere(packed, tmp_path):
     tensor = packed("blocks", "ternary", "tensor", 128)
     for format_name in EXPORTERS:
         export_as(format_name, tensor, tmp_path / format_name)
-    row = packed("blocks", "binary", "row", 128)
     for options in OPTIONS["gguf"]:
-        export_as("gguf", row, tmp_path / f"gguf-{options.type}", options)
+        codes = {"q4_0": "2-plane", "q5_0": "4-plane"}.get(options.type, "binary")
+        export_as("gguf", packed("blocks", codes, "row", 128), tmp_path / f"gguf-{options.type}", options)
 
 
 def test_a_taken_target_is_left_alone_unless_it_is_an_earlier_export(packed, tmp_path):

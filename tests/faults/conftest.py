@@ -60,6 +60,7 @@ def begun(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = warm.run(folder, *WORDS, "run.dir=run", faults=(kill,))
     assert done.code == -9, done.err
     assert steps_of(folder / "run") == [1, 2]
+    warm.ask(do="know", word=str(folder / "run"))
     return folder / "run"
 
 

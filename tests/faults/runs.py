@@ -26,6 +26,8 @@ BATCH = "bitnet_train.train.data.module:collate"
 VALIDATION = f"{_MODULE}.validation_step"
 CHECKPOINT = "torch:save"
 FIGURES = "bitnet_train.train.trackers.tracking:JsonlLogger.log_metrics"
+MERGING = "bitnet_train.model.converted:save_module"  # all is written but the weights
+RENAME = "pathlib:Path.rename"
 PACKING = "bitnet_train.packed.writer:write_companions"  # weights are written, config.json is not
 EXPORTING = "bitnet_train.exporters.registry:files_of"  # all is written but the record
 

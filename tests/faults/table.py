@@ -46,15 +46,16 @@ FAULTS = (
     Row(
         7,
         9,
-        "SIGINT once; twice; during an export in any format",
-        7,
-        "exit 130; at once; no folder, nor a part of one",
+        "SIGINT once; twice; during an export in any format; SIGINT or SIGTERM during a merge",
+        9,
+        "exit 130; at once; no folder, nor a part of one, and the earlier merge is whole",
         _here(
             "signals",
             "sigint_once_finishes_the_step_and_saves",
             "sigint_twice_quits_at_once",
             "sigint_during_an_export_leaves_no_folder",
-        ),
+        )
+        + _here("merges", "a_merge_that_is_asked_to_end_leaves_the_earlier_one"),
     ),
     Row(
         10,
@@ -71,15 +72,16 @@ FAULTS = (
     Row(
         14,
         16,
-        "a full disk in a checkpoint, an export in any format, the log of figures: a small disk, or a limit on files",
-        3,
+        "a full disk, or a limit on files, in a checkpoint, a merge, an export in any format, the log of figures",
+        9,
         "old files whole, exit 1, path, bytes needed and bytes free in the message, resumed bitwise",
         _here(
             "disk",
             "a_full_disk_leaves_every_checkpoint_and_the_run_goes_on_when_there_is_room",
             "a_file_that_may_not_grow_ends_the_run_and_loses_nothing",
             "an_export_that_finds_no_room_leaves_what_was_there",
-        ),
+        )
+        + _here("merges", "a_merge_that_finds_no_room_leaves_the_earlier_one"),
     ),
     Row(
         17,
@@ -91,6 +93,7 @@ FAULTS = (
             "disk",
             "a_place_that_cannot_be_written_is_refused_before_training",
             "no_verb_is_surprised_by_a_run_that_may_not_be_written",
+            "a_run_on_a_read_only_disk_is_refused_by_name_and_read_where_nothing_is_written",
         ),
     ),
     Row(
@@ -259,13 +262,16 @@ FAULTS = (
     Row(
         38,
         38,
-        "kernels given arrays of other shapes, strides and types, at odd addresses, too short, of another scheme",
+        "kernels given arrays of other shapes, strides, types, at odd addresses, too short, of another scheme or range",
         8,
         "refused with the numbers, or the same bits",
         (
             "tests/kernels/test_ops.py::test_wrong_arrays_are_refused_with_the_numbers",
             "tests/kernels/test_ops.py::test_wrong_scales_are_refused_when_packing",
             "tests/kernels/test_ops.py::test_codes_of_another_type_are_refused",
+            "tests/kernels/test_ops.py::test_a_code_that_the_scheme_has_not_is_refused",
+            "tests/kernels/test_ops.py::test_the_extension_itself_refuses_a_code_that_the_scheme_has_not",
+            "tests/kernels/test_ops.py::test_the_extension_takes_no_codes_of_another_kind",
             "tests/kernels/test_ops.py::test_planes_of_another_scheme_are_refused",
             "tests/kernels/test_ops.py::test_a_stream_cut_short_is_refused_with_the_bytes",
             "tests/kernels/test_ops.py::test_a_stream_at_an_odd_address_gives_the_same_bits",
@@ -296,13 +302,14 @@ FAULTS = (
     Row(
         41,
         41,
-        "SIGKILL in an export in any format, before its last file",
-        1,
-        "what was there is whole, the half is refused, the next export clears it away",
+        "SIGKILL in an export in any format, before its last file; in a merge, also between its renames",
+        7,
+        "what was there is whole, the half is refused, the next start clears it away",
         _here(
             "exports",
             "an_export_that_is_killed_leaves_nothing_under_its_name_and_the_next_one_clears_it_away",
-        ),
+        )
+        + _here("merges", "a_merge_that_is_killed_leaves_what_the_next_start_clears_away"),
     ),
     Row(
         42,

@@ -154,3 +154,16 @@ def test_no_verb_is_surprised_by_a_run_that_may_not_be_written(
     assert "Traceback" not in done.said
     assert files_of(run_dir) == before
     assert steps_of(run_dir) == steps_of(packed)
+
+
+@pytest.mark.parametrize(("verb", "code"), [("train", 1), ("merge", 1), ("generate", 0)])
+def test_a_run_on_a_read_only_disk_is_refused_by_name_and_read_where_nothing_is_written(
+    verb: str, code: int, warm: Warm, packed: Path, tmp_path: Path
+) -> None:
+    run_dir = copy_of(packed, tmp_path)
+    before = files_of(run_dir)
+    done = warm.run(tmp_path, verb, run_dir, faults=(ReadOnly(str(run_dir)),))
+    assert done.code == code, done.err
+    assert ("Read-only file system" in done.said) == bool(code)
+    assert "unexpected" not in done.said
+    assert files_of(run_dir) == before

@@ -6,7 +6,7 @@ lost by it; the copy goes on as `python -m bitnet_train` does, from the module `
 known to every copy beforehand: how fast bf16 is on this machine, which the first copy times and tells.
 
 Orders come as lines of JSON on stdin, answers go as lines to stdout: `start` answers with a process id, `wait` with the
-exit code (negative: the signal that ended it; null: it had to be killed, its time was up).
+exit code (negative: the signal that ended it; null: it had to be killed, its time was up), `know` with null.
 """
 
 from __future__ import annotations
@@ -140,6 +140,20 @@ def wait(pid: int, seconds: float) -> int | None:
         time.sleep(POLL_S)
 
 
+def know(word: str) -> None:
+    """Compose a configuration once for every later copy: what Hydra makes of the same lines is kept."""
+    from bitnet_train.config.compose import compose
+
+    compose(word)
+
+
+def answer(order: dict[str, Any]) -> int | None:
+    """Do what an order says."""
+    if order["do"] == "start":
+        return start(order)
+    return wait(order["pid"], order["seconds"]) if order["do"] == "wait" else know(order["word"])
+
+
 def serve() -> None:
     """Answer orders until stdin ends."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
@@ -150,9 +164,7 @@ def serve() -> None:
     gc.collect()
     gc.freeze()
     for line in sys.stdin:
-        order = json.loads(line)
-        answer = start(order) if order["do"] == "start" else wait(order["pid"], order["seconds"])
-        print(json.dumps(answer), file=answers)
+        print(json.dumps(answer(json.loads(line))), file=answers)
 
 
 if __name__ == "__main__":

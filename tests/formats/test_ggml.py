@@ -43,7 +43,7 @@ def one_row(codes, type_name, scale=0.5):
 
 
 def layer(name="binary", granularity="row", group_size=128, num_inputs=256):
-    scheme = SimpleNamespace(name=name, granularity=granularity, group_size=group_size)
+    scheme = SimpleNamespace(code_set=name, title=name, granularity=granularity, group_size=group_size)
     return SimpleNamespace(scheme=scheme, num_inputs=num_inputs)
 
 
@@ -80,6 +80,26 @@ def test_tq1_0_is_base_three_scaled_to_a_byte_and_the_scale_last():
     assert blocks[48] == -(-6 * 256 // 243)
     assert set(blocks[1:32] + blocks[33:48] + blocks[49:52]) == {0}
     assert blocks[52:] == HALF
+
+
+def test_q4_0_is_a_scale_and_two_halves_of_16_bytes_lowest_first():
+    codes = [-7, 7] + [1] * 14 + [-3, 5] + [-1] * 14
+    assert one_row(codes, "q4_0") == HALF + bytes([0x51, 0xDF]) + bytes([0x79]) * 14
+
+
+def test_q5_0_is_a_scale_a_fifth_bit_of_every_weight_and_the_others_as_in_q4_0():
+    codes = [-15, 15] + [1] * 14 + [-3, 5] + [-1] * 14
+    high_bits = bytes([0b1111_1110, 0xFF, 0b10, 0])
+    assert one_row(codes, "q5_0") == HALF + high_bits + bytes([0xD1, 0x5F]) + bytes([0xF1]) * 14
+
+
+@pytest.mark.parametrize(("scheme", "type_name"), [("2-plane", "q4_0"), ("3-plane", "q4_0"), ("4-plane", "q5_0")])
+def test_the_gguf_package_reads_codes_of_several_planes_as_they_are(scheme, type_name):
+    codes, scale = random_codes(SCHEME_CODES[scheme], 7, 128), torch.rand(7, 4).half().float()
+    blocks = encode(codes, scale, type_name)
+    dense = codes.float() * scale.repeat_interleave(32, dim=1)
+    kind = gguf.GGMLQuantizationType[type_name.upper()]
+    assert np.array_equal(gguf.quants.dequantize(blocks.numpy(), kind), dense.numpy())
 
 
 @pytest.mark.parametrize("type_name", ["tq1_0", "tq2_0"])

@@ -12,10 +12,14 @@ from hypothesis import strategies as st
 
 from bitnet_train.errors import FormatError
 from bitnet_train.formats.planes import NUM_PLANES, pack_planes, row_bytes, unpack_planes
+from bitnet_train.quant.scheme import CODES
 
-ALLOWED = {"binary": (-1, 1), "ternary": (-1, 0, 1)}
+ALLOWED = CODES
 KNOWN_SHA256 = {
     "binary": "2757dadd8c87a2147b63212db90e984d6a841faec5d8f26f4c343135bedce125",
+    "2-plane": "7aaae18b7b279f1b99784013f0201f264b95fefff76da0715540a5581fa4dff4",
+    "3-plane": "88dcb38a612101fd44bced87d5b1ef15bdfae8ce3bb2e67270a3ced6a6f1ef6e",
+    "4-plane": "20dd7b0c53d59e86dac1c80d62db184bd3d5b39c328aa7ed1f3d535bb0cfa5c9",
     "ternary": "624384cd1a962584d318ad1234cacdf6f1e7d71fa195f216172e1a1a7e76cf64",
 }
 
@@ -52,6 +56,17 @@ def test_input_j_is_bit_j_mod_8_of_byte_j_div_8():
 def test_a_ternary_row_has_a_nonzero_plane_and_a_sign_plane():
     planes = pack_planes(torch.tensor([[0, 1, -1]], dtype=torch.int8), "ternary")
     assert planes[:, 0, 0].tolist() == [0b110, 0b010]
+
+
+@pytest.mark.parametrize("name", ["2-plane", "3-plane", "4-plane"])
+def test_plane_p_of_an_odd_code_adds_or_subtracts_2_to_the_p(name):
+    codes = torch.tensor([CODES[name]], dtype=torch.int8)
+    planes = [unpack_planes(plane.unsqueeze(0), len(CODES[name]), "binary") for plane in pack_planes(codes, name)]
+    assert torch.equal(sum(2**p * plane for p, plane in enumerate(planes)), codes)
+    assert pack_planes(torch.tensor([[-3, -1, 1, 3]], dtype=torch.int8), "2-plane")[:, 0, 0].tolist() == [
+        0b1010,
+        0b1100,
+    ]
 
 
 def test_strided_codes_pack_like_contiguous_ones():
@@ -94,7 +109,10 @@ def test_planes_of_another_shape_or_dtype_are_refused(damage):
     assert str(list(broken.shape)) in str(error.value)
 
 
-@pytest.mark.parametrize(("name", "bad"), [("binary", 0), ("binary", 2), ("ternary", 2), ("ternary", -128)])
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [(name, code) for name in CODES for code in (-128, -9, -2, 0, 2, 4, 9, 127) if code not in CODES[name]],
+)
 def test_a_code_that_the_scheme_lacks_is_refused(name, bad):
     codes = torch.ones(2, 3, dtype=torch.int8)
     codes[1, 1] = bad
@@ -109,5 +127,5 @@ def test_codes_of_another_dtype_or_rank_are_refused(codes):
 
 
 def test_an_unknown_scheme_is_refused_with_the_allowed_ones():
-    with pytest.raises(FormatError, match=r"'quaternary'\. Allowed: binary, ternary"):
+    with pytest.raises(FormatError, match=r"'quaternary'\. Allowed: binary, 2-plane, 3-plane, 4-plane, ternary"):
         pack_planes(torch.ones(1, 1, dtype=torch.int8), "quaternary")

@@ -11,9 +11,10 @@ from bitnet_train.importers.packed import reopen_packed
 from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.packed import export_packed, read_manifest
 from bitnet_train.packed.manifest import seal
-from bitnet_train.quant.scheme import GRANULARITIES, WEIGHT_SCHEMES, ActivationScheme, WeightScheme
+from bitnet_train.quant.scheme import GRANULARITIES, TABLE_BITS, ActivationScheme, WeightScheme
 from bitnet_train.quant.stored import rounded
 from bitnet_train.runtime.load import load
+from tests.fixtures.schemes import CODE_SETS, weight_scheme
 
 ROLES = ("attention", "mlp", "head", "embedding")
 
@@ -25,10 +26,10 @@ def logits(model):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("granularity", GRANULARITIES)
-@pytest.mark.parametrize("name", WEIGHT_SCHEMES)
+@pytest.mark.parametrize("name", CODE_SETS)
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_a_packed_model_opens_with_its_codes_scales_and_logits(make_trained, tmp_path, family, name, granularity):
-    scheme = WeightScheme(name, granularity, group_size=32)
+    scheme = weight_scheme(name, granularity, group_size=32)
     trained = make_trained(family, weight=scheme, roles=ROLES)
     export_packed(trained, None, tmp_path / "packed")
     model, tokenizer, record = reopen_packed(tmp_path / "packed")
@@ -60,16 +61,23 @@ def test_activations_come_along(make_trained, tmp_path):
     assert torch.equal(logits(model), logits(trained))
 
 
-def test_int8_tables_stay_int8_and_compute_what_the_folder_does(make_trained, tmp_path):
-    export_packed(make_trained(), None, tmp_path / "packed", embedding="int8", head="int8")
+@pytest.mark.parametrize("stored", TABLE_BITS)
+def test_tables_keep_their_bits_and_compute_what_the_folder_does(make_trained, tmp_path, stored):
+    export_packed(make_trained(), None, tmp_path / "packed", embedding=stored, head=stored)
     model, _, record = reopen_packed(tmp_path / "packed")
     table = model.get_input_embeddings().weight
-    assert torch.equal(rounded(table, "int8"), table)
+    assert torch.equal(rounded(table, stored), table)
     assert model.get_output_embeddings().weight is table
-    assert record.tables == ("model.embed_tokens", "lm_head")
+    assert (record.tables, record.stored_tables) == (("model.embed_tokens", "lm_head"), stored)
     assert torch.equal(logits(model), logits(load(tmp_path / "packed")))
     export_packed(model, None, tmp_path / "again")
     assert read_manifest(tmp_path / "again").tables == read_manifest(tmp_path / "packed").tables
+
+
+def test_tables_of_different_bits_are_refused(make_trained, tmp_path):
+    export_packed(make_trained("odd"), None, tmp_path / "packed", embedding="int4", head="int8")
+    with pytest.raises(FormatError, match="has tables of different bits, and a model trains with one kind"):
+        reopen_packed(tmp_path / "packed")
 
 
 def test_layers_of_two_activations_are_refused(make_trained, tmp_path):

@@ -17,7 +17,8 @@ from torch import Tensor
 from bitnet_train.formats.planes import pack_planes
 from bitnet_train.kernels import ops, reference
 from bitnet_train.quant.activation import quantize_activation
-from bitnet_train.quant.scheme import ActivationScheme
+from bitnet_train.quant.scheme import CODES, ActivationScheme
+from tests.fixtures.schemes import weight_scheme
 from tests.kernels.csrc import CSRC
 
 COMMON = ("-std=c++17", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", f"-I{CSRC}")
@@ -27,32 +28,33 @@ Build = Callable[[str, tuple[str, ...], Mapping[Path, tuple[str, ...]]], Path]
 
 @pytest.fixture(scope="session")
 def build_program(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Build:
-    """Compile C++ files, each with flags of its own, into a program; keep it until a source or a flag changes.
+    """Compile C++ files, each with flags of its own, into a program.
 
-    It is kept where pytest keeps what outlives a session; `pytest --cache-clear` builds it anew.
+    Objects and programs are kept until a source changes, where pytest keeps what outlives a session; `pytest
+    --cache-clear` builds them anew. Programs that share a file and its flags share the object.
     """
     cache = getattr(pytestconfig, "cache", None)
     kept = cache.mkdir("selftest") if cache else tmp_path_factory.mktemp("selftest")
+    place = kept / _digest(*(path.read_bytes() for path in sorted(CSRC.rglob("*")) if path.is_file()))
+    place.mkdir(exist_ok=True)
+    for older in kept.iterdir():
+        if older != place:
+            shutil.rmtree(older, ignore_errors=True)
+
+    def made(command: tuple[str, ...]) -> Path:
+        """What `command` writes to the file that is named at its end."""
+        target = place / _digest(repr((_run(command[0], "--version"), command)).encode())
+        if not target.is_file():
+            with TemporaryDirectory(dir=place) as folder:
+                _run(*command, "-o", str(Path(folder) / "made"))
+                (Path(folder) / "made").replace(target)
+        return target
 
     def build(compiler: str, flags: tuple[str, ...], sources: Mapping[Path, tuple[str, ...]]) -> Path:
-        place = kept / _digest(repr((_run(compiler, "--version"), COMMON, flags, sorted(sources.items()))).encode())
-        program = place / _digest(*(path.read_bytes() for path in sorted(CSRC.rglob("*")) if path.is_file()))
-        if not program.is_file():
-            shutil.rmtree(place, ignore_errors=True)
-            place.mkdir(parents=True)
-            with TemporaryDirectory(dir=place) as folder:
-                _compile(compiler, flags, sources, Path(folder)).replace(program)
-        return program
+        objects = [made((compiler, *COMMON, *flags, *own, "-c", str(source))) for source, own in sources.items()]
+        return made((compiler, *flags, *map(str, objects), "-pthread"))
 
     return build
-
-
-def _compile(compiler: str, flags: tuple[str, ...], sources: Mapping[Path, tuple[str, ...]], folder: Path) -> Path:
-    objects = {source: str(folder / f"{source.stem}.o") for source in sources}
-    for source, made in objects.items():
-        _run(compiler, *COMMON, *flags, *sources[source], "-c", str(source), "-o", made)
-    _run(compiler, *flags, *objects.values(), "-pthread", "-o", str(folder / "program"))
-    return folder / "program"
 
 
 def _run(*command: str) -> str:
@@ -97,11 +99,14 @@ class Problem:
         return ops.packed_linear(self.x, stream, self.bias, weight)
 
     def codes_linear(self) -> Tensor:
-        return reference.linear(self.x_codes, self.x_scale, self.w_codes, self.w_scale, self.bias, self.group_size)
+        return self._linear(self.x_codes, self.x_scale)
 
     def reference_linear(self) -> Tensor:
-        x_codes, x_scale = quantize_activation(self.x, ActivationScheme(self.activation))
-        return reference.linear(x_codes, x_scale, self.w_codes, self.w_scale, self.bias, self.group_size)
+        return self._linear(*quantize_activation(self.x, ActivationScheme(self.activation)))
+
+    def _linear(self, x_codes: Tensor, x_scale: Tensor) -> Tensor:
+        planes = weight_scheme(self.weight).planes
+        return reference.linear(x_codes, x_scale, self.w_codes, self.w_scale, self.bias, self.group_size, planes)
 
 
 ACTIVATION_CODES = {"int8": (-128, 127), "int4": (-8, 7), "sign": (-1, 1)}
@@ -111,6 +116,11 @@ def codes(shape: tuple[int, int], lowest: int, highest: int, *, zero: bool, gene
     """Uniform int8 codes from `lowest` to `highest`, without 0 where a scheme has none."""
     values = torch.randint(lowest, highest + 1, shape, generator=generator, dtype=torch.int8)
     return values if zero else torch.where(values >= 0, 1, -1).to(torch.int8)
+
+
+def drawn(choices: tuple[int, ...], shape: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """Uniform int8 values among `choices`."""
+    return torch.tensor(choices, dtype=torch.int8)[torch.randint(len(choices), shape, generator=generator)]
 
 
 @pytest.fixture(scope="session")
@@ -133,7 +143,7 @@ def make_problem() -> Callable[..., Problem]:
         return Problem(
             x=torch.randn(num_tokens, num_inputs, generator=generator),
             x_codes=codes((num_tokens, num_inputs), lowest, highest, zero=activation != "sign", generator=generator),
-            w_codes=codes((num_outputs, num_inputs), -1, 1, zero=weight == "ternary", generator=generator),
+            w_codes=drawn(CODES[weight], (num_outputs, num_inputs), generator),
             w_scale=w_scale.half().float() if half_scales else w_scale,
             bias=torch.randn(num_outputs, generator=generator),
             group_size=group_size,

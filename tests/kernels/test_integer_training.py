@@ -18,12 +18,14 @@ from bitnet_train.kernels.integer_training import (
 from bitnet_train.kernels.isa import available_isas, forced_isa
 from bitnet_train.kernels.reference_training import MAX_INT8_INPUTS
 from bitnet_train.quant.activation import quantize_activation
-from bitnet_train.quant.scheme import WEIGHT_SCHEMES, ActivationScheme, WeightScheme
+from bitnet_train.quant.scheme import CODES, ActivationScheme, WeightScheme
 from bitnet_train.quant.weight import absmean_scale, quantize
+from tests.fixtures.schemes import CODE_SETS, weight_scheme
 
 every_isa = pytest.mark.parametrize("isa", available_isas())
-every_weight = pytest.mark.parametrize("name", WEIGHT_SCHEMES)
+every_weight = pytest.mark.parametrize("name", CODE_SETS)
 INT8 = ActivationScheme("int8")
+PAIRS = WeightScheme("binary", "group", 1)
 SCHEMES = [("tensor", 0), ("row", 0), ("group", 64), ("group", 96)]
 SHAPES = [(1, 1, 1), (3, 7, 64), (9, 65, 100), (129, 70, 192), (16, 200, 576), (150, 64, 128)]  # T, N, K
 
@@ -42,10 +44,14 @@ def latent_weight(num_outputs, num_inputs, scheme):
     return latent, absmean_scale(latent, scheme) + 0.001
 
 
+def input_gradient_of(dy, w, scale, scheme):
+    return reference_training.input_gradient(dy, w, scale, scheme.planes)
+
+
 def schemes(name, num_inputs):
     for granularity, size in SCHEMES:
         if granularity != "group" or num_inputs % size == 0:
-            yield WeightScheme(name, granularity, size or 128)
+            yield weight_scheme(name, granularity, size or 128)
 
 
 @functools.cache
@@ -56,8 +62,8 @@ def problems(name, num_tokens, num_outputs, num_inputs):
     for scheme in schemes(name, num_inputs):
         latent, scale = latent_weight(num_outputs, num_inputs, scheme)
         w, bias = quantize(latent, scale, scheme), random(num_outputs, seed=3) if len(found) % 2 else None
-        y = reference.linear(*x, w, scale, bias, scheme.inputs_per_scale(num_inputs))
-        found.append((x, dy, latent, scale, scheme, bias, y, reference_training.input_gradient(dy, w, scale)))
+        y = reference.linear(*x, w, scale, bias, scheme.inputs_per_scale(num_inputs), scheme.planes)
+        found.append((x, dy, latent, scale, scheme, bias, y, input_gradient_of(dy, w, scale, scheme)))
     return found
 
 
@@ -91,14 +97,28 @@ def test_the_largest_sums_are_exact(isa, sign):
     dy, ones = torch.full((num_tokens, num_outputs), 0.3 * sign), torch.ones(num_tokens, 1)
     dy[num_tokens // 2 :] *= -1
     x = torch.full((num_tokens, num_inputs), -128, dtype=torch.int8)
-    latent, scheme = torch.ones(num_outputs, num_inputs), WeightScheme()
     with forced_isa(isa):
         assert torch.equal(weight_gradient(dy, x, ones), reference_training.weight_gradient(dy, x, ones))
-        dx = input_gradient(dy, pack_latent(latent, torch.ones(num_outputs, 1), scheme, INT8))
         largest = pack_int8_weight(x, torch.ones(num_tokens))
         assert torch.equal(int8_product(x, ones, largest, None), torch.full((num_tokens, num_tokens), 96.0 * 128 * 128))
-    w = torch.ones(num_outputs, num_inputs, dtype=torch.int8)
-    assert torch.equal(dx, reference_training.input_gradient(dy, w, torch.ones(num_outputs, 1)))
+    for scheme in (WeightScheme(), *(weight_scheme(name, "group", 32) for name in CODE_SETS)):
+        latent, alpha = torch.ones(num_outputs, num_inputs), torch.ones(scheme.scale_shape(num_outputs, num_inputs))
+        latent *= CODES[scheme.code_set][-1]
+        with forced_isa(isa):
+            dx = input_gradient(dy, pack_latent(latent, alpha, scheme, INT8))
+        assert torch.equal(dx, input_gradient_of(dy, latent.to(torch.int8), alpha, scheme))
+
+
+@every_isa
+@every_weight
+def test_scales_of_any_size_and_sign_are_taken(isa, name):
+    scheme, dy = weight_scheme(name, "group", 32), random(20, 70)
+    latent, scale = latent_weight(70, 96, scheme)
+    scale = scale * torch.logspace(-20, 12, 70).unsqueeze(1)
+    scale[3], scale[4, 1], scale[5] = 0, 0, -scale[5]
+    with forced_isa(isa):
+        dx = input_gradient(dy, pack_latent(latent, scale, scheme, INT8))
+    assert torch.equal(dx, input_gradient_of(dy, quantize(latent, scale, scheme), scale, scheme))
 
 
 @every_isa
@@ -135,9 +155,10 @@ def test_a_gradient_that_is_not_finite_gives_nan_where_it_counts(isa, bad):
 
 
 @every_isa
+@every_weight
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
-def test_a_weight_that_is_not_finite_is_refused_with_its_row(isa, bad):
-    scheme = WeightScheme()
+def test_a_weight_that_is_not_finite_is_refused_with_its_row(isa, name, bad):
+    scheme = weight_scheme(name)
     for row, column in ((3, 0), (66, 99)):
         latent, scale = latent_weight(70, 100, scheme)
         latent[row, column] = bad
@@ -150,11 +171,12 @@ def test_a_weight_that_is_not_finite_is_refused_with_its_row(isa, bad):
 
 
 @every_isa
+@every_weight
 @pytest.mark.parametrize("threads", [2, 3])
-def test_the_number_of_threads_changes_no_bit(isa, threads):
+def test_the_number_of_threads_changes_no_bit(isa, name, threads):
     num_tokens, num_outputs, num_inputs = 280, 200, 576
     dy, x = random(num_tokens, num_outputs), quantize_activation(random(num_tokens, num_inputs, seed=1), INT8)
-    scheme, w = WeightScheme("binary", "group", 64), codes(num_outputs, num_inputs)
+    scheme, w = weight_scheme(name, "group", 64), codes(num_outputs, num_inputs)
     latent, scale = latent_weight(num_outputs, num_inputs, scheme)
     before, found = torch.get_num_threads(), []
     try:
@@ -195,6 +217,7 @@ def test_what_does_not_fit_is_refused():
         (r"`x_scale` must be float32 \[4, 1\]", lambda: weight_gradient(random(4, 6), x, torch.ones(4))),
         (r"`x_codes` must be int8 \[5, any\]", lambda: weight_gradient(random(5, 6), x, x_scale)),
         (r"`scale` must be float32 \[4\]", lambda: pack_int8_weight(x, torch.ones(4, 1))),
+        ("131072 inputs", lambda: pack_latent(torch.ones(2**17, 2), torch.ones(2**17, 2), PAIRS, INT8)),
         ("131072 inputs", lambda: pack_int8_weight(torch.zeros(1, 2**17, dtype=torch.int8), torch.ones(1))),
     ]
     for message, call in refused:

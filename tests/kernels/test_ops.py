@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import get_args
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,7 +18,8 @@ from bitnet_train.errors import FormatError, KernelError
 from bitnet_train.formats.planes import NUM_PLANES, pack_planes
 from bitnet_train.kernels import isa as isa_module
 from bitnet_train.kernels import ops, reference
-from bitnet_train.quant.scheme import ActivationName, WeightName
+from bitnet_train.quant.scheme import CODES as WEIGHT_CODES
+from bitnet_train.quant.scheme import ActivationName, CodeSet
 
 WEIGHTS = tuple(NUM_PLANES)
 SHAPES = [  # K, group size
@@ -43,7 +46,7 @@ def isa(request):
 
 
 def test_every_scheme_of_the_quantisers_has_a_kernel():
-    assert set(get_args(WeightName)) == set(WEIGHTS)
+    assert set(get_args(CodeSet)) == set(WEIGHT_CODES) == set(WEIGHTS)
     assert set(get_args(ActivationName)) - {"none"} == set(ops.ACTIVATIONS)
 
 
@@ -76,14 +79,15 @@ def test_every_number_of_tokens_gives_the_same_rows(make_problem, isa):
 @pytest.mark.parametrize("num_inputs", [1, 63, 576, 4097, 1 << 17])
 def test_the_largest_sums_do_not_overflow(make_problem, weight, sign, extreme, num_inputs):
     problem = make_problem(weight, "int8", 1, 2, num_inputs, num_inputs)
-    for values, value in ((problem.x, extreme), (problem.x_codes, extreme), (problem.w_codes, sign)):
+    code = sign * WEIGHT_CODES[weight][-1]
+    for values, value in ((problem.x, extreme), (problem.x_codes, extreme), (problem.w_codes, code)):
         values.fill_(value)
     rescaled = problem.reference_linear()
     for kernel in EVERY:
         with ops.forced_isa(*kernel):
             stream, packed = problem.packed
             sums = ops.packed_dot(problem.x_codes, stream, packed)
-            assert sums.flatten().tolist() == [extreme * sign * num_inputs] * 2, kernel
+            assert sums.flatten().tolist() == [extreme * code * num_inputs] * 2, kernel
             assert same_bits(ops.packed_linear(problem.x, stream, problem.bias, packed), rescaled), kernel
 
 
@@ -124,9 +128,11 @@ def test_one_scale_serves_the_whole_tensor(make_problem, isa):
     assert same_bits(shared.linear(), spelled_out.linear())
 
 
+@pytest.mark.parametrize("num_tokens", [1, 40])
 @pytest.mark.parametrize("activation", ops.ACTIVATIONS)
-def test_the_number_of_threads_does_not_change_a_bit(make_problem, isa, activation):
-    problem = make_problem("ternary", activation, 40, 517, 1024, 128)
+@pytest.mark.parametrize("weight", ["ternary", "4-plane"])
+def test_the_number_of_threads_does_not_change_a_bit(make_problem, isa, weight, activation, num_tokens):
+    problem = make_problem(weight, activation, num_tokens, 8261 if num_tokens == 1 else 517, 1024, 128)
     before = torch.get_num_threads()
     results = []
     try:
@@ -274,11 +280,11 @@ def test_the_extension_reads_a_read_only_array_and_refuses_to_write_one(make_pro
         isa_module.core.packed_linear(weight.kernel, weight.spec, stream.numpy(), x, None, out, 1)
 
 
-@pytest.mark.parametrize(
-    ("activation", "code", "fits"),
-    [("int8", -128, True), ("int4", -8, True), ("int4", -9, False), ("int4", 8, False), ("sign", 0, False)]
-    + [("sign", code, code in (-1, 1)) for code in (-128, -2, -1, 1, 2, 127)],
-)
+CODES = [("int8", -128, True), ("int4", -8, True), ("int4", -9, False), ("int4", 8, False), ("sign", 0, False)]
+CODES += [("sign", code, code in (-1, 1)) for code in (-128, -2, -1, 1, 2, 127)]
+
+
+@pytest.mark.parametrize(("activation", "code", "fits"), CODES)
 def test_a_code_that_the_scheme_has_not_is_refused(activation, code, fits, isa):
     planes = pack_planes(torch.ones(2, 64, dtype=torch.int8), "binary")
     packed = ops.pack(planes, torch.ones(2, 1), 64, 64, "binary", activation)
@@ -289,3 +295,30 @@ def test_a_code_that_the_scheme_has_not_is_refused(activation, code, fits, isa):
         return
     with pytest.raises(KernelError, match=rf"`x_codes` has {code}, which is no code of `{activation}`"):
         ops.packed_dot(x_codes, *packed)
+
+
+@pytest.mark.skipif(isa_module.core is None, reason="the extension is not built")
+@pytest.mark.parametrize(("activation", "code", "fits"), CODES)
+def test_the_extension_itself_refuses_a_code_that_the_scheme_has_not(activation, code, fits):
+    planes = pack_planes(torch.ones(2, 64, dtype=torch.int8), "binary")
+    stream, weight = ops.pack(planes, torch.ones(2, 1), 64, 64, "binary", activation)
+    x_codes = torch.ones(3, 64, dtype=torch.int8)
+    x_codes[2, 63] = code
+    sums, y, scale = torch.zeros(3, 2, 1, dtype=torch.int32), torch.zeros(3, 2), torch.ones(3, 1)
+    arrays, codes = (weight.kernel, weight.spec, stream.numpy()), x_codes.numpy()
+    refused = nullcontext() if fits else pytest.raises(ValueError, match=f"x_codes has {code}, and the codes of this")
+    with refused:
+        isa_module.core.packed_dot(*arrays, codes, sums.numpy(), 1)
+    with refused:
+        isa_module.core.packed_linear_codes(*arrays, codes, scale.numpy(), None, y.numpy(), 1)
+    expected = 63 + code if fits else 0
+    assert (sums[2, 0].item(), y[2, 0].item()) == (expected, expected)
+
+
+@pytest.mark.skipif(isa_module.core is None, reason="the extension is not built")
+@pytest.mark.parametrize("wrong", [[[1] * 64], None, "codes", np.ones((1, 64), np.float32), np.ones((1, 64), np.uint8)])
+def test_the_extension_takes_no_codes_of_another_kind(wrong):
+    planes = pack_planes(torch.ones(2, 64, dtype=torch.int8), "binary")
+    stream, weight = ops.pack(planes, torch.ones(2, 1), 64, 64, "binary", "int8")
+    with pytest.raises(TypeError):
+        isa_module.core.packed_dot(weight.kernel, weight.spec, stream.numpy(), wrong, np.zeros((1, 2, 1), np.int32), 1)

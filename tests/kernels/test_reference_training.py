@@ -11,6 +11,7 @@ from bitnet_train.kernels.reference_training import (
     int8_product,
     round_columns,
     round_rows,
+    transposed_codes,
     weight_gradient,
 )
 
@@ -60,12 +61,45 @@ def test_a_line_that_is_not_finite_is_nan_and_alone(bad):
 
 @pytest.mark.parametrize("num_groups", [1, 3])
 def test_gradients_are_those_of_floats_up_to_rounding(num_groups):
-    # Uniform rounding errors of 1/127 of the largest of ~300 normal numbers (about 3): 1 - cos ~ (3/127)^2 / 24.
+    # Uniform rounding errors of 1/127 of the largest of ~300 normal numbers (about 3): 1 - cos ~ (3/127)^2 / 24. Those
+    # of alpha, a step of 1/31 of a largest near 1.5 beside a mean square near 1.1, add (1.5/31)^2 / 24 / 1.1 in groups.
     dy, w, alpha = random(300, 200), signs(200, 96, seed=1), random(200, num_groups, seed=2).abs() + 0.1
     weight = alpha.double().repeat_interleave(96 // num_groups, 1) * w
-    assert cosine(input_gradient(dy, w, alpha), dy.double() @ weight) > 0.9999
+    assert cosine(input_gradient(dy, w, alpha), dy.double() @ weight) > 0.9998
     x, x_scale = codes(300, 96, seed=3), random(300, 1, seed=4).abs() + 0.1
     assert cosine(weight_gradient(dy, x, x_scale), dy.double().T @ (x * x_scale.double())) > 0.9999
+
+
+@pytest.mark.parametrize(("planes", "least"), [(2, 0.9997), (3, 0.9995), (4, 0.9995)])
+def test_gradients_of_several_planes_are_those_of_floats_up_to_rounding(planes, least):
+    # As above; codes are uniform here, so the largest product of a row with its scales is twice their mean square, and
+    # the error of 6 bits beside it (2 / 31)^2 / 12 / 2 of the square: less than 2e-4.
+    dy, alpha = random(300, 200), random(200, 3, seed=2).abs() + 0.1
+    w = 2 * torch.randint(2**planes, (200, 96), generator=torch.Generator().manual_seed(1)).to(torch.int8)
+    w -= 2**planes - 1
+    weight = alpha.double().repeat_interleave(32, 1) * w
+    assert cosine(input_gradient(dy, w, alpha, planes), dy.double() @ weight) > least
+    rounded, _ = transposed_codes(w, alpha, planes)
+    assert int(rounded.abs().max()) <= 31
+    assert torch.equal(transposed_codes(w, alpha[:, :1], planes)[0], w), "one scale a row: codes as they are"
+
+
+def test_scales_of_groups_are_rounded_beside_the_largest_of_their_row():
+    w, alpha = signs(40, 96), random(40, 6, seed=1).abs() * torch.logspace(-10, 10, 40).unsqueeze(1)
+    rounded, step = transposed_codes(w, alpha)
+    weight = alpha.repeat_interleave(16, 1) * w
+    assert rounded.abs().amax(dim=1).tolist() == [31] * 40
+    # Half a step, and four roundings of 2^-24 each of a product of at most 31 steps.
+    assert bool(((rounded * step - weight).abs() <= step * (0.5 + 31 * 2.0**-22)).all())
+    one, same = transposed_codes(w, alpha[:1, :1])
+    assert torch.equal(one, w)
+    assert torch.equal(same, alpha[:1, :1].expand(40, 1))
+
+
+def test_a_row_whose_scales_are_zero_adds_nothing():
+    alpha = torch.tensor([[0.0, 0.0], [1.0, 0.5]])
+    dx = input_gradient(torch.tensor([[5.0, 1.0]]), torch.ones(2, 4, dtype=torch.int8), alpha)
+    assert torch.allclose(dx, torch.tensor([[1.0, 1.0, 0.5, 0.5]]), rtol=0.033)  # 0.5 is 16 steps of 1/31
 
 
 def test_a_loud_token_is_rounded_with_its_block_only():
@@ -98,3 +132,6 @@ def test_sums_that_could_overflow_and_groups_that_do_not_fit_are_refused():
     for num_groups in (2, 4, 9, 0):
         with pytest.raises(KernelError, match=f"{num_groups} scales a row do not divide the 7 inputs"):
             input_gradient(torch.ones(1, 3), signs(3, 7), torch.ones(3, num_groups))
+    tall = torch.zeros(MAX_INT8_INPUTS + 1, 2, dtype=torch.int8)
+    with pytest.raises(KernelError, match="131072 inputs is outside 1 to 131071"):
+        input_gradient(torch.zeros(1, len(tall)), tall, torch.ones(len(tall), 2))

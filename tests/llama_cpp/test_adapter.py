@@ -83,6 +83,7 @@ def llama_cpp_logits(file: Path, adapter: Path | None) -> torch.Tensor:
         return torch.from_numpy(model.logits(IDS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strength", STRENGTHS)
 def test_llama_cpp_adds_the_adapter_as_peft_does(base, tmp_path, strength):
     config = STRENGTHS[strength]

@@ -23,10 +23,16 @@ from scripts.llama_cpp.libllama import LlamaCpp, quantize_file
 BINARY_ROW = WeightScheme(granularity="row")
 TERNARY_ROW = WeightScheme(name="ternary", granularity="row")
 BINARY_GROUP = WeightScheme(granularity="group", group_size=128)
+ONE_BIT = [name for name, kind in GGML_TYPES.items() if kind.is_one_bit]
 CASES = [
-    *((file_type, BINARY_ROW, "exact") for file_type in GGML_TYPES),
-    *((file_type, TERNARY_ROW, "int8") for file_type in GGML_TYPES if file_type != "q1_0"),
+    *((file_type, BINARY_ROW, "exact") for file_type in ONE_BIT),
+    *((file_type, TERNARY_ROW, "int8") for file_type in ONE_BIT if file_type != "q1_0"),
+    ("q4_0", WeightScheme(granularity="row", planes=2), "exact"),
+    ("q4_0", WeightScheme(granularity="group", group_size=32, planes=3), "int8"),
+    ("q5_0", WeightScheme(granularity="group", group_size=64, planes=4), "int8"),
     *((file_type, BINARY_GROUP, "int8") for file_type in ("q1_0", "q2_0")),
+    ("tq1_0", TERNARY_ROW, "int4"),
+    ("q4_0", WeightScheme(granularity="group", group_size=32, planes=3), "int5"),
 ]
 MakePacked = Callable[..., Path]
 

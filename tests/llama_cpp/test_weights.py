@@ -14,7 +14,7 @@ from bitnet_train.formats.ggml import GGML_TYPES, encode
 from bitnet_train.gguf.architecture import architecture_of
 from bitnet_train.gguf.file import open_gguf
 from bitnet_train.packed.source import open_packed
-from bitnet_train.quant.scheme import WeightScheme
+from bitnet_train.quant.scheme import CODES, WeightScheme
 from scripts.llama_cpp.libllama import LlamaCpp, dequantize, quantize
 
 SCHEMES = {
@@ -23,9 +23,18 @@ SCHEMES = {
     "binary group": WeightScheme(granularity="group", group_size=256),
     "ternary row": WeightScheme(name="ternary", granularity="row"),
     "ternary group": WeightScheme(name="ternary", granularity="group", group_size=256),
+    "2-plane row": WeightScheme(granularity="row", planes=2),
+    "3-plane group": WeightScheme(granularity="group", group_size=32, planes=3),
+    "4-plane group": WeightScheme(granularity="group", group_size=64, planes=4),
 }
-CODES = {kind: [(-1, 1)] if kind == "q1_0" else [(-1, 1), (-1, 0, 1)] for kind in GGML_TYPES}
-FITTING = [(kind, name) for kind in GGML_TYPES for name in SCHEMES if not (kind == "q1_0" and "ternary" in name)]
+ONE_BIT = [name for name, kind in GGML_TYPES.items() if kind.is_one_bit]
+DRAWN = {kind: [(-1, 1)] if kind == "q1_0" else [(-1, 1), (-1, 0, 1)] for kind in ONE_BIT}
+FITTING = [
+    (kind, name)
+    for kind in GGML_TYPES
+    for name, scheme in SCHEMES.items()
+    if set(CODES[scheme.code_set]) <= set(GGML_TYPES[kind].codes) and (scheme.planes == 1) == (kind in ONE_BIT)
+]
 
 
 @pytest.mark.parametrize(("file_type", "scheme"), FITTING)
@@ -42,7 +51,7 @@ def test_ggml_decodes_every_layer_of_the_file_to_the_packed_weights(make_packed,
             assert torch.equal(architecture.rows_from_gguf(name, found, source.config), source.dense(name)), name
 
 
-@pytest.mark.parametrize(("file_type", "codes"), [(kind, codes) for kind in GGML_TYPES for codes in CODES[kind]])
+@pytest.mark.parametrize(("file_type", "codes"), [(kind, codes) for kind in ONE_BIT for codes in DRAWN[kind]])
 def test_our_blocks_are_those_of_ggmls_own_quantiser(file_type, codes):
     generator = np.random.default_rng(0)
     drawn = torch.from_numpy(generator.choice(codes, (48, 768)).astype(np.int8))
@@ -54,7 +63,7 @@ def test_our_blocks_are_those_of_ggmls_own_quantiser(file_type, codes):
 @pytest.mark.parametrize("file_type", GGML_TYPES)
 def test_the_texts_of_both_are_alike(make_packed, tmp_path, tokenizer, file_type):
     """Greedy choices are equal until two tokens are closer than the rounding of activations moves them."""
-    packed = make_packed(SCHEMES["binary row"])
+    packed = make_packed(SCHEMES[{"q4_0": "3-plane group", "q5_0": "4-plane group"}.get(file_type, "binary row")])
     export_as("gguf", packed, tmp_path / "out", ExportOptions(type=file_type))
     ours = NativeModel.load(packed, num_threads=1)
     ids = tokenizer("import os\n\nclass ").input_ids

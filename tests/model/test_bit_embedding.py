@@ -8,13 +8,14 @@ from transformers.models.gemma.modeling_gemma import GemmaTextScaledWordEmbeddin
 from bitnet_train.errors import ConversionError
 from bitnet_train.model.bit_embedding import BitEmbedding
 from bitnet_train.model.bit_linear import set_hardness
-from bitnet_train.quant.scheme import GRANULARITIES, WEIGHT_SCHEMES, WeightScheme
+from bitnet_train.quant.scheme import GRANULARITIES, WeightScheme
 from bitnet_train.quant.surrogate import SURROGATES, Identity, Tanh
 from bitnet_train.quant.weight import dequantize
+from tests.fixtures.schemes import CODE_SETS, weight_scheme
 
 WEIGHTS = [
-    WeightScheme(name, grain, 16, learnable_scale=learnable)
-    for name, grain, learnable in itertools.product(WEIGHT_SCHEMES, GRANULARITIES, (False, True))
+    weight_scheme(name, grain, 16, learnable_scale=learnable)
+    for name, grain, learnable in itertools.product(CODE_SETS, GRANULARITIES, (False, True))
 ]
 NUM_ROWS, WIDTH = 40, 48
 FEW = torch.tensor([[3, 7, 3], [0, 39, 12]])

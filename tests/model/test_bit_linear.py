@@ -10,12 +10,13 @@ from bitnet_train.errors import ConversionError
 from bitnet_train.kernels import reference
 from bitnet_train.model.bit_linear import BitLinear, bit_layers, on_kernels, set_hardness
 from bitnet_train.quant.activation import fake_quantize_activation, quantize_activation
-from bitnet_train.quant.scheme import ACTIVATION_SCHEMES, GRANULARITIES, WEIGHT_SCHEMES, ActivationScheme, WeightScheme
+from bitnet_train.quant.scheme import ACTIVATION_SCHEMES, GRANULARITIES, ActivationScheme, WeightScheme
 from bitnet_train.quant.surrogate import SURROGATES, Identity, Tanh
 from bitnet_train.quant.weight import dequantize
 from tests.fixtures.families import converted_model
+from tests.fixtures.schemes import CODE_SETS, weight_scheme
 
-WEIGHTS = [WeightScheme(name, grain, 16) for name, grain in itertools.product(WEIGHT_SCHEMES, GRANULARITIES)]
+WEIGHTS = [weight_scheme(name, grain, 16) for name, grain in itertools.product(CODE_SETS, GRANULARITIES)]
 ACTIVATIONS = [ActivationScheme(name) for name in ACTIVATION_SCHEMES]
 NUM_INPUTS, NUM_OUTPUTS = 48, 20
 
@@ -33,6 +34,16 @@ def inputs(*shape, seed=1):
     return torch.randn(*(shape or (2, 5)), NUM_INPUTS, generator=torch.Generator().manual_seed(seed))
 
 
+def contract(x_codes, x_scale, codes, scale, weight):
+    """The output without a bias, of several planes that of each +-1 plane added in turn."""
+    parts = reference.split_planes(codes, scale, weight.planes) if weight.planes > 1 else [(codes, scale)]
+    group_size = weight.inputs_per_scale(NUM_INPUTS)
+    first, *others = [reference.rescale(reference.grouped_dot(x_codes, w, group_size), s, x_scale) for w, s in parts]
+    for other in others:
+        first = first + other
+    return first
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("weight", WEIGHTS)
 def test_evaluation_is_the_float_contract_bit_for_bit(weight, activation):
@@ -42,8 +53,7 @@ def test_evaluation_is_the_float_contract_bit_for_bit(weight, activation):
         expected = nn.functional.linear(x.reshape(-1, NUM_INPUTS), dequantize(codes, scale), layer.bias)
     else:
         x_codes, x_scale = quantize_activation(x.reshape(-1, NUM_INPUTS), activation)
-        acc = reference.grouped_dot(x_codes, codes, weight.inputs_per_scale(NUM_INPUTS))
-        expected = reference.rescale(acc, scale, x_scale, layer.bias)
+        expected = contract(x_codes, x_scale, codes, scale, weight) + layer.bias
     assert torch.equal(layer(x), expected.reshape(2, 5, NUM_OUTPUTS))
 
 

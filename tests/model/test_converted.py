@@ -107,7 +107,7 @@ def damage(folder, how):
     elif how == "truncated record":
         record.write_text(record.read_text()[:40])
     elif how == "newer schema":
-        record.write_text(json.dumps({**content, "schema": 4}))
+        record.write_text(json.dumps({**content, "schema": 5}))
     elif how == "no layers":
         record.write_text(json.dumps({key: value for key, value in content.items() if key != "layers"}))
     elif how == "other scheme":
@@ -123,7 +123,7 @@ def damage(folder, how):
     [
         ("missing record", "is not a converted model"),
         ("truncated record", "is not a converted model"),
-        ("newer schema", "schema 4; this version reads schemas 1, 2, 3"),
+        ("newer schema", "schema 5; this version reads schemas 1, 2, 3, 4"),
         ("no layers", "is damaged: 'layers'"),
         ("other scheme", "does not fit the model"),
         ("fewer layers", "which the model described beside it has not"),

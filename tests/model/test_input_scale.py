@@ -104,7 +104,9 @@ def test_scales_per_input_train_with_every_adapter_inside(kind: str) -> None:
 def test_other_schemes_are_refused_before_a_layer_changes(scheme: WeightScheme) -> None:
     model = converted_model("llama", weight=scheme)
     before = copy.deepcopy(model.state_dict())
-    with pytest.raises(ConversionError, match=r"`weight\.input_scale=true` needs binary codes and learnable row"):
+    with pytest.raises(
+        ConversionError, match=r"`weight\.input_scale=true` needs binary codes of one plane and learnable row"
+    ):
         add_input_scales(model)
     assert before.keys() == model.state_dict().keys()
 
@@ -131,4 +133,4 @@ def test_the_whole_way_is_refused_before_it_starts(tmp_path, capsys: pytest.Capt
 @pytest.mark.slow
 def test_a_scheme_that_cannot_have_it_is_refused_with_the_keys_to_set(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "quickstart", "weight.input_scale=true", "--dry-run"]) == 2
-    assert "`weight=binary_row weight.learnable_scale=true`" in capsys.readouterr().err
+    assert "`weight=binary_row weight.learnable_scale=true weight.planes=1`" in capsys.readouterr().err

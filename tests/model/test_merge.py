@@ -11,12 +11,13 @@ from bitnet_train.model.lora_layers import LoraInside
 from bitnet_train.model.merge import merge
 from bitnet_train.model.patterns import ROLES
 from bitnet_train.model.settings import AdapterConfig, Selection
-from bitnet_train.quant.scheme import GRANULARITIES, WEIGHT_SCHEMES, WeightScheme
+from bitnet_train.quant.scheme import GRANULARITIES, WeightScheme
 from tests.fixtures.families import CONFIGS, adapted, converted_model, logits, randomize_adapter
+from tests.fixtures.schemes import CODE_SETS, weight_scheme
 
 SCHEMES = [
-    WeightScheme(name, grain, 16, learnable_scale=learnable)
-    for name, grain, learnable in itertools.product(WEIGHT_SCHEMES, GRANULARITIES, (False, True))
+    weight_scheme(name, grain, 16, learnable_scale=learnable)
+    for name, grain, learnable in itertools.product(CODE_SETS, GRANULARITIES, (False, True))
 ]
 
 

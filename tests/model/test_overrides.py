@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -45,6 +46,16 @@ def test_of_entries_that_fit_the_last_decides_as_a_whole():
     assert found.pop("0.mlp.down_proj") == "binary per row"
     assert found.pop("1.mlp.down_proj") == "ternary per group 16"
     assert {name for name in found if "mlp" in name} == {"1.mlp.gate_proj", "1.mlp.up_proj"}
+
+
+def test_one_layer_can_have_more_planes_and_another_name_has_one():
+    two = replace(BINARY, planes=2)
+    more = overrides({"pattern": "down_proj", "planes": 3}, {"role": "head", "name": "ternary"}, weight=two)
+    assert [override.scheme for override in more] == [replace(two, planes=3), replace(BINARY, name="ternary")]
+    with pytest.raises(ConfigError, match=r"`weight\.overrides\[0\]\.planes=2` needs"):
+        overrides({"pattern": "down_proj", "name": "ternary", "planes": 2})
+    with pytest.raises(ConfigError, match=r"`weight\.overrides\[0\]\.planes=5`"):
+        overrides({"pattern": "down_proj", "planes": 5})
 
 
 def test_the_plan_says_the_scheme_of_every_layer_and_why_one_is_kept():

@@ -8,10 +8,11 @@ from bitnet_train.errors import FormatError
 from bitnet_train.formats.planes import pack_planes
 from bitnet_train.model.bit_embedding import BitEmbedding
 from bitnet_train.model.packed_embedding import PackedEmbedding
-from bitnet_train.quant.scheme import GRANULARITIES, WEIGHT_SCHEMES, WeightScheme
+from bitnet_train.quant.scheme import GRANULARITIES, WeightScheme
 from bitnet_train.quant.surrogate import Identity
+from tests.fixtures.schemes import CODE_SETS, weight_scheme
 
-WEIGHTS = [WeightScheme(name, grain, 25) for name, grain in itertools.product(WEIGHT_SCHEMES, GRANULARITIES)]
+WEIGHTS = [weight_scheme(name, grain, 25) for name, grain in itertools.product(CODE_SETS, GRANULARITIES)]
 SIZES = [(1, 25), (7, 75), (33, 200)]
 
 
@@ -23,7 +24,7 @@ def bit_embedding(num_rows, width, weight):
 
 def planes_and_scale(layer):
     codes, scale = layer.quantized()
-    return pack_planes(codes, layer.weight_scheme.name), scale
+    return pack_planes(codes, layer.weight_scheme.code_set), scale
 
 
 def pack(layer):
@@ -42,9 +43,9 @@ def test_the_packed_table_is_the_evaluated_one_bit_for_bit(size, weight):
     assert torch.equal(packed.codes(), layer.quantized()[0])
 
 
-@pytest.mark.parametrize("name", WEIGHT_SCHEMES)
+@pytest.mark.parametrize("name", CODE_SETS)
 def test_it_holds_the_bytes_of_the_planes_and_no_float_table(name):
-    layer = bit_embedding(33, 200, WeightScheme(name))
+    layer = bit_embedding(33, 200, weight_scheme(name))
     packed, (planes, _) = pack(layer), planes_and_scale(layer)
     assert packed.words.nbytes == planes.nbytes
     assert {key: tuple(value.shape) for key, value in packed.state_dict().items()} == {

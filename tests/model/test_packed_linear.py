@@ -8,11 +8,12 @@ from bitnet_train.errors import FormatError
 from bitnet_train.formats.planes import pack_planes
 from bitnet_train.model.bit_linear import BitLinear, bit_layers
 from bitnet_train.model.packed_linear import PackedLinear
-from bitnet_train.quant.scheme import ACTIVATION_SCHEMES, GRANULARITIES, WEIGHT_SCHEMES, ActivationScheme, WeightScheme
+from bitnet_train.quant.scheme import ACTIVATION_SCHEMES, GRANULARITIES, ActivationScheme, WeightScheme
 from bitnet_train.quant.surrogate import Identity
 from tests.fixtures.families import converted_model, logits
+from tests.fixtures.schemes import CODE_SETS, weight_scheme
 
-WEIGHTS = [WeightScheme(name, grain, 25) for name, grain in itertools.product(WEIGHT_SCHEMES, GRANULARITIES)]
+WEIGHTS = [weight_scheme(name, grain, 25) for name, grain in itertools.product(CODE_SETS, GRANULARITIES)]
 SIZES = [(1, 25), (7, 75), (33, 200)]
 
 
@@ -25,7 +26,7 @@ def bit_linear(num_outputs, num_inputs, weight, activation, bias):
 
 def pack(layer):
     codes, scale = layer.quantized()
-    planes = pack_planes(codes, layer.weight_scheme.name)
+    planes = pack_planes(codes, layer.weight_scheme.code_set)
     bias = None if layer.bias is None else layer.bias.detach()
     return PackedLinear.from_planes(planes, scale, bias, layer.in_features, layer.weight_scheme, layer.activation)
 

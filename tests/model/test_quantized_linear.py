@@ -14,13 +14,14 @@ from bitnet_train.model import quantized_linear as subject
 from bitnet_train.model.bit_linear import BitLinear
 from bitnet_train.model.quantized_linear import MIN_TOKENS, training_products
 from bitnet_train.quant.activation import fake_quantize_activation, quantize_activation
-from bitnet_train.quant.scheme import ACTIVATION_SCHEMES, GRANULARITIES, WEIGHT_SCHEMES, ActivationScheme, WeightScheme
+from bitnet_train.quant.scheme import ACTIVATION_SCHEMES, GRANULARITIES, ActivationScheme, WeightScheme
 from bitnet_train.quant.surrogate import SURROGATES, Clipped, Identity
+from tests.fixtures.schemes import CODE_SETS, weight_scheme
 
 NUM_INPUTS, NUM_OUTPUTS = 96, 40
 WEIGHTS = [
-    WeightScheme(name, grain, 16, learnable)
-    for name, grain, learnable in itertools.product(WEIGHT_SCHEMES, GRANULARITIES, (True, False))
+    weight_scheme(name, grain, 16, learnable)
+    for name, grain, learnable in itertools.product(CODE_SETS, GRANULARITIES, (True, False))
 ]
 EPS = 2.0**-24
 
@@ -129,7 +130,7 @@ def test_in_integers_the_value_is_that_of_evaluation_and_the_gradients_those_of_
     d_latent, d_scale = layer.surrogate.gradients(
         dw, layer.weight, scale, layer.weight_scheme, layer.hardness, numel=codes.numel(), wanted=(True, True)
     )
-    dx = reference_training.input_gradient(dy, codes, scale).reshape(x.shape)
+    dx = reference_training.input_gradient(dy, codes, scale, weight.planes).reshape(x.shape)
     expected = [dx, d_latent, dy.sum(dim=0), d_scale if layer.scale is not None else None]
     assert_equal([value, *grads], [value, *expected])
 

@@ -17,7 +17,13 @@ from bitnet_train.model.quantized_linear import MIN_TOKENS, training_products
 from bitnet_train.quant.scheme import WeightScheme
 from bitnet_train.quant.surrogate import Identity
 
-SCHEMES = [WeightScheme("binary", "group", 64), WeightScheme("ternary"), WeightScheme("binary", "tensor")]
+SCHEMES = [
+    WeightScheme("binary", "group", 64),
+    WeightScheme("ternary"),
+    WeightScheme("binary", "tensor"),
+    WeightScheme("binary", "group", 64, planes=2),
+    WeightScheme("binary", "group", 64, planes=4),
+]
 TEXT = Path(textwrap.__file__).read_text(encoding="utf-8")
 Layers = dict[str, tuple[BitLinear, Tensor, Tensor]]
 
@@ -69,6 +75,7 @@ def pairs(
         )
 
 
+@pytest.mark.slow
 def test_gradients_point_where_float64_points(layers: Layers) -> None:
     for name, both in pairs(layers):
         for kind, (ours, exact) in both.items():

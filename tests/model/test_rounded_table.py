@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -22,9 +23,9 @@ from bitnet_train.model.rounded_table import (
     table_names,
 )
 from bitnet_train.packed import export_packed
-from bitnet_train.quant.int8_table import quantize_table
-from bitnet_train.quant.scheme import WeightScheme
+from bitnet_train.quant.scheme import TABLE_BITS, WeightScheme
 from bitnet_train.quant.stored import rounded
+from bitnet_train.quant.table import table_codes
 from bitnet_train.runtime.load import load
 from bitnet_train.validation.validate import validate
 
@@ -39,13 +40,14 @@ def record_of(model, tables):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("stored", TABLE_BITS)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_rounded_model_is_packed_in_few_bytes_and_proven_at_tolerance_0(make_trained, tmp_path, family):
+def test_a_rounded_model_is_packed_in_few_bytes_and_proven_at_tolerance_0(make_trained, tmp_path, family, stored):
     model = make_trained(family)
-    names = round_floats(model)
+    names = round_floats(model, stored)
     assert len(names) == 2
     manifest = export_packed(model, None, tmp_path / "out", {})
-    assert [table.name for table in manifest.tables] == list(names)
+    assert [(table.name, table.bits) for table in manifest.tables] == [(name, TABLE_BITS[stored]) for name in names]
     wide = {name for name, entry in manifest.tensors.items() if entry.dtype == "float32"}
     assert not {name for name in wide if "inv_freq" not in name}
     report = validate(tmp_path / "out", against=model, **SMALL)
@@ -71,6 +73,32 @@ def test_a_saved_model_is_rounded_when_it_is_read_again(make_trained, tmp_path, 
             assert torch.equal(again(TOKENS).logits, model(TOKENS).logits)
 
 
+def test_tables_of_few_bits_are_read_again_as_what_they_are_and_no_earlier_version_rounds_them_anew(
+    make_trained, tmp_path
+):
+    model = make_trained("odd")
+    record = replace(record_of(model, round_floats(model, "int4")), stored_tables="int4")
+    save_converted(model, record, tmp_path / "merged")
+    content = json.loads((tmp_path / "merged" / "conversion.json").read_text())
+    assert (content["schema"], content["stored_tables"]) == (4, "int4")
+    again, _, found = load_converted(tmp_path / "merged")
+    assert found == record
+    kinds = {stored for _, stored in stored_parameters(again)}
+    assert kinds == {"int4", "bfloat16"}
+    with torch.no_grad():
+        assert torch.equal(again(TOKENS).logits, model(TOKENS).logits)
+    with pytest.raises(FormatError, match=r"`stored_tables` is 'int3', and may be int8, int5, int4"):
+        ConversionRecord.from_dict({**content, "stored_tables": "int3"})
+
+
+def test_a_table_of_8_bits_becomes_one_of_4(make_trained):
+    model = make_trained()
+    round_floats(model)
+    round_floats(model, "int4")
+    assert model.get_input_embeddings().weight is model.get_output_embeddings().weight
+    assert {stored for _, stored in stored_parameters(model)} == {"int4", "bfloat16"}
+
+
 def test_a_record_without_tables_says_the_schema_that_earlier_versions_read(make_trained):
     record = record_of(make_trained(), None)
     assert record.to_dict()["schema"] == 1
@@ -78,12 +106,13 @@ def test_a_record_without_tables_says_the_schema_that_earlier_versions_read(make
     assert not record.is_rounded
 
 
-def test_the_head_evaluates_the_integers_of_the_packed_one_by_the_oracle_and_by_the_kernels(make_trained):
+@pytest.mark.parametrize("stored", TABLE_BITS)
+def test_the_head_evaluates_the_integers_of_the_packed_one_by_the_oracle_and_by_the_kernels(make_trained, stored):
     model = make_trained("odd")
-    round_floats(model)
+    round_floats(model, stored)
     head = model.get_output_embeddings()
     x = torch.randn(2, 5, head.in_features, generator=torch.Generator().manual_seed(0))
-    codes, scale = quantize_table(head.weight)
+    codes, scale = table_codes(head.weight, TABLE_BITS[stored])
     expected = reference_int8.int8_linear(x.flatten(0, 1), codes, scale.float()).reshape(2, 5, -1)
     assert torch.equal(head(x), expected)
     with on_kernels():

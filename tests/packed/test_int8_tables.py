@@ -3,15 +3,17 @@ from __future__ import annotations
 import pytest
 import torch
 from rich.console import Console
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from bitnet_train.errors import ConfigError, FormatError
-from bitnet_train.packed import export_packed
+from bitnet_train.packed import export_packed, open_weights, read_manifest
 from bitnet_train.packed.int8_tables import int8_tables
 from bitnet_train.packed.sizes import render_sizes, table_sizes
+from bitnet_train.packed.source import open_packed
 from bitnet_train.quant.int8_table import quantize_table
-from bitnet_train.quant.scheme import WeightScheme
+from bitnet_train.quant.scheme import TABLE_BITS, WeightScheme
+from bitnet_train.quant.table import table_codes
 
 EMBEDDING, HEAD = "model.embed_tokens", "lm_head"
 
@@ -39,6 +41,50 @@ def test_an_untied_model_chooses_for_each_table(make_trained, tmp_path, embeddin
     assert len(manifest.tables) == [embedding, head].count("int8")
 
 
+@pytest.mark.parametrize(("embedding", "head"), [("int4", "int4"), ("int5", "int8"), ("exact", "int5")])
+def test_tables_of_few_bits_are_stored_packed_and_read_as_int8(make_trained, tmp_path, embedding, head):
+    model = make_trained("odd")
+    export_packed(model, None, tmp_path / "out", {}, embedding=embedding, head=head)
+    stored = load_file(tmp_path / "out" / "weights.safetensors")
+    with open_packed(tmp_path / "out") as source:
+        for name, choice in ((EMBEDDING, embedding), (HEAD, head)):
+            if choice == "exact":
+                continue
+            bits = TABLE_BITS[choice]
+            table = source.table(name)
+            codes, scale = table_codes(model.get_submodule(name).weight, bits)
+            assert torch.equal(table.codes, codes)
+            assert torch.equal(table.scale, scale.float())
+            assert stored[f"{name}.codes"].nbytes == (258 * 6 * bits if bits < 8 else 258 * 48)  # of 48 inputs
+            assert (f"{name}.multipliers" in stored) == (bits < 8)
+
+
+def test_a_tied_table_of_4_bits_is_stored_once(make_trained, tmp_path):
+    manifest = export_packed(make_trained(), None, tmp_path / "out", {}, embedding="int4", head="int4")
+    parts = ("codes", "multipliers", "scale")
+    assert manifest.tied == {f"{HEAD}.{part}": f"{EMBEDDING}.{part}" for part in parts}
+    assert read_manifest(tmp_path / "out").tables == manifest.tables
+    (size,) = table_sizes(manifest.tables, manifest.tied)
+    assert (size.packed_bytes, size.scale_bytes) == (258 * (32 + 1), 2 * 258)
+    console = Console(record=True, width=120)
+    console.print(render_sizes(manifest))
+    assert f"{EMBEDDING}, int4" in console.export_text()
+    assert f"`{EMBEDDING}` is rounded to int4 with" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_a_damaged_table_of_4_bits_names_file_and_tensor(make_trained, tmp_path):
+    manifest = export_packed(make_trained("odd"), None, tmp_path / "out", {}, embedding="int4")
+    path = tmp_path / "out" / "weights.safetensors"
+    tensors = load_file(path)
+    tensors[f"{EMBEDDING}.codes"][:, 7, 0] = 0
+    save_file(tensors, path, metadata={"format": "pt"})
+    with (
+        open_weights(tmp_path / "out", manifest) as weights,
+        pytest.raises(FormatError, match=rf"weights\.safetensors: {EMBEDDING}\.codes: codes: one is -8, which"),
+    ):
+        weights.table(manifest.tables[0])
+
+
 @pytest.mark.slow
 def test_exact_is_the_default_and_writes_what_older_versions_read(make_trained, tmp_path):
     manifest = export_packed(make_trained(), None, tmp_path / "out", {})
@@ -55,9 +101,9 @@ def test_a_bias_of_the_head_is_stored_in_float32(make_trained, tmp_path):
     assert manifest.tables[0].has_bias
 
 
-@pytest.mark.parametrize(("embedding", "head"), [("int8", "exact"), ("exact", "int8")])
+@pytest.mark.parametrize(("embedding", "head"), [("int8", "exact"), ("exact", "int8"), ("int4", "int8")])
 def test_a_tied_pair_cannot_be_two_things(make_trained, tmp_path, embedding, head):
-    with pytest.raises(ConfigError, match=r"this model ties them: it has one. Set both keys to int8, or both to exact"):
+    with pytest.raises(ConfigError, match=r"this model ties them: it has one. Give both keys the same value"):
         export_packed(make_trained(), None, tmp_path / "out", {}, embedding=embedding, head=head)
     assert not (tmp_path / "out").exists()
 
@@ -87,7 +133,7 @@ def test_a_table_of_another_class_is_refused_because_it_may_do_more(make_trained
 
 @pytest.mark.parametrize("key", ["embedding", "head"])
 def test_an_unknown_format_names_the_key_and_those_there_are(make_trained, key):
-    with pytest.raises(ConfigError, match=rf"`export.{key}=int7` is not a known choice. Allowed: exact, int8"):
+    with pytest.raises(ConfigError, match=rf"`export.{key}=int7` is not a known choice. Allowed: exact, int8, int5"):
         int8_tables(make_trained(), **{"embedding": "exact", "head": "exact", key: "int7"})
 
 

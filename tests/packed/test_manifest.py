@@ -55,6 +55,18 @@ TABLES = replace(  # a tied pair whose head has a bias
 )
 
 
+NARROW = replace(  # the same in 4 bits, each row in two groups
+    TABLES,
+    tables=tuple(replace(table, bits=4) for table in TABLES.tables),
+    tensors={
+        **TABLES.tensors,
+        "embed.codes": TensorEntry("uint8", (4, 9, 8), SHA),
+        "embed.multipliers": TensorEntry("uint8", (9, 1), SHA),
+    },
+    tied={**TABLES.tied, "lm_head.multipliers": "embed.multipliers"},
+)
+
+
 def signed(body: dict) -> str:
     """Return the text of a manifest with this body and a correct hash of its own."""
     body.pop("manifest_sha256", None)
@@ -65,7 +77,7 @@ def body(manifest: Manifest = MANIFEST) -> dict:
     return json.loads(manifest.to_json())
 
 
-@pytest.mark.parametrize("manifest", [MANIFEST, TABLES], ids=["layers", "tables"])
+@pytest.mark.parametrize("manifest", [MANIFEST, TABLES, NARROW], ids=["layers", "tables", "narrow tables"])
 def test_a_manifest_reads_back_equal(manifest):
     assert Manifest.from_json(manifest.to_json()) == manifest
     assert body(manifest)["format"] == FORMAT
@@ -73,7 +85,15 @@ def test_a_manifest_reads_back_equal(manifest):
 
 def test_only_a_folder_with_tables_asks_for_a_reader_that_knows_them():
     assert (body()["schema"], "tables" in body()) == (1, False)
-    assert (body(TABLES)["schema"], len(body(TABLES)["tables"])) == (SCHEMA, 2)
+    assert (body(TABLES)["schema"], len(body(TABLES)["tables"])) == (2, 2)
+
+
+def test_only_a_table_of_fewer_bits_than_8_says_its_bits_and_asks_for_a_reader_that_knows_them():
+    assert body(NARROW)["schema"] == SCHEMA == 3
+    assert [table["bits"] for table in body(NARROW)["tables"]] == [4, 4]
+    assert all("bits" not in table for table in body(TABLES)["tables"])
+    one_of_8 = replace(NARROW, tables=NARROW.tables[:1], tied={})
+    assert [table["bits"] for table in body(one_of_8)["tables"]] == [4]
 
 
 def test_tables_are_unknown_to_schema_1_and_demanded_by_schema_2():
@@ -81,8 +101,18 @@ def test_tables_are_unknown_to_schema_1_and_demanded_by_schema_2():
         Manifest.from_json(signed({**body(TABLES), "schema": 1}))
     with pytest.raises(FormatError, match="has no field `tables`"):
         Manifest.from_json(signed({**body(), "schema": 2}))
-    with pytest.raises(FormatError, match="has schema 2 and no `tables`"):
+    with pytest.raises(FormatError, match="has schema 2 and `tables` that schema 1 says"):
         Manifest.from_json(signed({**body(), "schema": 2, "tables": []}))
+
+
+def test_bits_are_unknown_to_schema_2_and_demanded_by_schema_3():
+    with pytest.raises(FormatError, match="does not know: `bits`"):
+        Manifest.from_json(signed({**body(NARROW), "schema": 2}))
+    with pytest.raises(FormatError, match="has no field `bits`"):
+        Manifest.from_json(signed({**body(TABLES), "schema": 3}))
+    eight = [{**table, "bits": 8} for table in body(TABLES)["tables"]]
+    with pytest.raises(FormatError, match="has schema 3 and `tables` that schema 2 says"):
+        Manifest.from_json(signed({**body(TABLES), "schema": 3, "tables": eight}))
 
 
 def test_a_tensor_is_stored_under_its_name_or_under_the_one_it_is_tied_to():
@@ -90,7 +120,7 @@ def test_a_tensor_is_stored_under_its_name_or_under_the_one_it_is_tied_to():
     assert TABLES.stored_name("lm_head.bias") == "lm_head.bias"
 
 
-@pytest.mark.parametrize("manifest", [MANIFEST, TABLES], ids=["layers", "tables"])
+@pytest.mark.parametrize("manifest", [MANIFEST, TABLES, NARROW], ids=["layers", "tables", "narrow tables"])
 def test_every_flipped_byte_of_a_manifest_is_found(manifest):
     text = manifest.to_json().encode()
     undetected = []
@@ -199,6 +229,24 @@ WRONG_TABLES = {
 @pytest.mark.parametrize(("damage", "message"), WRONG_TABLES.values(), ids=WRONG_TABLES.keys())
 def test_a_manifest_with_a_wrong_table_is_refused(damage, message):
     wrong = body(TABLES)
+    damage(wrong)
+    with pytest.raises(FormatError, match=message):
+        Manifest.from_json(signed(wrong))
+
+
+WRONG_NARROW = {
+    "other bits": (lambda b: b["tables"][0].update(bits=3), "`bits` is 3. Allowed: 8, 5, 4"),
+    "bits of a switch": (lambda b: b["tables"][0].update(bits=True), "`bits` must be a int, not True"),
+    "no multipliers": (lambda b: b["tied"].pop("lm_head.multipliers"), "'lm_head.multipliers' must be uint8 .9, 1."),
+    "codes of 5 bits": (lambda b: b["tensors"]["embed.codes"].update(shape=[5, 9, 8]), "must be uint8 .4, 9, 8."),
+    "codes in bytes": (lambda b: b["tensors"]["embed.codes"].update(dtype="int8"), "must be uint8 .4, 9, 8."),
+    "a tied pair of two kinds": (lambda b: b["tables"][1].update(bits=5), "'lm_head.codes' must be uint8 .5, 9, 8."),
+}
+
+
+@pytest.mark.parametrize(("damage", "message"), WRONG_NARROW.values(), ids=WRONG_NARROW.keys())
+def test_a_manifest_with_a_wrong_table_of_few_bits_is_refused(damage, message):
+    wrong = body(NARROW)
     damage(wrong)
     with pytest.raises(FormatError, match=message):
         Manifest.from_json(signed(wrong))

@@ -23,6 +23,8 @@ CASES = {
     "gpt2": {"family": "gpt2"},
     "1-bit tables": {"family": "odd", "roles": ("attention", "mlp", "embedding", "head")},
     "int8 tables": {"family": "llama", "tables": "int8"},
+    "int5 tables": {"family": "odd", "tables": "int5"},
+    "int4 tables": {"family": "llama", "tables": "int4"},
 }
 
 

@@ -9,7 +9,8 @@ from bitnet_train.errors import FormatError
 from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.packed import export_packed
 from bitnet_train.packed.source import open_packed
-from bitnet_train.quant.scheme import GRANULARITIES, WEIGHT_SCHEMES, WeightScheme
+from bitnet_train.quant.scheme import GRANULARITIES
+from tests.fixtures.schemes import CODE_SETS, weight_scheme
 
 
 @pytest.fixture
@@ -19,9 +20,9 @@ def folder(make_trained, byte_tokenizer, tmp_path):
 
 
 @pytest.mark.parametrize("granularity", GRANULARITIES)
-@pytest.mark.parametrize("name", WEIGHT_SCHEMES)
+@pytest.mark.parametrize("name", CODE_SETS)
 def test_a_layer_is_given_as_the_trained_model_computes_it(make_trained, tmp_path, name, granularity):
-    model = make_trained(weight=WeightScheme(name, granularity, group_size=32, learnable_scale=True))
+    model = make_trained(weight=weight_scheme(name, granularity, group_size=32, learnable_scale=True))
     export_packed(model, None, tmp_path / "packed", {})
     with open_packed(tmp_path / "packed") as source:
         assert list(source.layers) == list(bit_layers(model))

@@ -28,13 +28,14 @@ from bitnet_train.packed import contents, export_packed, read_manifest, size_rep
 from bitnet_train.packed.contents import describe_tensor
 from bitnet_train.packed.sizes import render_sizes
 from bitnet_train.packed.writer import plain_facts
-from bitnet_train.quant.scheme import GRANULARITIES, WEIGHT_SCHEMES, WeightScheme
+from bitnet_train.quant.scheme import GRANULARITIES, WeightScheme
+from tests.fixtures.schemes import CODE_SETS, weight_scheme
 
 
 @pytest.mark.parametrize("granularity", GRANULARITIES)
-@pytest.mark.parametrize("name", WEIGHT_SCHEMES)
+@pytest.mark.parametrize("name", CODE_SETS)
 def test_the_stored_codes_and_scales_are_those_of_the_trained_forward(make_trained, tmp_path, name, granularity):
-    scheme = WeightScheme(name=name, granularity=granularity, group_size=32, learnable_scale=True)
+    scheme = weight_scheme(name, granularity=granularity, group_size=32, learnable_scale=True)
     model = make_trained(weight=scheme)
     manifest = export_packed(model, None, tmp_path / "out", {})
     stored = load_file(tmp_path / "out" / "weights.safetensors")
@@ -48,9 +49,9 @@ def test_the_stored_codes_and_scales_are_those_of_the_trained_forward(make_train
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
-@pytest.mark.parametrize("name", WEIGHT_SCHEMES)
+@pytest.mark.parametrize("name", CODE_SETS)
 def test_an_embedding_is_packed_like_a_linear_and_named_as_what_it_is(make_trained, tmp_path, name, family):
-    model = make_trained(family, WeightScheme(name), roles=("mlp", "embedding"))
+    model = make_trained(family, weight_scheme(name), roles=("mlp", "embedding"))
     manifest = export_packed(model, None, tmp_path / "out", {})
     stored = load_file(tmp_path / "out" / "weights.safetensors")
     (entry,) = [layer for layer in manifest.layers if layer.kind == "embedding"]
@@ -61,7 +62,7 @@ def test_an_embedding_is_packed_like_a_linear_and_named_as_what_it_is(make_train
     assert "lm_head.weight" in stored  # the head was tied to it and keeps a float copy
     (size,) = [size for size in size_report(manifest) if size.name == entry.name]
     assert size.fp16_bytes == 2 * 258 * 64
-    assert size.packed_bytes * (16 if name == "binary" else 8) == size.fp16_bytes
+    assert size.packed_bytes * 16 == size.fp16_bytes * entry.scheme.num_planes
     assert "linear layers and the token embedding of this model" in (tmp_path / "out" / "README.md").read_text()
 
 
@@ -104,6 +105,24 @@ def test_the_table_of_sizes_has_a_row_a_family_and_fits_eighty_columns(make_trai
     assert f"{total.packed_bytes + total.scale_bytes:,}" in text
 
 
+def test_a_scale_that_the_last_plane_cannot_double_is_refused(make_trained, tmp_path):
+    model = make_trained(weight=WeightScheme(planes=2, learnable_scale=True))
+    layer = model.get_submodule("model.layers.1.mlp.up_proj")
+    with torch.no_grad():
+        layer.scale[3] = 40000.0
+    with pytest.raises(FormatError, match=r"layers\.1\.mlp\.up_proj: a scale of 40000 is above 32752.*float32"):
+        export_packed(model, None, tmp_path / "out", {})
+
+
+@pytest.mark.parametrize("planes", [2, 4])
+def test_every_plane_is_a_sixteenth_of_fp16_and_the_card_names_the_codes(planes, make_trained, tmp_path):
+    manifest = export_packed(make_trained(weight=WeightScheme(planes=planes)), None, tmp_path / "out", {})
+    assert manifest.sizes.fp16_bytes * planes == 16 * manifest.sizes.packed_bytes
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert {2: "-3, -1, +1 or +3", 4: "-15, -13, -11, -9, -7, -5, -3, -1, +1,"}[planes] in card
+    assert f"binary weights of {planes} planes, one float16 scale per row" in card
+
+
 def test_a_ternary_layer_is_an_eighth_of_fp16(make_trained, tmp_path):
     manifest = export_packed(make_trained(weight=WeightScheme(name="ternary")), None, tmp_path / "out", {})
     assert manifest.sizes.fp16_bytes == 8 * manifest.sizes.packed_bytes
@@ -132,8 +151,10 @@ def test_nothing_in_the_folder_is_what_transformers_loads_by_itself(make_trained
     export_packed(make_trained(), None, tmp_path / "out", {})
     config = AutoConfig.from_pretrained(tmp_path / "out")
     assert config.quantization_config["quant_method"] == "bitnet_train"
-    assert not hasattr(config, "transformers_weights")
     config.quantization_config["quant_method"] = "unheard_of"
+    with pytest.raises(ValueError, match=r"seems to be incorrect.*`import bitnet_train` before `from_pretrained`"):
+        AutoModelForCausalLM.from_pretrained(tmp_path / "out", config=config)
+    del config.transformers_weights  # as in a folder of before
     with pytest.raises(OSError, match="no file named model"):
         AutoModelForCausalLM.from_pretrained(tmp_path / "out", config=config)
 
@@ -280,3 +301,14 @@ def test_an_export_killed_in_the_middle_leaves_nothing_that_loads(tmp_path):
     assert (remains[0] / "weights.safetensors").exists()
     with pytest.raises(FormatError, match=r"not a packed model: it has no manifest\.json"):
         read_manifest(remains[0])
+
+
+def test_the_tokenizer_is_written_without_blanks_and_gives_the_same_ids(make_trained, byte_tokenizer, tmp_path):
+    export_packed(make_trained(), byte_tokenizer, tmp_path / "out", {})
+    byte_tokenizer.save_pretrained(tmp_path / "own")
+    own, written = (tmp_path / name / "tokenizer.json" for name in ("own", "out"))
+    assert json.loads(written.read_text()) == json.loads(own.read_text())
+    assert b"\n" not in written.read_bytes()
+    assert written.stat().st_size < own.stat().st_size
+    text = "def f(x):\n\treturn 'ä 漢'"
+    assert AutoTokenizer.from_pretrained(tmp_path / "out")(text).input_ids == byte_tokenizer(text).input_ids

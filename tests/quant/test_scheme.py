@@ -1,7 +1,8 @@
 import pytest
 
 from bitnet_train.errors import ConfigError, ConversionError
-from bitnet_train.quant.scheme import ACTIVATION_SCHEMES, GRANULARITIES, WEIGHT_SCHEMES, ActivationScheme, WeightScheme
+from bitnet_train.quant.scheme import ACTIVATION_SCHEMES, GRANULARITIES, ActivationScheme, WeightScheme
+from tests.fixtures.schemes import CODE_SETS, weight_scheme
 
 
 @pytest.mark.parametrize(
@@ -22,11 +23,22 @@ def test_the_group_size_is_only_read_for_groups():
     assert WeightScheme(granularity="group", group_size=4).inputs_per_scale(20) == 4
 
 
-@pytest.mark.parametrize("name", WEIGHT_SCHEMES)
+@pytest.mark.parametrize("code_set", CODE_SETS)
 @pytest.mark.parametrize("granularity", GRANULARITIES)
-def test_a_weight_scheme_survives_its_dictionary(name, granularity):
-    scheme = WeightScheme(name, granularity, 64, learnable_scale=True, scale_dtype="float32")
+def test_a_weight_scheme_survives_its_dictionary(code_set, granularity):
+    scheme = weight_scheme(code_set, granularity, 64, learnable_scale=True, scale_dtype="float32")
     assert WeightScheme.from_dict(scheme.to_dict()) == scheme
+    assert ("planes" in scheme.to_dict()) == (scheme.planes > 1), "files of one plane stay as they were"
+
+
+def test_planes_are_of_binary_weights_alone():
+    with pytest.raises(ConfigError, match=r"`weight\.planes=2` needs `weight\.name=binary`.*or `weight\.planes=1`"):
+        WeightScheme("ternary", planes=2)
+
+
+def test_a_scheme_of_several_planes_says_so():
+    assert WeightScheme("binary", "group", 64, planes=2).describe() == "binary of 2 planes per group 64"
+    assert WeightScheme("binary", "row").describe() == "binary per row"
 
 
 @pytest.mark.parametrize("name", ACTIVATION_SCHEMES)
@@ -41,6 +53,8 @@ def test_an_activation_scheme_survives_its_dictionary(name):
         (lambda: WeightScheme(granularity="column"), "weight.granularity"),
         (lambda: WeightScheme(scale_dtype="float8"), "weight.scale_dtype"),
         (lambda: WeightScheme(group_size=0), "weight.group_size"),
+        (lambda: WeightScheme(planes=0), "weight.planes"),
+        (lambda: WeightScheme(planes=5), "weight.planes"),
         (lambda: ActivationScheme("int2"), "activation.name"),
         (lambda: WeightScheme.from_dict({"nam": "binary"}), "weight"),
     ],

@@ -12,10 +12,12 @@ from bitnet_train.formats.ggml import GGML_TYPES, SCHEME_CODES, encode_planes
 from bitnet_train.formats.planes import NUM_PLANES, codes_from_bits, pack_planes, plane_bits
 from bitnet_train.model.start.fit_scale import fit_scale
 from bitnet_train.quant.activation import fake_quantize_activation, quantize_activation
-from bitnet_train.quant.scheme import WEIGHT_SCHEMES, ActivationScheme, WeightScheme
+from bitnet_train.quant.scheme import CODES as EVERY_CODE
+from bitnet_train.quant.scheme import ActivationScheme, WeightScheme
 from bitnet_train.quant.surrogate import SURROGATES
 from bitnet_train.quant.weight import absmean_scale, away_from_thresholds, float_codes, quantize
 from bitnet_train.validation.check_integers import worst_case_codes
+from tests.fixtures.schemes import weight_scheme
 
 NEW = "quinary"
 LATENT, HARDNESS = torch.linspace(-1, 1, 64).reshape(4, 16), torch.tensor(1.0)
@@ -62,10 +64,13 @@ def test_a_scheme_that_is_only_named_is_refused_by_name(place):
 
 
 def test_every_weight_scheme_has_planes_and_codes_that_agree_with_its_arithmetic():
-    assert set(NUM_PLANES) == set(SCHEME_CODES) == set(WEIGHT_SCHEMES)
-    for name in WEIGHT_SCHEMES:
-        scheme = WeightScheme(name)
-        found = quantize(LATENT, absmean_scale(LATENT, scheme), scheme).unique().tolist()
-        assert tuple(found) == SCHEME_CODES[name]
+    assert set(NUM_PLANES) == set(SCHEME_CODES) == set(EVERY_CODE)
+    latent = torch.linspace(-1, 1, 256).reshape(1, -1)
+    for name in EVERY_CODE:
+        scheme = weight_scheme(name)
+        assert scheme.code_set == name
+        found = quantize(4 * latent, absmean_scale(latent, scheme), scheme).unique().tolist()
+        assert tuple(found) == SCHEME_CODES[name] == EVERY_CODE[name]
         assert scheme.has_zero == (0 in found)
-        assert NUM_PLANES[name] == 1 + scheme.has_zero
+        assert NUM_PLANES[name] == scheme.num_planes
+        assert scheme.num_magnitudes == len({abs(code) for code in found} - {0})

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from bitnet_train.errors import ConversionError
-from bitnet_train.quant.int8_table import quantize_table
-from bitnet_train.quant.stored import STORED, round_in_place, rounded
+from bitnet_train.quant.scheme import TABLE_BITS
+from bitnet_train.quant.stored import STORED, round_in_place, round_into, rounded
+from bitnet_train.quant.table import table_codes
 
 SMALLEST = 2.0**-24  # of float16
 
@@ -18,20 +19,22 @@ def test_rounding_twice_is_rounding_once(stored):
     assert torch.equal(rounded(once, stored), once)
 
 
-def test_rows_so_small_that_float16_is_coarse_are_rounded_once_too():
+@pytest.mark.parametrize("stored", TABLE_BITS)
+def test_rows_so_small_that_float16_is_coarse_are_rounded_once_too(stored):
     largest = torch.linspace(0, 127 * 200 * SMALLEST, 40_001)
     weight = torch.stack([largest, -largest / 3, largest * 0.77], dim=1)
-    codes, scale = quantize_table(weight)
-    again, scale_again = quantize_table(rounded(weight, "int8"))
+    codes, scale = table_codes(weight, TABLE_BITS[stored])
+    again, scale_again = table_codes(rounded(weight, stored), TABLE_BITS[stored])
     assert torch.equal(again, codes)
     assert torch.equal(scale_again, scale)
 
 
-def test_a_rounded_table_is_its_codes_times_its_scales():
+@pytest.mark.parametrize("stored", TABLE_BITS)
+def test_a_rounded_table_is_its_codes_times_its_scales(stored):
     weight = torch.randn(2000, 16, generator=torch.Generator().manual_seed(2))
     weight[0, 0] = -1e-9
-    codes, scale = quantize_table(weight)
-    found = rounded(weight, "int8")
+    codes, scale = table_codes(weight, TABLE_BITS[stored])
+    found = rounded(weight, stored)
     assert not torch.signbit(found[0, 0]), "a code has no -0"
     assert torch.equal(found, scale.float().unsqueeze(1) * codes.float())
 
@@ -44,10 +47,20 @@ def test_a_tensor_is_rounded_in_place_and_says_so():
     assert weight._version > version
 
 
-def test_a_table_that_is_not_finite_is_refused_whole():
+@pytest.mark.parametrize("stored", STORED)
+def test_rounding_into_another_tensor_leaves_the_first_as_it_was(stored):
+    weight = torch.randn(600, 40, generator=torch.Generator().manual_seed(3))
+    before, out = weight.clone(), torch.full_like(weight, torch.nan)
+    round_into(weight, stored, out)
+    assert torch.equal(out, rounded(weight, stored))
+    assert torch.equal(weight, before)
+
+
+@pytest.mark.parametrize("stored", TABLE_BITS)
+def test_a_table_that_is_not_finite_is_refused_whole(stored):
     weight = torch.ones(3000, 4)
     weight[2500, 1] = float("inf")
     before = weight.clone()
-    with pytest.raises(ConversionError, match=r"Row 2500 of a 3000 x 4 table"):
-        round_in_place(weight, "int8")
+    with pytest.raises(ConversionError, match=rf"Row 2500 of a 3000 x 4 table .* an {stored} table holds"):
+        round_in_place(weight, stored)
     assert torch.equal(weight, before)

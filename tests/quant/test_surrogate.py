@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from bitnet_train.errors import ConfigError
-from bitnet_train.quant.scheme import GRANULARITIES, WEIGHT_SCHEMES, WeightScheme
+from bitnet_train.quant.scheme import GRANULARITIES
 from bitnet_train.quant.surrogate import SURROGATES, Clipped, Identity, Tanh, surrogate_from_dict
 from bitnet_train.quant.weight import absmean_scale, dequantize, expand_scale, quantize
+from tests.fixtures.schemes import CODE_SETS, weight_scheme
 
-SCHEMES = [WeightScheme(name, grain, 16) for name, grain in itertools.product(WEIGHT_SCHEMES, GRANULARITIES)]
+SCHEMES = [weight_scheme(name, grain, 16) for name, grain in itertools.product(CODE_SETS, GRANULARITIES)]
 SOFT = {"identity": (0.0, 0.3, 0.7), "clipped": (0.0, 0.3, 0.7), "tanh": (0.3, 2.0, 30.0)}
 
 
@@ -58,7 +59,7 @@ def test_the_identity_estimator_passes_the_gradient_unchanged_at_any_hardness(sc
 @pytest.mark.parametrize(("surrogate", "hardness"), [(Clipped(1.5), 1.0), (Tanh(1.5), 100.0), (Tanh(1.5), 250.0)])
 def test_a_hard_clipped_estimator_stops_the_gradient_beyond_the_clip(surrogate, hardness, scheme):
     w, scale, upstream, _ = run(surrogate, scheme, hardness)
-    inside = w.detach().abs() <= 1.5 * expand_scale(scale.detach(), *w.shape)
+    inside = w.detach().abs() <= 1.5 * scheme.scales_per_mean * expand_scale(scale.detach(), *w.shape)
     assert bool(inside.any())
     assert not bool(inside.all())
     assert torch.equal(w.grad, upstream * inside)
@@ -67,7 +68,7 @@ def test_a_hard_clipped_estimator_stops_the_gradient_beyond_the_clip(surrogate, 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_a_half_hard_clipped_estimator_blends_both_gradients(scheme):
     w, scale, upstream, _ = run(Clipped(1.0), scheme, 0.25)
-    inside = (w.detach().abs() <= expand_scale(scale.detach(), *w.shape)).float()
+    inside = (w.detach().abs() <= scheme.scales_per_mean * expand_scale(scale.detach(), *w.shape)).float()
     torch.testing.assert_close(w.grad, upstream * (0.75 + 0.25 * inside))
 
 
@@ -82,9 +83,14 @@ def test_lambda_blends_latent_and_quantised_weight(name, scheme):
         torch.testing.assert_close(scale.grad, expected, rtol=1e-5, atol=1e-6)
 
 
-def soft_step(z, name, t):
-    if name == "binary":
+def soft_step(z, code_set, t):
+    if code_set == "binary":
         return torch.tanh(t * z) / torch.tanh(t)
+    if code_set != "ternary":
+        steps = {"2-plane": (-2, 0, 2), "3-plane": range(-6, 7, 2), "4-plane": range(-14, 15, 2)}[code_set]
+        largest = torch.tensor(float(len(steps)), dtype=torch.float64)
+        height = sum(torch.tanh(t * (largest - step)) for step in steps) / largest
+        return sum(torch.tanh(t * (z - step)) for step in steps) / height
     return (torch.tanh(t * (z - 0.5)) + torch.tanh(t * (z + 0.5))) / (torch.tanh(0.5 * t) + torch.tanh(1.5 * t))
 
 
@@ -94,7 +100,7 @@ def test_tanh_has_the_gradient_that_autograd_finds_in_float64(t, scheme):
     w, scale, upstream, value = run(Tanh(), scheme, t)
     exact_w, exact_scale = w.detach().double().requires_grad_(True), scale.detach().double().requires_grad_(True)
     z = exact_w / expand_scale(exact_scale.detach(), *w.shape)
-    exact = expand_scale(exact_scale, *w.shape) * soft_step(z, scheme.name, torch.tensor(t, dtype=torch.float64))
+    exact = expand_scale(exact_scale, *w.shape) * soft_step(z, scheme.code_set, torch.tensor(t, dtype=torch.float64))
     exact.backward(upstream.double())
     torch.testing.assert_close(value.double(), exact.detach(), rtol=1e-4, atol=1e-7)
     torch.testing.assert_close(w.grad.double(), exact_w.grad, rtol=1e-3, atol=1e-4)
@@ -118,11 +124,11 @@ def test_under_a_scale_of_0_values_and_gradients_stay_finite(name, scheme):
             assert torch.equal(value[0].detach().abs(), torch.zeros(32))
 
 
-@pytest.mark.parametrize("name", WEIGHT_SCHEMES)
+@pytest.mark.parametrize("name", CODE_SETS)
 def test_the_soft_step_is_nearly_linear_at_first_and_nearly_the_codes_at_last(name):
-    scheme = WeightScheme(name, "tensor")
+    scheme = weight_scheme(name, "tensor")
     w, scale = torch.tensor([[-1.0, -0.8, -0.2, 0.2, 0.8, 1.0]]), torch.ones(1, 1)
-    start = Tanh().weight(w, scale, scheme, torch.tensor(0.01))
+    start = Tanh().weight(w, scale, scheme, torch.tensor(0.002))
     end = Tanh().weight(w, scale, scheme, torch.tensor(99.0))
     torch.testing.assert_close(start, w, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(end, quantize(w, scale, scheme).float(), rtol=1e-3, atol=1e-3)

@@ -167,11 +167,11 @@ def test_a_line_for_the_terminal_says_what_was_measured() -> None:
 
 def test_both_files_are_written_and_can_be_made_again_from_a_facts_file(tmp_path: Path) -> None:
     paths = write_report(facts(), SUBJECT, tmp_path / "new")
-    assert [Path(path).name for path in paths.values()] == ["report.md", "report.html"]
+    assert [Path(path).name for path in paths.values()] == ["evaluation.md", "evaluation.html"]
     assert all(Path(path).stat().st_size > 1000 for path in paths.values())
 
 
 def test_a_folder_that_cannot_be_written_is_named_with_its_key(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DiskError, match=r"report.md cannot be written: (File exists|Not a directory)"):
+    with pytest.raises(DiskError, match=r"evaluation.md cannot be written: (File exists|Not a directory)"):
         write_report(facts(), SUBJECT, tmp_path / "file")

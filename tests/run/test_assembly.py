@@ -9,7 +9,7 @@ from transformers import BloomConfig, BloomForCausalLM
 from bitnet_train.config.compose import compose
 from bitnet_train.errors import ConfigError
 from bitnet_train.importers.load import load_pretrained
-from bitnet_train.run.assembly import Student, training_module
+from bitnet_train.run.assembly import Student, plan_of, training_module
 from tests.fixtures.data_examples import make_llama, make_tokenizer
 
 
@@ -28,3 +28,18 @@ def test_a_teacher_that_mixes_the_documents_of_a_row_is_refused_where_rows_are_p
     student: Any = Student(original.model, None, None, original.tokenizer)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"`teacher\.source=.*bloom`: BloomForCausalLM lets .* `data\.packing=never`"):
         training_module(config, student, original, packed=True)
+
+
+@pytest.mark.parametrize(
+    ("tables", "said"),
+    [
+        ("int8", "int8 per row, "),
+        ("int5", "int5 per row in groups of 32, "),
+        ("int4", "int4 per row in groups of 32, "),
+    ],
+)
+def test_the_plan_says_what_a_table_is_rounded_to(tables: str, said: str) -> None:
+    config = compose("quickstart", [f"weight.tables={tables}"]).config
+    original = load_pretrained(config.model.source)
+    (note,) = (note for note in plan_of(config, original).notes if "rounded" in note)
+    assert said in note

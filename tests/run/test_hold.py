@@ -57,7 +57,7 @@ def test_a_verb_that_writes_is_refused_in_a_run_that_another_process_writes_in(
 
 def test_a_verb_that_only_reads_and_a_dry_run_ask_for_no_lock(run_dir: Path) -> None:
     config = changed(Config(), {"run.dir": str(run_dir)})
-    assert [verb.name for verb in STAGES if not verb.writes] == ["generate"]
+    assert [verb.name for verb in STAGES if not verb.writes] == ["generate", "chat"]
     with locked(run_dir, "bitnet-train train"):
         with holding(config, "generate", writes=False) as held:
             assert held == config

@@ -81,7 +81,7 @@ def test_an_owner_on_another_machine_is_believed_and_the_file_to_delete_is_named
         pass
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"host": "here"}', "null"])
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"host": "here"}', "null", "[" * 20_000])
 def test_a_lock_that_says_nothing_is_nobodys(tmp_path: Path, content: str) -> None:
     (tmp_path / LOCK_FILE).write_text(content)
     with locked(tmp_path, "bitnet-train merge"):

@@ -16,8 +16,9 @@ from bitnet_train.config import Config, changed
 from bitnet_train.errors import ConfigError
 from bitnet_train.run.ranks import follow, lead, rank, stop_leading
 from bitnet_train.train.loop.launchers import LAUNCHERS
+from bitnet_train.train.loop.machine import thread_count
 
-TWO = ["trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu", "trainer.validate_every_steps=0"]
+TWO = ["trainer.accelerator=cpu", "trainer.validate_every_steps=0"]
 WORDS = ["train", "quickstart", "model.source=tiny", "debug=tiny", "logger=none", "trainer.precision=fp32", *TWO]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
 
@@ -65,8 +66,9 @@ def test_processes_that_cannot_ask_each_other_need_the_folder_by_name(monkeypatc
 
 
 @pytest.mark.slow
-def test_torchrun_makes_one_run_that_one_process_writes(tmp_path: Path) -> None:
-    words = [*WORDS, "trainer.max_steps=2", f"run.root={tmp_path}", "--json"]
+@pytest.mark.parametrize("trainer", ["ddp", "fsdp"])
+def test_torchrun_makes_one_run_that_one_process_writes(tmp_path: Path, trainer: str) -> None:
+    words = [*WORDS, f"trainer={trainer}", "trainer.max_steps=2", f"run.root={tmp_path}", "--json"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run([*TORCHRUN, "bitnet_train", *words], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -74,11 +76,20 @@ def test_torchrun_makes_one_run_that_one_process_writes(tmp_path: Path) -> None:
     assert json.loads(done.stdout) == json.loads((run_dir / "facts" / "train.json").read_text())
     assert [json.loads(line)["step"] for line in (run_dir / "metrics.jsonl").open()] == [1, 2]
     assert list(run_dir.rglob(".*")) == []
+    machine = json.loads((run_dir / "facts" / "machine.json").read_text())
+    assert machine["num_threads"] == thread_count(2), "each has its share of the cores"
 
 
 @pytest.mark.slow
 def test_no_process_outlives_one_that_is_killed(tmp_path: Path) -> None:
-    words = [*WORDS, "trainer.max_steps=2000", "trainer.save_every_steps=2", f"run.dir={tmp_path}", "--quiet"]
+    words = [
+        *WORDS,
+        "trainer=ddp",
+        "trainer.max_steps=2000",
+        "trainer.save_every_steps=2",
+        f"run.dir={tmp_path}",
+        "--quiet",
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "bitnet_train", *words]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as first:

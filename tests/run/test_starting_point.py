@@ -11,11 +11,13 @@ import torch
 from safetensors.torch import load_file
 
 from bitnet_train.__main__ import main
+from bitnet_train.model.converted import load_converted
+from bitnet_train.quant.narrow_table import round_narrow
 from tests.fixtures.small_runs import SMALL
 
 pytestmark = pytest.mark.slow  # one run for most of them
 SAVING = [*SMALL, "trainer.save_every_steps=1"]
-START = ["init=error_feedback", "init.equalise=true", "init.calibration_rows=4"]
+START = ["init=error_feedback", "init.equalise=true", "init.calibration_rows=4", "weight.tables=int4"]
 START += ["blockwise=on", "blockwise.rows=4", "blockwise.steps=2", "blockwise.batch_rows=2"]
 
 
@@ -42,6 +44,15 @@ def test_the_start_is_kept_with_its_figures_and_its_scratch_is_not(finished: Pat
     assert facts["tokens"] == 2 * 2 * 64
     assert facts["equalise"]["error_ratio"]
     assert list((finished / "cache").glob("start-*")) == []
+
+
+def test_a_head_in_few_bits_starts_from_codes_that_make_up_for_each_other(finished: Path) -> None:
+    errors = json.loads((finished / "facts" / "start.json").read_text())["head"]
+    assert 0 < errors["fed_back"] < errors["nearest"]
+    head = load_converted(finished / "start")[0].get_output_embeddings().weight.detach()
+    again = torch.empty_like(head)
+    round_narrow(head, 4, again)
+    assert torch.equal(head, again)
 
 
 def test_blocks_may_read_pieces_of_the_rows_that_training_reads(finished: Path, tmp_path: Path) -> None:

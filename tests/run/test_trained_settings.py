@@ -81,6 +81,7 @@ FIXED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", [True, False], ids=["kept in the checkpoint", "in config.yaml alone"])
 @pytest.mark.parametrize(("word", "said"), FIXED, ids=[word for word, _ in FIXED])
 def test_what_a_run_was_trained_under_is_not_changed_by_continuing_it(
@@ -107,6 +108,7 @@ def test_a_recipe_started_again_in_the_same_run_directory_is_held_against_it(
     assert "activation.name: int8 -> sign" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_how_a_run_multiplies_is_kept_as_it_was_settled_and_not_changed(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -118,6 +120,7 @@ def test_how_a_run_multiplies_is_kept_as_it_was_settled_and_not_changed(
     assert f"trainer.products: {settled} -> {other}" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["train", "run"])
 def test_a_checkpoint_of_another_run_is_refused_before_anything_is_read(
     trained: Path, tmp_path: Path, verb: str, capsys: pytest.CaptureFixture[str]
@@ -129,6 +132,7 @@ def test_a_checkpoint_of_another_run_is_refused_before_anything_is_read(
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["train", "run"])
 def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_again(
     run: Path, verb: str, capsys: pytest.CaptureFixture[str]
@@ -197,6 +201,7 @@ def test_other_rates_and_lengths_are_said_recorded_and_used(run: Path, capsys: p
     assert main(["merge", str(run), "--quiet"]) == 0
 
 
+@pytest.mark.slow
 def test_a_config_yaml_that_was_cut_is_written_anew_by_the_call_that_began_the_run(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -214,6 +219,7 @@ def test_a_config_yaml_that_was_cut_is_written_anew_by_the_call_that_began_the_r
     assert flatten(read_yaml(config)).keys() == flatten(yaml.safe_load(whole)).keys()
 
 
+@pytest.mark.slow
 def test_an_edited_rate_is_told_against_the_checkpoint_used_and_recorded(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -298,6 +304,7 @@ def test_two_ways_to_write_a_value_are_no_difference(tmp_path: Path, monkeypatch
     assert not has_moved("data.path", ("a.txt", "b.txt"))
 
 
+@pytest.mark.slow
 def test_a_dry_run_is_refused_as_the_run_would_be(trained: Path) -> None:
     assert main(["train", str(trained), "--dry-run", "activation=int4"]) == 2
     assert compose(str(trained)).config.activation.name == "int8"

@@ -18,6 +18,10 @@ WRONG: list[tuple[str, Any]] = [
     *(("temperature", value) for value in (-0.1, NAN, float("inf"), "hot", b"1", None, True, [1.0], 1j)),
     *(("top_p", value) for value in (0, 1.1, NAN, "1", None)),
     *(("min_p", value) for value in (-0.1, 1, NAN, "0", None)),
+    *(("typical_p", value) for value in (0, 1.1, NAN, "1", None)),
+    *(("repetition_penalty", value) for value in (0, -1.0, 101, NAN, "1", None)),
+    *((f"{kind}_penalty", value) for kind in ("frequency", "presence") for value in (-2.1, 2.1, NAN, "0", None)),
+    *(("logit_bias", value) for value in (None, [1], {"1": 2.0}, {-1: 2.0}, {1: 101}, {1: NAN}, {1: "2"}, {1.5: 1})),
     *(("seed", value) for value in (1.5, "3", None, 1 << 64, HUGE, NAN)),
 ]
 WRONG_OPTIONS: list[tuple[str, Any]] = [

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,10 +19,11 @@ from bitnet_train.errors import ConfigError, ConversionError, FormatError
 from bitnet_train.model.int8_table import Int8Linear
 from bitnet_train.model.packed_linear import PackedLinear
 from bitnet_train.packed import export_packed
-from bitnet_train.packed.writer import QUANT_METHOD
+from bitnet_train.packed.writer import QUANT_METHOD, WAY_OUT
 from bitnet_train.quant.scheme import WeightScheme
 from bitnet_train.runtime.hf_quantizer import METHOD
 
+GUIDE = Path(__file__).parents[2] / "docs" / "python.md"
 IDS = torch.arange(40).reshape(2, 20)
 MODELS = {
     "row": {"weight": WeightScheme("binary", "row")},
@@ -32,6 +35,7 @@ MODELS = {
     "gpt2": {"family": "gpt2"},
 }
 INT8 = {"embedding": "int8", "head": "int8"}
+INT4 = {"embedding": "int4", "head": "int4"}
 
 
 @pytest.fixture
@@ -41,11 +45,11 @@ def packed(make_trained, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tables", [{}, INT8], ids=["exact", "int8"])
+@pytest.mark.parametrize("tables", [{}, INT8, INT4], ids=["exact", "int8", "int4"])
 @pytest.mark.parametrize("name", MODELS)
 def test_from_pretrained_gives_the_model_of_load_bit_for_bit(make_trained, tmp_path, name, tables):
     if tables and name in ("embedding", "head"):
-        tables = {"head" if name == "embedding" else "embedding": "int8"}  # the other one is 1-bit
+        tables = {key: value for key, value in tables.items() if key != name}  # the other one is 1-bit
     export_packed(make_trained(**MODELS[name]), None, tmp_path / "packed", {}, **tables)
     model, info = AutoModelForCausalLM.from_pretrained(tmp_path / "packed", output_loading_info=True)
     ours = bitnet_train.load(tmp_path / "packed")
@@ -167,7 +171,7 @@ def test_a_newer_layout_is_refused(packed):
 def test_a_folder_from_before_the_key_is_loaded_by_load_alone(packed):
     """Its manifest states the old config's hash, as the manifest of an old folder does."""
     config = json.loads((packed / "config.json").read_text())
-    del config["quantization_config"]
+    del config["quantization_config"], config["transformers_weights"]
     (packed / "config.json").write_text(json.dumps(config))
     with torch.no_grad():
         logits = bitnet_train.load(packed, verify=False)(IDS).logits
@@ -179,6 +183,7 @@ def test_a_folder_from_before_the_key_is_loaded_by_load_alone(packed):
 def test_load_returns_a_plain_model_without_the_key(packed):
     model = bitnet_train.load(packed)
     assert not hasattr(model.config, "quantization_config")
+    assert not hasattr(model.config, "transformers_weights")
     assert not getattr(model, "is_quantized", False)
 
 
@@ -198,7 +203,12 @@ def test_a_process_that_lacks_this_package_refuses_instead_of_inventing_weights(
     """
     done = in_a_process(code, packed)
     assert done.returncode == 1
-    assert "OSError: Error no file named model.safetensors" in done.stderr
+    said, guide = " ".join(done.stderr.split()), GUIDE.read_text(encoding="utf-8")
+    section = guide.partition("Without the import it warns")[2].partition("or, for folders of before")[0]
+    quoted = [" ".join(block.split()) for block in re.findall(r"(?:^    .*\n)+", section, re.MULTILINE)]
+    assert len(quoted) == 2
+    assert [quote for quote in quoted if quote not in said] == [], "the guide quotes what comes"
+    assert said.endswith(f"{WAY_OUT}")
 
 
 @pytest.mark.slow

@@ -16,8 +16,9 @@ from bitnet_train.model.packed_embedding import PackedEmbedding
 from bitnet_train.model.packed_linear import PackedLinear
 from bitnet_train.packed import export_packed, read_manifest
 from bitnet_train.packed.manifest import SCHEMA, seal
-from bitnet_train.quant.scheme import ACTIVATION_SCHEMES, GRANULARITIES, WEIGHT_SCHEMES, WeightScheme
+from bitnet_train.quant.scheme import ACTIVATION_SCHEMES, GRANULARITIES, WeightScheme
 from bitnet_train.runtime.load import load, load_tokenizer
+from tests.fixtures.schemes import CODE_SETS, weight_scheme
 
 TOKENS = torch.randint(0, 256, (3, 19), generator=torch.Generator().manual_seed(3))
 
@@ -30,12 +31,12 @@ def logits(model):
 @pytest.mark.slow
 @pytest.mark.parametrize("activation", ACTIVATION_SCHEMES)
 @pytest.mark.parametrize("granularity", GRANULARITIES)
-@pytest.mark.parametrize("name", WEIGHT_SCHEMES)
+@pytest.mark.parametrize("name", CODE_SETS)
 def test_a_loaded_model_has_the_logits_of_the_trained_one_bit_for_bit(
     make_trained, tmp_path, name, granularity, activation
 ):
     for learnable, scale_dtype in ((True, "float16"), (False, "float32")):
-        scheme = WeightScheme(name, granularity, 32, learnable, scale_dtype)
+        scheme = weight_scheme(name, granularity, 32, learnable, scale_dtype)
         model = make_trained(weight=scheme, activation=activation)
         export_packed(model, None, tmp_path / scale_dtype, {})
         assert torch.equal(logits(load(tmp_path / scale_dtype)), logits(model))
@@ -56,12 +57,12 @@ def test_every_family_and_a_packed_head_load_exactly(make_trained, tmp_path, fam
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 @pytest.mark.parametrize("granularity", GRANULARITIES)
-@pytest.mark.parametrize("name", WEIGHT_SCHEMES)
+@pytest.mark.parametrize("name", CODE_SETS)
 def test_a_packed_embedding_loads_exactly_with_and_without_the_head_it_was_tied_to(
     make_trained, tmp_path, name, granularity, family
 ):
     for roles in (("embedding",), ("attention", "mlp", "head", "embedding")):
-        model = make_trained(family, WeightScheme(name, granularity, 32, learnable_scale=True), roles=roles)
+        model = make_trained(family, weight_scheme(name, granularity, 32, learnable_scale=True), roles=roles)
         out = tmp_path / "-".join(roles)
         export_packed(model, None, out, {})
         loaded = load(out)

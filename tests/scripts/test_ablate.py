@@ -6,7 +6,6 @@ import contextlib
 import json
 import math
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 import yaml
 
 from bitnet_train.run.starting_point import is_wanted
+from scripts import module_command
 from scripts.ablate.grid import read_grid
 from scripts.ablate.run import chosen, configured, is_done, main, parse, runnable
 from scripts.ablate.table import grid_table, task_table
@@ -45,8 +45,7 @@ SMALL = {
 
 
 @pytest.fixture
-def grid_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)  # a trial is a script that imports its neighbours
+def grid_file(tmp_path: Path) -> Path:
     path = tmp_path / "small.yaml"
     path.write_text(yaml.safe_dump(SMALL, sort_keys=False))
     return path
@@ -153,12 +152,10 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     words = [str(grid), "--seeds", "3", "--out", str(out), "--work", str(folder / "work"), "--text", str(text)]
     words += ["--window", "64", "--only", "base"]
     found: dict[str, Any] = {"folder": folder}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("PYTHONSAFEPATH", raising=False)  # a trial is a script that imports its neighbours
-        for calls in (words, [*words, "base + half", "onebit"], [*words, "base + half", "onebit"]):
-            assert main(calls) == 0
-            found.setdefault("texts", []).append(out.read_text())
-            found.setdefault("written", []).append(out.stat().st_mtime_ns)
+    for calls in (words, [*words, "base + half", "onebit"], [*words, "base + half", "onebit"]):
+        assert main(calls) == 0
+        found.setdefault("texts", []).append(out.read_text())
+        found.setdefault("written", []).append(out.stat().st_mtime_ns)
     return found
 
 
@@ -200,7 +197,7 @@ def test_the_command_line_changes_the_tokens_of_every_trial(grid_file: Path) -> 
 def test_a_grid_that_is_ended_ends_its_trial(grid_file: Path, tmp_path: Path) -> None:
     work = tmp_path / "work"
     words = [str(grid_file), "--out", str(tmp_path / "rows.json"), "--work", str(work)]
-    grid = subprocess.Popen([sys.executable, "-m", "scripts.ablate.run", *words], cwd=ROOT, stdout=subprocess.DEVNULL)
+    grid = subprocess.Popen([*module_command("scripts.ablate.run"), *words], cwd=ROOT, stdout=subprocess.DEVNULL)
     ends = time.monotonic() + 100
     while not processes_about(work / f"trial-{grid.pid}" / "task.json"):
         assert time.monotonic() < ends, "no trial began"

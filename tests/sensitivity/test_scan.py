@@ -66,6 +66,7 @@ def test_every_part_is_alone_worse_than_float_and_better_than_everything(scan):
     assert len({result.spared.kl for result in scan.results}) == len(scan.results)
 
 
+@pytest.mark.slow
 def test_a_scan_leaves_the_model_as_it_was(tiny, scan):
     fresh = load_pretrained("tiny").model
     assert all(torch.equal(a, b) for a, b in zip(tiny.model.parameters(), fresh.parameters(), strict=True))

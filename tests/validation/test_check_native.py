@@ -121,6 +121,7 @@ def test_a_missing_sliding_window_would_fail(make_folder, tmp_path):
     assert "at [8, " in str(checked(without, against=folder).first_failure), "the first position that sees less"
 
 
+@pytest.mark.slow
 def test_other_tokens_are_found_and_named(pretrained_folder, monkeypatch):
     class Forgetful(NativeModel):
         def generate_ids(self, token_ids, max_new_tokens=128, **options):

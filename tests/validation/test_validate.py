@@ -13,13 +13,14 @@ from bitnet_train.kernels import ops
 from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.model.converted import ConversionRecord, save_converted
 from bitnet_train.packed import export_packed, read_manifest
-from bitnet_train.quant.scheme import ACTIVATION_SCHEMES, WEIGHT_SCHEMES, ActivationScheme, WeightScheme
+from bitnet_train.quant.scheme import ACTIVATION_SCHEMES, ActivationScheme, WeightScheme
 from bitnet_train.runtime.load import load
 from bitnet_train.validation.check_bytes import check_bytes
 from bitnet_train.validation.check_integers import check_integers, worst_case_codes
 from bitnet_train.validation.check_model import Subject, check_layers, check_logits, greedy_continuation
 from bitnet_train.validation.report import LEVEL_NAMES, Level, ValidationReport
 from bitnet_train.validation.validate import validate
+from tests.fixtures.schemes import CODE_SETS, weight_scheme
 
 SMALL = {"num_prompts": 14, "new_tokens": 3, "num_tokens": 200}
 LAYER = "model.layers.1.mlp.down_proj"
@@ -31,9 +32,9 @@ def failed(report):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("activation", ACTIVATION_SCHEMES)
-@pytest.mark.parametrize("name", WEIGHT_SCHEMES)
+@pytest.mark.parametrize("name", CODE_SETS)
 def test_an_export_is_valid_against_the_trained_model(make_trained, byte_tokenizer, tmp_path, name, activation):
-    model = make_trained(weight=WeightScheme(name, "group", 32, learnable_scale=True), activation=activation)
+    model = make_trained(weight=weight_scheme(name, "group", 32, learnable_scale=True), activation=activation)
     export_packed(model, byte_tokenizer, tmp_path / "out", {})
     report = validate(tmp_path / "out", against=model, **SMALL)
     assert report.passed, report.first_failure
@@ -61,7 +62,7 @@ def test_other_families_and_a_packed_head_are_valid(make_trained, tmp_path, fami
 @pytest.mark.parametrize(("family", "name"), [("llama", "binary"), ("gpt2", "ternary")])
 def test_a_packed_embedding_is_valid_and_its_integers_are_left_out_by_name(make_trained, tmp_path, family, name):
     roles = ("attention", "mlp", "head", "embedding")
-    model = make_trained(family, WeightScheme(name, learnable_scale=True), roles=roles)
+    model = make_trained(family, weight_scheme(name, learnable_scale=True), roles=roles)
     export_packed(model, None, tmp_path / "out", {})
     for against in (model, None):
         report = validate(tmp_path / "out", against=against, **SMALL)
@@ -121,6 +122,7 @@ def test_one_wrong_sign_with_repaired_hashes_is_found_in_its_layer(folder, train
     assert all(LAYER in str(level.first_failure) for level in report.levels if level.name in ("layer", "logits"))
 
 
+@pytest.mark.slow
 def test_one_wrong_scale_and_one_wrong_norm_are_named(folder, trained, tamper):
     tamper(folder, lambda tensors: tensors[f"{LAYER}.scale"][0].mul_(2))
     assert check_bytes(folder, trained).first_failure == f"{LAYER}: scale: differs from the trained one"

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoModelForCausalLM, AutoTokenizer, BloomConfig
 
 from bitnet_train.__main__ import main
@@ -46,7 +47,7 @@ def test_the_run_itself_was_evaluated_against_its_original_and_has_a_report(fini
     assert held_out["teacher"]["perplexity"] == pytest.approx(summary["perplexity"]["full_precision"], rel=1e-6)
     assert held_out["kl"] > 0
     assert facts["decode"]["tokens_per_s"] > 0
-    assert "quickstart" in (finished / "report.html").read_text()
+    assert "quickstart" in (finished / "evaluation.html").read_text()
     (told,) = summary["texts"]
     assert told["held_out"]
     assert (told["tokens"], told["trained"]) == (summary["perplexity"]["tokens"], summary["perplexity"]["trained"])
@@ -92,7 +93,7 @@ def test_texts_choices_and_prompts_are_measured_for_both_models(
     assert choices["teacher"] is not None
     (prompts,) = facts["prompts"]
     assert (prompts["kind"], len(prompts["turns"]), prompts["engines"]["student"]) == ("chat", 2, "native")
-    report = (finished / "report.md").read_text()
+    report = (finished / "evaluation.md").read_text()
     assert "Multiple choice: next" in report
     assert "Paragraph" not in report, "texts to score are not shown"
 
@@ -112,16 +113,26 @@ def test_an_artefact_alone_is_measured_without_its_original_and_says_why(
     assert [text["name"] for text in facts["texts"]] == ["prose"]
     assert not facts["texts"][0]["held_out"]
     assert "`evaluate.against=MODEL`" in facts["not_compared"]
-    assert (tmp_path / "report.html").is_file()
+    assert (tmp_path / "evaluation.html").is_file()
     assert compared["texts"][0]["kl"] > 0
     assert "nats" not in compared, "nothing of the run's own was held out"
     assert "no held-out text" in capsys.readouterr().err
 
 
-def test_a_run_can_be_evaluated_without_its_original(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    facts = evaluated(capsys, str(finished), "evaluate.against=none")
+def test_a_run_can_be_evaluated_without_its_original_and_a_tracker_that_is_new_is_told_all_of_it(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    facts = evaluated(capsys, str(finished), "evaluate.against=none", "logger=tensorboard")
     assert facts["texts"][0]["teacher"] is None
     assert facts["not_compared"] == "`evaluate.against=none`."
+    events = EventAccumulator(str(finished / "tensorboard"))
+    events.Reload()
+    own = [json.loads(line) for line in (finished / "metrics.jsonl").open()]
+    losses = [(row["step"], pytest.approx(row["loss"])) for row in own if "loss" in row]
+    assert [(each.step, each.value) for each in events.Scalars("train/loss")] == losses
+    (perplexity,) = events.Scalars("summary/perplexity")
+    assert perplexity.value == pytest.approx(facts["perplexity"])
+    assert perplexity.step == own[-1]["step"]
 
 
 @pytest.mark.parametrize(
@@ -131,6 +142,7 @@ def test_a_run_can_be_evaluated_without_its_original(finished: Path, capsys: pyt
         ("evaluate.texts=[/nowhere/a.txt]", "evaluate.texts=/nowhere/a.txt"),
         ("evaluate.choices=[/nowhere/a.jsonl]", "evaluate.choices=/nowhere/a.jsonl"),
         ("evaluate.prompts=[/nowhere/a.jsonl]", "evaluate.prompts=/nowhere/a.jsonl"),
+        ("evaluate.frontier=/nowhere/a.json", "evaluate.frontier=/nowhere/a.json"),
         ("evaluate.window_tokens=4096", "evaluate.window_tokens=4096"),
         ("evaluate.prompt_new_tokens=512", "evaluate.prompt_new_tokens=512"),
     ],

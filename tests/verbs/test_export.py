@@ -80,6 +80,7 @@ def test_the_native_engine_ends_where_the_original_does(exported: Path) -> None:
     assert NativeModel.load(exported / "artefact").stop_ids == (0, 2, 7)
 
 
+@pytest.mark.slow
 def test_a_gguf_says_every_end_of_a_text_and_how_to_sample(exported: Path) -> None:
     keys = open_gguf(next((exported / "exports").glob("*/*.gguf"))).metadata
     assert [keys[f"tokenizer.ggml.{name}_token_id"] for name in ("eos", "eot", "eom")] == [0, 2, 7]
@@ -117,6 +118,7 @@ def test_every_file_and_folder_that_is_written_follows_the_umask(exported: Path)
     assert wrong == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPORTERS)
 def test_a_run_is_packed_first_and_each_export_lies_in_it(merged: Path, tmp_path: Path, name: str) -> None:
     run_dir = Path(shutil.copytree(merged, tmp_path / "run"))

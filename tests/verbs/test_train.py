@@ -41,6 +41,10 @@ def test_dry_run_shows_the_mask_and_leaves_nothing_behind(
     told = json.loads(capsys.readouterr().out)
     trained = "".join(part["text"] for part in told["first_row"] if part["trained"])
     assert trained.startswith("It is ")
+    parts = ("weights", "gradients", "optimizer", "teacher", "activations", "logits")
+    assert all(told["memory"][part] > 0 for part in parts)
+    assert max(told["memory"][part] for part in parts) < told["memory"]["most"] == told["memory_bytes"]
+    assert told["memory"]["fits"] == (told["memory"]["most"] <= told["memory"]["free"])
     assert "+ 1?" not in trained
     assert not (tmp_path / "run").exists()
 
@@ -86,7 +90,15 @@ def test_a_dry_run_tells_all_that_needs_no_weights_before_it_opens_them(
     told, _, timed = capsys.readouterr().out.partition("All above needed no weights.")
     steps, memory = re.search(r"Length: (.*) tokens", told)[1], re.search(r"; (\S+ GB) and", told)[1]  # type: ignore[index]
     assert told.startswith("Dry run of lora_sft_chat, model tiny")
-    for figure in ("Rows:", "Packed:", "[[It is", "layers become 1-bit", "parameters train (", f"{memory} and"):
+    for figure in (
+        "Rows:",
+        "Packed:",
+        "[[It is",
+        "layers become 1-bit",
+        "parameters train (",
+        f"{memory} and",
+        "Memory: ",
+    ):
         assert figure in told
     assert f"Budget: {steps} tokens" in timed, "the outline has the steps of the model"
     assert f"{memory} and" in timed, "and its memory"

@@ -47,32 +47,44 @@ static float quantize(const float *x, size_t count, float largest_code, int8_t *
   return 1.0f / inverse;
 }
 
-static int weight_of(const bitnet_layer *layer, const uint8_t *row, size_t input) {
+/* The +-1 of one plane of a binary weight, or a ternary weight. */
+static int weight_of(const bitnet_layer *layer, const uint8_t *row, size_t plane, size_t input) {
   const size_t plane_bytes = (size_t)layer->outputs * layer->row_bytes;
-  const int first = row[input / 8] >> input % 8 & 1;
-  if (layer->num_planes == 1) return first ? 1 : -1;
-  return first ? (row[plane_bytes + input / 8] >> input % 8 & 1 ? 1 : -1) : 0;
+  const int bit = row[plane * plane_bytes + input / 8] >> input % 8 & 1;
+  if (!layer->has_zero) return bit ? 1 : -1;
+  return bit ? (row[plane_bytes + input / 8] >> input % 8 & 1 ? 1 : -1) : 0;
+}
+
+/* One output of a plane, but for the scale of the inputs. */
+static float product(const bitnet_layer *layer, const uint8_t *model, const int8_t *codes, size_t n, size_t plane) {
+  const uint8_t *scales = model + layer->scales, *row = model + layer->planes + n * layer->row_bytes;
+  const size_t num_groups = layer->inputs / layer->group_size;
+  float sum = 0.0f;
+  size_t group, j;
+  for (group = 0; group < num_groups; ++group) {
+    const float scale = read_scale(scales, layer->scale_type, layer->one_scale ? 0 : n * num_groups + group);
+    int32_t products = 0;
+    float part;
+    for (j = group * layer->group_size; j < (group + 1) * layer->group_size; ++j)
+      products += weight_of(layer, row, plane, j) * codes[j];
+    part = (float)(1 << plane) * scale * (float)products;
+    sum = sum + part;
+  }
+  return sum;
 }
 
 /* A kernel for a real device would count bits of whole words here; the integers would be the same. */
 static void multiply(const bitnet_layer *layer, const uint8_t *model, const float *x, int8_t *codes, float *y) {
-  const uint8_t *scales = model + layer->scales;
   const float largest_code = layer->inputs_are == BITNET_INPUTS_INT8 ? 127.0f : 7.0f;
   const float input_scale = quantize(x, layer->inputs, largest_code, codes);
-  const size_t num_groups = layer->inputs / layer->group_size;
-  size_t n, group, j;
+  const size_t num_planes = layer->has_zero ? 1 : layer->num_planes;
+  size_t n, plane;
   for (n = 0; n < layer->outputs; ++n) {
-    const uint8_t *row = model + layer->planes + n * layer->row_bytes;
-    float sum = 0.0f;
-    for (group = 0; group < num_groups; ++group) {
-      int32_t products = 0;
-      float part;
-      for (j = group * layer->group_size; j < (group + 1) * layer->group_size; ++j)
-        products += weight_of(layer, row, j) * codes[j];
-      part = read_scale(scales, layer->scale_type, layer->one_scale ? 0 : n * num_groups + group) * (float)products;
-      sum = sum + part;
+    y[n] = product(layer, model, codes, n, 0) * input_scale;
+    for (plane = 1; plane < num_planes; ++plane) {
+      const float of_plane = product(layer, model, codes, n, plane) * input_scale;
+      y[n] = y[n] + of_plane;
     }
-    y[n] = sum * input_scale;
     if (layer->bias != BITNET_NONE) y[n] = y[n] + read_scale(model + layer->bias, BITNET_FLOAT32, n);
   }
 }

@@ -25,7 +25,7 @@ from bitnet_train.exporters.c_array.header import LARGEST_RANK, TYPES, LayerRow,
 from bitnet_train.exporters.c_array.read_back import read_back
 from bitnet_train.exporters.hf_card import hf_card
 from bitnet_train.exporters.options import ExportOptions
-from bitnet_train.formats.planes import NUM_PLANES, row_bytes
+from bitnet_train.formats.planes import row_bytes
 from bitnet_train.packed.names import bias_name
 from bitnet_train.packed.narrow import bytes_of
 from bitnet_train.packed.source import PackedSource
@@ -73,10 +73,10 @@ class _Binary:
 
 def check(source: PackedSource, options: ExportOptions) -> None:
     """Raise FormatError for a tensor that the header has no type for, or a name that is no C string."""
-    for name, entry in source.manifest.tensors.items():
-        if entry.dtype not in TYPES or len(entry.shape) > LARGEST_RANK or max(entry.shape, default=0) >= 1 << 32:
+    for name, (dtype, shape) in source.int8_tensors.items():
+        if dtype not in TYPES or len(shape) > LARGEST_RANK or max(shape, default=0) >= 1 << 32:
             raise FormatError(
-                f"{name} is {entry.dtype} {list(entry.shape)}, and model.h describes {', '.join(TYPES)} of at most "
+                f"{name} is {dtype} {list(shape)}, and model.h describes {', '.join(TYPES)} of at most "
                 f"{LARGEST_RANK} dimensions. Use `export=plain`."
             )
         if not re.fullmatch(r"[\w.\-/]+", name, re.ASCII):
@@ -106,7 +106,8 @@ def _add_layer(binary: _Binary, source: PackedSource, name: str) -> LayerRow:
     return LayerRow(
         name=name,
         kind=_KINDS[entry.kind],
-        num_planes=NUM_PLANES[scheme.name],
+        num_planes=scheme.num_planes,
+        has_zero=int(scheme.has_zero),
         inputs_are=_INPUTS[entry.activation.name],
         scale_type=TYPES[scheme.scale_dtype],
         one_scale=int(scheme.granularity == "tensor"),
@@ -121,16 +122,17 @@ def _add_layer(binary: _Binary, source: PackedSource, name: str) -> LayerRow:
 
 
 def _add_tensors(binary: _Binary, source: PackedSource) -> Iterator[TensorRow]:
-    """Append what belongs to no layer, tensors of int8 tables among it; a tied name points to what it is tied to."""
+    """Append what belongs to no layer, codes of tables in int8 among it; a tied name points to what it is tied to."""
     layers = {name for layer in source.layers.values() for name in layer.tensor_names}
     offsets: dict[str, int] = {}
-    for name, entry in source.manifest.tensors.items():
+    tensors = source.int8_tensors
+    for name, (dtype, shape) in tensors.items():
         if name not in layers:
-            offsets[name] = binary.add(source.float(name))
-            yield _tensor_row(name, entry.dtype, entry.shape, offsets[name])
+            offsets[name] = binary.add(source.int8_tensor(name))
+            yield _tensor_row(name, dtype, shape, offsets[name])
     for alias, name in source.tied.items():
-        entry = source.manifest.tensors[name]
-        yield _tensor_row(alias, entry.dtype, entry.shape, offsets[name])
+        if name in tensors:
+            yield _tensor_row(alias, *tensors[name], offsets[name])
 
 
 def _tensor_row(name: str, dtype: str, shape: tuple[int, ...], offset: int) -> TensorRow:

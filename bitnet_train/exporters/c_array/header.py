@@ -32,6 +32,7 @@ class LayerRow(NamedTuple):
     name: str
     kind: str
     num_planes: int
+    has_zero: int
     inputs_are: str
     scale_type: str
     one_scale: int

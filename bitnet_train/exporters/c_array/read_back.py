@@ -13,6 +13,7 @@ from bitnet_train.errors import FormatError
 from bitnet_train.exporters.c_array.header import TYPES, LayerRow, TensorRow, parse_header
 from bitnet_train.formats.planes import unpack_planes
 from bitnet_train.packed.names import bias_name, codes_name, scale_name
+from bitnet_train.quant.scheme import WeightScheme
 from bitnet_train.quant.weight import dequantize
 
 
@@ -46,9 +47,11 @@ def _read_tensor(data: np.ndarray, row: TensorRow) -> Tensor:
 
 def _read_layer(data: np.ndarray, row: LayerRow) -> Tensor:
     planes = _read(data, "BITNET_UINT8", (row.num_planes, row.outputs, row.row_bytes), row.planes)
-    scheme = "binary" if row.num_planes == 1 else "ternary"
+    code_set = WeightScheme(
+        "ternary" if row.has_zero else "binary", planes=1 if row.has_zero else row.num_planes
+    ).code_set
     shape = (1, 1) if row.one_scale else (row.outputs, row.inputs // row.group_size)
-    codes = unpack_planes(planes, row.inputs, scheme)
+    codes = unpack_planes(planes, row.inputs, code_set)
     return dequantize(codes, _read(data, row.scale_type, shape, row.scales).float())
 
 

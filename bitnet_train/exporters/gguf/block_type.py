@@ -104,7 +104,8 @@ def _sentence(layer: LayerEntry, reason: str) -> str:
 
 _WIDER = (
     "A block needs whole blocks of inputs under one scale: convert with `weight.granularity=row` or a `group_size` "
-    "that is a multiple of 64 or 128, and leave layers whose inputs are no multiple of 64 out of `select`."
+    "that is a multiple of 64 or 128 (32 with several planes), and leave layers whose inputs are no multiple of that "
+    "out of `select`."
 )
 
 

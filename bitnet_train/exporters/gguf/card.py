@@ -6,13 +6,10 @@ from typing import Any
 
 from bitnet_train.exporters.gguf.block_type import Choice
 from bitnet_train.packed.card import fact_lines, scheme_lines
+from bitnet_train.packed.card_data import card_head
 from bitnet_train.packed.manifest import Manifest
 
-_CARD = """---
-library_name: gguf
-base_model: {base_model}
----
-
+_CARD = """{head}
 # {base_model}, {type}
 
 `model.gguf` runs in stock llama.cpp (of a version that knows {type}):
@@ -32,6 +29,7 @@ token at a time, so its logits differ by that rounding.
 def gguf_card(manifest: Manifest, facts: dict[str, Any], choice: Choice) -> str:
     """Return the text of the card; `facts` are those of the export's record."""
     return _CARD.format(
+        head=card_head(manifest, "gguf", tags=("gguf", "llama.cpp")),
         base_model=manifest.base_model,
         type=" and ".join(name.upper() for name in choice.names),
         num_layers=len(manifest.layers),

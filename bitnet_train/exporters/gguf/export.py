@@ -13,7 +13,9 @@ from bitnet_train.exporters.gguf.block_type import Choice, choose_type
 from bitnet_train.exporters.gguf.card import gguf_card
 from bitnet_train.exporters.gguf.container import MODEL_NAME, FileTensor, require_package, write_file
 from bitnet_train.exporters.gguf.limits import head_size, require_supported, rotated_share
-from bitnet_train.exporters.gguf.metadata import ModelKeys, add_model, ignored_window
+from bitnet_train.exporters.gguf.metadata import ModelKeys, add_model, context_length, ignored_window
+from bitnet_train.exporters.gguf.modelfile import NAME as MODELFILE
+from bitnet_train.exporters.gguf.modelfile import ChatFormat, Modelfile, modelfile
 from bitnet_train.exporters.gguf.rope import read_rope, rope_tensors
 from bitnet_train.exporters.gguf.tensors import plan_tensors
 from bitnet_train.exporters.gguf.tokenizer import read_vocabulary
@@ -51,7 +53,7 @@ def check(source: PackedSource, options: ExportOptions) -> None:
 
 
 def write(source: PackedSource, folder: Path, options: ExportOptions) -> dict[str, Any]:
-    """Write `model.gguf` and `README.md` into an empty folder; return the facts for the record.
+    """Write `model.gguf`, `README.md` and perhaps a `Modelfile` into an empty folder; return the facts for the record.
 
     The model is never in memory as a whole: every tensor is read, encoded and written on its own.
     """
@@ -63,6 +65,10 @@ def write(source: PackedSource, folder: Path, options: ExportOptions) -> dict[st
 
     write_file(folder / MODEL_NAME, draft.keys.architecture.name, add_metadata, draft.tensors)
     facts = _facts(draft, options)
+    if options.modelfile:
+        made = _modelfile(source, draft)
+        (folder / MODELFILE).write_text(made.text, encoding="utf-8")
+        facts["notes"] += made.notes
     card = gguf_card(source.manifest, facts, draft.choice)
     (folder / "README.md").write_text(card, encoding="utf-8")
     return facts
@@ -84,6 +90,13 @@ def _draft(source: PackedSource, options: ExportOptions) -> _Draft:
     vocab_size = embedding.shape[0]
     keys = ModelKeys(architecture, source.config, rope, vocab_size, source.generation)
     return _Draft(choice, tensors, keys, read_vocabulary(source, vocab_size, options))
+
+
+def _modelfile(source: PackedSource, draft: _Draft) -> Modelfile:
+    special = draft.vocabulary.special
+    chat = ChatFormat(special.default_template, special.texts, special.texts.get("bos_token", "") * special.add_bos)
+    context = context_length(draft.keys.architecture, source.config)
+    return modelfile(chat, context=context, ends=special.end_texts, generation=source.generation)
 
 
 def _architecture(source: PackedSource) -> GgufArchitecture:

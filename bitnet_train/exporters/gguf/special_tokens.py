@@ -35,6 +35,17 @@ class SpecialTokens:
     chat_template: str | list[dict[str, str]] | None = None
     lost_ends: tuple[str, ...] = ()
     """Tokens that end a text and that llama.cpp cannot be told."""
+    end_texts: tuple[str, ...] = ()
+    """All tokens that end a text."""
+    texts: Mapping[str, str] = field(default_factory=dict)
+    """Special tokens by the names that chat templates have for them, such as `bos_token`."""
+
+    @property
+    def default_template(self) -> str | None:
+        """The chat template; of several, the one that is called so."""
+        if isinstance(self.chat_template, list):
+            return next((each["template"] for each in self.chat_template if each.get("name") == "default"), None)
+        return self.chat_template
 
     def add(self, writer: GGUFWriter) -> None:
         """Write the keys."""
@@ -61,7 +72,15 @@ def read_special_tokens(source: PackedSource, tokenizer: Mapping[str, Any]) -> S
     template = _chat_template(source, settings)
     texts = {number: text for text, number in numbers.items()}
     ends, lost = _place_ends([end for end in source.end_tokens if end in texts], ids, texts, str(template))
-    return SpecialTokens({**ids, **ends}, bool(before), bool(after), template, lost)
+    return SpecialTokens(
+        {**ids, **ends},
+        bool(before),
+        bool(after),
+        template,
+        lost,
+        tuple(texts[end] for end in source.end_tokens if end in texts),
+        {f"{name}_token": texts[number] for name, number in ids.items() if number in texts},
+    )
 
 
 def _id(name: str, settings: Mapping[str, Any], config: Mapping[str, Any], numbers: Mapping[str, int]) -> int | None:

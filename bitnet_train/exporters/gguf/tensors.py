@@ -71,7 +71,7 @@ class _Plan:
             planes = self.reordered(name, self.source.planes(name).transpose(0, 1)).transpose(0, 1)
             scale = self.reordered(name, self.source.stored_scale(name).float())
             try:
-                return encode_planes(planes, entry.num_inputs, entry.scheme.name, scale, kind.name).numpy()
+                return encode_planes(planes, entry.num_inputs, entry.scheme.code_set, scale, kind.name).numpy()
             except FormatError as error:
                 raise FormatError(f"{name}: {error}") from error
 

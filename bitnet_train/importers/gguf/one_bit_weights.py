@@ -40,7 +40,7 @@ from bitnet_train.model.converted import ConversionRecord
 from bitnet_train.progress import track
 from bitnet_train.quant.scheme import ActivationScheme
 
-_ONE_BIT = {kind.id: kind for kind in GGML_TYPES.values()}
+_ONE_BIT = {kind.id: kind for kind in GGML_TYPES.values() if kind.is_one_bit}
 
 
 def is_one_bit(gguf: GgufFile) -> bool:

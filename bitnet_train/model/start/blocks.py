@@ -97,6 +97,15 @@ def embedded(model: PreTrainedModel, token_ids: Tensor) -> Tensor:
     return seen[0]
 
 
+def head_inputs(model: PreTrainedModel, token_ids: Tensor) -> Tensor:
+    """Return what the head reads, [R, L, H], for ids int64 [R, L]. The model has a head."""
+    head, seen = model.get_output_embeddings(), []
+    assert head is not None
+    with layer_inputs(head, seen.append), suppress(_Reached):
+        model(input_ids=token_ids, use_cache=False)
+    return seen[0]
+
+
 def run_block(block: nn.Module, hidden: Tensor, call: BlockCall) -> Tensor:
     """Return the hidden states [R, L, H] after a block."""
     result = block(hidden, *call.args, **call.kwargs)

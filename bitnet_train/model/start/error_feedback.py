@@ -1,4 +1,4 @@
-"""Latents whose codes make up for each other's errors: GPTQ (arXiv 2210.17323) on the grid {-s, +s} or {-s, 0, s}.
+"""Latents whose codes make up for each other's errors: GPTQ (arXiv 2210.17323) on the grid of a scheme's codes.
 
 With H = X^T X over calibration inputs and U the upper Cholesky factor of its inverse, column by column
 
@@ -8,9 +8,9 @@ so the columns to come take over what column j lost. Columns go in panels: rank-
 Where a group of inputs begins, its scale is fitted to the weights as they are by then.
 
 How ours differs: the result is latents, not codes. A latent is the compensated weight at the moment it was quantised,
-so its code is GPTQ's, while its distance from zero still says how sure that code is; |w| / s is cut at 2, because a
-latent that the compensation pushed further could never flip back. At the end all scales of a row are solved for
-together (least squares in H, codes fixed), and latents move with their scale, which keeps the codes.
+so its code is GPTQ's, while its distance from a threshold still says how sure that code is; |w| / s is cut at 2 (2^k
+of k planes), because a latent that the compensation pushed further could never flip back. At the end all scales of a
+row are solved for together (least squares in H, codes fixed), and latents move with their scale, which keeps the codes.
 """
 
 from __future__ import annotations
@@ -39,20 +39,22 @@ def error_feedback(
     Raises ConversionError when H has no Cholesky factor.
     """
     weight = weight_NK.detach().float()
-    moments = _damped(moments_KK.float(), damping)
-    latent, scale = _compensate(weight, _inverse_factor(moments), moments.diagonal(), scheme)
+    moments = damped(moments_KK.float(), damping)
+    latent, scale = _compensate(weight, inverse_factor(moments), moments.diagonal(), scheme)
     codes = float_codes(latent, expand_scale(scale, *weight.shape), scheme)
     fitted = _solve_scales(weight, codes, moments, scale, scheme)
     ratio = latent / expand_scale(scale, *weight.shape)
-    return ratio.clamp(-_LARGEST_RATIO, _LARGEST_RATIO) * expand_scale(fitted, *weight.shape), fitted
+    largest = _LARGEST_RATIO * scheme.num_magnitudes
+    return ratio.clamp(-largest, largest) * expand_scale(fitted, *weight.shape), fitted
 
 
-def _damped(moments: Tensor, damping: float) -> Tensor:
+def damped(moments: Tensor, damping: float) -> Tensor:
+    """Return H over the mean of its diagonal, with `damping` added to that."""
     mean = moments.diagonal().mean().clamp(min=torch.finfo(torch.float32).tiny)
     return moments / mean + damping * torch.eye(len(moments), device=moments.device)
 
 
-def _inverse_factor(moments: Tensor) -> Tensor:
+def inverse_factor(moments: Tensor) -> Tensor:
     """U, upper triangular, with U^T U = H^-1; in float64, because H may be close to singular."""
     lower, failed = torch.linalg.cholesky_ex(moments.double())
     if int(failed):

@@ -5,8 +5,9 @@
     given c                 s = sum_k h_k w_k c_k / sum_k h_k c_k^2
 
 h_k is the second moment of input k, E[x_k^2], or 1. Binary codes do not depend on s, so one round is exact:
-s = sum h|w| / sum h. Ternary rounds repeat until nothing changes; each lowers the error (arXiv 1605.04711 solves the
-same problem by thresholds). Correlations between inputs are left out here: `error_feedback` uses them.
+s = sum h|w| / sum h. With ternary codes and with several planes rounds repeat until nothing changes; each lowers the
+error (arXiv 1605.04711 solves the same problem by thresholds). Correlations between inputs are left out here:
+`error_feedback` uses them.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def fit_scale(weight_NK: Tensor, scheme: WeightScheme, importance_K: Tensor | No
     importance = torch.ones_like(weight[0]) if importance_K is None else importance_K.to(weight)
     importance = importance.clamp(min=float(importance.mean()) * 1e-6)  # an input that is always 0 must not divide 0/0
     scale = absmean_scale(weight, scheme)
-    for _ in range(_MOST_ROUNDS if scheme.has_zero else 1):
+    for _ in range(1 if scheme.code_set == "binary" else _MOST_ROUNDS):
         codes = float_codes(weight, expand_scale(scale, *weight.shape), scheme)
         above = _group_sums(importance * weight * codes, scale.shape)
         below = _group_sums(importance * codes * codes, scale.shape)

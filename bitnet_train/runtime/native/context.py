@@ -19,12 +19,9 @@ class Context:
 
     def check(self, token_ids: Sequence[int], max_new_tokens: int = 0) -> list[int]:
         """Return the ids; DataError where one is unknown, there is none, or they do not fit with the new ones."""
-        prompt = _whole_numbers(token_ids)
+        prompt = self.known(token_ids)
         if not prompt:
             raise DataError("There are no token ids: nothing to continue. Give at least one.")
-        wrong = next((token_id for token_id in prompt if not 0 <= token_id < self.vocab), None)
-        if wrong is not None:
-            raise DataError(f"Token id {wrong} is not one of this model, which knows 0 to {self.vocab - 1}.")
         if len(prompt) + max_new_tokens > self.max_tokens:
             limit = "this model's context" if self.max_tokens == self.max_positions else "`max_tokens`"
             raise DataError(
@@ -33,6 +30,24 @@ class Context:
                 "ask for fewer new tokens."
             )
         return prompt
+
+    def known(self, token_ids: Sequence[int]) -> list[int]:
+        """Return the ids; DataError where they are none, or one is unknown."""
+        found = _whole_numbers(token_ids)
+        wrong = next((token_id for token_id in found if not 0 <= token_id < self.vocab), None)
+        if wrong is not None:
+            raise DataError(f"Token id {wrong} is not one of this model, which knows 0 to {self.vocab - 1}.")
+        return found
+
+
+def require_known_bias(logit_bias: Mapping[int, float], vocab: int) -> None:
+    """Raise DataError for a bias of a token that the model does not have."""
+    wrong = next((token_id for token_id in logit_bias if token_id >= vocab), None)
+    if wrong is not None:
+        raise DataError(
+            f"`logit_bias` names token id {wrong}, which is not one of this model: it knows 0 to {vocab - 1}. Leave it "
+            "out."
+        )
 
 
 def _whole_numbers(token_ids: Sequence[int]) -> list[int]:

@@ -19,15 +19,19 @@ from bitnet_train.runtime.native.written import Written
 class Engine:
     """A finished `_core.Model`, the text it remembers, and the end-of-text tokens. Prompts are checked (`context`)."""
 
-    def __init__(self, core: Any, max_tokens: int, stop_ids: Sequence[int]) -> None:
-        self._core, self._max_tokens, self._stop_ids = core, max_tokens, stop_ids
+    def __init__(self, core: Any, max_tokens: int, stop_ids: Sequence[int], cache_dtype: str) -> None:
+        self._core, self._max_tokens, self._stop_ids, self._cache_dtype = core, max_tokens, stop_ids, cache_dtype
         self._lock = threading.Lock()
-        self.remembered = Remembered(core, max_tokens)
+        self.remembered = Remembered(core, max_tokens, cache_dtype)
+
+    def new_sequence(self) -> Any:
+        """Return a sequence that has read nothing."""
+        return self._core.new_sequence(self._max_tokens, self._cache_dtype)
 
     def logits(self, prompt: list[int]) -> np.ndarray:
         """Return the logits after each token, float32 [L, vocab]."""
         with self._lock:
-            return self._core.forward([self._core.new_sequence(self._max_tokens)], [np.asarray(prompt, np.int32)], True)
+            return self._core.forward([self.new_sequence()], [np.asarray(prompt, np.int32)], True)
 
     def continue_ids(
         self,
@@ -58,10 +62,7 @@ class Engine:
     def together(self, prompts: list[list[int]], written: list[Written], max_new_tokens: int) -> list[Generation]:
         """Continue several prompts greedily, one step of the model for all of them."""
         start = time.perf_counter()
-        rows = [
-            Row(prompt, writer, self._core.new_sequence(self._max_tokens))
-            for prompt, writer in zip(prompts, written, strict=True)
-        ]
+        rows = [Row(prompt, writer, self.new_sequence()) for prompt, writer in zip(prompts, written, strict=True)]
         with self._lock:
             continue_greedily(self._core, rows, max_new_tokens, frozenset(self._stop_ids))
         seconds = time.perf_counter() - start

@@ -20,7 +20,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Unpack, overload
+from typing import Any, Unpack, get_args, overload
 
 import numpy as np
 
@@ -32,7 +32,8 @@ from bitnet_train.packed.reader import hash_file, read_manifest, verify_files
 from bitnet_train.runtime.generation import Generation, GenerationKeywords, GenerationOptions, Sampling
 from bitnet_train.runtime.messages import Prompt, read_prompts
 from bitnet_train.runtime.native.architecture import Architecture, NotNative
-from bitnet_train.runtime.native.context import Context
+from bitnet_train.runtime.native.arguments import choice_from, function_from, path_from, whole_number_from
+from bitnet_train.runtime.native.context import Context, require_known_bias
 from bitnet_train.runtime.native.engine import Engine
 from bitnet_train.runtime.native.prompt_cache import PromptCache
 from bitnet_train.runtime.native.streaming import pieces_of
@@ -40,6 +41,7 @@ from bitnet_train.runtime.native.support import fit, read_json
 from bitnet_train.runtime.native.tokens import Tokens, read_tokens
 from bitnet_train.runtime.native.weights import build
 from bitnet_train.runtime.native.written import Written
+from bitnet_train.runtime.settings import CacheDtype
 
 
 class Options(GenerationKeywords, total=False):
@@ -53,13 +55,19 @@ class NativeModel:
     """A loaded model; make one with `NativeModel.load`."""
 
     def __init__(
-        self, folder: Path, manifest: Manifest, architecture: Architecture, core: Any, max_tokens: int
+        self,
+        folder: Path,
+        manifest: Manifest,
+        architecture: Architecture,
+        core: Any,
+        max_tokens: int,
+        cache_dtype: str = "float32",
     ) -> None:
         self.folder, self.manifest, self.architecture = folder, manifest, architecture
-        self.max_tokens = max_tokens
+        self.core, self.max_tokens, self.cache_dtype = core, max_tokens, cache_dtype
         self.stop_ids = _stop_ids(folder, manifest)
         self._context = Context(architecture.vocab, architecture.max_positions, max_tokens)
-        self._engine = Engine(core, max_tokens, self.stop_ids)
+        self._engine = Engine(core, max_tokens, self.stop_ids, cache_dtype)
 
     @classmethod
     def load(
@@ -69,6 +77,7 @@ class NativeModel:
         num_threads: int | None = None,
         verify: bool = True,
         max_tokens: int | None = None,
+        cache_dtype: str = "float32",
     ) -> NativeModel:
         """Load the packed folder at `path`.
 
@@ -83,16 +92,20 @@ class NativeModel:
         max_tokens
             The most tokens of a prompt and its continuation together; None, or more than the model's context, is the
             model's context. Memory is taken as a text grows, not ahead.
+        cache_dtype
+            How keys and values are kept: `float32`, or `int8` with a scale for each token and head, in about a quarter
+            of the memory; logits are no longer the very ones of the modules then.
 
         Raises
         ------
         FormatError
             When `path` is no packed folder, is damaged, or does not fit the native runtime (with the reason).
         ConfigError
-            When `num_threads` or `max_tokens` is below 1.
+            When `num_threads` or `max_tokens` is no whole number of at least 1, `path` no path, `cache_dtype` another.
         """
-        folder = Path(path)
-        threads = _at_least_1("num_threads", num_threads, _num_cores())
+        folder = path_from("path", path)
+        threads = whole_number_from("num_threads", num_threads, _num_cores())
+        stored = choice_from("cache_dtype", cache_dtype, get_args(CacheDtype))
         manifest = verify_files(folder) if verify else read_manifest(folder)
         try:
             architecture = fit(folder, manifest)
@@ -101,8 +114,9 @@ class NativeModel:
                 f"{folder} does not fit the native runtime: {reason}. `bitnet_train.load` computes it with torch."
             ) from reason
         core = build(folder, manifest, architecture, threads)
-        context = min(_at_least_1("max_tokens", max_tokens, architecture.max_positions), architecture.max_positions)
-        return cls(folder, manifest, architecture, core, context)
+        most = architecture.max_positions
+        tokens = min(whole_number_from("max_tokens", max_tokens, most), most)
+        return cls(folder, manifest, architecture, core, tokens, stored)
 
     @cached_property
     def tokens(self) -> Tokens:
@@ -134,8 +148,7 @@ class NativeModel:
         prompt_cache
             A file for the keys and values of the prompt: read if it is there, else written; one prompt only.
         options
-            `max_new_tokens`, `temperature`, `top_k`, `top_p`, `min_p`, `seed`, `chat`, `chat_template_variables`,
-            `stop`: see `GenerationOptions`.
+            `max_new_tokens`, `temperature`, `seed`, ..., `chat`, `stop`: see `GenerationOptions`.
 
         Raises
         ------
@@ -143,19 +156,22 @@ class NativeModel:
             When a prompt is empty, neither text nor chat, or longer with its new tokens than the model's context;
             nothing is computed then.
         ConfigError
-            When a setting is out of range.
+            When a setting is out of range, or of another kind.
         FormatError
             When the prompt cache belongs to another model.
         """
-        chosen = GenerationOptions(**options)
+        chosen, cache_path = GenerationOptions(**options), None
+        if prompt_cache is not None:
+            cache_path = path_from("prompt_cache", prompt_cache)
+        function_from("stream", stream)
         asked, several = read_prompts(prompt, chat=chosen.chat)
-        if several and (stream is not None or prompt_cache is not None):
+        if several and (stream is not None or cache_path is not None):
             raise ConfigError("`stream` and `prompt_cache` go with one prompt, and several are given.")
         prompts = [self._prompt_ids(one, chosen) for one in asked]
         written = [Written(self.tokens.decode, chosen.stop, stream) for _ in prompts]
-        if several and chosen.is_greedy:
+        if several and chosen.is_greedy and not chosen.is_penalised and not chosen.logit_bias:
             return self._engine.together(prompts, written, chosen.max_new_tokens)
-        cache = None if prompt_cache is None else self._cache(Path(prompt_cache))
+        cache = None if cache_path is None else self._cache(cache_path)
         pairs = zip(prompts, written, strict=True)
         made = [self._engine.alone(token_ids, writer, chosen, cache) for token_ids, writer in pairs]
         return made if several else made[0]
@@ -184,7 +200,9 @@ class NativeModel:
         """
         chosen = Sampling(max_new_tokens=max_new_tokens, **sampling)
         prompt = self._context.check(token_ids, max_new_tokens)
-        return self._engine.continue_ids(prompt, chosen, self.stop_ids if stop_ids is None else stop_ids, on_token)
+        require_known_bias(chosen.logit_bias, self.architecture.vocab)
+        ends = self.stop_ids if stop_ids is None else self._context.known(stop_ids)
+        return self._engine.continue_ids(prompt, chosen, ends, function_from("on_token", on_token))
 
     def logits(self, token_ids: Sequence[int]) -> np.ndarray:
         """Return the logits after each of these tokens, float32 [L, vocab]. Raises DataError as `generate` does."""
@@ -203,6 +221,7 @@ class NativeModel:
         self._engine.forget()
 
     def _prompt_ids(self, prompt: Prompt, options: GenerationOptions) -> list[int]:
+        require_known_bias(options.logit_bias, self.architecture.vocab)
         token_ids = self.tokens.prompt_ids(prompt, options.chat_template_variables)
         return self._context.check(token_ids, options.max_new_tokens)
 
@@ -218,11 +237,3 @@ def _stop_ids(folder: Path, manifest: Manifest) -> tuple[int, ...]:
 
 def _num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _at_least_1(name: str, value: int | None, default: int) -> int:
-    if value is None:
-        return default
-    if type(value) is not int or value < 1:
-        raise ConfigError(f"`{name}={value}` is out of range: it must be a whole number, 1 or more.")
-    return value

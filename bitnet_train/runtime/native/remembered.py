@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 
 from bitnet_train.runtime.generation import Sampling
+from bitnet_train.runtime.native.sampler import new_sampler
 
 
 class Remembered:
     """A `_core` sequence and `known`, the tokens whose keys and values it holds; for one thread at a time."""
 
-    def __init__(self, core: Any, max_tokens: int) -> None:
+    def __init__(self, core: Any, max_tokens: int, cache_dtype: str = "float32") -> None:
         self._core, self._max_tokens = core, max_tokens
-        self.sequence: Any = core.new_sequence(max_tokens)
+        self.sequence: Any = core.new_sequence(max_tokens, cache_dtype)
         self.known: list[int] = []
 
     def go_on(
@@ -43,11 +44,7 @@ class Remembered:
                 self.sequence,
                 np.asarray(prompt[keep:], np.int32),
                 max_new_tokens=sampling.max_new_tokens,
-                temperature=sampling.temperature,
-                top_k=sampling.top_k,
-                top_p=sampling.top_p,
-                min_p=sampling.min_p,
-                seed=sampling.seed % (1 << 64),
+                sampler=new_sampler(sampling, prompt),
                 stop_ids=[int(token_id) for token_id in stop_ids],
                 on_token=ends,
             )
@@ -59,14 +56,17 @@ class Remembered:
         """Return how many tokens of `prompt` are known."""
         return common_length(self.known, prompt)
 
-    def replace(self, token_ids: list[int], keys: np.ndarray, values: np.ndarray) -> None:
-        """Know these tokens instead, if they fit; keys and values float32 [layers, kv_heads, L, head_dim]."""
+    def replace(self, token_ids: list[int], stored: Sequence[np.ndarray]) -> None:
+        """Know these tokens instead, if they fit; `stored` as `beginning` returns it."""
         if len(token_ids) <= self._max_tokens:
-            self.sequence.load(keys, values)
+            self.sequence.load(*stored)
             self.known = token_ids
 
-    def beginning(self, num_tokens: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return keys and values of the first tokens, at most `num_tokens` of them."""
+    def beginning(self, num_tokens: int) -> list[np.ndarray]:
+        """Return keys and values [layers, kv_heads, L, head_dim] of the first tokens, at most `num_tokens` of them.
+
+        They are float32, or int8 and then followed by the scales of both, float32 [layers, kv_heads, L].
+        """
         sequence = self.sequence.copy()
         sequence.truncate(min(num_tokens, sequence.length))
         return sequence.keys_values()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from bitnet_train.errors import FormatError
+from bitnet_train.errors import ConfigError, FormatError
 from bitnet_train.packed.json_fields import parse_object
 from bitnet_train.packed.manifest import LayerEntry, Manifest, TableEntry
 from bitnet_train.packed.names import CONFIG_NAME, bias_name, codes_name
@@ -34,6 +34,15 @@ class Place:
     name: str
     kind: Literal["linear", "norm", "embedding"]
     shape: tuple[int, ...]
+
+
+def require_native_cache(cache_dtype: str, name: object, reason: str | None) -> None:
+    """Raise ConfigError where a cache is wanted that torch, which computes a model for this reason, does not have."""
+    if reason is not None and cache_dtype != "float32":
+        raise ConfigError(
+            f"`generate.cache_dtype={cache_dtype}` is kept by the native engine alone, and torch computes {name}: "
+            f"{reason}. Leave it out."
+        )
 
 
 def reason_against(path: str | Path) -> str | None:

@@ -41,6 +41,10 @@ class Tokens(ABC):
     def chat(self, messages: Messages, variables: Variables | None = None) -> str:
         """Return the prompt of a conversation; `variables` are given to the chat template. DataError without one."""
 
+    @abstractmethod
+    def shown(self, token_ids: Sequence[int]) -> str:
+        """Return the text of ids with special tokens written out."""
+
     def prompt_ids(self, prompt: Prompt, variables: Variables | None = None) -> list[int]:
         """Return the ids that a model is given for a text, or for a chat; DataError where there are none."""
         is_text = isinstance(prompt, str)
@@ -58,7 +62,9 @@ def read_tokens(folder: Path) -> Tokens:
     if not (folder / _SETTINGS).is_file():
         raise FormatError(f"{folder} was exported without a tokenizer. Give token ids, or its base model's tokenizer.")
     if not (folder / _TOKENIZER).is_file():
-        return _SlowTokens(folder)
+        from bitnet_train.runtime.load import load_tokenizer
+
+        return TokensOfTransformers(load_tokenizer(folder))
     settings = read_json(folder / _SETTINGS)
     return _FastTokens(folder, settings)
 
@@ -75,27 +81,35 @@ class _FastTokens(Tokens):
     def decode(self, token_ids: Sequence[int]) -> str:
         return self._tokenizer.decode(list(token_ids), skip_special_tokens=True)
 
+    def shown(self, token_ids: Sequence[int]) -> str:
+        return self._tokenizer.decode(list(token_ids), skip_special_tokens=False)
+
     def chat(self, messages: Messages, variables: Variables | None = None) -> str:
         if self._template is None:
             raise _no_template()
         return render_template(self._template, messages, {**self._named, **(variables or {})})
 
 
-class _SlowTokens(Tokens):
+class TokensOfTransformers(Tokens):
     """By transformers; for tokenizers that are not in one file."""
 
-    def __init__(self, folder: Path) -> None:
-        from bitnet_train.runtime.load import load_tokenizer
-
-        self._tokenizer = load_tokenizer(folder)
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
+        """Return the ids of a text."""
         return list(self._tokenizer(text, add_special_tokens=special)["input_ids"])
 
     def decode(self, token_ids: Sequence[int]) -> str:
+        """Return the text of ids."""
         return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True))
 
+    def shown(self, token_ids: Sequence[int]) -> str:
+        """Return the text of ids with special tokens."""
+        return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=False))
+
     def chat(self, messages: Messages, variables: Variables | None = None) -> str:
+        """Return the prompt of a conversation."""
         if not self._tokenizer.chat_template:
             raise _no_template()
         return render_chat(self._tokenizer, messages, variables=variables)

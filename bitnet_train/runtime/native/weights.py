@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from bitnet_train.errors import BitnetTrainError, FormatError
+from bitnet_train.formats.narrow_codes import unpack_narrow
 from bitnet_train.packed.manifest import LayerEntry, Manifest, TableEntry
-from bitnet_train.packed.names import WEIGHTS_NAME, bias_name, codes_name, planes_name, scale_name
+from bitnet_train.packed.names import WEIGHTS_NAME, bias_name, codes_name, multipliers_name, planes_name, scale_name
 from bitnet_train.runtime.native.architecture import Architecture
 from bitnet_train.runtime.native.support import EMBEDDING, FREQUENCIES, HEAD, Place, is_tied, places
 from bitnet_train.runtime.native.tensor_file import TensorFile
@@ -114,22 +115,29 @@ class _Hand:
         self._core.set_dense(name, rows, dtype, self._bias(name, rows.shape[0]))
 
     def _put_table(self, table: TableEntry) -> None:
-        codes = self._manifest.stored_name(codes_name(table.name))
         scale = self._weights.float32(self._manifest.stored_name(scale_name(table.name)))
         bias = self._bias(table.name, table.num_rows) if table.has_bias else None
-        self._core.set_int8(table.name, self._weights.array(codes), scale, bias)
+        self._core.set_int8(table.name, self._codes(table), scale, bias)
+
+    def _codes(self, table: TableEntry) -> np.ndarray:
+        """Return the codes int8 [V, K] of a table."""
+        codes = self._weights.array(self._manifest.stored_name(codes_name(table.name)))
+        if table.bits == 8:
+            return codes
+        multipliers = self._weights.array(self._manifest.stored_name(multipliers_name(table.name)))
+        return unpack_narrow(codes, multipliers, table.num_inputs, table.bits)
 
     def _put_packed(self, layer: LayerEntry) -> None:
         if not _is_planes(self._weights, layer):
             raise FormatError(f"the planes are not uint8 of a {layer.num_outputs} x {layer.num_inputs} weight.")
         planes = self._weights.array(planes_name(layer.name))
-        check_planes(planes, layer.num_inputs)
+        check_planes(planes, layer.num_inputs, layer.scheme.code_set)
         scale = self._weights.float32(scale_name(layer.name))
         shape = layer.scheme.scale_shape(layer.num_outputs, layer.num_inputs)
         if scale.shape != shape:
             raise FormatError(f"the scale has shape {list(scale.shape)}, and the scheme needs {list(shape)}.")
         if layer.kind == "embedding":
-            self._core.set_packed_embedding(layer.name, planes, scale, layer.scheme.name)
+            self._core.set_packed_embedding(layer.name, planes, scale, layer.scheme.code_set)
         else:
             self._put_linear(layer, planes, scale)
 
@@ -141,7 +149,7 @@ class _Hand:
             self._bias(layer.name, layer.num_outputs) if layer.has_bias else None,
             layer.num_inputs,
             layer.scheme.inputs_per_scale(layer.num_inputs),
-            layer.scheme.name,
+            layer.scheme.code_set,
             layer.activation.name,
         )
 
@@ -157,12 +165,11 @@ class _Hand:
 
 def _is_planes(weights: TensorFile, layer: LayerEntry) -> bool:
     stored = weights.tensors[planes_name(layer.name)]
-    num_planes = 2 if layer.scheme.has_zero else 1
     row_bytes = _WORD_BITS // 8 * -(-layer.num_inputs // _WORD_BITS)
-    return stored.dtype == "uint8" and stored.shape == (num_planes, layer.num_outputs, row_bytes)
+    return stored.dtype == "uint8" and stored.shape == (layer.scheme.num_planes, layer.num_outputs, row_bytes)
 
 
-def check_planes(planes: np.ndarray, num_inputs: int) -> None:
+def check_planes(planes: np.ndarray, num_inputs: int, code_set: str) -> None:
     """Raise a FormatError unless planes uint8 [P, N, bytes] are canonical: padding is 0, and so is a zero's sign."""
     first, spare = divmod(num_inputs, 8)
     padding_bits = np.zeros(planes.shape[-1], np.uint8)
@@ -172,5 +179,5 @@ def check_planes(planes: np.ndarray, num_inputs: int) -> None:
     tail = planes[..., first:]
     if np.any(tail & padding_bits[first:]):
         raise FormatError("The planes have padding bits that are not 0. Export the model again.")
-    if planes.shape[0] == 2 and np.any(planes[1] & ~planes[0]):
+    if code_set == "ternary" and np.any(planes[1] & ~planes[0]):
         raise FormatError("Planes of a ternary weight have a sign bit on a zero weight. Export the model again.")

@@ -209,8 +209,9 @@ def _optimizer(block: nn.Module, run: BlockRun) -> torch.optim.Optimizer:
 
 
 def _rate(block: nn.Module) -> float:
-    weights = [layer.weight.detach() for layer in _layers(block)]
-    return _RATE * sum(float(w.abs().sum()) for w in weights) / max(1, sum(w.numel() for w in weights))
+    layers = _layers(block)
+    total = sum(float(layer.weight.detach().abs().sum()) / layer.weight_scheme.num_magnitudes for layer in layers)
+    return _RATE * total / max(1, sum(layer.weight.numel() for layer in layers))
 
 
 def _apply_schedules(block: nn.Module, optimizer: torch.optim.Optimizer, step: int, run: BlockRun) -> None:

@@ -22,7 +22,7 @@ class BlockwiseConfig:
     )
     """Shorter ones are more steps, each of less work."""
     batch_rows: int = setting(8, "rows per optimiser step", at_least=1)
-    lr: float | None = setting(None, "peak learning rate; null = 0.06 mean|W| of each block", above=0)
+    lr: float | None = setting(None, "peak learning rate; null = 0.06 mean|W| of a block, over its |code|s", above=0)
     warmup_fraction: float = setting(0.2, "share of the steps in which the rate rises", at_least=0, at_most=1)
     """Adam's first steps move every latent by the whole rate: without it few steps end above what they started from."""
     loss: BlockLoss = setting("token_mse", "squared error over mean square: token by token, or of the batch")

@@ -99,7 +99,7 @@ def _sharing(original: PreTrainedModel, record: ConversionRecord, blocks: str) -
     student: PreTrainedModel = deepcopy(original, shared)
     outside = {key: scheme for key, scheme in record.schemes.items() if not key.startswith(f"{blocks}.")}
     replace_layers(student, outside, record.activation, record.surrogate)
-    put_tables(student, record.tables or ())
+    put_tables(student, record.tables or (), record.stored_tables)
     return student
 
 

@@ -11,9 +11,8 @@ Weights and random numbers are as before. The median decides, the fastest and th
 Minutes are those of training steps: validations and checkpoints come on top. A machine that is busier later takes
 longer; the steps stay.
 
-The memory counts what is certain: float32 weights of student and teacher, gradients and two moments of what trains, the
-values behind what trains rounded, and for one micro-batch the student's logits, their gradient and the teacher's logits
-in float32. Activations inside the blocks come on top; they depend on the attention kernel.
+The memory is what is certain (`memory.Memory.certain`) in float32; activations come on top, which `--dry-run`
+counts.
 """
 
 from __future__ import annotations
@@ -27,14 +26,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bitnet_train.model.rounded_table import stored_parameters
 from bitnet_train.progress import track
 from bitnet_train.train.loop.module import BitLightningModule
 from bitnet_train.train.loop.optim import build_optimizer
 from bitnet_train.train.loop.rng import generator_states, restore_generators
 from bitnet_train.train.losses.composition import micro_batches
 
-FLOAT32_BYTES = 4
 REPEATS = 4  # that are timed, after one that is not
 TIMING_SHARE = 0.03  # of a run, at most, where timing is for show only
 Batch = dict[str, Tensor]
@@ -109,18 +106,6 @@ def steps_of_minutes(max_minutes: float, step_s: float) -> int:
 def is_cheap_to_time(max_steps: int, micro_batches_of_step: int = 1) -> bool:
     """Whether timing micro-batches costs at most `TIMING_SHARE` of a run of so many steps."""
     return max_steps * micro_batches_of_step * TIMING_SHARE >= 1 + REPEATS
-
-
-def memory_bytes(module: BitLightningModule, micro_tokens: int) -> int:
-    """Return the bytes of the second paragraph of the module docstring."""
-    trainable = sum(p.numel() for p in module.student.parameters() if p.requires_grad)
-    student = sum(p.numel() for p in module.student.parameters())
-    masters = sum(p.numel() for p, _ in stored_parameters(module.student) if p.requires_grad) if module.rounded else 0
-    teacher = sum(p.numel() for p in module.teacher.parameters()) if module.teacher is not None else 0
-    embeddings: Any = module.student
-    vocabulary = int(embeddings.get_output_embeddings().weight.shape[0])
-    copies = 3 if module.teacher is not None else 2
-    return FLOAT32_BYTES * (student + teacher + 3 * trainable + masters + copies * micro_tokens * vocabulary)
 
 
 def time_step(module: BitLightningModule, batch: Batch, precision: str, accelerator: str) -> StepTime:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 
 from bitnet_train.errors import BitnetTrainError, ConfigError, DiskError
 from bitnet_train.model.bit_linear import on_kernels
-from bitnet_train.train.loop.checkpoint import AtomicCheckpointIO
+from bitnet_train.train.loop.checkpoint import AtomicCheckpointIO, set_aside
 from bitnet_train.train.loop.checkpoint_manifest import folder_name
 from bitnet_train.train.loop.held_out import FIGURE, point_to_best
 from bitnet_train.train.loop.module import BitLightningModule
@@ -25,10 +25,17 @@ from bitnet_train.train.loop.signals import Interrupted, SignalWatcher
 
 
 class Saving(Callback):
-    """Save every `every_steps` steps, at the end, and on a signal, after which `Interrupted` is raised."""
+    """Save every `every_steps` steps, at the end, and on a signal, after which `Interrupted` is raised.
 
-    def __init__(self, directory: Path, every_steps: int, watcher: SignalWatcher) -> None:
+    `abandoned` are checkpoints of another way on: they are set aside before the first one of this way is written, so
+    that whatever happens then, the newest of the run is one of this way.
+    """
+
+    def __init__(
+        self, directory: Path, every_steps: int, watcher: SignalWatcher, abandoned: Sequence[Path] = ()
+    ) -> None:
         self.directory, self.every_steps, self.watcher = directory, every_steps, watcher
+        self.abandoned = tuple(abandoned)
         self.saved_step = -1
         self._is_between_steps = False
 
@@ -89,6 +96,9 @@ class Saving(Callback):
         if isinstance(io, AtomicCheckpointIO):
             good = None if module.is_calm else module.good_checkpoint
             io.protected = frozenset(folder for folder in (good, module.best_checkpoint) if folder is not None)
+        if trainer.is_global_zero:
+            set_aside(self.abandoned)
+        self.abandoned = ()
         trainer.save_checkpoint(folder)
         module.last_checkpoint, self.saved_step = folder, module.step
         if module.is_calm:

@@ -12,7 +12,7 @@ Loading checks the hash first and unpickles nothing but plain data (`weights_onl
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from torch import Tensor
 from bitnet_train.disk import needing
 from bitnet_train.errors import DiskError, TrainingError
 from bitnet_train.train.loop.checkpoint_manifest import (
+    ABANDONED,
     MANIFEST,
     SCHEMA,
     STATE,
@@ -35,7 +36,7 @@ from bitnet_train.train.loop.checkpoint_manifest import (
     step_of,
     verify,
 )
-from bitnet_train.whole import clear_left, remove_folder, whole_folder
+from bitnet_train.whole import clear_left, move_folder, remove_folder, whole_folder
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -91,6 +92,15 @@ class AtomicCheckpointIO(CheckpointIO):
             if folder not in self.protected:
                 self.remove_checkpoint(folder)
         clear_left(newest.parent)
+
+
+def set_aside(folders: Sequence[Path]) -> None:
+    """Move checkpoints into the folder `abandoned` beside them, in place of such of an earlier time. Raises DiskError.
+
+    Nothing takes them up from there but `trainer.resume=PATH`.
+    """
+    for folder in folders:
+        move_folder(folder, folder.parent / ABANDONED / folder.name)
 
 
 def _write(checkpoint: dict[str, Any], draft: Path, run: str, settings: Mapping[str, Any] | None) -> None:

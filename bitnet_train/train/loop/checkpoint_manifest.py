@@ -5,6 +5,7 @@ checkpoints/run_id                      16 hexadecimal digits, drawn when the fi
             step-000120/state.pt
                         manifest.json   schema 2: step, run, versions, settings, per file its bytes and SHA-256, and
                                         `seal`, the SHA-256 of all other fields
+            abandoned/                  checkpoints of later steps than one that a run went back to by name
 ```
 
 The seal is over the fields as JSON with sorted keys, so it holds whoever indents the file. `run` is what `run_id` says:
@@ -23,10 +24,12 @@ from pathlib import Path
 from typing import Any
 
 from bitnet_train.errors import TrainingError
+from bitnet_train.json_text import parse_json
 from bitnet_train.whole import write_whole
 
 SCHEMA, READABLE = 2, (1, 2)
 STATE, MANIFEST, RUN_ID = "state.pt", "manifest.json", "run_id"
+ABANDONED = "abandoned"
 _FOLDER = re.compile(r"step-(\d+)")
 _ID = re.compile(r"[0-9a-f]{16}")
 _CHUNK_BYTES = 1 << 20
@@ -57,6 +60,11 @@ def list_checkpoints(directory: Path) -> list[Path]:
     return sorted((path for path in directory.iterdir() if is_checkpoint_name(path.name)), key=step_of)
 
 
+def later_than(directory: Path, step: int) -> list[Path]:
+    """Return the checkpoint folders of later steps, whole or not."""
+    return [folder for folder in list_checkpoints(directory) if step_of(folder) > step]
+
+
 def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Return a manifest with its seal, as JSON will have it."""
     plain = json.loads(json.dumps(manifest))
@@ -73,12 +81,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = parse_json(path.read_text(encoding="utf-8"))
         schema, step = manifest["schema"], manifest["step"]
         readable = set(manifest["files"]) == {STATE} and all(
             {"bytes", "sha256"} <= set(f) for f in manifest["files"].values()
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise damaged(path, f"it cannot be read ({error})") from error
     if schema not in READABLE:
         raise TrainingError(

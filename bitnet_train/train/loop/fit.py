@@ -23,7 +23,7 @@ from bitnet_train.errors import ConfigError, TrainingError
 from bitnet_train.train.data.module import BitDataModule
 from bitnet_train.train.loop.callbacks import Figures, Saving, Validating
 from bitnet_train.train.loop.checkpoint import AtomicCheckpointIO
-from bitnet_train.train.loop.checkpoint_manifest import read_manifest
+from bitnet_train.train.loop.checkpoint_manifest import ABANDONED, later_than, read_manifest, step_of
 from bitnet_train.train.loop.diagnostics import Telemetry
 from bitnet_train.train.loop.guard import DivergenceWatch
 from bitnet_train.train.loop.held_out import HeldOutWatch
@@ -34,6 +34,7 @@ from bitnet_train.train.loop.odd_steps import ODD_STEPS_FILE, OddSteps, RowsOfSt
 from bitnet_train.train.loop.progress import ProgressShown
 from bitnet_train.train.loop.resume_choice import resume_from
 from bitnet_train.train.loop.settings import DebugConfig, TrainerConfig
+from bitnet_train.train.loop.sharded import ShardedStrategy
 from bitnet_train.train.loop.signals import SignalWatcher
 from bitnet_train.train.trackers.tracking import METRICS_FILE, JsonlLogger
 
@@ -64,13 +65,15 @@ def fit(
     callbacks: Sequence[Callback] = (),
     settings: Mapping[str, Any] | None = None,
     *,
+    measuring: Sequence[Callback] = (),
     debug: DebugConfig | None = None,
     quiet: bool = False,
 ) -> FitResult:
     """Train `module` up to `config.max_steps` and leave a checkpoint in `run_dir/checkpoints`.
 
-    `loggers` are written to besides `run_dir/metrics.jsonl`; further `callbacks` run last. Every checkpoint says that
-    it was trained under `settings` (plain JSON). `quiet` shows no progress.
+    `loggers` are written to besides `run_dir/metrics.jsonl`; further `callbacks` run last, and `measuring` ones
+    first: what they add to the module's `metrics` is written with those of the step. Every checkpoint says that it was
+    trained under `settings` (plain JSON). `quiet` shows no progress.
 
     Raises
     ------
@@ -90,16 +93,33 @@ def fit(
     module.watch = DivergenceWatch(config.divergence_nats, config.divergence_steps)
     module.odd_steps = OddSteps(config.skip_steps, run_dir / ODD_STEPS_FILE, _rows_of_step(data))
     module.held_out = HeldOutWatch(config.keep_best, config.patience)
+    module.is_guest = False
+    abandoned = _abandoned(config.resume, checkpoint, run_dir / "checkpoints")
     with SignalWatcher() as watcher, _quiet_lightning(), _nothing_old_searched():
-        saving = Saving(run_dir / "checkpoints", config.save_every_steps, watcher)
+        saving = Saving(run_dir / "checkpoints", config.save_every_steps, watcher, abandoned)
         shown = ProgressShown(quiet, epochs=_epochs(data))
         validating = Validating(data, config.validate_every_steps, saving)
-        own = [Figures(config.log_every_steps, _epochs(data)), shown, saving, validating]
-        own += _telemetry(debug or DebugConfig(), run_dir)
+        own = [*measuring, Figures(config.log_every_steps, _epochs(data)), shown, saving, validating]
+        own += _telemetry(debug or DebugConfig(), run_dir) if config.strategy != "fsdp" else []
         trainer = _trainer(config, run_dir, done, settings, [*own, *callbacks], loggers)
         with _told_of_lost_processes(trainer):
             trainer.fit(module, datamodule=data, ckpt_path=str(checkpoint) if checkpoint else None)
     return _result(module, config)
+
+
+def _abandoned(resume: str, checkpoint: Path | None, directory: Path) -> list[Path]:
+    """Return the checkpoints of the way that a run leaves, having said so, where it goes back to one by name."""
+    if resume == "auto" or checkpoint is None:
+        return []
+    step = step_of(checkpoint)
+    later = later_than(directory, step)
+    if later:
+        names = ", ".join(folder.name for folder in later)
+        _warn(
+            f"The run goes back to step {step}. What it saved later, {names}, is set aside in {directory / ABANDONED} "
+            "when it saves again."
+        )
+    return later
 
 
 def _warn(text: str) -> None:
@@ -134,10 +154,11 @@ def _trainer(
         precision=precision,
         accelerator=config.accelerator,
         devices=config.devices,
-        strategy=config.strategy,
+        num_nodes=config.num_nodes,
+        strategy=_strategy(config),
         logger=[JsonlLogger(run_dir / METRICS_FILE), *loggers],
         callbacks=callbacks,
-        plugins=[AtomicCheckpointIO(config.keep_last, settings), cluster_environment(config.devices)],
+        plugins=[AtomicCheckpointIO(config.keep_last, settings), cluster_environment(config.devices, config.num_nodes)],
         default_root_dir=run_dir,
         limit_val_batches=0,
         num_sanity_val_steps=0,
@@ -147,6 +168,10 @@ def _trainer(
         enable_model_summary=False,
         enable_autolog_hparams=False,
     )
+
+
+def _strategy(config: TrainerConfig) -> Any:
+    return ShardedStrategy(config.devices * config.num_nodes) if config.strategy == "fsdp" else config.strategy
 
 
 def _steps_done(checkpoint: Path | None, config: TrainerConfig) -> int:
@@ -197,7 +222,13 @@ def _told_of_lost_processes(trainer: Trainer) -> Iterator[None]:
 
 @contextmanager
 def _nothing_old_searched() -> Iterator[None]:
-    """Let the garbage collector pass over what there is now, models and libraries: it searched them every few steps."""
+    """Let the garbage collector pass over what there is now, models and libraries: it searched them every few steps.
+
+    What a caller froze stays frozen, and nothing more is.
+    """
+    if gc.get_freeze_count():
+        yield
+        return
     gc.collect()
     gc.freeze()
     try:

@@ -4,7 +4,8 @@ The second is seen by `DivergenceWatch`: of the first term over logits that is o
 and balances), the lowest value so far is kept; `divergence_steps` steps in a row more than `divergence_nats` above it
 end the run. The defaults, 3 nats and 20 steps, are 20 times the perplexity: batches differ by tenths of a nat, and a
 run that comes back from so far by itself we have not seen. While the quantiser hardens the loss rises by design, so the
-lowest value is forgotten at every change of the hardness.
+lowest value is forgotten at every change of the hardness. A checkpoint keeps what was seen, so a resumed run ends where
+one that was not interrupted would have.
 
 A freshly swapped model is worse before it is better, so in the warm-up a rise counts from what a uniform guess over the
 vocabulary costs, where that is above the lowest value, and ends nothing. A rise that lasts beyond the warm-up counts
@@ -18,11 +19,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from bitnet_train.errors import TrainingError
 from bitnet_train.train.losses.logit_loss import LOGIT_TERMS
 
 UNBOUNDED = "reverse_kl"
+_STATE = ("best", "last", "rising", "hardness", "guess")
 REMEDY = (
     "Lower `optimizer.lr`, raise `schedule.warmup_fraction`, or use `trainer.precision=fp32`: "
     "`bitnet-train train RUN optimizer.lr=...` goes on from that checkpoint."
@@ -60,8 +63,8 @@ class DivergenceWatch:
     best: float = field(default=math.inf, init=False)
     last: float = field(default=math.nan, init=False)
     rising: int = field(default=0, init=False)
-    _hardness: float | None = field(default=None, init=False)
-    _guess: float | None = field(default=None, init=False)
+    hardness: float | None = field(default=None, init=False)
+    guess: float | None = field(default=None, init=False)
 
     def observe(
         self,
@@ -77,20 +80,29 @@ class DivergenceWatch:
         name = next((term for term in LOGIT_TERMS if term in active), None)
         if name is None or self.nats is None or (guess is not None and name == UNBOUNDED):
             return
-        if hardness != self._hardness:
-            self._hardness, self.best, self.rising = hardness, math.inf, 0
+        if hardness != self.hardness:
+            self.hardness, self.best, self.rising = hardness, math.inf, 0
         self.last = means[name]
         self._warm(guess)
         self.best = min(self.best, self.last)
-        bar = self.best if self._guess is None else max(self.best, self._guess)
+        bar = self.best if self.guess is None else max(self.best, self.guess)
         self.rising = self.rising + 1 if self.last > bar + self.nats else 0
 
     def _warm(self, guess: float | None) -> None:
         """Keep what a uniform guess costs for as long as it counts."""
         if guess is not None:
-            self._guess = guess
-        elif self._guess is not None and self.last <= self._guess:
-            self._guess, self.best = None, math.inf
+            self.guess = guess
+        elif self.guess is not None and self.last <= self.guess:
+            self.guess, self.best = None, math.inf
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps."""
+        return {name: getattr(self, name) for name in _STATE}
+
+    def take(self, state: Mapping[str, Any] | None) -> None:
+        """Take up what a checkpoint kept; None, of a checkpoint of before, leaves this as it is."""
+        for name, value in (state or {}).items():
+            setattr(self, name, value)
 
     def describe(self) -> str:
         """Say how far the last step lies above the best."""

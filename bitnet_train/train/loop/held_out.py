@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bitnet_train.errors import TrainingError
+from bitnet_train.json_text import parse_json
 from bitnet_train.train.loop.checkpoint_manifest import folder_name, verify
 from bitnet_train.whole import write_whole
 
@@ -90,7 +91,7 @@ class HeldOutWatch:
 
 def _pointed_step(pointer: Path) -> int | None:
     try:
-        return int(json.loads(pointer.read_text(encoding="utf-8"))["step"])
+        return int(parse_json(pointer.read_text(encoding="utf-8"))["step"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -103,7 +104,7 @@ def point_to_best(folder: Path, step: int, figures: Mapping[str, float]) -> None
 def find_best(directory: Path, say: Callable[[str], object]) -> tuple[Path, dict[str, Any]] | None:
     """Return the best checkpoint and its figures; None, having said why, where there is none or it is damaged."""
     try:
-        figures = json.loads((directory / POINTER).read_text(encoding="utf-8"))
+        figures = parse_json((directory / POINTER).read_text(encoding="utf-8"))
         folder = directory / folder_name(int(figures["step"]))
         verify(folder)
     except FileNotFoundError:

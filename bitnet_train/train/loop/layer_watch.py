@@ -17,13 +17,20 @@ from torch import Tensor, nn
 from bitnet_train.model.bit_layer import BitLayer
 from bitnet_train.model.bit_linear import clean_name
 from bitnet_train.model.lora_layers import LoraInside
+from bitnet_train.train.loop.spread import is_spread, whole
 
 SAMPLE = 1 << 16
+Codes = dict[str, Tensor]
 
 
 def quantised_layers(model: nn.Module) -> dict[str, BitLayer | LoraInside]:
-    """Return, by clean name, what answers `latent()` and `quantized()` for each 1-bit layer, adapter included."""
+    """Return, by clean name, what answers `latent()` and `quantized()` for each 1-bit layer, adapter included.
+
+    Nothing of a model that is spread over processes: no one of them has a whole layer.
+    """
     found: dict[str, BitLayer | LoraInside] = {}
+    if is_spread(model):
+        return found
     for name, module in model.named_modules():
         if isinstance(module, LoraInside | BitLayer):
             found.setdefault(clean_name(name), module)  # a LoraInside comes before the BitLinear that it wraps
@@ -61,19 +68,29 @@ def first_non_finite(student: nn.Module) -> str | None:
     """
     parameters = [(name, p) for name, p in student.named_parameters() if p.requires_grad or p.is_floating_point()]
     for name, parameter in parameters:
-        if not bool(parameter.detach().isfinite().all()):
+        if not is_finite(parameter.detach()):
             return f"the weight {clean_name(name)} is not finite"
-    broken = [name for name, p in parameters if p.grad is not None and not bool(p.grad.isfinite().all())]
+    broken = [name for name, p in parameters if p.grad is not None and not is_finite(p.grad)]
     return f"its gradient is first not finite in {clean_name(broken[-1])}" if broken else None
 
 
 def has_bad_weight(student: nn.Module) -> bool:
     """Whether any weight is not finite: then no further step can be better."""
-    return any(not bool(p.detach().isfinite().all()) for p in student.parameters() if p.is_floating_point())
+    return any(not is_finite(p.detach()) for p in student.parameters() if p.is_floating_point())
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether all of a tensor is, on whatever process."""
+    return bool(whole(tensor.isfinite().all()))
+
+
+def sample_codes(student: nn.Module) -> Codes:
+    """Return, of each 1-bit layer by clean name, at most `SAMPLE` codes spread over it, int8 on the CPU."""
+    return _look(student)[0]
 
 
 @torch.no_grad()
-def _look(student: nn.Module) -> tuple[dict[str, Tensor], dict[str, float]]:
+def _look(student: nn.Module) -> tuple[Codes, dict[str, float]]:
     codes, scales = {}, {}
     for name, layer in quantised_layers(student).items():
         code, scale = layer.quantized()

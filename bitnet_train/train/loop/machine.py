@@ -2,7 +2,7 @@
 
 ```
 precision   bf16 where one product, forward and backward under autocast, is clearly faster so than in fp32, else fp32
-threads     what torch takes; one a core where that is clearly faster than one a hardware thread
+threads     what torch takes; one a core where that is clearly faster than one a hardware thread; a share of the cores
 ```
 
 Instruction sets do not tell: without bf16 instructions a CPU imitates them and takes tens of times as long, and those
@@ -63,14 +63,18 @@ class Arithmetic:
         )
 
 
+def device_of(accelerator: str) -> torch.device:
+    """Return where a run of this `trainer.accelerator` computes here: CUDA, or the CPU."""
+    return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
+
+
 def arithmetic(precision: str, accelerator: str = AUTO) -> Arithmetic:
     """Return the precision to train in on this machine; `auto` is decided by timing, once a process.
 
     Raises ConfigError for a name that is neither `auto` nor in `PRECISIONS`.
     """
     choose(dict.fromkeys((AUTO, *PRECISIONS)), precision, "trainer.precision")
-    on_gpu = accelerator != "cpu" and torch.cuda.is_available()
-    fp32_ms, bf16_ms = time_products("cuda" if on_gpu else "cpu")
+    fp32_ms, bf16_ms = time_products(device_of(accelerator).type)
     faster = "bf16" if fp32_ms > CLEARLY * bf16_ms else "fp32"
     return Arithmetic(faster if precision == AUTO else precision, fp32_ms, bf16_ms)
 
@@ -86,9 +90,15 @@ def time_products(device: str) -> tuple[float, float]:
     return _both_ms(device, time.perf_counter)
 
 
-def thread_count() -> int:
-    """Return the CPU threads to train with: torch's own number, or one a core where two hinder each other."""
+def thread_count(processes: int = 1) -> int:
+    """Return the CPU threads to train with: torch's own number, or one a core where two hinder each other.
+
+    Of several processes on this machine each has its share of the cores, whatever a launcher gave it: torchrun gives
+    every one a single thread.
+    """
     default, cores = torch.get_num_threads(), physical_cores()
+    if processes > 1:
+        return max(1, (cores or os.cpu_count() or 1) // processes)
     if cores is None or cores >= default:
         return default
     ms = {n: with_threads(n, lambda: _product_ms("cpu", nullcontext(), time.perf_counter)) for n in (default, cores)}

@@ -7,7 +7,7 @@
 | adapters   | LoRA factors                                      | yes          | `lr`                  |
 | norms_bias | vectors: norms and biases                         | 0            | `lr`                  |
 | dense      | other matrices that train, such as the embedding  | yes          | `lr * dense_lr_factor`|
-| tables     | those of them that are stored as int8             | yes          | `lr * dense_lr_factor`|
+| tables     | those of them that are tables of few bits         | yes          | `lr * dense_lr_factor`|
 
 What is stored rounded (norms and biases, dense, tables: `quant.stored`) is rounded after every step, so that the next
 forward computes with it; the float32 values that train are kept beside Adam's moments, as `master`.
@@ -22,9 +22,9 @@ c = `OptimConfig.reach`, lr = 2 c mean|W| / steps (`automatic_lr`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -34,9 +34,11 @@ from torch.autograd.graph import increment_version
 from bitnet_train.errors import ConfigError, TrainingError
 from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.model.rounded_table import stored_parameters
-from bitnet_train.quant.stored import Stored, round_in_place
+from bitnet_train.quant.scheme import TABLE_BITS
+from bitnet_train.quant.stored import Stored, round_into
 from bitnet_train.train.choice import choose
 from bitnet_train.train.loop.settings import AUTO, OptimConfig
+from bitnet_train.train.loop.spread import share
 
 
 class OnePassAdamW(torch.optim.AdamW):
@@ -52,26 +54,34 @@ class OnePassAdamW(torch.optim.AdamW):
 
     def step(self, closure: Any = None) -> Any:
         """Make a step, and say that the parameters have changed."""
-        self._take_masters()
-        loss = super().step(closure)
+        with self._as_masters():
+            loss = super().step(closure)
         for group in self.param_groups:
             increment_version([parameter for parameter in group["params"] if parameter.grad is not None])
         self._round()
         return loss
 
-    @torch.no_grad()
-    def _take_masters(self) -> None:
-        for parameter, _ in self._stored():
-            master = self.state[parameter].get("master") if parameter in self.state else None
-            if master is not None:
-                parameter.copy_(master)
+    @contextmanager
+    def _as_masters(self) -> Iterator[None]:
+        """Let parameters be their masters, without a copy; their own memory, which others may view, waits."""
+        with torch.no_grad():
+            moved = [p for p, _ in self._stored() if "master" in self.state.get(p, {})]
+            own = [(share(p), share(p).data) for p in moved]
+            for parameter, (tensor, _) in zip(moved, own, strict=True):
+                tensor.data = share(self.state[parameter]["master"])
+        try:
+            yield
+        finally:
+            for tensor, data in own:
+                tensor.data = data
 
     @torch.no_grad()
     def _round(self) -> None:
         for parameter, stored in self._stored():
             state = self.state[parameter]
-            state.setdefault("master", torch.empty_like(parameter)).copy_(parameter)
-            round_in_place(parameter, stored)
+            if "master" not in state:  # this was its first step
+                state["master"] = parameter.detach().clone()
+            round_into(share(state["master"]), stored, share(parameter))
 
     def _stored(self) -> Iterator[tuple[Tensor, Stored]]:
         """The parameters that this step moves and that are stored rounded, and to what."""
@@ -83,7 +93,6 @@ class OnePassAdamW(torch.optim.AdamW):
 
 OPTIMIZERS = {"adamw": OnePassAdamW}
 DECAYED = ("adapters", "dense", "tables")
-STORED: Mapping[str, Stored] = MappingProxyType({"norms_bias": "bfloat16", "dense": "bfloat16", "tables": "int8"})
 GROUPS = ("latents", "scales", "adapters", "norms_bias", "dense", "tables")
 
 
@@ -96,7 +105,7 @@ def parameter_groups(student: nn.Module) -> dict[str, list[Tensor]]:
         When nothing trains.
     """
     kinds = {id(p): kind for p, kind in _bit_parameters(student)}
-    kinds |= {id(p): "tables" for p, stored in stored_parameters(student) if stored == "int8"}
+    kinds |= {id(p): "tables" for p, stored in stored_parameters(student) if stored in TABLE_BITS}
     groups: dict[str, list[Tensor]] = {name: [] for name in GROUPS}
     for name, parameter in student.named_parameters():
         if parameter.requires_grad:
@@ -114,12 +123,13 @@ def build_optimizer(student: nn.Module, config: OptimConfig, *, rounded: bool = 
     groups, peak = [], _number(config.lr)
     dense = config.dense_lr_factor
     factors = {"scales": config.scale_lr_factor, "dense": dense, "tables": dense}
+    kinds = {id(parameter): stored for parameter, stored in stored_parameters(student)} if rounded else {}
     for name, parameters in parameter_groups(student).items():
         rate = peak * factors.get(name, 1.0)
         decay = config.weight_decay if name in DECAYED else 0.0
         group = {"params": parameters, "lr": rate, "peak_lr": rate, "weight_decay": decay, "name": name}
         if parameters:
-            groups.append(group | ({"stored": STORED[name]} if rounded and name in STORED else {}))
+            groups.append(group | ({"stored": kinds[id(parameters[0])]} if id(parameters[0]) in kinds else {}))
     return choose(OPTIMIZERS, config.name, "optimizer.name")(groups, lr=peak, betas=(config.betas[0], config.betas[1]))
 
 

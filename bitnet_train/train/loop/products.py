@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
@@ -89,7 +89,7 @@ def time_products(precision: str, weight: WeightScheme, activation: ActivationSc
 def _dividing(weight: WeightScheme) -> WeightScheme:
     """The scheme itself, or one scale a row where its groups do not divide the layer that is timed."""
     fits = weight.granularity != "group" or _SIZE % weight.group_size == 0
-    return weight if fits else WeightScheme(weight.name, "row", learnable_scale=weight.learnable_scale)
+    return weight if fits else replace(weight, granularity="row")
 
 
 def _layer_ms(layer: BitLinear, x: Tensor, products: Products, bf16: bool) -> float:

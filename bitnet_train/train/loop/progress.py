@@ -1,4 +1,4 @@
-"""A bar with loss, tokens/s and time left; a plain line now and then where there is no terminal.
+"""A bar with loss, tokens/s and time left, in a notebook too; a plain line now and then where there is no terminal.
 
 Everything goes to standard error, so that standard output stays free for results (`--json`).
 """
@@ -13,14 +13,16 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from bitnet_train.progress import open_console
+from bitnet_train.progress import NotebookBar, open_console
 from bitnet_train.train.loop.module import BitLightningModule
 
 LINE_EVERY_S = 10.0
 
 
 class ProgressShown(Callback):
-    """Bar on a terminal, a line every ~10 s (and at the first and last step) elsewhere, nothing when `quiet`.
+    """Bar on a terminal and in a notebook, elsewhere a line every ~10 s and at the first and last step.
+
+    `quiet` shows nothing.
 
     `epochs` gives the passes over the data that so many steps make, where that is known.
     """
@@ -31,6 +33,7 @@ class ProgressShown(Callback):
         self.quiet, self.epochs = quiet, epochs
         self.console = console or open_console(stderr=True)
         self._bar: Progress | None = None
+        self._notebook_bar: NotebookBar | None = None
         self._task: Any = None
         self._last_line_s = float("-inf")
         self._start = (0.0, 0, 0)  # time, step, tokens
@@ -40,7 +43,9 @@ class ProgressShown(Callback):
         assert isinstance(pl_module, BitLightningModule)
         self.quiet = self.quiet or not trainer.is_global_zero
         self._start = (time.monotonic(), pl_module.step, pl_module.tokens)
-        if self.console.is_terminal and not self.quiet:
+        if self.console.is_jupyter and not self.quiet:
+            self._notebook_bar = NotebookBar(pl_module.max_steps)
+        elif self.console.is_terminal and not self.quiet:
             columns = (TextColumn("training"), BarColumn(), TextColumn("{task.fields[figures]}"), TimeRemainingColumn())
             bar = Progress(*columns, console=self.console)
             self._task = bar.add_task("", total=pl_module.max_steps, completed=pl_module.step, figures="")
@@ -54,9 +59,12 @@ class ProgressShown(Callback):
         assert isinstance(pl_module, BitLightningModule)
         if self._bar is not None:
             self._bar.update(self._task, completed=pl_module.step, figures=self._figures(pl_module))
+        elif self._notebook_bar is not None:
+            is_last = pl_module.step == pl_module.max_steps
+            self._notebook_bar.update(pl_module.step, self._line(pl_module), at_once=is_last)
         elif not self.quiet and self._line_is_due(pl_module):
             self._last_line_s = time.monotonic()
-            self.console.print(f"{self._figures(pl_module)}  {self._time_left(pl_module)} left")
+            self.console.print(self._line(pl_module))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the bar as it stands."""
@@ -69,7 +77,10 @@ class ProgressShown(Callback):
     def _stop(self) -> None:
         if self._bar is not None:
             self._bar.stop()
-            self._bar = None
+        self._bar = self._notebook_bar = None
+
+    def _line(self, module: BitLightningModule) -> str:
+        return f"{self._figures(module)}  {self._time_left(module)} left"
 
     def _line_is_due(self, module: BitLightningModule) -> bool:
         return module.step == module.max_steps or time.monotonic() - self._last_line_s >= LINE_EVERY_S

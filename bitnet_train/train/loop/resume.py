@@ -2,13 +2,15 @@
 
 ```
 state_dict     tensors that train, and persistent buffers     (never the frozen weights: 60x smaller with LoRA)
-progress       step, tokens, seconds, max_steps, seed, metrics, validation_metrics, held_out (`held_out`)
+progress       step, tokens, seconds, max_steps, seed, metrics, validation_metrics, held_out (`held_out`),
+               watch (`guard`), good_step: that of the checkpoint to come back to, its own where the loss is calm
 generators     states of python, numpy, torch and CUDA
 <data module>  its own state; `next_batch` is set to the number of finished steps, because a loader that draws ahead
                counts batches that no step has used
 ```
 
-Lightning's loop state is left out: it describes an epoch, and a run is not one (see `module`).
+Lightning's loop state is left out: it describes an epoch, and a run is not one (see `module`). In a Trainer of the
+user's own, which goes by epochs, it stays.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from torch import nn
 
 from bitnet_train.errors import TrainingError
 from bitnet_train.train.loop.checkpoint import AtomicCheckpointIO
+from bitnet_train.train.loop.checkpoint_manifest import folder_name, step_of
+from bitnet_train.train.loop.guard import DivergenceWatch
 from bitnet_train.train.loop.held_out import HeldOutWatch
 from bitnet_train.train.loop.rng import generator_states, restore_generators
 
@@ -36,11 +40,17 @@ class _Resumable(Protocol):
     seconds_before: float
     max_steps: int
     seed: int
+    is_guest: bool
     announced: frozenset[str]
     metrics: dict[str, float]
     validation_metrics: dict[str, float]
     held_out: HeldOutWatch
+    watch: DivergenceWatch
+    last_checkpoint: Path | None
+    good_checkpoint: Path | None
 
+    @property
+    def is_calm(self) -> bool: ...
     @property
     def seconds(self) -> float: ...
     @property
@@ -51,9 +61,11 @@ class _Resumable(Protocol):
 
 def save_progress(module: _Resumable, checkpoint: dict[str, Any]) -> None:
     """Turn Lightning's checkpoint into the table above, in place."""
-    checkpoint.pop("loops", None)
+    if not module.is_guest:
+        checkpoint.pop("loops", None)
     checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in saved_names(module)}
-    checkpoint["progress"] = {name: getattr(module, name) for name in PROGRESS} | {"held_out": module.held_out.state()}
+    watched = {"held_out": module.held_out.state(), "watch": module.watch.state(), "good_step": _good_step(module)}
+    checkpoint["progress"] = {name: getattr(module, name) for name in PROGRESS} | watched
     checkpoint["generators"] = generator_states()
     data = checkpoint.get(type(getattr(module.trainer, "datamodule", None)).__qualname__)
     if isinstance(data, dict) and "next_batch" in data:
@@ -72,13 +84,31 @@ def load_progress(module: _Resumable, checkpoint: dict[str, Any]) -> None:
     for name in ("step", "tokens", "metrics", "validation_metrics"):
         setattr(module, name, checkpoint["progress"][name])
     module.held_out.take(checkpoint["progress"].get("held_out"))
+    module.watch.take(checkpoint["progress"].get("watch"))
+    module.good_checkpoint = _good_checkpoint(module, checkpoint["progress"].get("good_step"))
     module.seconds_before = checkpoint["progress"].get("seconds", 0.0)  # older ones have none
     _warn_of_changes(module, checkpoint["progress"])
     restore_generators(checkpoint["generators"])
 
 
+def _good_step(module: _Resumable) -> int | None:
+    if module.is_calm:
+        return module.step
+    return None if module.good_checkpoint is None else step_of(module.good_checkpoint)
+
+
+def _good_checkpoint(module: _Resumable, good_step: int | None) -> Path | None:
+    """Return the checkpoint to come back to, beside the one that is resumed; that itself where there is none."""
+    resumed = module.last_checkpoint
+    if resumed is None or good_step is None:
+        return resumed
+    good = resumed.with_name(folder_name(good_step))
+    return good if good.is_dir() else resumed
+
+
 def _warn_of_changes(module: _Resumable, progress: dict[str, Any]) -> None:
-    changed = [name for name in ("max_steps", "seed") if progress[name] != getattr(module, name)]
+    settled = ("max_steps", "seed") if module.max_steps else ("seed",)  # a user's own Trainer says later where it ends
+    changed = [name for name in settled if progress[name] != getattr(module, name)]
     for name in changed:
         if f"trainer.{name}" in module.announced:
             continue

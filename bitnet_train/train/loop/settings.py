@@ -58,7 +58,16 @@ class TrainerConfig:
         "auto",
         "products of 1-bit linears in training: all float, forward alone in integers, or all; auto = by a timing",
     )
+    compile: bool = setting(
+        False, "torch.compile of each decoder block in training: fused passes on a GPU, minutes before the first step"
+    )
+    checkpointing: bool = setting(
+        False, "keep only the states between decoder blocks, and compute a block again in its backward pass"
+    )
     validate_every_steps: int = setting(100, "steps between validations; 0 = none", at_least=0)
+    samples: int = setting(
+        5, "texts on `generate.prompt` for the report: at the start, on the way, at the end; 0 = none", at_least=0
+    )
     save_every_steps: int = setting(100, "steps between checkpoints", at_least=1)
     log_every_steps: int = setting(1, "steps between lines of metrics", at_least=1)
     keep_last: int = setting(2, "checkpoints kept", at_least=1)
@@ -80,9 +89,16 @@ class TrainerConfig:
         path=True,
     )
     accelerator: Literal["auto", "cpu", "gpu"] = setting("auto", "device kind")
-    devices: int = setting(1, "number of devices", at_least=1)
-    strategy: str = setting("auto", "Lightning strategy: auto, ddp, fsdp, ...")
-    num_threads: int | None = setting(None, "CPU threads; null = what torch takes, or one a core if faster", at_least=1)
+    devices: int = setting(1, "number of devices, of each machine; a process for each", at_least=1)
+    num_nodes: int = setting(1, "machines, all with as many devices; torchrun or srun starts them", at_least=1)
+    strategy: str = setting(
+        "auto", "several processes: ddp = each holds the whole model, fsdp = each a share; auto = ddp on GPUs"
+    )
+    num_threads: int | None = setting(
+        None,
+        "CPU threads of a process; null = what torch takes, or one a core if faster; of several their share",
+        at_least=1,
+    )
 
     def __post_init__(self) -> None:
         require_allowed(self, "trainer")

@@ -12,14 +12,15 @@ A vocabulary of 49,152 makes these sums the largest tensors of a step, and passi
 arithmetic. So the walk takes as many rows as stay near a core (on a GPU, as many as keep it busy), makes every term
 that is on from one softmax per model, and writes the gradient at once, in the student's type. The backward pass hands
 that gradient over: nothing is computed twice, and no second copy of all logits exists in a wider type. The divisor of
-the loss is given as `scale`, and is applied before the gradient is rounded.
+the loss is given as `scale`, and is applied before the gradient is rounded. Where the head is a plain linear, not even
+the logits are held whole: `head_loss`.
 
 The arithmetic is float32, or float64 where the logits are float64. There is no gradient of the gradient.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -70,6 +71,10 @@ class Divergence(NamedTuple):
 class Target(Protocol):
     """What the student is compared with, by row of the flattened logits."""
 
+    def at(self, index: slice | Tensor) -> Target:
+        """Return what these rows are compared with, counted from 0."""
+        ...
+
     def divergence(self, index: slice | Tensor, student: Softmax, weights: LogitWeights, grad: bool) -> Divergence:
         """Compare the rows `index` with `student`, a chunk of as many rows."""
         ...
@@ -80,6 +85,10 @@ class TeacherLogits:
     """All logits [R,V] of the teacher."""
 
     logits: Tensor
+
+    def at(self, index: slice | Tensor) -> TeacherLogits:
+        """Return these rows."""
+        return TeacherLogits(self.logits[index])
 
     def divergence(self, index: slice | Tensor, student: Softmax, weights: LogitWeights, grad: bool) -> Divergence:
         """Compare with the teacher's softmax at the same temperature."""
@@ -122,8 +131,8 @@ class _LogitLoss(torch.autograd.Function):
         logits_RV = student_BLV.flatten(0, -2)
         gradient_RV = torch.empty_like(logits_RV, memory_format=torch.contiguous_format) if grad else None
         with torch.autocast(student_BLV.device.type, enabled=False):
-            sums = _walk(logits_RV, teacher, targets_BL.flatten(), weights, scale, gradient_RV)
-            loss = scale * torch.stack([getattr(weights, term) * sums[i] for i, term in enumerate(LOGIT_TERMS)]).sum()
+            sums = walk(logits_RV, teacher, targets_BL.flatten(), weights, scale, gradient_RV)
+            loss = scale * weighted_sum(sums, weights)
         if gradient_RV is not None:
             ctx.save_for_backward(gradient_RV.view(student_BLV.shape))
         ctx.mark_non_differentiable(sums)
@@ -132,12 +141,22 @@ class _LogitLoss(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *incoming: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        (gradient,), factor = ctx.saved_tensors, incoming[0]
-        is_one = factor.device.type == "cpu" and float(factor) == 1.0  # elsewhere the question waits for the device
-        return (gradient if is_one else gradient * factor.to(gradient.dtype), *[None] * 5)
+        (gradient,) = ctx.saved_tensors
+        return (*times([gradient], incoming[0]), *[None] * 5)
 
 
-def _walk(
+def times(gradients: Iterable[Tensor | None], factor: Tensor) -> tuple[Tensor | None, ...]:
+    """Return gradients times a factor of no dimension, which is 1 unless a loss is scaled."""
+    is_one = factor.device.type == "cpu" and float(factor) == 1.0  # elsewhere the question waits for the device
+    return tuple(g if g is None or is_one else g * factor.to(g.dtype) for g in gradients)
+
+
+def weighted_sum(sums: Tensor, weights: LogitWeights) -> Tensor:
+    """Return the weighted sum of the terms [3]."""
+    return torch.stack([getattr(weights, term) * sums[i] for i, term in enumerate(LOGIT_TERMS)]).sum()
+
+
+def walk(
     logits_RV: Tensor,
     teacher: Target | None,
     targets_R: Tensor,
@@ -145,7 +164,10 @@ def _walk(
     scale: float,
     gradient_RV: Tensor | None,
 ) -> Tensor:
-    """Return the sums of the terms [3]; fill `gradient_RV`, with zeros where a row is not trained."""
+    """Return the sums of the terms [3]; fill `gradient_RV`, with zeros where a row is not trained.
+
+    The gradient may lie where the logits do.
+    """
     wide = torch.promote_types(logits_RV.dtype, torch.float32)
     trained = targets_R != IGNORED
     if gradient_RV is not None:
@@ -160,7 +182,9 @@ def _walk(
         return sums
 
     nothing = torch.zeros(len(LOGIT_TERMS), dtype=wide, device=logits_RV.device)
-    chunks = list(_chunks(trained.nonzero().flatten(), logits_RV, wide))
+    most_bytes = CPU_CHUNK_BYTES if logits_RV.device.type == "cpu" else GPU_CHUNK_BYTES
+    num_rows = max(1, most_bytes // (logits_RV.shape[-1] * wide.itemsize))
+    chunks = list(row_chunks(trained.nonzero().flatten(), num_rows))
     return torch.stack([nothing, *_map(walk_chunk, chunks, logits_RV.device)]).sum(0)
 
 
@@ -188,15 +212,13 @@ def _map(call: Callable[[slice | Tensor], Tensor], chunks: list[slice | Tensor],
         torch.set_num_threads(num_threads)  # the number is kept per thread, but MKL's for the whole process
 
 
-def _chunks(rows_M: Tensor, logits_RV: Tensor, wide: torch.dtype) -> Iterator[slice | Tensor]:
-    """Yield the trained rows a chunk at a time, as a slice where they follow each other: a slice copies nothing."""
-    most_bytes = CPU_CHUNK_BYTES if logits_RV.device.type == "cpu" else GPU_CHUNK_BYTES
-    chunk_rows = max(1, most_bytes // (logits_RV.shape[-1] * wide.itemsize))
+def row_chunks(rows_M: Tensor, num_rows: int) -> Iterator[slice | Tensor]:
+    """Yield the numbers of rows a chunk at a time, as a slice where they follow each other: a slice copies nothing."""
     numbers = rows_M.tolist()
-    for start in range(0, len(numbers), chunk_rows):
-        part = numbers[start : start + chunk_rows]
+    for start in range(0, len(numbers), num_rows):
+        part = numbers[start : start + num_rows]
         follow = part[-1] - part[0] + 1 == len(part)
-        yield slice(part[0], part[-1] + 1) if follow else rows_M[start : start + chunk_rows]
+        yield slice(part[0], part[-1] + 1) if follow else rows_M[start : start + num_rows]
 
 
 def _chunk(

@@ -67,10 +67,12 @@ class TeacherConfig:
     products: Literal["auto", "float", "int8"] = setting(
         "auto", "its linears: float, or int8 by int8; auto = int8 beside a student in integers, where that costs little"
     )
-    cache: Literal["none", "topk"] = setting(
-        "none", "topk = keep the likeliest tokens of every row on disk, for `loss.kl` alone"
+    cache: Literal["none", "topk", "states"] = setting(
+        "none",
+        "what is kept of every row on disk, for later epochs and runs: topk = the likeliest tokens, for `loss.kl` "
+        "alone; states = the last hidden states in bf16, for all terms over logits",
     )
-    top_k: int = setting(64, "tokens kept per position; the others share one bucket", at_least=1)
+    top_k: int = setting(64, "tokens kept per position by topk; the others share one bucket", at_least=1)
     cache_dir: str | None = setting(
         None, "folder of kept answers, shared by runs; null = the run's own cache", path=True
     )

@@ -1,16 +1,17 @@
 """What the teacher says of each training row, kept on disk, so that later epochs and runs need no teacher forward.
 
-A row is known by the SHA-256 of its real tokens; the folder by that of the teacher's weights, k, temperature and
-arithmetic. So runs of the same data and teacher share a folder (`teacher.cache_dir`), and none can read another's.
+A row is known by the SHA-256 of its real tokens; the folder by that of the teacher's weights, of what is kept of its
+answers (`kept_answers`) and of its arithmetic. So runs of the same data and teacher share a folder
+(`teacher.cache_dir`), and none can read another's.
 
 ```
 <cache_dir>/teacher-<32 hex digits>/shard-<pid>-<8 hex digits>.bin      appended to by one process, read by all
-  record: 32 B row key | 4 B real tokens n | 4 B CRC-32 of the rest | n (k+1) float16 log-probabilities | n k token ids
-          integers little-endian; token ids are uint16 below 65,537 tokens, else int32
+  record: 32 B row key | 4 B real tokens n | 4 B CRC-32 of the rest | n tokens of `token_bytes` each, little-endian
 ```
 
 A killed run leaves at worst a torn last record of its own shard, which readers pass over; a damaged one fails its CRC
-and is made again. About 2.5 GB for 10 million tokens with k = 64 and a vocabulary below 65,537.
+and is made again. For 10 million tokens of a vocabulary below 65,537 the 64 likeliest take 2.6 GB, states of 576
+numbers 11.5 GB.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bitnet_train.train.losses.teacher_top_k import TopK, summarise
+from bitnet_train.train.losses.kept_answers import Answer, Answers
+from bitnet_train.train.losses.logit_loss import Target
 
 CACHE_VERSION = 1
 _HEADER = struct.Struct("<32sII")
@@ -39,24 +40,23 @@ log = logging.getLogger(__name__)
 
 
 class TeacherCache:
-    """Top-k summaries of a teacher by row. `hits` and `misses` count the rows asked for.
+    """A teacher's answers by row. `hits` and `misses` count the rows asked for.
 
-    folder: where shards of any teacher go. teacher: a Hugging Face causal LM, run only for rows that are not stored.
+    folder: where shards of any teacher go. teacher: a Hugging Face causal LM, known by its tensors; `answers` runs it,
+    for rows that are not stored.
     """
 
-    def __init__(self, folder: Path, teacher: nn.Module, top_k: int, temperature: float = 1.0) -> None:
-        vocabulary = int(teacher.get_input_embeddings().num_embeddings)  # type: ignore[operator, union-attr]
-        self.teacher, self.top_k, self.temperature = teacher, min(top_k, vocabulary), temperature
+    def __init__(self, folder: Path, teacher: nn.Module, answers: Answers) -> None:
+        self.teacher, self.answers = teacher, answers
         self._root, self._folder = folder, folder
-        self._id_type = np.dtype("<u2") if vocabulary <= 1 << 16 else np.dtype("<i4")
         self._places: dict[bytes, tuple[Path, int, int]] = {}  # by row key: shard, offset of the payload, tokens
         self._shard: BinaryIO | None = None
         self._fingerprint: str | None = None
         self.hits = self.misses = 0
 
     @torch.no_grad()
-    def target(self, piece: Batch) -> TopK:
-        """Return the teacher's summary of a micro-batch, by row of the flattened logits; padding is all zeros.
+    def target(self, piece: Batch) -> Target:
+        """Return the teacher's answers to a micro-batch, by row of the flattened logits; padding is all zeros.
 
         piece: `input_ids` int64 [B,L] and, if rows differ in length, `attention_mask`; of packed rows `position_ids`
         and `real_tokens`.
@@ -66,12 +66,12 @@ class TeacherCache:
         mask_BL = (torch.ones_like(piece["input_ids"]) if mask is None else mask).bool()
         keys = [_row_key(piece, row, mask_BL[row]) for row in range(len(mask_BL))]
         found = [self._read(key) for key in keys]
-        missing = [row for row, summary in enumerate(found) if summary is None]
+        missing = [row for row, answer in enumerate(found) if answer is None]
         self.hits, self.misses = self.hits + len(found) - len(missing), self.misses + len(missing)
-        for row, summary in zip(missing, self._ask(piece, missing, mask_BL), strict=True):
-            found[row] = summary
-            self._append(keys[row], summary)
-        return _assemble([summary for summary in found if summary is not None], mask_BL, self.top_k)
+        for row, answer in zip(missing, self._ask(piece, missing, mask_BL), strict=True):
+            found[row] = answer
+            self._append(keys[row], answer)
+        return self.answers.target([answer for answer in found if answer is not None], mask_BL)
 
     def close(self) -> None:
         """Flush to disk."""
@@ -79,23 +79,19 @@ class TeacherCache:
             self._shard.close()
             self._shard = None
 
-    def _ask(self, piece: Batch, rows: list[int], mask_BL: Tensor) -> list[TopK]:
-        """Run the teacher over `rows` alone; return the summary of each, of its real tokens."""
+    def _ask(self, piece: Batch, rows: list[int], mask_BL: Tensor) -> list[Answer]:
+        """Run the teacher over `rows` alone."""
         if not rows:
             return []
         names = [name for name in ("input_ids", "attention_mask", "position_ids") if name in piece]
-        logits_RLV = self.teacher(**{name: piece[name][rows] for name in names}, use_cache=False).logits
-        return [
-            summarise(logits_LV[mask_BL[row]], self.top_k, self.temperature)
-            for row, logits_LV in zip(rows, logits_RLV, strict=True)
-        ]
+        return self.answers.ask({name: piece[name][rows] for name in names}, mask_BL[rows])
 
     def _open(self, device: torch.device) -> None:
         """Find the folder of this teacher and index its shards, once."""
         if self._fingerprint is not None:
             return
         arithmetic = str(torch.get_autocast_dtype(device.type)) if torch.is_autocast_enabled(device.type) else "own"
-        self._fingerprint = fingerprint(self.teacher, CACHE_VERSION, self.top_k, self.temperature, arithmetic)
+        self._fingerprint = fingerprint(self.teacher, CACHE_VERSION, *self.answers.settings, arithmetic)
         self._folder = self._root / f"teacher-{self._fingerprint[:32]}"
         for shard in sorted(self._folder.glob("shard-*.bin")):
             self._index(shard)
@@ -112,9 +108,9 @@ class TeacherCache:
                 file.seek(end)
 
     def _payload_bytes(self, num_tokens: int) -> int:
-        return num_tokens * (2 * (self.top_k + 1) + self._id_type.itemsize * self.top_k)
+        return num_tokens * self.answers.token_bytes
 
-    def _read(self, key: bytes) -> TopK | None:
+    def _read(self, key: bytes) -> Answer | None:
         place = self._places.get(key)
         if place is None:
             return None
@@ -129,20 +125,16 @@ class TeacherCache:
             log.warning("A row of the teacher cache %s is damaged (%s); asking the teacher again.", shard, error)
             del self._places[key]
             return None
-        cut = num_tokens * (self.top_k + 1)
-        values = np.frombuffer(payload, "<f2", cut).reshape(num_tokens, -1)
-        ids = np.frombuffer(payload, self._id_type, offset=2 * cut).reshape(num_tokens, -1)
-        return TopK(torch.from_numpy(values.copy()), torch.from_numpy(ids.astype(np.int64)))
+        return self.answers.decode(payload)
 
-    def _append(self, key: bytes, summary: TopK) -> None:
-        values, ids = summary.log_probabilities.cpu().numpy(), summary.token_ids.cpu().numpy()
-        payload = values.astype("<f2").tobytes() + ids.astype(self._id_type).tobytes()
+    def _append(self, key: bytes, answer: Answer) -> None:
+        payload = self.answers.encode(answer)
         try:
             if self._shard is None:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 self._shard = (self._folder / f"shard-{os.getpid()}-{secrets.token_hex(4)}.bin").open("xb")
-            place = (Path(self._shard.name), self._shard.tell(), len(values))
-            self._shard.write(_header(key, len(values), payload) + payload)
+            place = (Path(self._shard.name), self._shard.tell(), len(answer[0]))
+            self._shard.write(_header(key, len(answer[0]), payload) + payload)
             self._shard.flush()
         except OSError as error:
             log.warning("The teacher cache %s cannot be written (%s); its rows are asked for again.", self._root, error)
@@ -167,13 +159,3 @@ def _row_key(piece: Batch, row: int, mask_L: Tensor) -> bytes:
 
 def _header(key: bytes, num_tokens: int, payload: bytes) -> bytes:
     return _HEADER.pack(key, num_tokens, zlib.crc32(payload))
-
-
-def _assemble(rows: list[TopK], mask_BL: Tensor, top_k: int) -> TopK:
-    """Put the real tokens of all rows where the mask has them."""
-    values = torch.zeros(*mask_BL.shape, top_k + 1, dtype=torch.float16, device=mask_BL.device)
-    ids = torch.zeros(*mask_BL.shape, top_k, dtype=torch.int64, device=mask_BL.device)
-    with torch.autocast(mask_BL.device.type, enabled=False):  # autocast on a CPU knows no float16
-        values[mask_BL] = torch.cat([row.log_probabilities.to(mask_BL.device) for row in rows])
-        ids[mask_BL] = torch.cat([row.token_ids.to(mask_BL.device) for row in rows])
-    return TopK(values.flatten(0, 1), ids.flatten(0, 1))

@@ -33,6 +33,10 @@ class TopK:
     log_probabilities: Tensor
     token_ids: Tensor
 
+    def at(self, index: slice | Tensor) -> TopK:
+        """Return these rows."""
+        return TopK(self.log_probabilities[index], self.token_ids[index])
+
     def divergence(self, index: slice | Tensor, student: Softmax, weights: LogitWeights, grad: bool) -> Divergence:
         """Compare with the student's probabilities of the same k tokens and of the rest; reverse KL is not offered."""
         assert weights.reverse_kl == 0

@@ -9,16 +9,20 @@ is said once.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
-from queue import Full, Queue
+from collections.abc import Callable, Mapping, Sequence
+from queue import Empty, Full, Queue
 from threading import Event, Thread
+from time import monotonic
 from typing import Any
+from zlib import crc32
 
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import Logger
 
 from bitnet_train.errors import ConfigError
 from bitnet_train.train.trackers.redaction import redact_text
+from bitnet_train.train.trackers.told import Told
+from bitnet_train.train.trackers.tracker import Artefact, Figure, Line, Status, Tracker
 
 START_PATIENCE_S = 1.0
 FINISH_PATIENCE_S = 15.0  # for what a server that answers still has to be sent
@@ -33,15 +37,26 @@ def say_on_stderr(text: str) -> None:
 
 
 class GuardedTracker(Logger):
-    """Hands every call to the logger that `make` builds, in order, on a thread; a failed call is the last one."""
+    """Hands every call to the tracker that `make` builds, in order, on a thread; a failed call is the last one.
 
-    def __init__(self, kind: str, make: Callable[[], Logger], say: Say = say_on_stderr) -> None:
+    `told` is what the tracker knows of the run: a line that it has is not told again. Where `is_held`, the end of
+    training is not yet the end of the tracker's run; `close` is.
+    """
+
+    def __init__(
+        self, kind: str, make: Callable[[], Tracker], say: Say = say_on_stderr, told: Told | None = None
+    ) -> None:
         super().__init__()
-        self._kind, self._make, self._say = kind, make, say
-        self._calls: Queue[Callable[[], object] | Event] = Queue(PENDING_CALLS)
+        self._kind, self._make, self._say, self._told = kind, make, say, told
+        self._calls: Queue[tuple[Callable[[], object] | Event, bool]] = Queue(PENDING_CALLS)
         self._inner: Any = None
         self._refusal: ConfigError | None = None
         self._gave_up = self._is_starting = False
+        self._status: Status = "success"
+        self._last_step = 0
+        self._lines: list[Line] = []
+        self._since = 0.0
+        self.is_held = False
 
     @property
     def name(self) -> str:
@@ -55,7 +70,7 @@ class GuardedTracker(Logger):
 
     @rank_zero_only
     def start(self) -> None:
-        """Build the logger; ConfigError where its settings cannot work and that is known within some seconds."""
+        """Build the tracker; ConfigError where its settings cannot work and that is known within some seconds."""
         self._is_starting = True
         Thread(target=self._work, name=f"tracker {self._kind}", daemon=True).start()
         self._put(self._build)
@@ -68,31 +83,109 @@ class GuardedTracker(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Hand figures on."""
         figures = dict(metrics)
-        self._put(lambda: self._inner.log_metrics(figures, step))
+        self._put(lambda: self._log(figures, step), gathers=True)
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Hand the configuration on; whoever calls has redacted it."""
-        self._put(lambda: self._inner.log_hyperparams(params, *args, **kwargs))
+        self._put(lambda: self._inner.configure(params))
+
+    @rank_zero_only
+    def catch_up(self, lines: Callable[[], Sequence[tuple[int, Mapping[str, float]]]]) -> None:
+        """Tell the tracker those of these lines, a step and its figures each, that it has missed."""
+
+        def tell() -> None:
+            for step, figures in lines():
+                self._log(figures, step)
+
+        self._put(tell, gathers=True)
+
+    @rank_zero_only
+    def sample(self, step: int, prompt: str, text: str) -> None:
+        """Hand on what the model wrote on a prompt after a step."""
+        told, mark = self._told, {f"sample {crc32(prompt.encode()):08x}": 0}
+
+        def tell() -> None:
+            if told is None or not told.has(mark, step):
+                self._inner.sample(step, redact_text(prompt), redact_text(text))
+                if told is not None:
+                    told.note(mark, step)
+
+        self._put(tell)
+
+    @rank_zero_only
+    def summarise(self, figures: Mapping[str, Figure]) -> None:
+        """Hand on what the run came to, by name."""
+        closing = dict(figures)
+        self._put(lambda: self._inner.summarise(closing, self._last_step))
+
+    @rank_zero_only
+    def keep(self, artefact: Artefact) -> None:
+        """Hand on where something lies that the run read or wrote."""
+        self._put(lambda: self._inner.keep(artefact))
 
     @rank_zero_only
     def save(self) -> None:
-        """Have what was logged written."""
-        self._put(lambda: self._inner.save())
+        """Have what was logged written, once it is handed on."""
+        self._put(self._save, gathers=True)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
+        """End the tracker's run and wait some seconds for it, unless it is held for what comes after training."""
+        if status != "success":
+            self._status = "failed"
+        if not self.is_held:
+            self.close()
+
+    @rank_zero_only
+    def close(self, status: Status = "success") -> None:
         """End the tracker's run, and wait some seconds for it."""
-        self._put(lambda: self._inner.finalize(status))
+        self.is_held = False
+        ended: Status = status if status != "success" else self._status
+        self._put(lambda: self._finish(ended))
         if not self._wait(FINISH_PATIENCE_S):
             self._give_up(f"is not done {FINISH_PATIENCE_S:.0f} s after the end")
 
     def _build(self) -> None:
         self._inner = self._make()
+        if self._told is not None:
+            self._told.keep()
+            self._last_step = self._told.last_step
 
-    def _put(self, call: Callable[[], object] | Event) -> None:
+    def _log(self, figures: Mapping[str, float], step: int | None) -> None:
+        if self._told is not None and step is not None and self._told.has(figures, step):
+            return
+        if not self._lines:
+            self._since = monotonic()
+        self._lines.append((step, figures))
+        self._last_step = max(self._last_step, step or 0)
+
+    def _hand_on(self) -> None:
+        """Hand the lines that were gathered to the tracker."""
+        lines, self._lines = self._lines, []
+        if not lines:
+            return
+        self._inner.log(lines)
+        for step, figures in lines:
+            if self._told is not None and step is not None:
+                self._told.note(figures, step)
+
+    def _save(self) -> None:
+        if not self._lines:
+            self._inner.save()
+
+    def _gathers(self) -> bool:
+        return bool(self._lines) and monotonic() - self._since < self._inner.gathers_s
+
+    def _finish(self, status: Status) -> None:
+        self._inner.finish(status)
+        if self._told is not None:
+            self._told.close()
+
+    def _put(self, call: Callable[[], object] | Event, *, gathers: bool = False) -> None:
+        """Put a call in line; before one that gathers no lines, those gathered so far are handed on."""
         try:
-            self._calls.put_nowait(call)
+            self._calls.put_nowait((call, gathers))
         except Full:
             self._give_up(f"has left {PENDING_CALLS:,} calls unanswered")
 
@@ -104,13 +197,24 @@ class GuardedTracker(Logger):
 
     def _work(self) -> None:
         while True:
-            call = self._calls.get()
+            try:
+                call, gathers = self._calls.get(timeout=self._inner.gathers_s if self._lines else None)
+            except Empty:
+                self._try(self._hand_on)
+                continue
+            if not gathers:
+                self._try(self._hand_on)
             if isinstance(call, Event):
                 call.set()
-            elif not self._gave_up:
-                self._try(call)
+                continue
+            self._try(call)
+            if self._lines and not self._gathers():
+                self._try(self._hand_on)
 
     def _try(self, call: Callable[[], object]) -> None:
+        if self._gave_up:
+            self._lines = []
+            return
         try:
             call()
         except Exception as error:

@@ -5,13 +5,19 @@ second, at the start and at the end, and each of wandb's own waits has an end; a
 recorded offline, which is said, and one whose server is gone by the end stays in its folder. wandb's caches, staging
 area and logs are kept inside the run directory, and it records neither the command line, the repository's address, nor
 the machine: all three have held secrets.
+
+A run keeps its id, so one that is resumed is one run: online the server goes on with it, offline each process leaves a
+recording, and `wandb sync` puts those of one id together in order of their start. A step of wandb is one of training.
 """
 
 from __future__ import annotations
 
 import netrc
 import os
+import re
 import ssl
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
 from threading import Thread
@@ -19,14 +25,18 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
-from lightning.pytorch.loggers import WandbLogger
-
 from bitnet_train.train.trackers.guarded_tracker import Say
+from bitnet_train.train.trackers.panels import panels
 from bitnet_train.train.trackers.redaction import redact_text
+from bitnet_train.train.trackers.told import Told, earlier_samples
+from bitnet_train.train.trackers.tracker import Artefact, Figure, Line, Status, TrackedRun, Tracker
 
 WANDB_MODES = {"auto": None, "online": False, "offline": True}  # value: offline
 PROBE_S = 1.0
 _TIMEOUTS = {"init_timeout": 5.0, "finish_timeout": 10.0}  # seconds; a version without one of them does without
+STEP = "trainer/global_step"  # as Lightning's users know it
+SAMPLES = "samples"
+_CHECKSUM_BYTES = 1 << 30  # files of folders up to this size are listed by their digests, else only where they lie
 _HOSTS = ("api.wandb.ai", "api.forge.coreweave.com")  # where `wandb login` stores a key, before 0.31 and since
 
 
@@ -47,35 +57,131 @@ def is_reachable(url: str, seconds: float = PROBE_S) -> bool:
     return any(answers)
 
 
-class WandbTracker(WandbLogger):
-    """Lightning's logger on a run of its own, which ends when training does."""
+class WandbTracker(Tracker):
+    """One run of wandb, which ends when ours does."""
 
-    def finalize(self, status: str) -> None:
+    def __init__(self, experiment: Any, run: TrackedRun) -> None:
+        self._experiment, self._run = experiment, run
+        self._step = 0
+        self._samples = earlier_samples(run.run_dir)
+        self._untold: int | None = None  # the step of samples that wandb has not seen
+        experiment.define_metric(STEP, hidden=True)
+        experiment.define_metric("*", step_metric=STEP, step_sync=True)
+
+    def configure(self, config: Mapping[str, Any]) -> None:
+        """Show the configuration as it is nested; wandb groups it by section."""
+        self._experiment.config.update(dict(config), allow_val_change=True)
+
+    def log(self, lines: Sequence[Line]) -> None:
+        """Log figures. Raises ConnectionError where wandb's own process has died."""
+        self._tell_samples()
+        for step, figures in lines:
+            self._log(panels(figures), self._step if step is None else step)
+
+    def _log(self, values: dict[str, Any], step: int) -> None:
+        self._step = max(self._step, step)
+        with _no_farewell_to_the_dead():
+            self._experiment.log({**values, STEP: step}, step=self._step)
+
+    def sample(self, step: int, prompt: str, text: str) -> None:
+        """Keep a text for the table, which is shown anew, with all texts so far, when those of a step are there."""
+        if self._untold != step:
+            self._tell_samples()
+        self._samples[step, prompt] = text
+        self._untold = step
+
+    def _tell_samples(self) -> None:
+        if self._untold is None:
+            return
+        import wandb
+
+        step, self._untold = self._untold, None
+        rows: list[Any] = [[at, prompt, text] for (at, prompt), text in self._samples.items()]
+        self._log({SAMPLES: wandb.Table(columns=["step", "prompt", "text"], data=rows)}, step)
+
+    def summarise(self, figures: Mapping[str, Figure], step: int) -> None:
+        """Put figures beside the last ones of the run, where its table of runs and its filters find them."""
+        self._experiment.summary.update(dict(figures))
+
+    def keep(self, artefact: Artefact) -> None:
+        """Log an artefact: what it refers to, or its files where they are to be sent; an input is one that was used.
+
+        An input is logged and used in one, as `use_artifact` does with a new one, which itself refuses offline.
+        """
+        made = self._artifact(artefact)
+        if artefact.is_input:
+            self._experiment._log_artifact(made, is_user_created=True, use_after_commit=True)
+        else:
+            self._experiment.log_artifact(made)
+
+    def _artifact(self, artefact: Artefact) -> Any:
+        import wandb
+
+        known = {"place": artefact.place, "made_from": artefact.made_from, **artefact.facts}
+        name = artefact.name if artefact.is_input else f"{self._run.group or self._run.project}-{artefact.name}"
+        made = wandb.Artifact(re.sub(r"[^\w.-]+", "-", name)[:128], artefact.kind, metadata=known)
+        path = artefact.path
+        if path is None:
+            made.add_reference(artefact.place, name="place", checksum=False)
+        elif not self._run.upload or artefact.is_input:
+            made.add_reference(path.as_uri(), checksum=_size_bytes(path) <= _CHECKSUM_BYTES and not artefact.is_input)
+        elif path.is_dir():
+            made.add_dir(str(path), policy="immutable", skip_cache=True)
+        else:
+            made.add_file(str(path), policy="immutable", skip_cache=True)
+        return made
+
+    def save(self) -> None:
+        """Every call has gone to wandb's own process, which writes."""
+
+    def finish(self, status: Status) -> None:
         """End the run; what is not sent within some seconds stays in its folder.
 
         Raises ConnectionError where the server is gone, for wandb would wait for it to come back.
         """
-        super().finalize(status)
-        server = self.experiment.settings.base_url
-        if not self.experiment.offline and not is_reachable(server):
-            raise ConnectionError(f"{server} is gone. Send the figures later: `wandb sync {self.save_dir}/wandb/run-*`")
-        self.experiment.finish(exit_code=0 if status == "success" else 1)
+        self._tell_samples()
+        server = self._experiment.settings.base_url
+        if not self._experiment.offline and not is_reachable(server):
+            place = self._run.run_dir / "wandb"
+            raise ConnectionError(f"{server} is gone. Send the figures later: `wandb sync {place}/run-*`")
+        with _no_farewell_to_the_dead():
+            self._experiment.finish(exit_code=0 if status == "success" else 1)
 
 
-def wandb_tracker(run_dir: Path, project: str, name: str, offline: bool | None, say: Say) -> WandbTracker:
-    """Start a wandb run in `run_dir`/wandb, offline where `offline` says so or online cannot be."""
-    _keep_wandb_inside(run_dir / "wandb")
-    mode = _mode(offline)
+@contextmanager
+def _no_farewell_to_the_dead() -> Iterator[None]:
+    """Take back what wandb does at exit where its process has died: it writes to it, and prints how that failed."""
     try:
-        run = _start(run_dir, project, name, mode)
+        yield
+    except ConnectionError:
+        import wandb
+
+        with suppress(Exception):
+            wandb.teardown()
+        raise
+
+
+def wandb_tracker(run: TrackedRun, told: Told, say: Say) -> WandbTracker:
+    """Start or take up a wandb run in `run_dir`/wandb, offline where the run says so or online cannot be."""
+    _keep_wandb_inside(run.run_dir / "wandb")
+    mode = _mode(run.offline)
+    try:
+        experiment = _start(run, told.id, mode)
     except Exception as error:
         if mode != "online":
             raise
-        say(_offline_note(redact_text(str(error)), run_dir))
-        run = _start(run_dir, project, name, "offline")
-    run.define_metric("trainer/global_step")
-    run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
-    return WandbTracker(name=name, save_dir=run_dir, project=project, experiment=run)
+        say(_offline_note(redact_text(str(error)), run.run_dir))
+        _free_the_id()
+        experiment = _start(run, told.id, "offline")
+    return WandbTracker(experiment, run)
+
+
+def _free_the_id() -> None:
+    """End wandb's own process, to which the id of a run that could not start online is in use."""
+    import wandb
+
+    with suppress(Exception):
+        wandb.teardown()
 
 
 def _mode(offline: bool | None) -> str:
@@ -85,7 +191,7 @@ def _mode(offline: bool | None) -> str:
     return "offline" if offline or (offline is None and not wandb_has_key()) else "online"
 
 
-def _start(run_dir: Path, project: str, name: str, mode: str) -> Any:
+def _start(run: TrackedRun, identity: str, mode: str) -> Any:
     import wandb
 
     if mode == "online":
@@ -103,7 +209,18 @@ def _start(run_dir: Path, project: str, name: str, mode: str) -> Any:
         x_disable_meta=True,
         **known,
     )
-    return wandb.init(project=project, name=name, dir=str(run_dir), reinit="create_new", settings=settings)
+    return wandb.init(
+        project=run.project,
+        name=run.name,
+        group=run.group,
+        job_type=run.job_type,
+        tags=list(run.tags),
+        dir=str(run.run_dir),
+        id=identity,
+        resume="allow" if mode == "online" else None,  # offline it would be ignored, with a warning
+        reinit="create_new",
+        settings=settings,
+    )
 
 
 def _check_online(url: str) -> None:
@@ -129,6 +246,11 @@ def _answers(url: str, seconds: float) -> bool:
     except (OSError, ValueError, HTTPException):
         return False
     return True
+
+
+def _size_bytes(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _hosts() -> tuple[str, ...]:

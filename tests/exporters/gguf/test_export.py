@@ -17,8 +17,9 @@ from bitnet_train.gguf.file import open_gguf
 from bitnet_train.importers.load import load_pretrained
 from bitnet_train.model.settings import Selection
 from bitnet_train.packed.source import open_packed
-from bitnet_train.quant.scheme import WeightScheme
+from bitnet_train.quant.scheme import TABLE_BITS, WeightScheme
 from tests.fixtures.family_folders import FAMILIES, ONE_BIT_TABLES, SIZES, pack
+from tests.fixtures.schemes import weight_scheme
 
 BUFFERS = ("inv_freq", "embed_scale")
 
@@ -59,7 +60,8 @@ def test_every_weight_of_every_family_comes_back(tmp_path, family):
 @pytest.mark.parametrize("type_name", GGML_TYPES)
 @pytest.mark.parametrize("granularity", ["tensor", "row", "group"])
 def test_every_type_holds_embedding_head_and_linears_bit_for_bit(tmp_path, type_name, granularity):
-    scheme = WeightScheme("binary" if type_name == "q1_0" else "ternary", granularity, group_size=256)
+    codes = {"q1_0": "binary", "q4_0": "3-plane", "q5_0": "4-plane"}.get(type_name, "ternary")
+    scheme = weight_scheme(codes, granularity, 256)
     config = LlamaConfig(**{**SIZES, "hidden_size": 256})
     packed = pack(tmp_path / "packed", config, scheme, selection=Selection(roles=ONE_BIT_TABLES))
     facts = export(packed, tmp_path / "out", type=type_name)
@@ -80,6 +82,15 @@ def test_auto_takes_the_smallest_type_and_says_why_it_took_no_smaller_one(tmp_pa
     assert "model.layers.0.self_attn.q_proj: its 192 inputs are not a multiple" in facts["rejected"]["q1_0"]
 
 
+def test_weights_of_several_planes_go_into_four_bits_or_five(tmp_path):
+    for planes, smallest in ((2, "q4_0"), (3, "q4_0"), (4, "q5_0")):
+        packed = pack(tmp_path / f"{planes}", weight=WeightScheme("binary", "group", 32, planes=planes))
+        facts = export(packed, tmp_path / f"out {planes}")
+        assert facts["type"] == smallest
+        assert "q2_0" in facts["rejected"]
+        assert_whole(packed, tmp_path / f"out {planes}")
+
+
 def test_rows_that_no_block_fits_are_refused_by_name(tmp_path):
     config = LlamaConfig(**{**SIZES, "hidden_size": 72, "intermediate_size": 104})
     packed = pack(tmp_path / "packed", config)
@@ -95,6 +106,9 @@ def test_rows_that_no_block_fits_are_refused_by_name(tmp_path):
         (WeightScheme("ternary"), "q1_0", ("no code 0", "Types that hold it: q2_0")),
         (WeightScheme("binary", "group", 64), "q1_0", ("one for every 64 inputs", "Types that hold it: q2_0")),
         (WeightScheme("binary"), "tq1_0", ("128 inputs are not a multiple of the 256", "q1_0, q2_0")),
+        (WeightScheme("binary"), "q4_0", ("is for weights of several planes", "Types that hold it: q1_0, q2_0")),
+        (WeightScheme("binary", planes=2), "q2_0", ("no code -3", "Types that hold it: q4_0, q5_0")),
+        (WeightScheme("binary", planes=4), "q4_0", ("no code -15", "Types that hold it: q5_0")),
     ],
 )
 def test_a_type_that_a_layer_does_not_fit_is_refused_with_those_that_do(tmp_path, scheme, type_name, words):
@@ -118,8 +132,9 @@ def test_scales_that_only_float32_holds_are_refused_before_anything_is_written(t
         check(source, ExportOptions())
 
 
-def test_int8_tables_become_q8_0_and_a_tied_head_is_left_out(tmp_path):
-    packed = pack(tmp_path / "packed", FAMILIES["smollm"], embedding="int8", head="int8")
+@pytest.mark.parametrize("table", TABLE_BITS)
+def test_tables_become_q8_0_and_a_tied_head_is_left_out(tmp_path, table):
+    packed = pack(tmp_path / "packed", FAMILIES["smollm"], embedding=table, head=table)
     export(packed, tmp_path / "out")
     file = open_gguf(tmp_path / "out" / MODEL_NAME)
     assert file.tensors["token_embd.weight"].type_name == "Q8_0"

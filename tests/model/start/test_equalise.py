@@ -6,8 +6,9 @@ import torch
 from bitnet_train.model.convert import plan_conversion
 from bitnet_train.model.settings import Selection
 from bitnet_train.model.start.equalise import equalise
-from bitnet_train.quant.scheme import WEIGHT_SCHEMES, WeightScheme
+from bitnet_train.quant.scheme import WeightScheme
 from tests.fixtures.families import CONFIGS, logits, tiny_model, token_ids
+from tests.fixtures.schemes import CODE_SETS, weight_scheme
 
 IDS = token_ids(rows=6)
 REAL = torch.ones_like(IDS, dtype=torch.bool)
@@ -24,7 +25,7 @@ def uneven(family: str):
 
 
 def schemes(model, name: str = "binary", **selection) -> dict[str, WeightScheme]:
-    scheme = WeightScheme(name)
+    scheme = weight_scheme(name)
     return plan_conversion(model, Selection(**selection), scheme).schemes
 
 
@@ -40,7 +41,7 @@ def test_the_float_model_stays_the_same_function(family: str) -> None:
     assert float((logits(model) - before).abs().max()) <= 4.6e-5 * float(before.abs().max())
 
 
-@pytest.mark.parametrize("name", WEIGHT_SCHEMES)
+@pytest.mark.parametrize("name", CODE_SETS)
 def test_the_estimated_error_never_rises_and_uneven_inputs_gain(name: str) -> None:
     model = uneven("llama")
     figures = equalise(model, schemes(model, name), IDS, REAL)["error_ratio"]

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from bitnet_train.model.start.fit_scale import fit_scale
-from bitnet_train.quant.scheme import GRANULARITIES, WEIGHT_SCHEMES, WeightScheme
+from bitnet_train.quant.scheme import GRANULARITIES, WeightScheme
 from bitnet_train.quant.weight import absmean_scale, expand_scale, float_codes
+from tests.fixtures.schemes import CODE_SETS, weight_scheme
 
 N, K, GROUP = 6, 32, 8
 
@@ -16,7 +17,7 @@ def numbers(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def scheme_of(name: str, granularity: str) -> WeightScheme:
-    return WeightScheme(name, granularity, GROUP, learnable_scale=True, scale_dtype="float32")
+    return weight_scheme(name, granularity, GROUP, learnable_scale=True, scale_dtype="float32")
 
 
 def error(weight: torch.Tensor, scale: torch.Tensor, codes: torch.Tensor, importance: torch.Tensor) -> float:
@@ -33,7 +34,7 @@ ROUNDING = 1 + 192 * 2**-24
 
 
 @pytest.mark.parametrize("granularity", GRANULARITIES)
-@pytest.mark.parametrize("name", WEIGHT_SCHEMES)
+@pytest.mark.parametrize("name", CODE_SETS)
 @pytest.mark.parametrize("seed", range(4))
 def test_it_is_no_worse_than_the_mean_and_cannot_be_moved_for_the_better(
     name: str, granularity: str, seed: int
@@ -63,7 +64,7 @@ def test_without_importance_a_binary_scale_is_mean_w() -> None:
 def test_inputs_that_are_always_zero_do_not_break_a_scale() -> None:
     weight, _ = numbers()
     for importance in (torch.zeros(K), torch.cat([torch.zeros(GROUP), torch.ones(K - GROUP)])):
-        for name in WEIGHT_SCHEMES:
+        for name in CODE_SETS:
             scale = fit_scale(weight, scheme_of(name, "group"), importance)
             assert bool(torch.isfinite(scale).all())
             assert bool((scale > 0).all())

@@ -7,8 +7,9 @@ from bitnet_train.errors import ConfigError, ConversionError
 from bitnet_train.model.bit_linear import bit_layers
 from bitnet_train.model.start.initialise import initialise
 from bitnet_train.model.start.settings import InitConfig
-from bitnet_train.quant.scheme import WEIGHT_SCHEMES, WeightScheme
+from bitnet_train.quant.scheme import WeightScheme
 from tests.fixtures.families import CONFIGS, converted_model, tiny_model, token_ids
+from tests.fixtures.schemes import CODE_SETS, weight_scheme
 
 LEARNABLE = WeightScheme(learnable_scale=True)
 IDS = token_ids(rows=6)
@@ -34,9 +35,9 @@ def test_error_feedback_brings_every_architecture_nearer_to_its_float_model(fami
     assert distance(model, family) < before
 
 
-@pytest.mark.parametrize("name", WEIGHT_SCHEMES)
+@pytest.mark.parametrize("name", CODE_SETS)
 def test_als_moves_scales_and_no_latent(name: str) -> None:
-    scheme = WeightScheme(name, learnable_scale=True)
+    scheme = weight_scheme(name, learnable_scale=True)
     model, plain = converted_model("llama", scheme), converted_model("llama", scheme)
     initialise(model, InitConfig(scales="als"), IDS, REAL)
     for key, layer in bit_layers(model).items():

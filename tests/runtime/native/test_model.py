@@ -167,6 +167,25 @@ def test_a_prompt_cache_of_another_model_is_refused_with_the_reason(make_folder,
             ConfigError,
             "go with one prompt, and several are given",
         ),
+        (lambda m: m.generate_ids([1], 3, stop_ids=[258]), DataError, "Token id 258 is not one of this model"),
+        *(
+            (
+                lambda m, ids=ids: m.generate_ids([1], 3, stop_ids=ids),
+                DataError,
+                "Token ids are a list of whole numbers",
+            )
+            for ids in (3, "7", [1.5], ["7"], [None], [True])
+        ),
+        (lambda m: m.generate_ids([1], 3, on_token=3), ConfigError, "`on_token=3` is out of range: it must be a func"),
+        (lambda m: m.generate("a", max_new_tokens=1, stream="out"), ConfigError, "`stream=out` is out of range"),
+        *(
+            (
+                lambda m, path=path: m.generate("a", prompt_cache=path),
+                ConfigError,
+                "`prompt_cache=.* must be the path of",
+            )
+            for path in (3, b"cache", ["cache"], True, "")
+        ),
     ],
 )
 def test_what_cannot_be_computed_is_refused_before_any_work_with_the_numbers(native, call, error, message):
@@ -186,3 +205,9 @@ def test_a_context_may_be_made_smaller_and_is_used_to_its_end(folder):
     for name in ("max_tokens", "num_threads"):
         with pytest.raises(ConfigError, match=f"`{name}=0` is out of range"):
             NativeModel.load(folder, **{name: 0})
+
+
+@pytest.mark.parametrize("path", [3, b"artefact", None, ""])
+def test_what_is_no_path_is_refused_by_name(path):
+    with pytest.raises(ConfigError, match=r"`path=.*must be the path of a file or folder"):
+        NativeModel.load(path)

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from bitnet_train.quant.scheme import ACTIVATION_SCHEMES, GRANULARITIES, WEIGHT_SCHEMES, WeightScheme
+from bitnet_train.quant.scheme import ACTIVATION_SCHEMES, GRANULARITIES, WeightScheme
 from bitnet_train.runtime.generate import generate
 from bitnet_train.runtime.load import load, load_tokenizer
 from bitnet_train.runtime.native.model import NativeModel
 from bitnet_train.validation.check_model import greedy_continuation
 from bitnet_train.validation.shared_operations import shared_operations
 from tests.fixtures.native_folders import IDS
+from tests.fixtures.schemes import CODE_SETS, weight_scheme
 
 PROMPTS = ["def f(x):", "Once upon a time", "import os", "x"]
 
@@ -45,10 +46,10 @@ def test_every_family_has_nearly_the_logits_of_torch_with_its_own_float_operatio
 @pytest.mark.slow
 @pytest.mark.parametrize("activation", [name for name in ACTIVATION_SCHEMES if name != "none"])
 @pytest.mark.parametrize("granularity", GRANULARITIES)
-@pytest.mark.parametrize("name", WEIGHT_SCHEMES)
+@pytest.mark.parametrize("name", CODE_SETS)
 def test_every_scheme_has_the_logits_of_torch(make_folder, name, granularity, activation):
     for scale_dtype, learnable in (("float16", False), ("float32", True)):
-        scheme = WeightScheme(name, granularity, 32, learnable, scale_dtype)
+        scheme = weight_scheme(name, granularity, 32, learnable, scale_dtype)
         folder = make_folder("llama_biased_and_tied", scheme, activation, tokenizer=False)
         assert np.array_equal(NativeModel.load(folder).logits(IDS), expected_logits(folder))
 
@@ -68,6 +69,8 @@ def test_any_choice_of_packed_layers_has_the_logits_of_torch(make_folder, family
         ("llama", {"head": "int8"}),
         ("llama", {"embedding": "int8", "head": "int8"}),
         ("qwen3", {"embedding": "int8", "head": "int8"}),
+        ("llama", {"embedding": "int4", "head": "int4"}),
+        ("llama", {"embedding": "int5", "head": "int4"}),
     ],
 )
 def test_int8_tables_have_the_logits_of_torch(make_folder, family, tables):

@@ -40,6 +40,8 @@ def test_any_choice_of_packed_layers_fits(make_folder, family, roles):
         ("llama", {"head": "int8"}),
         ("llama", {"embedding": "int8", "head": "int8"}),
         ("qwen3", {"embedding": "int8", "head": "int8"}),
+        ("llama", {"embedding": "int4", "head": "int4"}),
+        ("llama", {"embedding": "int5", "head": "int4"}),
     ],
 )
 def test_int8_tables_fit(make_folder, family, tables):

@@ -59,6 +59,7 @@ def distance(model) -> float:
     return float((ours - llama(0.0).eval()(input_ids=ids, output_hidden_states=True).hidden_states[-1]).square().sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["mse", "token_mse"])
 def test_every_block_and_the_whole_model_come_nearer_to_the_original(loss: str, tmp_path: Path) -> None:
     model, facts = rebuilt(tmp_path, BlockwiseConfig(enabled=True, steps=40, batch_rows=4, lr=5e-3, loss=loss))

@@ -18,6 +18,7 @@ from bitnet_train.train.data.chunk import TokenRows, collate, stack_rows
 from bitnet_train.train.data.packing import best_fit, keeps_documents_apart, pack
 from bitnet_train.train.losses.attention_relation import RelationTaps
 from bitnet_train.train.losses.composition import TERMS, forward, token_sums
+from bitnet_train.train.losses.kept_answers import TopAnswers
 from bitnet_train.train.losses.settings import LossConfig
 from bitnet_train.train.losses.teacher_cache import TeacherCache
 from bitnet_train.train.losses.token_losses import count_trained
@@ -137,9 +138,14 @@ def test_every_loss_of_a_packed_batch_is_that_of_its_documents_alone() -> None:
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-3, atol=1e-3 * float(gradients[1].abs().max()))
 
 
+def top_answers(folder: Path, top_k: int) -> TeacherCache:
+    teacher = llama()
+    return TeacherCache(folder, teacher, TopAnswers(teacher, top_k))
+
+
 def test_a_kept_teacher_says_of_a_packed_document_what_it_says_of_it_alone(tmp_path: Path) -> None:
     packed, alone, places = batches()
-    kept = [TeacherCache(tmp_path, llama(), VOCABULARY).target(batch) for batch in (packed, alone)]
+    kept = [top_answers(tmp_path, VOCABULARY).target(batch) for batch in (packed, alone)]
     found, expected = (k.log_probabilities.exp().unflatten(0, (-1, SPACE)) for k in kept)
     assert gap(found.sort(dim=-1).values, expected.sort(dim=-1).values, places) < 2**-10  # stored as float16
     assert not bool(found[packed["real_tokens"] == 0].sub(1).any()), "padding is not kept"
@@ -147,7 +153,7 @@ def test_a_kept_teacher_says_of_a_packed_document_what_it_says_of_it_alone(tmp_p
 
 def test_a_second_reader_of_packed_rows_needs_no_teacher(tmp_path: Path) -> None:
     packed = batches()[0]
-    first, second = (TeacherCache(tmp_path, llama(), 8) for _ in range(2))
+    first, second = (top_answers(tmp_path, 8) for _ in range(2))
     made = first.target(packed)
     first.close()
     assert torch.equal(second.target(packed).log_probabilities, made.log_probabilities)

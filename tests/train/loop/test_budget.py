@@ -42,14 +42,6 @@ def test_only_runs_long_enough_are_timed_for_show() -> None:
     assert budget.is_cheap_to_time(42, micro_batches_of_step=4), "a quarter of a step is timed then"
 
 
-def test_the_memory_is_the_sum_of_what_is_certain() -> None:
-    module = tiny_module()
-    student = sum(p.numel() for p in module.student.parameters())
-    trainable = sum(p.numel() for p in module.student.parameters() if p.requires_grad)
-    teacher = sum(p.numel() for p in module.teacher.parameters())
-    assert budget.memory_bytes(module, 10) == 4 * (student + teacher + 3 * trainable + 3 * 10 * 64)
-
-
 def test_the_line_for_people_names_a_range_and_only_where_measured() -> None:
     assert "timed" not in Estimate(10, 4000, 10**9).describe()
     said = Estimate(100, 4000, 10**9, 6.0, 5.0, 7.0).describe()

@@ -104,6 +104,7 @@ def test_a_checkpoint_loads_into_a_bare_student(whole) -> None:
         load_student(llama(), folder)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_holds_what_trains_and_no_frozen_weight(whole) -> None:
     saved = AtomicCheckpointIO().load_checkpoint(whole[0] / "checkpoints" / f"step-{STEPS:06d}")
     assert saved["state_dict"].keys() == whole[1].keys() | {"hidden_balance"}
@@ -127,6 +128,7 @@ def test_resuming_a_finished_run_trains_nothing_and_returns_its_figures(whole) -
     assert (whole[0] / "metrics.jsonl").read_text() == before
 
 
+@pytest.mark.slow
 def test_an_explicit_checkpoint_is_resumed(tmp_path: Path, whole) -> None:
     module = tiny_module()
     run(tmp_path, module, resume=copied(whole[0], tmp_path, 8))
@@ -160,6 +162,7 @@ class EndsAt(Rows):
             yield batch
 
 
+@pytest.mark.slow
 def test_rows_that_cannot_be_read_end_a_run_with_all_its_steps_saved(tmp_path: Path, whole) -> None:
     with pytest.raises(OSError, match="the disk with the rows") as caught:
         run(tmp_path, tiny_module(), data=EndsAt(6))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,11 @@ from bitnet_train.train.loop.checkpoint import AtomicCheckpointIO
 from bitnet_train.train.loop.checkpoint_manifest import list_checkpoints
 from bitnet_train.train.loop.guard import DivergenceWatch, check_finite
 from bitnet_train.train.loop.layer_watch import LayerWatch, first_non_finite, quantised_layers
+from bitnet_train.train.loop.module import BitLightningModule
 from bitnet_train.train.loop.schedules import ScheduleConfig
+from bitnet_train.train.loop.signals import Interrupted
 from bitnet_train.train.losses.settings import LossConfig
-from tests.fixtures.tiny_run import run, tiny_module, trained_tensors
+from tests.fixtures.tiny_run import DieAt, run, tiny_module, trained_tensors
 
 NAN, INF = float("nan"), float("inf")
 
@@ -86,6 +89,7 @@ def test_a_rise_within_the_warm_up_is_waited_out_and_said_with_its_rows(
     assert [(line["step"], "rows" in line) for line in told] == [(3, True)]
 
 
+@pytest.mark.slow
 def test_a_rise_of_the_warm_up_that_lasts_beyond_it_ends_the_run(tmp_path: Path) -> None:
     module = tiny_module(steps=12, lr=1e-9, loss=LossConfig(kl=0.0, ce=1.0))
     module.schedule = ScheduleConfig(warmup_fraction=0.5)
@@ -93,6 +97,29 @@ def test_a_rise_of_the_warm_up_that_lasts_beyond_it_ends_the_run(tmp_path: Path)
     options = {"divergence_nats": 1.0, "divergence_steps": 2, "validate_every_steps": 0, "save_every_steps": 1}
     with pytest.raises(TrainingError, match=r"at step 7 .* for 4 steps in a row.*Last good checkpoint: .*step-000003"):
         run(tmp_path, module, callbacks=[spoil], **options)
+
+
+def rising() -> BitLightningModule:
+    module = tiny_module(steps=12, lr=1e-9, loss=LossConfig(kl=0.0, ce=1.0))
+    module.schedule = ScheduleConfig()
+    return module
+
+
+@pytest.mark.slow
+def test_a_resumed_run_remembers_the_best_and_the_last_good_checkpoint(tmp_path: Path) -> None:
+    spoil = LambdaCallback(on_train_batch_start=lambda trainer, m, batch, index: _spoil(m) if m.step == 3 else None)
+    options = {"divergence_nats": 1.0, "divergence_steps": 4, "validate_every_steps": 0, "save_every_steps": 1}
+    with pytest.raises(Interrupted):
+        run(tmp_path, rising(), callbacks=[spoil, DieAt(4, signal.SIGTERM)], keep_last=9, **options)
+    with pytest.raises(TrainingError, match=r"at step 7 .* for 4 steps in a row.*Last good checkpoint: .*step-000003"):
+        run(tmp_path, rising(), resume="auto", keep_last=1, **options)
+    assert [path.name for path in list_checkpoints(tmp_path / "checkpoints")] == ["step-000003", "step-000006"]
+
+
+def test_a_checkpoint_of_before_leaves_the_watch_as_it_is() -> None:
+    watch = DivergenceWatch(nats=2.0)
+    watch.take(None)
+    assert watch == DivergenceWatch(nats=2.0)
 
 
 GUESS = 7.0
@@ -182,6 +209,7 @@ class Poison(Callback):
             self.poisoned = trained_tensors(pl_module)
 
 
+@pytest.mark.slow
 def test_divergence_stops_before_the_optimiser_and_never_reaches_a_checkpoint(tmp_path: Path) -> None:
     module, poison = tiny_module(), Poison()
     with pytest.raises(

@@ -96,6 +96,20 @@ def test_a_launcher_of_as_many_processes_is_obeyed(
     assert isinstance(cluster_environment(2), kind)
 
 
+def test_processes_on_several_machines_are_as_many_as_devices_times_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    (launcher,) = (launcher for launcher in LAUNCHERS if launcher.name == "torchrun")
+    for variable, value in started(launcher, 4).items():
+        monkeypatch.setenv(variable, value)
+    assert isinstance(cluster_environment(2, num_nodes=2), TorchElasticEnvironment)
+    with pytest.raises(ConfigError, match=r"`trainer\.devices=4 trainer\.num_nodes=2`, but torchrun started 4"):
+        cluster_environment(4, num_nodes=2)
+
+
+def test_machines_that_nothing_was_started_on_are_refused_with_what_starts_them() -> None:
+    with pytest.raises(ConfigError, match=r"torchrun --nnodes 2 --nproc-per-node 8"):
+        cluster_environment(8, num_nodes=2)
+
+
 def test_what_lightning_refuses_of_a_launcher_is_an_error_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     (launcher,) = (launcher for launcher in LAUNCHERS if launcher.name == "srun")
     for variable, value in (started(launcher, 2) | {"SLURM_NTASKS": "2"}).items():

@@ -57,6 +57,8 @@ def test_an_unknown_precision_is_refused_with_all_names() -> None:
 def test_timing_leaves_threads_and_random_numbers_as_they_were() -> None:
     before, state = torch.get_num_threads(), torch.get_rng_state()
     arithmetic("auto", "cpu")
+    assert thread_count(2) == max(1, (physical_cores() or os.cpu_count() or 1) // 2)
+    assert thread_count(10_000) == 1
     assert 1 <= thread_count() <= max(before, physical_cores() or before)
     assert torch.get_num_threads() == before
     assert torch.equal(torch.get_rng_state(), state)

@@ -17,7 +17,19 @@ from bitnet_train.train.loop.module import BitLightningModule
 from bitnet_train.train.losses import token_losses
 from bitnet_train.train.losses.settings import LossConfig
 from tests.fixtures import tiny_run
-from tests.fixtures.tiny_run import UNBALANCED, KeepGradients, Rows, llama, rows, run, tiny_module
+from tests.fixtures.tiny_run import (
+    UNBALANCED,
+    KeepGradients,
+    Rows,
+    Uneven,
+    balanced_module,
+    figures,
+    llama,
+    rows,
+    run,
+    tiny_module,
+    trained_tensors,
+)
 
 # Rounding: a gradient is a sum of products over rows, tokens and widths, nested as deep as the network. With n the
 # number of additions along the longest chain, u the unit roundoff, the error of a sum is at most n u times the sum of
@@ -41,7 +53,6 @@ def relative_distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tenso
 
 @pytest.mark.slow
 def test_eight_micro_batches_give_the_gradient_of_one(tmp_path: Path) -> None:
-    # the balance of the hidden term is measured on the first micro-batch, by design, so it is switched off here
     whole = gradients(tmp_path, 8, loss=UNBALANCED)
     for micro_rows in (1, 3):
         split = gradients(tmp_path, micro_rows, loss=UNBALANCED)
@@ -67,18 +78,54 @@ def test_an_average_of_micro_batch_means_would_be_seen(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_gradient_of_one(tmp_path: Path) -> None:
-    script = [tiny_run.__file__, str(tmp_path / "ddp"), "--ddp"]
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_processes_give_the_gradient_of_one(tmp_path: Path, strategy: str) -> None:
+    script = [tiny_run.__file__, str(tmp_path / "two"), "--strategy", strategy]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *script]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(launch, capture_output=True, text=True, timeout=240, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
-    one, two = (torch.load(tmp_path / f"ddp/rank-{rank}.pt", weights_only=True) for rank in (0, 1))
+    one, two = (torch.load(tmp_path / f"two/rank-{rank}.pt", weights_only=True) for rank in (0, 1))
     (single,) = gradients(tmp_path, 2, steps=1, loss=UNBALANCED)
     assert relative_distance(single, one["gradients"]) < CHAIN * CONDITION * 2**-24
     assert relative_distance(one["gradients"], two["gradients"]) == 0.0
     assert float(one["balance"]) == float(two["balance"]) != 1.0
     assert all(torch.equal(tensor, two["trained"][name]) for name, tensor in one["trained"].items())
+    for micro_rows in (8, 3):
+        check_balanced(tmp_path / f"one-{micro_rows}", micro_rows, float(one["balance"]), tmp_path / "two/balanced")
+    if strategy == "fsdp":
+        check_resumed(tmp_path / "two/twice")
+
+
+def check_balanced(run_dir: Path, micro_rows: int, balance: float, others: Path) -> None:
+    """One process has the balance and the losses of the run at `others`, however its rows are split.
+
+    A norm is rounded as its gradient is, and a loss is a weighted sum of such sums of which all are positive.
+    """
+    module = balanced_module(micro_rows)
+    run(run_dir, module, data=Uneven(), validate_every_steps=4)
+    bound = CHAIN * CONDITION * 2**-24
+    assert float(module.hidden_balance) == pytest.approx(balance, rel=2 * bound)
+    for name, count in (("loss", 4), ("val_ce", 1), ("val_kl", 1), ("val_tokens", 1)):
+        own, theirs = ([line[name] for line in figures(folder) if name in line] for folder in (run_dir, others))
+        assert len(own) == count
+        assert own == pytest.approx(theirs, rel=3 * bound)
+
+
+def check_resumed(run_dir: Path) -> None:
+    """A run of a spread model that goes on from a checkpoint is the one that was not stopped, bit for bit.
+
+    And its checkpoint is that of a model in one process, which goes on from it.
+    """
+    folder, last = run_dir / "checkpoints", "step-000004/state.pt"
+    one, two = (torch.load(file, weights_only=True) for file in (folder / "abandoned" / last, folder / last))
+    assert all(torch.equal(tensor, two["state_dict"][name]) for name, tensor in one["state_dict"].items())
+    moments, others = (state["optimizer_states"][0]["state"] for state in (one, two))
+    assert all(torch.equal(moments[n][kind], others[n][kind]) for n in moments for kind in moments[n])
+    module = tiny_module(steps=4)
+    run(run_dir, module, resume=str(folder / "step-000002"), validate_every_steps=0)
+    assert module.step == 4
+    assert all(one["state_dict"][name].shape == tensor.shape for name, tensor in trained_tensors(module).items())
 
 
 def test_the_teacher_is_nowhere_near_the_optimiser_or_the_state() -> None:
@@ -102,16 +149,23 @@ def test_the_teacher_stays_frozen_and_in_eval_mode_while_the_student_trains(tmp_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("precision", "logits"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
-def test_a_run_learns_in_either_precision(tmp_path: Path, precision: str, logits: torch.dtype) -> None:
+@pytest.mark.parametrize(("precision", "products"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_a_run_learns_in_either_precision(tmp_path: Path, precision: str, products: torch.dtype) -> None:
     """One batch, over and over: the cross-entropy of labels at random can only fall by learning them."""
     module = tiny_module(steps=20, micro_rows=8, lr=2e-2, loss=LossConfig(kl=0.0, ce=1.0))
     seen = set()
-    module.student.get_output_embeddings().register_forward_hook(lambda *given: seen.add(given[-1].dtype))
-    result = run(tmp_path, module, data=Rows(repeat=True), precision=precision, validate_every_steps=0)
+
+    def start(*_: object) -> None:
+        projection = next(m for n, m in module.student.named_modules() if n.endswith("1.mlp.down_proj"))
+        projection.register_forward_hook(lambda *given: seen.add(given[-1].dtype))
+
+    listen = LambdaCallback(on_train_start=start)
+    result = run(
+        tmp_path, module, data=Rows(repeat=True), precision=precision, validate_every_steps=0, callbacks=[listen]
+    )
     first = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])["loss"]
     assert result.metrics["loss"] < first - 0.05
-    assert seen == {logits}
+    assert seen == {products}
     assert all(p.dtype == torch.float32 for p in module.parameters())
 
 

@@ -16,7 +16,7 @@ from tests.fixtures.tiny_run import run, tiny_module, trained_tensors
 
 
 class Spoil(Callback):
-    """Make the logits of some steps no numbers; keep what trained before the first and after the last of them."""
+    """Make the last states of some steps no numbers; keep what trained before the first and after the last of them."""
 
     def __init__(self, *steps: int) -> None:
         self.steps = steps
@@ -24,7 +24,7 @@ class Spoil(Callback):
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
         if pl_module.step in self.steps:
             self.before = trained_tensors(pl_module)
-            self.hook = pl_module.student.register_forward_hook(_no_numbers)
+            self.hook = pl_module.heads.student.body.register_forward_hook(_no_numbers)
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         if pl_module.step - 1 in self.steps:
@@ -32,11 +32,12 @@ class Spoil(Callback):
             self.after = trained_tensors(pl_module)
 
 
-def _no_numbers(student, given, outputs):
-    outputs.logits = outputs.logits * math.nan
+def _no_numbers(body, given, outputs):
+    outputs.last_hidden_state = outputs.last_hidden_state * math.nan
     return outputs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [0, 3, 5], ids=["first, which balances", "any", "balances"])
 def test_a_step_that_is_not_finite_changes_nothing_and_the_run_goes_on(
     step: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -54,6 +55,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_the_run_goes_on(
     assert [line["step"] for line in lines if line["loss"] is None] == [step + 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("most", [0, 2])
 def test_one_more_in_a_row_than_may_be_left_out_ends_the_run(most: int, tmp_path: Path) -> None:
     steps = range(2, 2 + most + 1)
@@ -64,6 +66,7 @@ def test_one_more_in_a_row_than_may_be_left_out_ends_the_run(most: int, tmp_path
     assert (tmp_path / "checkpoints" / "step-000002").is_dir(), "what is worth going back to stays"
 
 
+@pytest.mark.slow
 def test_a_good_step_between_begins_the_count_anew(tmp_path: Path) -> None:
     options = {"validate_every_steps": 0, "skip_steps": 1}
     assert run(tmp_path, tiny_module(steps=6), callbacks=[Spoil(1, 3, 5)], **options).steps == 6

@@ -11,9 +11,9 @@ from bitnet_train.model.bit_lora import attach
 from bitnet_train.model.convert import convert
 from bitnet_train.model.rounded_table import round_floats, stored_parameters
 from bitnet_train.model.settings import AdapterConfig, Selection
-from bitnet_train.quant.scheme import WeightScheme
-from bitnet_train.quant.stored import rounded
-from bitnet_train.train.loop.optim import GROUPS, automatic_lr, build_optimizer, parameter_groups, reach
+from bitnet_train.quant.scheme import TABLE_BITS, TableType, WeightScheme
+from bitnet_train.quant.stored import STORED, Stored, rounded
+from bitnet_train.train.loop.optim import GROUPS, OnePassAdamW, automatic_lr, build_optimizer, parameter_groups, reach
 from bitnet_train.train.loop.settings import OptimConfig
 from tests.fixtures.tiny_run import llama, tiny_module
 
@@ -119,9 +119,9 @@ def test_an_automatic_rate_lets_latents_travel_the_reach_that_was_asked_for() ->
     assert automatic_lr(student, OptimConfig(lr=1e-3), 400).lr == 1e-3
 
 
-def rounded_student() -> torch.nn.Module:
+def rounded_student(tables: TableType = "int8") -> torch.nn.Module:
     student = full_student()
-    round_floats(student)
+    round_floats(student, tables)
     return student.train()
 
 
@@ -132,8 +132,9 @@ def one_step(student: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None
     optimizer.zero_grad(set_to_none=True)
 
 
-def test_what_is_stored_rounded_is_rounded_after_every_step_and_nothing_else() -> None:
-    student = rounded_student()
+@pytest.mark.parametrize("tables", TABLE_BITS)
+def test_what_is_stored_rounded_is_rounded_after_every_step_and_nothing_else(tables: TableType) -> None:
+    student = rounded_student(tables)
     optimizer = build_optimizer(student, OptimConfig(lr=0.003), rounded=True)
     before = {name: parameter.clone() for name, parameter in student.named_parameters()}
     one_step(student, optimizer)
@@ -147,9 +148,31 @@ def test_what_is_stored_rounded_is_rounded_after_every_step_and_nothing_else() -
         else:
             assert not torch.equal(parameter, parameter.bfloat16().float()), name
     assert {group["name"]: group.get("stored") for group in optimizer.param_groups} == {
-        "latents": None, "scales": None, "norms_bias": "bfloat16", "tables": "int8",
+        "latents": None, "scales": None, "norms_bias": "bfloat16", "tables": tables,
     }  # fmt: skip
     assert changed, "some weight reached the next value that is stored"
+
+
+@pytest.mark.parametrize("stored", STORED)
+def test_what_lies_behind_takes_the_steps_of_plain_adamw_and_the_rounded_values_stay_in_their_memory(
+    stored: Stored,
+) -> None:
+    torch.manual_seed(2)
+    parameter = torch.nn.Parameter(rounded(torch.randn(300, 8), stored))
+    plain = torch.nn.Parameter(parameter.detach().clone())
+    settings = {"lr": 0.01, "weight_decay": 0.1}
+    ours = OnePassAdamW([{"params": [parameter], "stored": stored}], **settings)
+    theirs = torch.optim.AdamW([plain], fused=True, **settings)
+    place = parameter.data_ptr()
+    for _ in range(3):
+        parameter.grad = torch.randn(300, 8)
+        plain.grad, version = parameter.grad.clone(), parameter._version
+        ours.step()
+        theirs.step()
+        assert torch.equal(ours.state[parameter]["master"], plain)
+        assert torch.equal(parameter, rounded(plain, stored))
+        assert parameter._version > version
+        assert parameter.data_ptr() == place
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 // The element-wise half of a training step for Python. float32 crosses as float32, bfloat16 as its bits in uint16.
 #include "bindings/bindings.h"
 
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/variant.h>
 
@@ -23,6 +24,7 @@ using Latent = Array<const float>;
 using Codes = Array<const int8_t>;
 using Input = std::variant<Array<const float>, Array<const uint16_t>>;
 using Output = std::variant<Array<float>, Array<uint16_t>>;
+using MaybeOutput = std::optional<Output>;
 using Maybe = std::optional<Array<float>>;
 
 void require_shape(const char* name, size_t rows, size_t columns, size_t wanted_rows, size_t wanted_columns) {
@@ -79,13 +81,13 @@ void gradients(const Input& grad, const Latent& latent, const Latent& scale, con
 }
 
 void quantize_tokens(const Input& x, const std::string& activation, const Array<int8_t>& codes,
-                     const Array<float>& scale, const Output& value, size_t num_threads) {
+                     const Array<float>& scale, const MaybeOutput& value, size_t num_threads) {
   const size_t tokens = codes.shape(0), inputs = codes.shape(1);
   require_shape("x", x, tokens, inputs);
   require_shape("scale", scale.shape(0), scale.shape(1), tokens, 1);
-  require_shape("value", value, tokens, inputs);
+  if (value) require_shape("value", *value, tokens, inputs);
   const FloatsIn in = floats(x);
-  const FloatsOut out = floats(value);
+  const FloatsOut out = value ? floats(*value) : FloatsOut{};
   const Activation kind = activation_named(activation);
   nb::gil_scoped_release release;
   fake_quantize_tokens(in, tokens, inputs, kind, codes.data(), scale.data(), out, num_threads);
@@ -108,7 +110,7 @@ void bind_fake_quantize(nb::module_& m) {
   m.def("weight_gradients", &gradients, "grad"_a.noconvert(), "latent"_a.noconvert(), "scale"_a.noconvert(), "kind"_a,
         "clip"_a.none(), "d_latent"_a.noconvert().none(), "sums"_a.noconvert().none(), "num_threads"_a);
   m.def("fake_quantize_tokens", &quantize_tokens, "x"_a.noconvert(), "activation"_a, "codes"_a.noconvert(),
-        "scale"_a.noconvert(), "value"_a.noconvert(), "num_threads"_a);
+        "scale"_a.noconvert(), "value"_a.noconvert().none(), "num_threads"_a);
   m.def("dequantize_tokens", &token_values, "codes"_a.noconvert(), "scale"_a.noconvert(), "value"_a.noconvert(),
         "num_threads"_a);
 }

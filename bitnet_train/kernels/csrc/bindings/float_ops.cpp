@@ -132,8 +132,9 @@ void require_positions(const Config& config, size_t tokens, size_t keys, size_t 
 }
 
 // The keys and values of `count` positions from `start`, [kv_heads][count][head_dim] each, as a model stores them.
-KvCache cache_of(const Config& config, size_t start, size_t count, const float* key, const float* value) {
-  KvCache cache(config, start + count);
+KvCache cache_of(const Config& config, CacheType type, size_t start, size_t count, const float* key,
+                 const float* value) {
+  KvCache cache(config, start + count, type);
   cache.reserve(start + count);
   for (size_t head = 0; head < config.kv_heads; ++head)
     for (size_t i = 0; i < count; ++i, key += config.head_dim, value += config.head_dim)
@@ -142,8 +143,9 @@ KvCache cache_of(const Config& config, size_t start, size_t count, const float* 
 }
 
 Result attention(const FloatCube& q, const FloatCube& k, const FloatCube& v, int64_t first_key, int64_t window,
-                 int64_t num_threads, const std::string& isa) {
+                 int64_t num_threads, const std::string& isa, const std::string& cache_dtype) {
   const FloatOps& ops = ops_named(isa);
+  const CacheType type = cache_type_named(cache_dtype);
   const Config config = config_of(q, k, v, count_from("window", window));
   const size_t tokens = q.shape(0), keys = k.shape(1), first = count_from("first_key", first_key);
   require_positions(config, tokens, keys, first);
@@ -153,7 +155,7 @@ Result attention(const FloatCube& q, const FloatCube& k, const FloatCube& v, int
   const AttentionInput input{0, queries, nullptr, nullptr, nullptr, nullptr, result.data()};
   nb::gil_scoped_release release;
   const size_t start = first % kPagePositions;  // whole pages before the keys hold nothing and change nothing
-  KvCache cache = cache_of(config, start, keys, key, value);
+  KvCache cache = cache_of(config, type, start, keys, key, value);
   const Attention attention(config, ops);
   const Run run{&cache, 0, tokens, start + keys - tokens};
   const std::vector<AttentionTile> tiles = attention.tiles({run});
@@ -174,7 +176,7 @@ void bind_float_ops(nb::module_& m) {
   m.def("float_linear", &linear, "x"_a.noconvert(), "weight"_a.noconvert(), "dtype"_a, "bias"_a.noconvert().none(),
         "num_threads"_a, "isa"_a = "");
   m.def("float_attention", &attention, "q"_a.noconvert(), "k"_a.noconvert(), "v"_a.noconvert(), "first_key"_a = 0,
-        "window"_a = 0, "num_threads"_a = 1, "isa"_a = "");
+        "window"_a = 0, "num_threads"_a = 1, "isa"_a = "", "cache_dtype"_a = "float32");
 }
 
 }  // namespace bitnet

@@ -18,7 +18,8 @@ using namespace nb::literals;
 namespace bitnet {
 namespace {
 
-using FloatBlock = Array<const float, nb::shape<-1, -1, -1, -1>>;
+template <class Stored>
+using Block = Array<const Stored, nb::shape<-1, -1, -1, -1>>;
 using PlaneBytes = Array<const uint8_t, Cube>;
 using Codes = Array<const int8_t, Matrix>;
 using TokenIds = Array<const int32_t, Vector>;
@@ -193,13 +194,9 @@ std::function<bool(int32_t)> token_callback(const nb::object& on_token) {
 }
 
 nb::ndarray<nb::numpy, int32_t> generate_tokens(Model& model, Sequence& sequence, const TokenIds& token_ids,
-                                                int64_t max_new_tokens, double temperature, int64_t top_k, double top_p,
-                                                double min_p, uint64_t seed, const std::vector<int32_t>& stop_ids,
-                                                const nb::object& on_token) {
-  const Generation how{count_from("max_new_tokens", max_new_tokens),
-                       {temperature, count_from("top_k", top_k), top_p, min_p, seed},
-                       stop_ids,
-                       token_callback(on_token),
+                                                int64_t max_new_tokens, Sampler& sampler,
+                                                const std::vector<int32_t>& stop_ids, const nb::object& on_token) {
+  const Generation how{count_from("max_new_tokens", max_new_tokens), &sampler, stop_ids, token_callback(on_token),
                        SignalPoll()};
   const Tokens prompt = tokens_from(token_ids);
   std::vector<int32_t> written;
@@ -210,37 +207,83 @@ nb::ndarray<nb::numpy, int32_t> generate_tokens(Model& model, Sequence& sequence
   return array_of(written);
 }
 
-nb::list keys_values(const Sequence& sequence) {
+template <class Number>
+void append_block(nb::list& arrays, std::vector<Number>&& numbers, const std::vector<size_t>& shape) {
+  auto* owned = new std::vector<Number>(std::move(numbers));
+  nb::capsule owner(owned, [](void* p) noexcept { delete static_cast<std::vector<Number>*>(p); });
+  arrays.append(nb::ndarray<nb::numpy, Number>(owned->data(), shape.size(), shape.data(), owner));
+}
+
+// Keys and values as they are stored; of codes their scales too.
+template <class Stored>
+nb::list stored_of(const Sequence& sequence) {
   const Config& config = sequence.model()->config();
+  std::vector<Stored> keys, values;
+  std::vector<float> key_scales, value_scales;
+  const bool codes = sequence.cache_type() == CacheType::kInt8;
   size_t length;
   {
     nb::gil_scoped_release release;
     length = sequence.length();
-  }
-  Result keys = new_array({config.layers, config.kv_heads, length, config.head_dim});
-  Result values = new_array({config.layers, config.kv_heads, length, config.head_dim});
-  {
-    nb::gil_scoped_release release;
-    sequence.read(length, keys.data(), values.data());
+    const size_t rows = config.layers * config.kv_heads * length;
+    keys.resize(rows * config.head_dim);
+    values.resize(rows * config.head_dim);
+    key_scales.resize(codes ? rows : 0);
+    value_scales.resize(codes ? rows : 0);
+    sequence.read(length, {keys.data(), values.data(), key_scales.data(), value_scales.data()});
   }
   nb::list arrays;
-  arrays.append(keys);
-  arrays.append(values);
+  const std::vector<size_t> shape{config.layers, config.kv_heads, length, config.head_dim};
+  append_block(arrays, std::move(keys), shape);
+  append_block(arrays, std::move(values), shape);
+  if (!codes) return arrays;
+  append_block(arrays, std::move(key_scales), {config.layers, config.kv_heads, length});
+  append_block(arrays, std::move(value_scales), {config.layers, config.kv_heads, length});
   return arrays;
 }
 
-void load(Sequence& sequence, const FloatBlock& keys, const FloatBlock& values) {
+nb::list keys_values(const Sequence& sequence) {
+  return sequence.cache_type() == CacheType::kInt8 ? stored_of<int8_t>(sequence) : stored_of<float>(sequence);
+}
+
+template <class Stored>
+size_t checked_length(const Sequence& sequence, const Block<Stored>& keys, const Block<Stored>& values) {
   const Config& config = sequence.model()->config();
-  for (const FloatBlock* array : {&keys, &values})
+  for (const Block<Stored>* array : {&keys, &values})
     if (array->shape(0) != config.layers || array->shape(1) != config.kv_heads || array->shape(2) != keys.shape(2) ||
         array->shape(3) != config.head_dim)
       throw std::invalid_argument("keys and values of shapes " + shape_of(keys) + " and " + shape_of(values) +
                                   " are not of this model: both must have [" + std::to_string(config.layers) + ", " +
                                   std::to_string(config.kv_heads) + ", tokens, " + std::to_string(config.head_dim) +
                                   "]");
-  const float* from[] = {aligned(keys, "keys"), aligned(values, "values")};
+  return keys.shape(2);
+}
+
+void require_type(const Sequence& sequence, CacheType type) {
+  if (sequence.cache_type() != type)
+    throw std::invalid_argument("keys and values are stored otherwise in this sequence: as " +
+                                std::string(type == CacheType::kInt8 ? "float32" : "int8 with scales"));
+}
+
+void load(Sequence& sequence, const Block<float>& keys, const Block<float>& values) {
+  require_type(sequence, CacheType::kFloat32);
+  const size_t length = checked_length(sequence, keys, values);
+  const RowsIn rows{aligned(keys, "keys"), aligned(values, "values"), nullptr, nullptr};
   nb::gil_scoped_release release;
-  sequence.load(keys.shape(2), from[0], from[1]);
+  sequence.load(length, rows);
+}
+
+void load_codes(Sequence& sequence, const Block<int8_t>& keys, const Block<int8_t>& values, const FloatCube& key_scales,
+                const FloatCube& value_scales) {
+  require_type(sequence, CacheType::kInt8);
+  const size_t length = checked_length(sequence, keys, values);
+  for (const FloatCube* array : {&key_scales, &value_scales})
+    if (array->shape(0) != keys.shape(0) || array->shape(1) != keys.shape(1) || array->shape(2) != length)
+      throw std::invalid_argument("scales of shape " + shape_of(*array) + " are not of keys " + shape_of(keys));
+  const RowsIn rows{keys.data(), values.data(), aligned(key_scales, "key_scales"),
+                    aligned(value_scales, "value_scales")};
+  nb::gil_scoped_release release;
+  sequence.load(length, rows);
 }
 
 nb::dict memory_bytes(const Model& model) {
@@ -283,7 +326,11 @@ void bind_model(nb::module_& m) {
           "length"_a)
       .def("copy", &Sequence::copy, unlocked)
       .def("keys_values", &keys_values)
-      .def("load", &load, "keys"_a.noconvert(), "values"_a.noconvert());
+      .def_prop_ro("cache_dtype",
+                   [](const Sequence& s) { return s.cache_type() == CacheType::kInt8 ? "int8" : "float32"; })
+      .def("load", &load, "keys"_a.noconvert(), "values"_a.noconvert())
+      .def("load", &load_codes, "keys"_a.noconvert(), "values"_a.noconvert(), "key_scales"_a.noconvert(),
+           "value_scales"_a.noconvert());
   nb::class_<Model>(m, "Model")
       .def(nb::new_(&new_model), "kind"_a, nb::kw_only(), "hidden"_a, "ff"_a, "layers"_a, "heads"_a, "kv_heads"_a,
            "head_dim"_a, "vocab"_a, "max_positions"_a, "rms_eps"_a, "inv_freq"_a.noconvert(), "rope_scaling"_a = 1.0,
@@ -301,11 +348,12 @@ void bind_model(nb::module_& m) {
       .def("finish", &finish, "num_threads"_a)
       .def(
           "new_sequence",
-          [](Model& model, int64_t max_tokens) { return model.new_sequence(count_from("max_tokens", max_tokens)); },
-          "max_tokens"_a)
+          [](Model& model, int64_t max_tokens, const std::string& cache_dtype) {
+            return model.new_sequence(count_from("max_tokens", max_tokens), cache_type_named(cache_dtype));
+          },
+          "max_tokens"_a, "cache_dtype"_a = "float32")
       .def("forward", &forward, "sequences"_a, "token_ids"_a.noconvert(), "all_logits"_a = false)
-      .def("generate", &generate_tokens, "sequence"_a, "token_ids"_a.noconvert(), "max_new_tokens"_a,
-           "temperature"_a = 0.0, "top_k"_a = 0, "top_p"_a = 1.0, "min_p"_a = 0.0, "seed"_a = 0,
+      .def("generate", &generate_tokens, "sequence"_a, "token_ids"_a.noconvert(), "max_new_tokens"_a, "sampler"_a,
            "stop_ids"_a = std::vector<int32_t>(), "on_token"_a.none() = nb::none())
       .def_prop_ro("num_threads", &Model::num_threads)
       .def_prop_ro("float_isa", [](const Model& model) { return std::string(model.ops().isa); })

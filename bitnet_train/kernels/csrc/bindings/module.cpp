@@ -7,7 +7,10 @@ namespace bitnet {
 WeightKind weights_named(const std::string& name) {
   if (name == "binary") return WeightKind::kBinary;
   if (name == "ternary") return WeightKind::kTernary;
-  throw std::invalid_argument("weights '" + name + "' have no kernel: binary and ternary have");
+  for (size_t planes = 2; planes <= kMaxPlanes; ++planes)
+    if (name == std::to_string(planes) + "-plane") return static_cast<WeightKind>(planes);
+  throw std::invalid_argument("weights '" + name + "' have no kernel: binary, 2-plane to " +
+                              std::to_string(kMaxPlanes) + "-plane and ternary have");
 }
 
 Activation activation_named(const std::string& name) {
@@ -20,11 +23,13 @@ Activation activation_named(const std::string& name) {
 }  // namespace bitnet
 
 NB_MODULE(_core, m) {
+  nanobind::set_leak_warnings(false);  // a weight that a graph of torch holds when Python ends is no leak to speak of
   bitnet::bind_products(m);
   bitnet::bind_fake_quantize(m);
   bitnet::bind_int8(m);
   bitnet::bind_model(m);
   bitnet::bind_float_ops(m);
+  bitnet::bind_sampler(m);
   bitnet::bind_bandwidth(m);
   bitnet::bind_training(m);
 }

@@ -6,6 +6,7 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <chrono>
 #include <memory>
 #include <stdexcept>
@@ -36,18 +37,20 @@ using SpecTuple = std::tuple<size_t, size_t, size_t, std::string, std::string, b
 
 Spec spec_from(const SpecTuple& tuple) {
   const auto& [rows, inputs, group_size, weights, activation, half] = tuple;
+  const WeightKind kind = weights_named(weights);
   if (rows == 0 || inputs == 0 || rows > INT32_MAX || inputs > INT32_MAX || group_size == 0 ||
-      group_size > kMaxGroupSize || inputs % group_size != 0)
+      group_size > max_group_size(kind) || inputs % group_size != 0)
     throw std::invalid_argument("a weight of " + std::to_string(rows) + " x " + std::to_string(inputs) +
                                 " in groups of " + std::to_string(group_size) + " is not possible");
-  return {rows, inputs, group_size, weights_named(weights), activation_named(activation), half};
+  return {rows, inputs, group_size, kind, activation_named(activation), half};
 }
 
 // A stream as this kernel reads it; everything from outside is checked here.
 Packed view_of(const std::string& kernel_name, const SpecTuple& tuple, const Stream& stream) {
   const Kernel& kernel = kernel_named(kernel_name);
   const Spec spec = spec_from(tuple);
-  if (!kernel.accepts(spec)) throw std::invalid_argument("kernel " + kernel_name + " does not read such a weight");
+  if (!kernel.accepts(kernel_spec(spec)))
+    throw std::invalid_argument("kernel " + kernel_name + " does not read such a weight");
   const size_t expected = stream_bytes(spec, *kernel.layout);
   if (stream.size() != expected)
     throw std::invalid_argument("a stream of " + std::to_string(expected) + " bytes is needed, not " +
@@ -63,6 +66,19 @@ void require(bool fits, const char* name, const std::string& needed) {
 
 std::string shape_text(size_t rows, size_t columns) {
   return "[" + std::to_string(rows) + ", " + std::to_string(columns) + "]";
+}
+
+// Refuses codes that the scheme has not: kernels take them for others, and the sum would be wrong.
+void require_codes(const Array<const int8_t, Matrix>& codes, Activation activation) {
+  if (activation == Activation::kInt8) return;
+  const bool is_sign = activation == Activation::kSign;
+  const int8_t* const end = codes.data() + codes.size();
+  const int8_t* const wrong = std::find_if_not(codes.data(), end, [is_sign](int8_t code) {
+    return is_sign ? code == 1 || code == -1 : code >= -8 && code <= 7;
+  });
+  if (wrong != end)
+    throw std::invalid_argument("x_codes has " + std::to_string(*wrong) +
+                                ", and the codes of this weight's tokens are " + (is_sign ? "-1 and +1" : "-8 to 7"));
 }
 
 nb::tuple pack(const Array<const uint8_t, Cube>& planes, const Floats& scale, size_t num_inputs, size_t group_size,
@@ -117,6 +133,7 @@ void packed_linear_codes(const std::string& kernel, const SpecTuple& spec, const
   Packed packed = view_of(kernel, spec, stream);
   const size_t tokens = x_codes.shape(0), rows = packed.spec.rows;
   require(x_codes.shape(1) == packed.spec.inputs, "x_codes", shape_text(tokens, packed.spec.inputs));
+  require_codes(x_codes, packed.spec.activation);
   require(x_scale.shape(0) == tokens && x_scale.shape(1) == 1, "x_scale", shape_text(tokens, 1));
   require(out.shape(0) == tokens && out.shape(1) == rows, "out", shape_text(tokens, rows));
   require(!bias || bias->shape(0) == rows, "bias", "[" + std::to_string(rows) + "]");
@@ -132,6 +149,7 @@ void packed_dot(const std::string& kernel, const SpecTuple& spec, const Stream& 
   const Spec& s = packed.spec;
   const size_t tokens = x_codes.shape(0);
   require(x_codes.shape(1) == s.inputs, "x_codes", shape_text(tokens, s.inputs));
+  require_codes(x_codes, s.activation);
   require(out.shape(0) == tokens && out.shape(1) == s.rows && out.shape(2) == s.groups(), "out",
           "[tokens, rows, groups] of the weight");
   nb::gil_scoped_release release;

@@ -11,6 +11,8 @@
 #include <thread>
 #include <vector>
 
+#include "core/openmp.h"
+
 #ifndef _WIN32
 #include <unistd.h>
 #endif
@@ -58,6 +60,7 @@ class Team {
 
   void run(size_t num_threads, const std::function<void(Member&)>& body) {
     const std::unique_lock<std::mutex> owner(busy_, std::try_to_lock);
+    if (owner && is_joined_ && run_on_openmp(num_threads, body)) return;
     const size_t size = owner ? hire(num_threads) : 1;
     if (size == 1) return run_alone(body);
     body_ = &body;
@@ -69,6 +72,8 @@ class Team {
     take_part(0);
     for (int spins = 0; running_.load(std::memory_order_acquire) != 0; ++spins) relax(spins);
   }
+
+  bool join(bool joined) { return is_joined_.exchange(joined); }
 
   void barrier(size_t size) {
     const uint64_t phase = phase_.load(std::memory_order_relaxed);
@@ -87,6 +92,14 @@ class Team {
     } else {
       std::this_thread::yield();
     }
+  }
+
+  bool run_on_openmp(size_t num_threads, const std::function<void(Member&)>& body) {
+    waiting_.store(0, std::memory_order_relaxed);
+    return openmp_parallel(num_threads, [&](size_t index, size_t size) {
+      Member member(this, index, size);
+      body(member);
+    });
   }
 
   void take_part(size_t index) {
@@ -108,8 +121,10 @@ class Team {
     return num_threads < 1 ? 1 : std::min(num_threads, workers_.size() + 1);
   }
 
+  // Either the caller sees that the worker sleeps or the worker sees that it is called. Both write by `exchange`: an
+  // emulator of ARM (QEMU) lets the load that follows pass a plain sequentially consistent store.
   void call(Worker& worker) {
-    worker.called.store(region_, std::memory_order_seq_cst);
+    worker.called.exchange(region_, std::memory_order_seq_cst);
     if (!worker.asleep.load(std::memory_order_seq_cst)) return;
     const std::lock_guard<std::mutex> lock(worker.mutex);
     worker.wake.notify_one();
@@ -130,13 +145,14 @@ class Team {
       pause_cpu();
     }
     std::unique_lock<std::mutex> lock(worker.mutex);
-    worker.asleep.store(true, std::memory_order_seq_cst);
+    worker.asleep.exchange(true, std::memory_order_seq_cst);
     worker.wake.wait(lock, [&] { return worker.called.load(std::memory_order_seq_cst) != seen; });
     worker.asleep.store(false, std::memory_order_relaxed);
     return worker.called.load(std::memory_order_acquire);
   }
 
   std::mutex busy_;
+  std::atomic<bool> is_joined_{false};
   std::vector<std::unique_ptr<Worker>> workers_;
   const std::function<void(Member&)>* body_ = nullptr;
   size_t size_ = 1;
@@ -192,5 +208,7 @@ void run_team(size_t num_threads, const std::function<void(Member&)>& body) {
   if (num_threads <= 1) return Team::run_alone(body);
   team_of_this_process().run(num_threads, body);
 }
+
+bool join_openmp(bool joined) { return team_of_this_process().join(joined); }
 
 }  // namespace bitnet

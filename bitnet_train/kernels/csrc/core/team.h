@@ -1,4 +1,6 @@
-// A team of threads of our own, started once and kept: torch's OpenMP threads and ours never share a region.
+// A team of threads of our own, started once and kept. Where regions take turns with torch's, as in training, the
+// threads of either spin on the cores that the other needs: there `join_openmp` lets the members be the OpenMP threads
+// that torch has loaded.
 //
 // `run_team` calls `body` once on each member, the caller being member 0, and returns when all are done. Between two
 // regions a worker spins for about 100 microseconds, then sleeps. One region runs at a time: a second thread that asks
@@ -36,6 +38,10 @@ class Member {
 void* scratch_of_this_thread(size_t slot, size_t bytes);
 
 void run_team(size_t num_threads, const std::function<void(Member&)>& body);
+
+// Whether the regions of this process run on OpenMP's threads from now on, if a libgomp is loaded; returns what held
+// before. A forked child begins with threads of its own.
+bool join_openmp(bool joined);
 
 // [first, last) of `count` things for this member.
 inline std::pair<size_t, size_t> share(size_t count, const Member& member) {

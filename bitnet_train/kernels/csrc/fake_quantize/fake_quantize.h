@@ -53,8 +53,10 @@ struct FakeQuantizeOps {
   // Codes [tokens][outputs] and scale [outputs] of a block.
   void (*round_columns)(const FoldedBlock& block, int8_t* codes, float* scale);
   // The signs of latent[n * stride + k], n and k below kSignBlock, a bit each: bit k of rows[n] is bit n of columns[k].
-  // Returns whether all are finite. (sign_block.h)
+  // `columns` may be nullptr. Returns whether all are finite. (sign_block.h)
   bool (*sign_block)(const float* latent, size_t stride, uint64_t* rows, uint64_t* columns);
+  // Codes of `count` latents under one scale. Returns whether all are finite.
+  bool (*codes)(const float* latent, size_t count, float scale, WeightKind kind, int8_t* codes);
 };
 
 #define KERNELS_fake_quantize(name, isa, predicate) extern const FakeQuantizeOps kernel_##name##_##isa;
@@ -73,7 +75,7 @@ struct LatentWeight {
 
 void fake_quantize_weight(const LatentWeight& weight, FloatsOut value, size_t num_threads);
 
-// `sums` [rows][groups] and `d_latent` [rows][inputs] may each be nullptr.
+// `sums` [rows][groups] and `d_latent` [rows][inputs] may each be nullptr; `d_latent` may be where a float32 `grad` is.
 void weight_gradients(const LatentWeight& weight, FloatsIn grad, float clip, float* d_latent, float* sums,
                       size_t num_threads);
 

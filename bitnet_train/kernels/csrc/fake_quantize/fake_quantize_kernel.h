@@ -43,23 +43,52 @@ inline float ternary_code(float w, float divisor) {
   return (z > 0.5f ? 1.0f : 0.0f) - (z < -0.5f ? 1.0f : 0.0f);
 }
 
+// 2 * clamp(floor(z), -kMost, kMost - 1) + 1 for z = w / (2 scale), by the thresholds that z reaches. A NaN gives the
+// lowest.
+template <int kMost>
+inline float odd_code(float z) {
+  float code = 1 - 2 * kMost;
+  for (int threshold = 1 - kMost; threshold < kMost; ++threshold)
+    code += z >= static_cast<float>(threshold) ? 2.0f : 0.0f;
+  return code;
+}
+
 inline float divisor_of(float scale) { return scale < kSmallestScale ? kSmallestScale : scale; }
+
+// Calls body(code_of) with the function from a latent to its code, as a float.
+template <class Body>
+inline void with_codes_of(WeightKind kind, float scale, const Body& body) {
+  const float divisor = divisor_of(scale), step = 2.0f * divisor;
+  switch (kind) {
+    case WeightKind::kBinary: return body([](float w) { return binary_code(w); });
+    case WeightKind::kTernary: return body([divisor](float w) { return ternary_code(w, divisor); });
+    case WeightKind::kTwoPlanes: return body([step](float w) { return odd_code<2>(w / step); });
+    case WeightKind::kThreePlanes: return body([step](float w) { return odd_code<4>(w / step); });
+    case WeightKind::kFourPlanes: return body([step](float w) { return odd_code<8>(w / step); });
+  }
+}
+
+bool codes(const float* __restrict w, size_t count, float scale, WeightKind kind, int8_t* __restrict out) {
+  uint32_t largest = 0;
+  for (size_t i = 0; i < count; ++i) {
+    const uint32_t magnitude = bits_of(w[i]) & kMagnitude;
+    largest = largest > magnitude ? largest : magnitude;
+  }
+  with_codes_of(kind, scale, [&](auto code_of) {
+    for (size_t i = 0; i < count; ++i) out[i] = static_cast<int8_t>(static_cast<int32_t>(code_of(w[i])));
+  });
+  return largest < kInfinity;
+}
 
 // hard - (hard - w) * 0 is `hard`, but NaN for a latent that is not finite: torch.lerp at weight 1.
 inline void block_of_weights(const float* __restrict w, size_t count, float scale, WeightKind kind,
                              float* __restrict out) {
-  if (kind == WeightKind::kBinary) {
+  with_codes_of(kind, scale, [&](auto code_of) {
     for (size_t i = 0; i < count; ++i) {
-      const float hard = binary_code(w[i]) * scale;
+      const float hard = code_of(w[i]) * scale;
       out[i] = hard - (hard - w[i]) * 0.0f;
     }
-  } else {
-    const float divisor = divisor_of(scale);
-    for (size_t i = 0; i < count; ++i) {
-      const float hard = ternary_code(w[i], divisor) * scale;
-      out[i] = hard - (hard - w[i]) * 0.0f;
-    }
-  }
+  });
 }
 
 void weights(const float* latent, size_t count, float scale, WeightKind kind, FloatsOut value) {
@@ -86,18 +115,14 @@ inline double sum_of(const float* __restrict x, size_t count) {
 inline double block_sum(const float* __restrict grad, const float* __restrict w, size_t count, float scale,
                         WeightKind kind) {
   float products[kBlock];
-  if (kind == WeightKind::kBinary) {
-    for (size_t i = 0; i < count; ++i) products[i] = grad[i] * binary_code(w[i]);
-  } else {
-    const float divisor = divisor_of(scale);
-    for (size_t i = 0; i < count; ++i) products[i] = grad[i] * ternary_code(w[i], divisor);
-  }
+  with_codes_of(kind, scale, [&](auto code_of) {
+    for (size_t i = 0; i < count; ++i) products[i] = grad[i] * code_of(w[i]);
+  });
   return sum_of(products, count);
 }
 
-inline void block_of_gradients(const float* __restrict grad, const float* __restrict w, size_t count, float limit,
-                               float* __restrict out) {
-  for (size_t i = 0; i < count; ++i) out[i] = grad[i] * (std::fabs(w[i]) <= limit ? 1.0f : 0.0f);
+inline void clip_block(float* __restrict grad, const float* __restrict w, size_t count, float limit) {
+  for (size_t i = 0; i < count; ++i) grad[i] *= std::fabs(w[i]) <= limit ? 1.0f : 0.0f;
 }
 
 double gradients(FloatsIn grad, const float* latent, size_t count, float scale, WeightKind kind, float clip,
@@ -110,10 +135,9 @@ double gradients(FloatsIn grad, const float* latent, size_t count, float scale, 
     if (grad.narrow) widen(grad.narrow + first, some, block);
     sum += block_sum(g, latent + first, some, scale, kind);
     if (!d_latent) continue;
-    if (clip < 0)
-      std::memcpy(d_latent + first, g, some * sizeof(float));
-    else
-      block_of_gradients(g, latent + first, some, clip * scale, d_latent + first);
+    float* const out = d_latent + first;
+    if (out != g) std::memcpy(out, g, some * sizeof(float));
+    if (clip >= 0) clip_block(out, latent + first, some, clip * scale);
   }
   return sum;
 }
@@ -128,7 +152,7 @@ void tokens(const int8_t* __restrict codes, size_t count, float scale, FloatsOut
   }
 }
 
-constexpr FakeQuantizeOps kOps{weights, gradients, widen, tokens, round_row, round_columns, sign_block};
+constexpr FakeQuantizeOps kOps{weights, gradients, widen, tokens, round_row, round_columns, sign_block, codes};
 
 }  // namespace
 }  // namespace bitnet

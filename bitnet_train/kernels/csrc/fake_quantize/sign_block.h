@@ -1,7 +1,7 @@
 // The signs of 64 x 64 latents, once by rows and once by columns: a bit each, 1 where the latent is >= 0.
 //
 // With AVX2: a row's comparison is 32 bytes of all ones or zeros. Their highest bits are the word of the row; bit i of
-// each, for i = 0..7 of eight rows, is a byte of each column.
+// each, for i = 0..7 of eight rows, is a byte of each column. With AVX-512 comparisons are bits at once.
 #pragma once
 
 #include <cstring>
@@ -27,12 +27,36 @@ inline void columns_of_bytes(const uint8_t (&bytes)[kSignBytes][kSignBlock], uin
   }
 }
 
-#ifdef __AVX2__
+#if defined(__AVX512BW__)
 
-struct SignMask {
-  __m256i bytes;    // all ones or zero
-  __m256i largest;  // |latents| as integers, eight maxima
-};
+inline uint64_t compare_64(const float* latent, __m512i& largest) {
+  uint64_t word = 0;
+  for (size_t i = 0; i < kSignBlock; i += 16) {
+    const __m512 values = _mm512_loadu_ps(latent + i);
+    const __m512i magnitudes = _mm512_and_si512(_mm512_castps_si512(values), _mm512_set1_epi32(int32_t{kNoSign}));
+    largest = _mm512_max_epu32(largest, magnitudes);
+    word |= uint64_t{_mm512_cmp_ps_mask(values, _mm512_setzero_ps(), _CMP_GE_OQ)} << i;
+  }
+  return word;
+}
+
+bool sign_block(const float* latent, size_t stride, uint64_t* rows, uint64_t* columns) {
+  alignas(kAlignment) uint8_t bytes[kSignBytes][kSignBlock];
+  __m512i largest = _mm512_setzero_si512();
+  for (size_t b = 0; b < kSignBytes; ++b) {
+    __m512i of_columns = _mm512_setzero_si512(), bit = _mm512_set1_epi8(1);
+    for (size_t i = 0; i < 8; ++i, latent += stride) {
+      const uint64_t word = rows[8 * b + i] = compare_64(latent, largest);
+      of_columns = _mm512_mask_add_epi8(of_columns, word, of_columns, bit);
+      bit = _mm512_add_epi8(bit, bit);
+    }
+    _mm512_store_si512(bytes[b], of_columns);
+  }
+  if (columns != nullptr) columns_of_bytes(bytes, columns);
+  return _mm512_reduce_max_epu32(largest) < kNotFinite;
+}
+
+#elif defined(__AVX2__)
 
 inline __m256i compare_eight(const float* latent, __m256i& largest) {
   const __m256 values = _mm256_loadu_ps(latent);
@@ -72,7 +96,7 @@ bool sign_block(const float* latent, size_t stride, uint64_t* rows, uint64_t* co
     _mm256_store_si256(reinterpret_cast<__m256i*>(bytes[b]), low);
     _mm256_store_si256(reinterpret_cast<__m256i*>(bytes[b] + 32), high);
   }
-  columns_of_bytes(bytes, columns);
+  if (columns != nullptr) columns_of_bytes(bytes, columns);
   return all_below(largest, kNotFinite);
 }
 
@@ -93,7 +117,7 @@ bool sign_block(const float* latent, size_t stride, uint64_t* rows, uint64_t* co
     }
     rows[n] = word;
   }
-  columns_of_bytes(bytes, columns);
+  if (columns != nullptr) columns_of_bytes(bytes, columns);
   return largest < kNotFinite;
 }
 

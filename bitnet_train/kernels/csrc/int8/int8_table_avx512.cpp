@@ -2,7 +2,7 @@
 //
 // vpdpbusd multiplies unsigned by signed bytes. low is unsigned; high is signed, so there the weight takes 128 more:
 //   acc = 256 * (sum of high * (w + 128) - 128 * sum of high) + sum of low * w
-// A step adds at most 4 * 255 * 128 < 2^17 to a lane: 2^14 steps, 2^20 inputs, fit an int32.
+// A product is at most 255 * 128 < 2^15: the sum of 2^16 inputs fits an int32, and is joined to doubles only then.
 #include <immintrin.h>
 
 #include "int8/int8_kernel.h"
@@ -10,7 +10,7 @@
 namespace bitnet {
 namespace {
 
-constexpr size_t kExactInputs = size_t{1} << 20;
+constexpr size_t kExactInputs = size_t{1} << 16;
 
 struct RowSums {  // int32 lanes
   __m512i high;
@@ -23,27 +23,18 @@ inline void add_products(__m512i& sums, __m512i unsigned_bytes, __m512i signed_b
   __asm__("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(unsigned_bytes), "v"(signed_bytes));
 }
 
-// The sixteen lanes as eight doubles.
-inline __m512d doubles(__m512i lanes) {
-  return _mm512_add_pd(_mm512_cvtepi32_pd(_mm512_castsi512_si256(lanes)),
-                       _mm512_cvtepi32_pd(_mm512_extracti64x4_epi64(lanes, 1)));
+// [sum of a, of b, of c, of d]
+inline __m128i totals(__m512i a, __m512i b, __m512i c, __m512i d) {
+  const __m512i ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+  const __m512i cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+  const __m512i lanes = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+  const __m256i halves = _mm256_add_epi32(_mm512_castsi512_si256(lanes), _mm512_extracti64x4_epi64(lanes, 1));
+  return _mm_add_epi32(_mm256_castsi256_si128(halves), _mm256_extracti128_si256(halves, 1));
 }
 
 // 256 * high + low
-inline __m512d joined(const RowSums& sums) {
-  return _mm512_add_pd(_mm512_mul_pd(doubles(sums.high), _mm512_set1_pd(256.0)), doubles(sums.low));
-}
-
-inline __m512d add_pairs(__m512d a, __m512d b) {
-  return _mm512_add_pd(_mm512_unpacklo_pd(a, b), _mm512_unpackhi_pd(a, b));
-}
-
-// [sum of a, of b, of c, of d]
-inline __m256d totals(__m512d a, __m512d b, __m512d c, __m512d d) {
-  const __m512d ab = add_pairs(a, b), cd = add_pairs(c, d);
-  const __m512d halves = _mm512_add_pd(_mm512_shuffle_f64x2(ab, cd, 0x88), _mm512_shuffle_f64x2(ab, cd, 0xdd));
-  const __m512d order = _mm512_shuffle_f64x2(halves, halves, 0xd8);  // ab ab cd cd -> ab cd ab cd
-  return _mm256_add_pd(_mm512_castpd512_pd256(order), _mm512_extractf64x4_pd(order, 1));
+inline __m256d joined(__m128i high, __m128i low) {
+  return _mm256_add_pd(_mm256_mul_pd(_mm256_cvtepi32_pd(high), _mm256_set1_pd(256.0)), _mm256_cvtepi32_pd(low));
 }
 
 inline void add_block(RowSums& sums, const int8_t* codes, __m512i high, __m512i low) {
@@ -64,7 +55,7 @@ __m256d quad_sums(const int8_t* quad, const int16_t* x, size_t start, size_t end
     add_block(c, codes + 2 * kInt8Block, high, low);
     add_block(d, codes + 3 * kInt8Block, high, low);
   }
-  return totals(joined(a), joined(b), joined(c), joined(d));
+  return joined(totals(a.high, b.high, c.high, d.high), totals(a.low, b.low, c.low, d.low));
 }
 
 // 256 * 128 * sum of high
@@ -72,7 +63,7 @@ double excess(const int16_t* x, size_t start, size_t end) {
   __m512i lanes = _mm512_setzero_si512();
   for (size_t k = start; k < end; k += kInt8Block)
     add_products(lanes, _mm512_set1_epi8(-128), _mm512_load_si512(x + k));
-  return 256.0 * _mm512_reduce_add_pd(doubles(lanes));
+  return 256.0 * static_cast<double>(_mm512_reduce_add_epi32(lanes));
 }
 
 // Calls part(start, end) for spans of inputs whose sums fit an int32.

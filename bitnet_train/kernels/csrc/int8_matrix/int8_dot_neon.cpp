@@ -10,6 +10,7 @@ namespace {
 struct Dot {
   using Code = int8_t;
   static constexpr size_t kRows = 8, kColumns = 12, kUnit = 4;
+  static constexpr int kLargestColumn = kAnyCode;
   static constexpr bool kAddsProducts = false;
   static constexpr bool kRowSums = false;
   static constexpr Code kColumnOffset = 0;

@@ -21,7 +21,12 @@ const std::vector<KernelRow<Int8MatrixKernel>>& int8_matrix_kernels() {
   return rows;
 }
 
-const Int8MatrixKernel& int8_matrix_kernel() { return best_kernel(int8_matrix_kernels(), isa_in_use()); }
+const Int8MatrixKernel& int8_matrix_kernel(int largest_column) {
+  std::vector<KernelRow<Int8MatrixKernel>> fitting;
+  for (const KernelRow<Int8MatrixKernel>& row : int8_matrix_kernels())
+    if (row.kernel->largest_column >= largest_column) fitting.push_back(row);
+  return best_kernel(fitting, isa_in_use());
+}
 
 size_t row_panel_bytes(const Int8MatrixKernel& kernel, size_t inputs) { return panel_bytes(kernel.row_bytes, inputs); }
 

@@ -25,6 +25,7 @@ namespace bitnet {
 
 constexpr size_t kMaxInt8Inputs = INT32_MAX / (128 * 128);
 constexpr size_t kBlockInputs = 128;
+constexpr int kAnyCode = 128;  // |code| is at most this
 
 // A view of codes[line * line_stride + input * input_stride].
 struct Int8Codes {
@@ -56,6 +57,7 @@ struct ScaledTiles {
 struct Int8MatrixKernel {
   const char* isa;
   size_t rows, columns;  // lines of a panel
+  int largest_column;    // what |code| of a column may be: kAnyCode or less
   // Bytes of a panel of a block of `inputs`, multiples of kAlignment.
   size_t (*row_bytes)(size_t inputs);
   size_t (*column_bytes)(size_t inputs);
@@ -73,7 +75,8 @@ struct Int8MatrixKernel {
 #include "core/rows_of_family.h"
 
 const std::vector<KernelRow<Int8MatrixKernel>>& int8_matrix_kernels();  // best first; the last is the portable one
-const Int8MatrixKernel& int8_matrix_kernel();                           // of the best instruction set in use
+// Of the best instruction set in use, for columns of such codes.
+const Int8MatrixKernel& int8_matrix_kernel(int largest_column = kAnyCode);
 
 // Bytes of a panel of `inputs` cut in blocks.
 size_t row_panel_bytes(const Int8MatrixKernel& kernel, size_t inputs);

@@ -15,6 +15,7 @@ namespace {
 struct Avx2 {
   using Code = int16_t;
   static constexpr size_t kRows = 6, kColumns = 16, kUnit = 2;
+  static constexpr int kLargestColumn = kAnyCode;
   static constexpr bool kRowSums = false;
   static constexpr Code kColumnOffset = 0;
   static constexpr bool kAddsProducts = true;

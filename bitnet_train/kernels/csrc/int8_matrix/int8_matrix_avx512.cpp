@@ -15,9 +15,10 @@ namespace {
 struct Avx512 {
   using Code = int8_t;
   static constexpr size_t kRows = 12, kColumns = 32, kUnit = 4;
+  static constexpr int kLargestColumn = kAnyCode;
   static constexpr bool kAddsProducts = false;
   static constexpr bool kRowSums = true;
-  static constexpr Code kColumnOffset = -128;  // xor: + 128, unsigned
+  static constexpr Code kColumnOffset = -128;  // modulo 2^8: + 128, unsigned
 
   static constexpr int kRegisters = 2;
   static constexpr size_t kLanes = 16;

@@ -5,7 +5,8 @@
 //     static constexpr size_t kRows, kColumns;                 of a tile; kColumns * kUnit codes fill whole registers
 //     static constexpr size_t kUnit;                           inputs that lie together
 //     static constexpr bool kRowSums;                          whether a row panel ends with the sums of its rows
-//     static constexpr Code kColumnOffset;                     xor of every code of a column
+//     static constexpr int kLargestColumn;                     what |code| of a column may be: kAnyCode or less
+//     static constexpr Code kColumnOffset;                     added to every code of a column
 //     static void multiply(const Code* rows, const Code* columns, size_t units, int32_t* acc);
 //     static constexpr bool kAddsProducts;                     whether there is, for whole tiles,
 //     static void add_product(rows, columns, units, const float* scale, float* y, size_t stride);
@@ -61,7 +62,7 @@ inline void pack_any_unit(const int8_t* from, const Int8Codes& codes, size_t lin
     for (size_t i = 0; i < Isa::kUnit; ++i) {
       const bool there = line < lines && i < inputs;
       const int code = there ? from[line * codes.line_stride + i * codes.input_stride] : 0;
-      out[line * Isa::kUnit + i] = static_cast<typename Isa::Code>(code ^ offset);
+      out[line * Isa::kUnit + i] = static_cast<typename Isa::Code>(code + offset);
     }
 }
 
@@ -71,7 +72,16 @@ BITNET_INLINE void pack_neighbours(const int8_t* __restrict from, size_t stride,
                                    typename Isa::Code* __restrict out) {
   for (size_t line = 0; line < kLines; ++line)
     for (size_t i = 0; i < Isa::kUnit; ++i)
-      out[line * Isa::kUnit + i] = static_cast<typename Isa::Code>(from[i * stride + line] ^ offset);
+      out[line * Isa::kUnit + i] = static_cast<typename Isa::Code>(from[i * stride + line] + offset);
+}
+
+// Inputs next to each other in memory, all there: kLines runs of kUnit codes.
+template <class Isa, size_t kLines>
+BITNET_INLINE void pack_lines(const int8_t* __restrict from, size_t stride, typename Isa::Code offset,
+                              typename Isa::Code* __restrict out) {
+  for (size_t line = 0; line < kLines; ++line)
+    for (size_t i = 0; i < Isa::kUnit; ++i)
+      out[line * Isa::kUnit + i] = static_cast<typename Isa::Code>(from[line * stride + i] + offset);
 }
 
 template <class Isa, size_t kLines>
@@ -80,9 +90,14 @@ void pack_codes(const Int8Codes& codes, size_t first_line, size_t first_input, s
   const int8_t* from = codes.data + first_line * codes.line_stride + first_input * codes.input_stride;
   const size_t left = codes.lines - first_line, lines = left < kLines ? left : kLines;
   size_t input = 0;
-  if (codes.line_stride == 1 && lines == kLines)
-    for (; input + Isa::kUnit <= inputs; input += Isa::kUnit, out += kLines * Isa::kUnit)
+  const size_t whole = lines == kLines ? inputs / Isa::kUnit * Isa::kUnit : 0;
+  if (codes.line_stride == 1) {
+    for (; input < whole; input += Isa::kUnit, out += kLines * Isa::kUnit)
       pack_neighbours<Isa, kLines>(from + input * codes.input_stride, codes.input_stride, offset, out);
+  } else if (codes.input_stride == 1) {
+    for (; input < whole; input += Isa::kUnit, out += kLines * Isa::kUnit)
+      pack_lines<Isa, kLines>(from + input, codes.line_stride, offset, out);
+  }
   for (; input < inputs; input += Isa::kUnit, out += kLines * Isa::kUnit)
     pack_any_unit<Isa, kLines>(from + input * codes.input_stride, codes, lines, inputs - input, offset, out);
 }
@@ -244,6 +259,7 @@ constexpr Int8MatrixKernel kernel_of(const char* isa) {
   return {isa,
           Isa::kRows,
           Isa::kColumns,
+          Isa::kLargestColumn,
           row_bytes<Isa>,
           column_bytes<Isa>,
           pack_rows<Isa>,

@@ -10,6 +10,7 @@ namespace {
 struct Neon {
   using Code = int16_t;
   static constexpr size_t kRows = 4, kColumns = 16, kUnit = 1;
+  static constexpr int kLargestColumn = kAnyCode;
   static constexpr bool kAddsProducts = false;
   static constexpr bool kRowSums = false;
   static constexpr Code kColumnOffset = 0;

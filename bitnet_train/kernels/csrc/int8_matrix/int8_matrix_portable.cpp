@@ -8,6 +8,7 @@ namespace {
 struct Portable {
   using Code = int16_t;
   static constexpr size_t kRows = 4, kColumns = 8, kUnit = 2;
+  static constexpr int kLargestColumn = kAnyCode;
   static constexpr bool kAddsProducts = false;
   static constexpr bool kRowSums = false;
   static constexpr Code kColumnOffset = 0;

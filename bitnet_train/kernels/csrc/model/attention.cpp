@@ -117,12 +117,31 @@ void Attention::attend(const Run& run, const AttentionTile& tile, const Attentio
     s.first[r] = std::min(std::max(seen.begin, start) - start, kPagePositions);
     s.last[r] = std::min(std::max(seen.end, start) - start, kPagePositions);
   }
+  if (run.cache->type() == CacheType::kInt8)
+    ops_.attend_codes(chunk<int8_t>(run, tile, input.layer, page, next, s), state);
+  else
+    ops_.attend(chunk<float>(run, tile, input.layer, page, next, s), state);
+}
+
+template <class Stored>
+AttentionChunk<Stored> Attention::chunk(const Run& run, const AttentionTile& tile, size_t layer, size_t page,
+                                        size_t next, const Scratch& s) const {
+  const KvCache& cache = *run.cache;
+  const bool codes = cache.type() == CacheType::kInt8;
   const size_t next_head = next > page ? tile.kv_head : std::min(tile.kv_head + 1, config_.kv_heads - 1);
-  ops_.attend(
-      {run.cache->keys(input.layer, tile.kv_head, page), run.cache->values(input.layer, tile.kv_head, page),
-       config_.head_dim, round_up(config_.head_dim, kDimBlock), 1.0f / std::sqrt(static_cast<float>(config_.head_dim)),
-       rows, s.queries, s.first, s.last, s.scores, run.cache->keys(input.layer, next_head, next)},
-      state);
+  return {cache.keys<Stored>(layer, tile.kv_head, page),
+          cache.values<Stored>(layer, tile.kv_head, page),
+          codes ? cache.key_scales(layer, tile.kv_head, page) : nullptr,
+          codes ? cache.value_scales(layer, tile.kv_head, page) : nullptr,
+          config_.head_dim,
+          round_up(config_.head_dim, kDimBlock),
+          1.0f / std::sqrt(static_cast<float>(config_.head_dim)),
+          tile.queries * config_.group(),
+          s.queries,
+          s.first,
+          s.last,
+          s.scores,
+          cache.keys<Stored>(layer, next_head, next)};
 }
 
 void Attention::finish(const AttentionTile& tile, const AttentionInput& input, const AttentionState& total) const {

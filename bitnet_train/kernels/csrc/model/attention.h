@@ -70,6 +70,9 @@ class Attention {
   void gather(const Run& run, const AttentionTile& tile, const AttentionInput& input, float* queries) const;
   void attend(const Run& run, const AttentionTile& tile, const AttentionInput& input, size_t page, size_t next,
               const Scratch& scratch, const AttentionState& state) const;
+  template <class Stored>
+  AttentionChunk<Stored> chunk(const Run& run, const AttentionTile& tile, size_t layer, size_t page, size_t next,
+                               const Scratch& scratch) const;
   AttentionState state_in(const AttentionTile& tile, float* memory) const;
   void finish(const AttentionTile& tile, const AttentionInput& input, const AttentionState& total) const;
   Scratch scratch(Member& member, size_t rows) const;

@@ -3,14 +3,14 @@
 //   struct Isa {
 //     using Vec = ...;  kLanes floats, kLanes divides kKeyBlock
 //     static constexpr size_t kLanes, kRows, kScoreVecs, kValueVecs;   the register tile of attention
-//     static Vec zero(), set(float), load(const float*);  static void store(float*, Vec);
+//     static Vec zero(), set(float), load(const float*), load(const int8_t*);  static void store(float*, Vec);
 //     static Vec add(a, b), sub(a, b), mul(a, b), div(a, b), max(a, b);   max(a, b) = a > b ? a : b
 //     static Vec fma(a, b, c);              a * b + c, fused where that is fast
 //     static Vec exp2_of_bits(Vec t);       2^(int32 bits of t - bits of 1.5 * 2^23)
 //     static Vec zero_below(Vec x, float limit, Vec y);                   x < limit ? 0 : y
 //     static float sum(Vec), largest(Vec);
 //     static double sum_of_squares(const float*, size_t);
-//     static void prefetch(const float*);   of any address
+//     static void prefetch(const void*);    of any address
 //     static Vec load_bfloat16(const uint16_t*), load_float16(const uint16_t*);
 //   };
 #pragma once

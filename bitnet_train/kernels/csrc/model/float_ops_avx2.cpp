@@ -14,7 +14,10 @@ struct Isa {
   static Vec zero() { return _mm256_setzero_ps(); }
   static Vec set(float x) { return _mm256_set1_ps(x); }
   static Vec load(const float* x) { return _mm256_loadu_ps(x); }
-  static void prefetch(const float* x) { _mm_prefetch(reinterpret_cast<const char*>(x), _MM_HINT_T1); }
+  static Vec load(const int8_t* x) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(x))));
+  }
+  static void prefetch(const void* x) { _mm_prefetch(static_cast<const char*>(x), _MM_HINT_T1); }
   static void store(float* x, Vec v) { _mm256_storeu_ps(x, v); }
   static Vec add(Vec a, Vec b) { return _mm256_add_ps(a, b); }
   static Vec sub(Vec a, Vec b) { return _mm256_sub_ps(a, b); }
@@ -73,7 +76,7 @@ struct Isa {
 
 namespace bitnet {
 
-extern const FloatOps kernel_float_ops_avx2 = {"avx2", norm,   add,      swiglu, rotate, attend,
-                                               fold,   finish, multiply, widen,  argmax};
+extern const FloatOps kernel_float_ops_avx2 = {"avx2",         norm, add,    swiglu,   rotate, attend<float>,
+                                               attend<int8_t>, fold, finish, multiply, widen,  argmax};
 
 }  // namespace bitnet

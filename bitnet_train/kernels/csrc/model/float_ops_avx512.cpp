@@ -14,7 +14,10 @@ struct Isa {
   static Vec zero() { return _mm512_setzero_ps(); }
   static Vec set(float x) { return _mm512_set1_ps(x); }
   static Vec load(const float* x) { return _mm512_loadu_ps(x); }
-  static void prefetch(const float* x) { _mm_prefetch(reinterpret_cast<const char*>(x), _MM_HINT_T1); }
+  static Vec load(const int8_t* x) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x))));
+  }
+  static void prefetch(const void* x) { _mm_prefetch(static_cast<const char*>(x), _MM_HINT_T1); }
   static void store(float* x, Vec v) { _mm512_storeu_ps(x, v); }
   static Vec add(Vec a, Vec b) { return _mm512_add_ps(a, b); }
   static Vec sub(Vec a, Vec b) { return _mm512_sub_ps(a, b); }
@@ -63,7 +66,7 @@ struct Isa {
 
 namespace bitnet {
 
-extern const FloatOps kernel_float_ops_avx512 = {"avx512", norm,   add,      swiglu, rotate, attend,
-                                                 fold,     finish, multiply, widen,  argmax};
+extern const FloatOps kernel_float_ops_avx512 = {"avx512",       norm, add,    swiglu,   rotate, attend<float>,
+                                                 attend<int8_t>, fold, finish, multiply, widen,  argmax};
 
 }  // namespace bitnet

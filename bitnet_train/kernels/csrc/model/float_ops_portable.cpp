@@ -27,7 +27,10 @@ struct Isa {
     std::memcpy(v.at, x, sizeof v.at);
     return v;
   }
-  static void prefetch(const float*) {}
+  static Vec load(const int8_t* x) {
+    return each([&](int i) { return static_cast<float>(x[i]); });
+  }
+  static void prefetch(const void*) {}
   static void store(float* x, Vec v) { std::memcpy(x, v.at, sizeof v.at); }
   static Vec add(Vec a, Vec b) {
     return each([&](int i) { return a.at[i] + b.at[i]; });
@@ -94,7 +97,7 @@ struct Isa {
 
 namespace bitnet {
 
-extern const FloatOps kernel_float_ops_portable = {"portable", norm,   add,      swiglu, rotate, attend,
-                                                   fold,       finish, multiply, widen,  argmax};
+extern const FloatOps kernel_float_ops_portable = {"portable",     norm, add,    swiglu,   rotate, attend<float>,
+                                                   attend<int8_t>, fold, finish, multiply, widen,  argmax};
 
 }  // namespace bitnet

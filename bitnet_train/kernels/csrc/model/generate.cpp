@@ -7,7 +7,6 @@
 namespace bitnet {
 
 std::vector<int32_t> generate(Model& model, Sequence& sequence, const Tokens& prompt, const Generation& how) {
-  Sampler sampler(how.sampling, model.ops());
   if (how.max_new_tokens > std::numeric_limits<size_t>::max() / 2)
     throw std::length_error("`max_new_tokens` is too large: " + std::to_string(how.max_new_tokens));
   {
@@ -18,7 +17,7 @@ std::vector<int32_t> generate(Model& model, Sequence& sequence, const Tokens& pr
   std::vector<int32_t> written;
   model.forward({&sequence}, {prompt}, false, logits.data(), how.poll);
   while (written.size() < how.max_new_tokens) {
-    const auto token = static_cast<int32_t>(sampler.draw(logits.data(), logits.size()));
+    const auto token = static_cast<int32_t>(how.sampler->draw(logits.data(), logits.size()));
     written.push_back(token);
     const bool ended = how.on_token && how.on_token(token);
     const bool stops = std::find(how.stop_ids.begin(), how.stop_ids.end(), token) != how.stop_ids.end();

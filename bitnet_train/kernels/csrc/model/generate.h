@@ -11,7 +11,7 @@ namespace bitnet {
 
 struct Generation {
   size_t max_new_tokens;
-  Sampling sampling;
+  Sampler* sampler;  // of this text alone
   std::vector<int32_t> stop_ids;
   std::function<bool(int32_t)> on_token;  // called with every token, stop tokens included; true ends. May be empty
   std::function<void()> poll;             // called about once a token; may throw. May be empty

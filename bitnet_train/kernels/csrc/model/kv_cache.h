@@ -1,6 +1,8 @@
-// The keys and values of one sequence, float32, in pages of 256 positions that are added as the sequence grows.
+// The keys and values of one sequence, in pages of 256 positions that are added as the sequence grows: float32, or int8
+// with a scale for each position of each head (the codes of core/quantize_token.h), a quarter of the memory.
 //
-//   page    [layer][kv head] { keys [256 / 16][head_dim][16], values [256][head_dim, padded to 16] }
+//   page    [layer][kv head] { keys [256 / 16][head_dim][16], values [256][head_dim, padded to 16],
+//                              of int8: scales of keys float32 [256], of values [256] }
 //
 // Keys of sixteen positions lie side by side, so that attention computes sixteen scores without a sum across lanes.
 // What attention reads of one head is one linear stream a page. Copies share pages until one of them writes: a copy of
@@ -10,19 +12,37 @@
 #pragma once
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "core/memory.h"
+#include "core/quantize_token.h"
 #include "core/spec.h"
 #include "model/config.h"
 #include "model/float_ops.h"
 
 namespace bitnet {
 
+enum class CacheType : uint8_t { kFloat32, kInt8 };
+
+CacheType cache_type_named(const std::string& name);  // "float32", "int8"; std::invalid_argument
+
+// Keys and values [rows][head_dim] as they are stored, float or int8_t; scales [rows] of int8.
+template <class Numbers, class Scales>
+struct StoredRows {
+  Numbers* keys;
+  Numbers* values;
+  Scales* key_scales;
+  Scales* value_scales;
+};
+using RowsIn = StoredRows<const void, const float>;
+using RowsOut = StoredRows<void, float>;
+
 class KvCache {
  public:
-  KvCache(const Config& config, size_t max_tokens);
+  KvCache(const Config& config, size_t max_tokens, CacheType type = CacheType::kFloat32);
 
+  CacheType type() const { return type_; }
   size_t length() const { return length_; }
   size_t max_tokens() const { return max_tokens_; }
   size_t bytes() const { return pages_.size() * page_bytes(); }  // of its pages, those shared with copies included
@@ -34,28 +54,49 @@ class KvCache {
   KvCache copy() const;
 
   size_t num_pages() const { return pages_.size(); }
-  const float* keys(size_t layer, size_t kv_head, size_t page) const { return block(layer, kv_head, page); }
-  const float* values(size_t layer, size_t kv_head, size_t page) const {
-    return block(layer, kv_head, page) + key_floats_;
+  template <class Stored>  // float or int8_t, as `type` says
+  const Stored* keys(size_t layer, size_t kv_head, size_t page) const {
+    return reinterpret_cast<const Stored*>(block(layer, kv_head, page));
   }
+  template <class Stored>
+  const Stored* values(size_t layer, size_t kv_head, size_t page) const {
+    return reinterpret_cast<const Stored*>(block(layer, kv_head, page) + key_bytes_);
+  }
+  const float* key_scales(size_t layer, size_t kv_head, size_t page) const {
+    return scales(block(layer, kv_head, page));
+  }
+  const float* value_scales(size_t layer, size_t kv_head, size_t page) const {
+    return scales(block(layer, kv_head, page)) + kPagePositions;
+  }
+
   void store(size_t layer, size_t kv_head, size_t position, const float* key, const float* value);
-  void read(size_t layer, size_t kv_head, size_t position, float* key, float* value) const;
+  // The same as it is stored: row `row` of `rows` comes in, or goes out.
+  void put(size_t layer, size_t kv_head, size_t position, const RowsIn& rows, size_t row);
+  void read(size_t layer, size_t kv_head, size_t position, const RowsOut& rows, size_t row) const;
 
  private:
-  float* block(size_t layer, size_t kv_head, size_t page) const {
-    return pages_[page]->memory.floats() + (layer * kv_heads_ + kv_head) * block_floats_;
+  uint8_t* block(size_t layer, size_t kv_head, size_t page) const {
+    return pages_[page]->memory.data() + (layer * kv_heads_ + kv_head) * block_bytes_;
   }
-  size_t page_bytes() const { return layers_ * kv_heads_ * block_floats_ * sizeof(float); }
+  float* scales(uint8_t* block) const { return reinterpret_cast<float*>(block + key_bytes_ + value_bytes_); }
+  size_t page_bytes() const { return layers_ * kv_heads_ * block_bytes_; }
   struct Page {
     Memory memory;
     Pages pages;
   };
   std::shared_ptr<Page> new_page(Pages pages) const;
   std::shared_ptr<Page> copied(const Page& page, size_t positions, Pages pages) const;
+  template <class Stored>
+  void store_as(uint8_t* block, size_t at, const Stored* key, const Stored* value);
+  template <class Stored>
+  void read_as(const uint8_t* block, size_t at, Stored* key, Stored* value) const;
 
+  CacheType type_;
   size_t layers_, kv_heads_, head_dim_, padded_dim_;
-  size_t key_floats_, block_floats_;
+  size_t stored_bytes_;  // of a key's or value's number
+  size_t key_bytes_, value_bytes_, block_bytes_;
   size_t max_tokens_;
+  QuantizeToken quantize_;
   size_t length_ = 0;
   std::vector<std::shared_ptr<Page>> pages_;
 };

@@ -72,30 +72,26 @@ std::shared_ptr<Sequence> Sequence::copy() const {
   return std::shared_ptr<Sequence>(new Sequence(model_, cache_.copy()));
 }
 
-void Sequence::read(size_t length, float* keys, float* values) const {
+void Sequence::read(size_t length, const RowsOut& rows) const {
   const std::lock_guard<std::mutex> lock(model_->mutex_);
   const Config& config = model_->config();
   if (length > cache_.length()) throw std::length_error("the sequence was truncated while it was read");
   for (size_t head = 0; head < config.layers * config.kv_heads; ++head)
-    for (size_t position = 0; position < length; ++position) {
-      const size_t at = (head * length + position) * config.head_dim;
-      cache_.read(head / config.kv_heads, head % config.kv_heads, position, keys + at, values + at);
-    }
+    for (size_t position = 0; position < length; ++position)
+      cache_.read(head / config.kv_heads, head % config.kv_heads, position, rows, head * length + position);
 }
 
-void Sequence::load(size_t length, const float* keys, const float* values) {
+void Sequence::load(size_t length, const RowsIn& rows) {
   const std::lock_guard<std::mutex> lock(model_->mutex_);
   const Config& config = model_->config();
   if (length > max_tokens())
     throw std::length_error("needs " + std::to_string(length) + " positions, the sequence has " +
                             std::to_string(max_tokens()));
-  KvCache cache(config, max_tokens());
+  KvCache cache(config, max_tokens(), cache_.type());
   cache.reserve(length);
   for (size_t head = 0; head < config.layers * config.kv_heads; ++head)
-    for (size_t position = 0; position < length; ++position) {
-      const size_t at = (head * length + position) * config.head_dim;
-      cache.store(head / config.kv_heads, head % config.kv_heads, position, keys + at, values + at);
-    }
+    for (size_t position = 0; position < length; ++position)
+      cache.put(head / config.kv_heads, head % config.kv_heads, position, rows, head * length + position);
   cache.grow(length);
   cache_ = std::move(cache);
 }
@@ -115,11 +111,11 @@ void Model::require_finished() const {
   if (!finished()) throw std::invalid_argument("the model is not complete: call `finish` first");
 }
 
-std::shared_ptr<Sequence> Model::new_sequence(size_t max_tokens) {
+std::shared_ptr<Sequence> Model::new_sequence(size_t max_tokens, CacheType type) {
   if (max_tokens < 1 || max_tokens > config_.max_positions)
     throw std::invalid_argument("`max_tokens` is " + std::to_string(max_tokens) + ", but the model has " +
                                 std::to_string(config_.max_positions) + " positions");
-  return std::shared_ptr<Sequence>(new Sequence(shared_from_this(), KvCache(config_, max_tokens)));
+  return std::shared_ptr<Sequence>(new Sequence(shared_from_this(), KvCache(config_, max_tokens, type)));
 }
 
 void Model::require_room(const Sequence& sequence, size_t count) const {

@@ -21,10 +21,13 @@ class Sequence {
   void truncate(size_t length);
   std::shared_ptr<Sequence> copy() const;  // shares the memory of what both have read
 
-  // Keys and values of the first `length` tokens, [layers][kv_heads][length][head_dim] each; and the inverse, which
-  // replaces everything. std::length_error when there are not as many, or no room for them.
-  void read(size_t length, float* keys, float* values) const;
-  void load(size_t length, const float* keys, const float* values);
+  CacheType cache_type() const { return cache_.type(); }
+
+  // Keys and values of the first `length` tokens as they are stored, [layers][kv_heads][length][head_dim] each, scales
+  // [layers][kv_heads][length]; and the inverse, which replaces everything. std::length_error when there are not as
+  // many, or no room for them.
+  void read(size_t length, const RowsOut& rows) const;
+  void load(size_t length, const RowsIn& rows);
   const std::shared_ptr<Model>& model() const { return model_; }
 
  private:
@@ -51,7 +54,7 @@ class Model : public std::enable_shared_from_this<Model> {
   bool finished() const { return forward_ != nullptr; }
   size_t num_threads() const { return num_threads_; }
 
-  std::shared_ptr<Sequence> new_sequence(size_t max_tokens);  // std::invalid_argument
+  std::shared_ptr<Sequence> new_sequence(size_t max_tokens, CacheType type);  // std::invalid_argument
 
   // Appends tokens to each sequence. logits [sequences][vocab] after the last token of each, or [all tokens][vocab].
   // std::invalid_argument for a token that is not in the vocabulary, no tokens, or a sequence given twice or of another

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <stdexcept>
-#include <string>
+
+#include "model/require_number.h"
 
 namespace bitnet {
 namespace {
@@ -11,22 +11,31 @@ namespace {
 constexpr size_t kFirstSorted = 256;  // candidates put in order at first; the likeliest few decide almost always
 constexpr double kNothing = 1e-30;    // weights below it are never drawn: a running sum of doubles cannot see them
 
-void require(bool holds, const char* name, double value, const char* allowed) {
-  if (!holds)
-    throw std::invalid_argument(std::string("`") + name + "` is " + std::to_string(value) + ", but must be " + allowed);
+bool likelier(const Sampler::Candidate& a, const Sampler::Candidate& b) {
+  return a.weight != b.weight ? a.weight > b.weight : a.token < b.token;
+}
+
+double sum_of(const std::vector<Sampler::Candidate>& candidates) {
+  double sum = 0.0;
+  for (const Sampler::Candidate& candidate : candidates) sum += candidate.weight;
+  return sum;
 }
 
 }  // namespace
 
 void Sampling::check() const {
-  require(std::isfinite(temperature) && temperature >= 0.0, "temperature", temperature, "a finite number from 0");
-  require(top_p > 0.0 && top_p <= 1.0, "top_p", top_p, "above 0 and at most 1");
-  require(min_p >= 0.0 && min_p <= 1.0, "min_p", min_p, "from 0 to 1");
+  require_number(std::isfinite(temperature) && temperature >= 0.0, "temperature", temperature,
+                 "a finite number from 0");
+  require_number(top_p > 0.0 && top_p <= 1.0, "top_p", top_p, "above 0 and at most 1");
+  require_number(min_p >= 0.0 && min_p <= 1.0, "min_p", min_p, "from 0 to 1");
+  require_number(typical_p > 0.0 && typical_p <= 1.0, "typical_p", typical_p, "above 0 and at most 1");
 }
 
-Sampler::Sampler(const Sampling& sampling, const FloatOps& ops)
-    : sampling_(sampling), ops_(ops), state_(sampling.seed) {
+Sampler::Sampler(const Sampling& sampling, const PenaltySettings& penalties, const std::vector<int32_t>& prompt,
+                 const FloatOps& ops)
+    : sampling_(sampling), penalties_(penalties), ops_(ops), state_(sampling.seed) {
   sampling.check();
+  for (const int32_t token : prompt) penalties_.read(static_cast<uint32_t>(token));
 }
 
 double Sampler::next_uniform() {
@@ -36,14 +45,27 @@ double Sampler::next_uniform() {
   return static_cast<double>((z ^ z >> 31) >> 11) * 0x1p-53;
 }
 
+// Logits after bias and penalties: those that are given where there are none.
+const float* Sampler::shaped(const float* logits, size_t count) {
+  if (penalties_.change_nothing()) return logits;
+  shaped_.assign(logits, logits + count);
+  penalties_.apply(shaped_.data(), count);
+  return shaped_.data();
+}
+
+bool Sampler::keeps_all() const {
+  return sampling_.top_k == 0 && sampling_.typical_p == 1.0 && sampling_.top_p == 1.0 && sampling_.min_p == 0.0;
+}
+
 double Sampler::weigh(const float* logits, size_t count) {
   const double largest = logits[ops_.argmax(logits, count)], factor = 1.0 / sampling_.temperature;
   const double least = std::max(sampling_.min_p, kNothing), floor = largest + std::log(least) * sampling_.temperature;
+  // Shares are those of all tokens, so the unlikely ones may be left out of the list only where nobody asks for shares.
+  const bool shares = sampling_.top_p < 1.0 || sampling_.typical_p < 1.0;
   double sum = 0.0;
   candidates_.clear();
   for (size_t i = 0; i < count; ++i) {
-    // top-p counts the share of all tokens, so the unlikely ones may be left out of the list but not of the sum.
-    if (!(logits[i] >= floor) && sampling_.top_p == 1.0) continue;
+    if (!(logits[i] >= floor) && !shares) continue;
     const double weight = std::exp((logits[i] - largest) * factor);
     if (!(weight > kNothing)) continue;
     sum += weight;
@@ -52,21 +74,38 @@ double Sampler::weigh(const float* logits, size_t count) {
   return sum;
 }
 
-// Cuts the candidates to those that top-k, top-p and min-p keep, likeliest first.
-void Sampler::keep_likeliest(double sum) {
-  const auto likelier = [](const Candidate& a, const Candidate& b) {
-    return a.weight != b.weight ? a.weight > b.weight : a.token < b.token;
-  };
-  size_t limit = candidates_.size();
-  if (sampling_.top_k != 0) limit = std::min(limit, sampling_.top_k);
-  size_t sorted = 0, kept = 0;
-  if (limit < candidates_.size()) {
-    std::nth_element(candidates_.begin(), candidates_.begin() + static_cast<ptrdiff_t>(limit), candidates_.end(),
-                     likelier);
-    candidates_.resize(limit);
-    sum = 0.0;
-    for (const Candidate& candidate : candidates_) sum += candidate.weight;
+double Sampler::keep_top(double sum) {
+  if (sampling_.top_k == 0 || sampling_.top_k >= candidates_.size()) return sum;
+  std::nth_element(candidates_.begin(), candidates_.begin() + static_cast<ptrdiff_t>(sampling_.top_k),
+                   candidates_.end(), likelier);
+  candidates_.resize(sampling_.top_k);
+  return sum_of(candidates_);
+}
+
+double Sampler::keep_typical(double sum) {
+  if (sampling_.typical_p == 1.0) return sum;
+  double mean = 0.0;
+  for (const Candidate& candidate : candidates_) mean -= candidate.weight / sum * std::log(candidate.weight / sum);
+  by_surprise_.clear();
+  for (const Candidate& candidate : candidates_)
+    by_surprise_.emplace_back(std::fabs(-std::log(candidate.weight / sum) - mean), candidate);
+  std::sort(by_surprise_.begin(), by_surprise_.end(), [](const auto& a, const auto& b) {
+    return a.first != b.first ? a.first < b.first : likelier(a.second, b.second);
+  });
+  candidates_.clear();
+  double kept = 0.0;
+  for (const auto& [surprise, candidate] : by_surprise_) {
+    if (!candidates_.empty() && kept >= sampling_.typical_p * sum) break;
+    kept += candidate.weight;
+    candidates_.push_back(candidate);
   }
+  return kept;
+}
+
+// Cuts the candidates to those that top-p and min-p keep, likeliest first.
+void Sampler::keep_likeliest(double sum) {
+  const size_t limit = candidates_.size();
+  size_t sorted = 0, kept = 0;
   for (double running = 0.0; kept < limit; ++kept) {
     if (kept == sorted) {
       const size_t next = std::min(limit, std::max(kFirstSorted, 4 * sorted));
@@ -84,9 +123,7 @@ void Sampler::keep_likeliest(double sum) {
 }
 
 size_t Sampler::pick() {
-  double sum = 0.0;
-  for (const Candidate& candidate : candidates_) sum += candidate.weight;
-  double left = next_uniform() * sum;
+  double left = next_uniform() * sum_of(candidates_);
   for (const Candidate& candidate : candidates_) {
     left -= candidate.weight;
     if (left < 0.0) return candidate.token;
@@ -94,12 +131,28 @@ size_t Sampler::pick() {
   return candidates_.back().token;
 }
 
+void Sampler::gather(const float* logits, size_t count) {
+  candidates_.clear();
+  double sum = sampling_.temperature == 0.0 ? 0.0 : weigh(logits, count);
+  if (candidates_.empty()) {  // greedy, or logits that are not numbers
+    candidates_.push_back({1.0, static_cast<uint32_t>(ops_.argmax(logits, count))});
+  } else if (!keeps_all()) {
+    sum = keep_typical(keep_top(sum));
+    keep_likeliest(sum);
+  }
+}
+
 size_t Sampler::draw(const float* logits, size_t count) {
-  if (sampling_.temperature == 0.0) return ops_.argmax(logits, count);
-  const double sum = weigh(logits, count);
-  if (candidates_.empty()) return ops_.argmax(logits, count);  // logits that are not numbers
-  if (sampling_.top_k != 0 || sampling_.top_p < 1.0 || sampling_.min_p > 0.0) keep_likeliest(sum);
-  return pick();
+  gather(shaped(logits, count), count);
+  const size_t token = candidates_.size() == 1 && sampling_.temperature == 0.0 ? candidates_[0].token : pick();
+  penalties_.drew(static_cast<uint32_t>(token));
+  return token;
+}
+
+const std::vector<Sampler::Candidate>& Sampler::candidates(const float* logits, size_t count) {
+  gather(shaped(logits, count), count);
+  std::sort(candidates_.begin(), candidates_.end(), likelier);
+  return candidates_;
 }
 
 }  // namespace bitnet

@@ -66,11 +66,12 @@ void prefer(const std::string& isa, const std::string& name) {
 
 const Kernel& choose_kernel(const Spec& spec) {
   const std::vector<std::string> isas = allowed_isas();
+  const Spec seen = kernel_spec(spec);
   if (!preferred_name().empty())
     for (const std::string& isa : isas)
-      if (const Kernel* kernel = find(isa, preferred_name(), spec)) return *kernel;
+      if (const Kernel* kernel = find(isa, preferred_name(), seen)) return *kernel;
   for (const std::string& isa : isas)
-    if (const Kernel* kernel = best_of(isa, spec)) return *kernel;
+    if (const Kernel* kernel = best_of(isa, seen)) return *kernel;
   throw std::logic_error("the portable kernel refused a matrix");
 }
 

@@ -8,6 +8,9 @@
 //   floats     y = +0; for g in order: y = y + (w_scale[n][g] * float(acc)); y = y * x_scale[t]; y = y + bias[n]
 //              float32, one rounding an operation, none fused
 //
+// Kernels know weights of one plane. A weight of several is given to them as +-1 rows (`kernel_spec`), and what
+// follows, the sum over planes and then the bias, is `multiply`'s.
+//
 // Rows of a panel beyond N and inputs beyond K are padding: any weight bits, but activations prepared as zero (or, for
 // sign codes, discounted), so that they add nothing. Results of padded rows are dropped.
 #pragma once
@@ -36,6 +39,23 @@ constexpr size_t sign_words(size_t inputs) { return round_up(inputs, kSignWord) 
 
 constexpr bool packs_signs(const Spec& spec) {
   return spec.weights == WeightKind::kBinary && (spec.groups() == 1 || spec.group_size % kSignWord == 0);
+}
+
+// A weight as kernels see it: of several planes the +-1 rows of `panels` panels, each followed by its further planes,
+// which have the scales 2^p * scale; any other weight as it is.
+constexpr Spec kernel_spec(const Spec& spec, size_t panels = 1) {
+  if (spec.planes() == 1) return spec;
+  return {panels * spec.planes() * kPanelRows,
+          spec.inputs,
+          spec.group_size,
+          WeightKind::kBinary,
+          spec.activation,
+          spec.half_scales};
+}
+
+// Bytes of a panel of 64 rows with all of its planes.
+inline size_t panel_bytes(const Spec& spec, const Layout& layout) {
+  return spec.planes() * layout.panel_bytes(kernel_spec(spec));
 }
 
 struct Tile {

@@ -1,6 +1,7 @@
 #include "products/layout_digits.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "core/scale_bytes.h"
@@ -32,6 +33,7 @@ unsigned digit_of(WeightKind weights, const int8_t* codes, size_t count) {
     for (size_t i = 0; i < count; ++i) digit |= static_cast<unsigned>(codes[i] > 0) << i;
     return digit;
   }
+  if (count == 3) return static_cast<unsigned>(13 + codes[0] + 3 * codes[1] + 9 * codes[2]);
   constexpr unsigned kPower[3] = {1, 3, 9};
   for (size_t i = 0; i < 3; ++i) digit += kPower[i] * static_cast<unsigned>((i < count ? codes[i] : 0) + 1);
   return digit;
@@ -90,27 +92,55 @@ void pack(const Spec& spec, const int8_t* codes, const float* scales, uint8_t* p
       });
 }
 
-// A digit is five bits of a word of signs; the last of its thirteen has four.
+using Lanes = std::array<uint64_t, kPanelRows>;  // a word of signs of each row, in the order of lanes
+
+Lanes lanes_of(const uint64_t* signs, size_t stride) {
+  Lanes lanes;
+  for (size_t row = 0; row < kPanelRows; ++row) lanes[lane_of(row)] = signs[row * stride];
+  return lanes;
+}
+
+// `count` words of three digits from bit `first` on; the last has what is left.
+uint8_t* store_digits(const Lanes& lanes, size_t first, size_t count, uint8_t* out) {
+  constexpr size_t kStep = kDigitsPerWord * kDigitBits;
+  for (size_t word = 0; word < count; ++word, first += kStep, out += kWordBytes) {
+    uint16_t digits[kPanelRows];
+    for (size_t lane = 0; lane < kPanelRows; ++lane)
+      digits[lane] = static_cast<uint16_t>(lanes[lane] >> first & ((1u << kStep) - 1));
+    std::memcpy(out, digits, sizeof digits);
+  }
+  return out;
+}
+
+// The last digit of a half, and two of the next half, which there may not be.
+uint8_t* store_seam(const Lanes& lanes, const Lanes* next, uint8_t* out) {
+  uint16_t digits[kPanelRows];
+  for (size_t lane = 0; lane < kPanelRows; ++lane) {
+    const uint64_t others = next == nullptr ? 0 : (*next)[lane] & ((1u << 2 * kDigitBits) - 1);
+    digits[lane] = static_cast<uint16_t>(lanes[lane] >> 12 * kDigitBits | others << kDigitBits);
+  }
+  std::memcpy(out, digits, sizeof digits);
+  return out + kWordBytes;
+}
+
+// The thirteen digits of a half are the bits of a word of signs in order: twelve of five, and one of four.
 void pack_signs(const Spec& spec, const uint64_t* signs, const float* scales, uint8_t* panel) {
   static_assert(kSignWord == kHalfInputs);
   const size_t stride = sign_words(spec.inputs);
-  std::memset(panel, 0, panel_bytes(spec));
-  walk(
-      spec,
-      [&](size_t offset, size_t shift, size_t input, size_t count) {
-        if (count == 0) return;
-        for (size_t row = 0; row < kPanelRows; ++row) {
-          uint16_t lane;
-          std::memcpy(&lane, panel + offset + lane_of(row) * kLaneBytes, kLaneBytes);
-          const uint64_t digit = signs[row * stride + input / kSignWord] >> input % kSignWord & ((1u << count) - 1);
-          lane = static_cast<uint16_t>(lane | digit << shift);
-          std::memcpy(panel + offset + lane_of(row) * kLaneBytes, &lane, kLaneBytes);
-        }
-      },
-      [&](size_t offset, size_t group) {
-        for (size_t row = 0; row < kPanelRows; ++row)
-          store_scale(spec, panel + offset, row, scales[row * spec.groups() + group]);
-      });
+  const GroupUnits units = group_units(spec);
+  for (size_t group = 0; group < spec.groups(); ++group) {
+    for (size_t unit = 0; unit < units.pairs; ++unit, signs += 2) {
+      const Lanes first = lanes_of(signs, stride), second = lanes_of(signs + 1, stride);
+      panel = store_seam(first, &second, store_digits(first, 0, 4, panel));
+      panel = store_digits(second, 2 * kDigitBits, 4, panel);
+    }
+    for (size_t unit = 0; unit < units.single; ++unit, ++signs) {
+      const Lanes only = lanes_of(signs, stride);
+      panel = store_seam(only, nullptr, store_digits(only, 0, 4, panel));
+    }
+    for (size_t row = 0; row < kPanelRows; ++row) store_scale(spec, panel, row, scales[row * spec.groups() + group]);
+    panel += kPanelRows * spec.scale_bytes();
+  }
 }
 
 void unpack(const Spec& spec, const uint8_t* panel, int8_t* codes, float* scales) {

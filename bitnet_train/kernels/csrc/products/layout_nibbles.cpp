@@ -26,6 +26,7 @@ unsigned index_of(WeightKind weights, const int8_t* codes, size_t count) {
     for (size_t i = 0; i < count; ++i) index |= static_cast<unsigned>(codes[i] > 0) << i;
     return index;
   }
+  if (count == 2) return static_cast<unsigned>(5 + codes[0] + 4 * codes[1]);
   for (size_t i = 0; i < 2; ++i) index |= static_cast<unsigned>((i < count ? codes[i] : 0) + 1) << 2 * i;
   return index;
 }

@@ -10,7 +10,7 @@ namespace bitnet {
 struct Packed {  // a view
   Spec spec;
   const Kernel* kernel;
-  const uint8_t* stream;  // spec.panels() panels, 64-byte aligned
+  const uint8_t* stream;  // spec.panels() panels with their planes, 64-byte aligned
   const float* bias;      // [N] or nullptr
 };
 

@@ -1,7 +1,6 @@
 #include "products/packing.h"
 
 #include <algorithm>
-#include <array>
 #include <cstring>
 #include <stdexcept>
 #include <string>
@@ -9,20 +8,12 @@
 
 #include "core/scale_bytes.h"
 #include "core/team.h"
+#include "products/spread_bits.h"
 
 namespace bitnet {
 namespace {
 
 constexpr size_t kMaxPackers = 8;
-
-using Spread = std::array<std::array<int8_t, 8>, 256>;
-
-constexpr Spread spread_bits(int8_t zero, int8_t one) {
-  Spread table{};
-  for (size_t byte = 0; byte < 256; ++byte)
-    for (size_t bit = 0; bit < 8; ++bit) table[byte][bit] = (byte >> bit & 1) != 0 ? one : zero;
-  return table;
-}
 
 constexpr Spread kSigns = spread_bits(-1, 1);
 constexpr Spread kMasks = spread_bits(0, -1);  // all bits of the code, where the weight is not zero
@@ -31,9 +22,22 @@ std::string shape(size_t planes, size_t rows, size_t bytes) {
   return "[" + std::to_string(planes) + ", " + std::to_string(rows) + ", " + std::to_string(bytes) + "]";
 }
 
+// Planes of planes_v1.
+size_t stored_planes(WeightKind weights) { return weights == WeightKind::kTernary ? 2 : planes_of(weights); }
+
+// `count` <= 8 odd codes, 2 * (the number of their bits) - the largest.
+inline void unpack_odd_byte(const uint8_t* bits, size_t plane_stride, size_t count, WeightKind weights, int8_t* codes) {
+  for (size_t i = 0; i < count; ++i) {
+    int number = 0;
+    for (size_t p = 0; p < planes_of(weights); ++p) number |= (bits[p * plane_stride] >> i & 1) << p;
+    codes[i] = static_cast<int8_t>(2 * number - largest_code(weights));
+  }
+}
+
 // `count` <= 8 codes of one byte of each plane.
 inline void unpack_byte(const uint8_t* bits, size_t plane_stride, size_t count, WeightKind weights, int8_t* codes) {
   uint64_t word;
+  if (planes_of(weights) > 1) return unpack_odd_byte(bits, plane_stride, count, weights, codes);
   if (weights == WeightKind::kBinary) {
     std::memcpy(&word, kSigns[bits[0]].data(), sizeof word);
   } else {
@@ -45,21 +49,26 @@ inline void unpack_byte(const uint8_t* bits, size_t plane_stride, size_t count, 
   std::memcpy(codes, &word, count);
 }
 
-// Codes and scales of the 64 rows of a panel; rows beyond the matrix are +1 with scale 0.
+// Codes and scales of the 64 rows of a panel as a kernel sees them, of one plane at a time; rows beyond the matrix are
+// +1 with scale 0.
 class Panel {
  public:
   explicit Panel(const Spec& spec)
-      : spec_(spec), codes_(kPanelRows * spec.inputs), scales_(kPanelRows * spec.groups()) {}
+      : spec_(kernel_spec(spec)), codes_(kPanelRows * spec.inputs), scales_(kPanelRows * spec.groups()) {}
 
-  void read(const Planes& planes, size_t panel) {
+  // `plane` is 0 but of a weight of several planes.
+  void read(const Planes& planes, size_t panel, size_t plane) {
+    const size_t plane_bytes = planes.rows * planes.row_bytes;
+    const auto factor = static_cast<float>(1 << plane);
     for (size_t i = 0; i < kPanelRows; ++i) {
       const size_t row = panel * kPanelRows + i;
       int8_t* codes = codes_.data() + i * spec_.inputs;
       float* scales = scales_.data() + i * spec_.groups();
-      if (row < spec_.rows) {
-        unpack_row(planes.data + row * planes.row_bytes, planes.rows * planes.row_bytes, spec_.inputs, spec_.weights,
+      if (row < planes.rows) {
+        unpack_row(planes.data + plane * plane_bytes + row * planes.row_bytes, plane_bytes, spec_.inputs, spec_.weights,
                    codes);
-        std::copy_n(planes.scales + (planes.scale_rows == 1 ? 0 : row * spec_.groups()), spec_.groups(), scales);
+        const float* from = planes.scales + (planes.scale_rows == 1 ? 0 : row * spec_.groups());
+        for (size_t group = 0; group < spec_.groups(); ++group) scales[group] = factor * from[group];
       } else {
         std::fill_n(codes, spec_.inputs, int8_t{1});
         std::fill_n(scales, spec_.groups(), 0.0f);
@@ -78,7 +87,7 @@ class Panel {
 }  // namespace
 
 void check_planes(const Planes& planes, size_t inputs, size_t group_size, WeightKind weights) {
-  const size_t num_planes = weights == WeightKind::kBinary ? 1 : 2;
+  const size_t num_planes = stored_planes(weights);
   if (inputs == 0 || inputs > size_t{INT32_MAX} || planes.rows == 0 || planes.rows > size_t{INT32_MAX})
     throw std::invalid_argument("a weight of " + std::to_string(planes.rows) + " x " + std::to_string(inputs) +
                                 " is not possible: both must be from 1 to 2147483647");
@@ -87,9 +96,10 @@ void check_planes(const Planes& planes, size_t inputs, size_t group_size, Weight
     throw std::invalid_argument("planes have shape " + shape(planes.planes, planes.rows, planes.row_bytes) + ", but " +
                                 std::to_string(planes.rows) + " x " + std::to_string(inputs) + " weights need " +
                                 shape(num_planes, planes.rows, row_bytes));
-  if (group_size == 0 || inputs % group_size != 0 || group_size > kMaxGroupSize)
+  if (group_size == 0 || inputs % group_size != 0 || group_size > max_group_size(weights))
     throw std::invalid_argument("group size " + std::to_string(group_size) + " must divide the " +
-                                std::to_string(inputs) + " inputs and be at most " + std::to_string(kMaxGroupSize));
+                                std::to_string(inputs) + " inputs and be at most " +
+                                std::to_string(max_group_size(weights)));
   const size_t groups = inputs / group_size;
   const bool shared = planes.scale_rows == 1 && planes.scale_groups == 1;
   if (!shared && (planes.scale_rows != planes.rows || planes.scale_groups != groups))
@@ -108,22 +118,32 @@ void unpack_row(const uint8_t* bits, size_t plane_stride, size_t inputs, WeightK
 }
 
 Spec spec_of(const Planes& planes, size_t inputs, size_t group_size, WeightKind weights, Activation activation) {
-  const bool half = std::all_of(planes.scales, planes.scales + planes.scale_rows * planes.scale_groups, is_half);
+  const bool half = all_half(planes.scales, planes.scale_rows * planes.scale_groups, weights);
   return {planes.rows, inputs, group_size, weights, activation, half};
 }
 
-size_t stream_bytes(const Spec& spec, const Layout& layout) { return spec.panels() * layout.panel_bytes(spec); }
+bool all_half(const float* scales, size_t count, WeightKind weights) {
+  return std::all_of(scales, scales + count, [weights](float scale) {
+    for (size_t p = 0; p < planes_of(weights); ++p)
+      if (!is_half(static_cast<float>(1 << p) * scale)) return false;
+    return true;
+  });
+}
+
+size_t stream_bytes(const Spec& spec, const Layout& layout) { return spec.panels() * panel_bytes(spec, layout); }
 
 void pack_stream(const Planes& planes, const Spec& spec, const Layout& layout, size_t num_threads, uint8_t* stream) {
   const size_t num_packers = std::max<size_t>(1, std::min({num_threads, kMaxPackers, spec.panels()}));
   std::vector<Panel> panels(num_packers, Panel(spec));  // allocated here: a region must not throw
-  const size_t panel_bytes = layout.panel_bytes(spec);
+  const size_t planes_in = spec.planes(), plane_bytes = layout.panel_bytes(kernel_spec(spec));
   run_team(num_packers, [&](Member& member) {
     const auto [first, last] = share(spec.panels(), member);
     Panel& panel = panels[member.index()];
     for (size_t p = first; p < last; ++p) {
-      panel.read(planes, p);
-      panel.write(layout, stream + p * panel_bytes);
+      for (size_t plane = 0; plane < planes_in; ++plane) {
+        panel.read(planes, p, plane);
+        panel.write(layout, stream + (p * planes_in + plane) * plane_bytes);
+      }
     }
   });
 }
@@ -131,11 +151,16 @@ void pack_stream(const Planes& planes, const Spec& spec, const Layout& layout, s
 void unpack_stream(const uint8_t* stream, const Spec& spec, const Layout& layout, int8_t* codes, float* scales) {
   std::vector<int8_t> panel_codes(kPanelRows * spec.inputs);
   std::vector<float> panel_scales(kPanelRows * spec.groups());
+  const Spec seen = kernel_spec(spec);
   for (size_t p = 0; p < spec.panels(); ++p) {
-    layout.unpack(spec, stream + p * layout.panel_bytes(spec), panel_codes.data(), panel_scales.data());
     const size_t rows = std::min(kPanelRows, spec.rows - p * kPanelRows);
-    std::copy_n(panel_codes.data(), rows * spec.inputs, codes + p * kPanelRows * spec.inputs);
-    std::copy_n(panel_scales.data(), rows * spec.groups(), scales + p * kPanelRows * spec.groups());
+    int8_t* const out = codes + p * kPanelRows * spec.inputs;
+    for (size_t plane = 0; plane < spec.planes(); ++plane, stream += layout.panel_bytes(seen)) {
+      layout.unpack(seen, stream, panel_codes.data(), panel_scales.data());
+      for (size_t i = 0; i < rows * spec.inputs; ++i)
+        out[i] = static_cast<int8_t>((plane == 0 ? 0 : out[i]) + panel_codes[i] * (1 << plane));
+      if (plane == 0) std::copy_n(panel_scales.data(), rows * spec.groups(), scales + p * kPanelRows * spec.groups());
+    }
   }
 }
 

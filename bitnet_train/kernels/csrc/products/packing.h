@@ -1,7 +1,7 @@
 // From `planes_v1` (formats/planes.py) to the stream of a kernel, and back.
 //
-// planes_v1: row n of plane p is `row_bytes` bytes, input k is bit k % 8 of byte k / 8; binary has the sign plane,
-// ternary the nonzero plane, then the sign plane.
+// planes_v1: row n of plane p is `row_bytes` bytes, input k is bit k % 8 of byte k / 8; binary has the sign plane, a
+// weight of k planes those whose sum of 2^p * sign its code is, ternary the nonzero plane, then the sign plane.
 #pragma once
 
 #include "products/kernels.h"
@@ -19,8 +19,10 @@ struct Planes {         // a view; nothing of it is trusted before check_planes
 // and the scales fit them.
 void check_planes(const Planes& planes, size_t inputs, size_t group_size, WeightKind weights);
 
-// The spec of checked planes: scales are stored as float16 if every one is a float16.
+// The spec of checked planes: scales are stored as float16 if every one is a float16, those of further planes too.
 Spec spec_of(const Planes& planes, size_t inputs, size_t group_size, WeightKind weights, Activation activation);
+
+bool all_half(const float* scales, size_t count, WeightKind weights);
 
 size_t stream_bytes(const Spec& spec, const Layout& layout);
 void pack_stream(const Planes& planes, const Spec& spec, const Layout& layout, size_t num_threads, uint8_t* stream);

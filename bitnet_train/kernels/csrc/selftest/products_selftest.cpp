@@ -7,9 +7,12 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <initializer_list>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "products/dispatch.h"
@@ -32,10 +35,16 @@ constexpr Shape kShapes[] = {
 };
 constexpr Shape kLongShape{1, 70000, 70000, 2};  // the sums of 64 rows and a long group, beyond 16 bits
 
+constexpr size_t kThreads = 3;
+
 enum class Fill { kRandom, kAligned, kOpposed, kLowest, kHighest };
-constexpr Fill kFills[] = {Fill::kRandom, Fill::kAligned, Fill::kOpposed, Fill::kLowest, Fill::kHighest};
+using Fills = std::initializer_list<Fill>;
+constexpr Fills kFills = {Fill::kRandom, Fill::kAligned, Fill::kOpposed, Fill::kLowest, Fill::kHighest};
+constexpr Fills kLargestSums = {Fill::kAligned, Fill::kOpposed};
 constexpr const char* kFillNames[] = {"random", "aligned", "opposed", "lowest", "highest"};
-constexpr const char* kWeightNames[] = {"binary", "ternary"};
+constexpr const char* kWeightNames[] = {"ternary", "binary", "2-plane", "3-plane", "4-plane"};
+constexpr WeightKind kWeightKinds[] = {WeightKind::kTernary, WeightKind::kBinary, WeightKind::kTwoPlanes,
+                                       WeightKind::kThreePlanes, WeightKind::kFourPlanes};
 constexpr const char* kActivationNames[] = {"int8", "int4", "sign"};
 
 class Random {
@@ -108,11 +117,12 @@ void fill_codes(Problem& problem, Random& random) {
   }
   for (size_t i = 0; i < problem.w.size(); ++i) {
     const size_t row = i / spec.inputs, input = i % spec.inputs;
-    int value = spec.weights == WeightKind::kTernary ? random.between(-1, 1) : random.between(0, 1) * 2 - 1;
-    if (problem.fill == Fill::kLowest || problem.fill == Fill::kHighest) value = row % 2 ? -1 : 1;
+    const int largest = largest_code(spec.weights);
+    int value = spec.weights == WeightKind::kTernary ? random.between(-1, 1) : random.between(0, largest) * 2 - largest;
+    if (problem.fill == Fill::kLowest || problem.fill == Fill::kHighest) value = row % 2 ? -largest : largest;
     const int sign = problem.x[row % problem.tokens * spec.inputs + input] < 0 ? -1 : 1;
-    if (problem.fill == Fill::kAligned) value = sign;
-    if (problem.fill == Fill::kOpposed) value = -sign;
+    if (problem.fill == Fill::kAligned) value = sign * largest;
+    if (problem.fill == Fill::kOpposed) value = -sign * largest;
     problem.w[i] = static_cast<int8_t>(value);
   }
 }
@@ -123,21 +133,47 @@ int32_t dot(const int8_t* x, const int8_t* w, size_t count) {
   return sum;
 }
 
+// The code of one plane, -1 or +1; the code itself of a weight of one.
+int8_t plane_code(WeightKind weights, int8_t code, size_t plane) {
+  if (planes_of(weights) == 1) return code;
+  return ((code + largest_code(weights)) / 2 >> plane & 1) != 0 ? int8_t{1} : int8_t{-1};
+}
+
+std::vector<int8_t> plane_of(const Problem& problem, size_t plane) {
+  std::vector<int8_t> codes;
+  for (const int8_t code : problem.w) codes.push_back(plane_code(problem.spec.weights, code, plane));
+  return codes;
+}
+
+float plane_scale(float scale, size_t plane) { return static_cast<float>(1 << plane) * scale; }
+
+// Output n of token t of one plane, without a bias.
+float solve_plane(const Problem& problem, const std::vector<int8_t>& w, size_t plane, size_t t, size_t n) {
+  const Spec& spec = problem.spec;
+  float y = 0.0f;
+  for (size_t g = 0; g < spec.groups(); ++g) {
+    const size_t first = g * spec.group_size;
+    const int32_t acc = dot(&problem.x[t * spec.inputs + first], &w[n * spec.inputs + first], spec.group_size);
+    const float term = plane_scale(problem.w_scale[n * spec.groups() + g], plane) * static_cast<float>(acc);
+    y = y + term;
+  }
+  return y * problem.x_scale[t];
+}
+
 void solve(Problem& problem) {
   const Spec& spec = problem.spec;
   const size_t groups = spec.groups();
+  std::vector<std::vector<int8_t>> planes;
+  for (size_t plane = 0; plane < spec.planes(); ++plane) planes.push_back(plane_of(problem, plane));
   for (size_t t = 0; t < problem.tokens; ++t)
     for (size_t n = 0; n < spec.rows; ++n) {
-      float y = 0.0f;
       for (size_t g = 0; g < groups; ++g) {
         const size_t first = g * spec.group_size;
-        const int8_t *x = &problem.x[t * spec.inputs + first], *w = &problem.w[n * spec.inputs + first];
-        const int32_t acc = dot(x, w, spec.group_size);
-        problem.acc[(t * spec.rows + n) * groups + g] = acc;
-        const float term = problem.w_scale[n * groups + g] * static_cast<float>(acc);
-        y = y + term;
+        problem.acc[(t * spec.rows + n) * groups + g] =
+            dot(&problem.x[t * spec.inputs + first], &problem.w[n * spec.inputs + first], spec.group_size);
       }
-      y = y * problem.x_scale[t];
+      float y = solve_plane(problem, planes[0], 0, t, n);
+      for (size_t plane = 1; plane < spec.planes(); ++plane) y = y + solve_plane(problem, planes[plane], plane, t, n);
       if (!problem.bias.empty()) y = y + problem.bias[n];
       problem.y[t * spec.rows + n] = y;
     }
@@ -186,32 +222,43 @@ std::vector<Value> panel_of(const std::vector<Value>& matrix, size_t rows, size_
   return values;
 }
 
-void check_round_trip(const Layout& layout, const Problem& problem, const uint8_t* packed, size_t panel) {
+// Codes and scales of one panel of one plane.
+struct PlaneOfPanel {
+  std::vector<int8_t> codes;
+  std::vector<float> scales;
+};
+
+PlaneOfPanel plane_of_panel(const Problem& problem, const std::vector<int8_t>& codes, size_t panel, size_t plane) {
   const Spec& spec = problem.spec;
-  std::vector<int8_t> codes(kPanelRows * spec.inputs, 99);
-  std::vector<float> scales(kPanelRows * spec.groups(), -1.0f);
-  layout.unpack(spec, packed, codes.data(), scales.data());
-  const size_t rows = std::min(kPanelRows, spec.rows - panel * kPanelRows);
-  if (std::memcmp(codes.data(), &problem.w[panel * kPanelRows * spec.inputs], rows * spec.inputs) != 0)
-    fail(layout.name, problem, "unpack(pack(codes)) differs");
-  if (std::memcmp(scales.data(), &problem.w_scale[panel * kPanelRows * spec.groups()],
-                  rows * spec.groups() * sizeof(float)) != 0)
-    fail(layout.name, problem, "unpack(pack(scales)) differs");
+  PlaneOfPanel part{panel_of(codes, spec.rows, spec.inputs, panel, int8_t{1}),
+                    panel_of(problem.w_scale, spec.rows, spec.groups(), panel, 0.0f)};
+  for (float& scale : part.scales) scale = plane_scale(scale, plane);
+  return part;
+}
+
+void check_round_trip(const Layout& layout, const Problem& problem, const PlaneOfPanel& part, const uint8_t* packed) {
+  std::vector<int8_t> codes(part.codes.size(), 99);
+  std::vector<float> scales(part.scales.size(), -1.0f);
+  layout.unpack(kernel_spec(problem.spec), packed, codes.data(), scales.data());
+  if (codes != part.codes) fail(layout.name, problem, "unpack(pack(codes)) differs");
+  if (scales != part.scales) fail(layout.name, problem, "unpack(pack(scales)) differs");
 }
 
 // The packed matrix, in memory of exactly its size, so that a sanitizer sees the first byte read beyond it.
 Stream pack(const Layout& layout, const Problem& problem) {
-  const Spec& spec = problem.spec;
-  const size_t bytes = layout.panel_bytes(spec);
+  const Spec &spec = problem.spec, seen = kernel_spec(spec);
+  const size_t bytes = layout.panel_bytes(seen), panels = spec.panels() * spec.planes();
   if (bytes % kAlignment != 0) fail(layout.name, problem, "panel_bytes is no multiple of 64");
-  Stream stream(static_cast<uint8_t*>(std::aligned_alloc(kAlignment, spec.panels() * bytes)));
-  std::memset(stream.get(), 0xa5, spec.panels() * bytes);
-  for (size_t panel = 0; panel < spec.panels(); ++panel) {
-    const int8_t padding = 1;
-    const auto codes = panel_of(problem.w, spec.rows, spec.inputs, panel, padding);
-    const auto scales = panel_of(problem.w_scale, spec.rows, spec.groups(), panel, 0.0f);
-    layout.pack(spec, codes.data(), scales.data(), stream.get() + panel * bytes);
-    check_round_trip(layout, problem, stream.get() + panel * bytes, panel);
+  Stream stream(static_cast<uint8_t*>(std::aligned_alloc(kAlignment, panels * bytes)));
+  std::memset(stream.get(), 0xa5, panels * bytes);
+  for (size_t plane = 0; plane < spec.planes(); ++plane) {
+    const std::vector<int8_t> codes = plane_of(problem, plane);
+    for (size_t panel = 0; panel < spec.panels(); ++panel) {
+      uint8_t* packed = stream.get() + (panel * spec.planes() + plane) * bytes;
+      const PlaneOfPanel part = plane_of_panel(problem, codes, panel, plane);
+      layout.pack(seen, part.codes.data(), part.scales.data(), packed);
+      if (problem.fill == Fill::kRandom) check_round_trip(layout, problem, part, packed);
+    }
   }
   return stream;
 }
@@ -232,8 +279,8 @@ void check_integers(const std::string& name, const Problem& problem, const Packe
   check_equal(name, problem, acc, problem.acc, threads, "acc");
 }
 
-// The floats of one kernel call a panel range, in rows with a gap behind them that must stay as it is.
-void check_codes(const std::string& name, const Problem& problem, const Packed& matrix) {
+// The floats of one kernel call a panel range, in rows with a gap behind them that must stay as it is; of one plane.
+void check_kernel_call(const std::string& name, const Problem& problem, const Packed& matrix) {
   constexpr size_t kGap = 3;
   constexpr float kUntouched = -1e30f;
   const Spec& spec = problem.spec;
@@ -254,49 +301,74 @@ void check_codes(const std::string& name, const Problem& problem, const Packed& 
   check_equal(name, problem, y, problem.y, 1, "y");
 }
 
-// multiply() of float activations, by itself and next to a copy of the matrix, against codes quantised here.
-void check_floats(const std::string& name, Problem problem, const Packed& matrix, size_t threads) {
+void check_codes(const std::string& name, const Problem& problem, const Packed& matrix, size_t threads) {
+  std::vector<float> y(problem.y.size(), -1e30f);
+  run_team(threads, [&](Member& member) {
+    multiply_codes(member, matrix, problem.x.data(), problem.x_scale.data(), problem.tokens, y.data());
+  });
+  check_equal(name, problem, y, problem.y, threads, "multiply_codes");
+}
+
+// The same weights with float activations x [T][K], and with the codes and scales that x has when it is quantised.
+struct FloatProblem {
+  Problem quantised;
+  std::vector<float> x;
+};
+
+FloatProblem float_problem(Problem problem) {
   const Spec& spec = problem.spec;
   std::vector<float> x(problem.x.size());
   for (size_t i = 0; i < x.size(); ++i) x[i] = 0.37f * static_cast<float>(problem.x[i]) + 0.001f;
   for (size_t t = 0; t < problem.tokens; ++t)
     problem.x_scale[t] = quantize_token(&x[t * spec.inputs], spec.inputs, spec.activation, &problem.x[t * spec.inputs]);
   solve(problem);
-  std::vector<float> first(problem.y.size(), -1e30f), second = first;
-  const Packed* const matrices[2] = {&matrix, &matrix};
-  float* const outputs[2] = {first.data(), second.data()};
-  run_team(threads, [&](Member& member) { multiply(member, matrices, outputs, 2, x.data(), problem.tokens); });
-  check_equal(name, problem, first, problem.y, threads, "multiply");
-  check_equal(name, problem, second, problem.y, threads, "multiply, second matrix");
+  return {std::move(problem), std::move(x)};
 }
 
-void check_kernel(const Kernel& kernel, const Problem& problem, const uint8_t* stream) {
+// multiply() of float activations, by itself and next to a copy of the matrix.
+void check_floats(const std::string& name, const FloatProblem& problem, const Packed& matrix, size_t threads) {
+  const Problem& expected = problem.quantised;
+  std::vector<float> first(expected.y.size(), -1e30f), second = first;
+  const Packed* const matrices[2] = {&matrix, &matrix};
+  float* const outputs[2] = {first.data(), second.data()};
+  run_team(threads, [&](Member& member) { multiply(member, matrices, outputs, 2, problem.x.data(), expected.tokens); });
+  check_equal(name, expected, first, expected.y, threads, "multiply");
+  check_equal(name, expected, second, expected.y, threads, "multiply, second matrix");
+}
+
+// `floats` is null where only codes are multiplied, by one thread: how rows are shared does not depend on the codes.
+void check_kernel(const Kernel& kernel, const Problem& problem, const FloatProblem* floats, const uint8_t* stream) {
   const std::string name = full_name(kernel);
   const Packed matrix{problem.spec, &kernel, stream, problem.bias.empty() ? nullptr : problem.bias.data()};
-  check_codes(name, problem, matrix);
-  for (const size_t threads : {size_t{1}, size_t{3}}) {
-    check_integers(name, problem, matrix, threads);
-    if (problem.fill == Fill::kRandom) check_floats(name, problem, matrix, threads);
-  }
+  if (problem.spec.planes() == 1) check_kernel_call(name, problem, matrix);
+  check_codes(name, problem, matrix, 1);
+  check_integers(name, problem, matrix, 1);
+  if (floats == nullptr) return;
+  check_floats(name, *floats, matrix, 1);
+  check_codes(name, problem, matrix, kThreads);
+  check_integers(name, problem, matrix, kThreads);
+  check_floats(name, *floats, matrix, kThreads);
 }
 
 using Counts = std::map<const Kernel*, size_t>;
 
 void check_problem(const Problem& problem, Counts& counts) {
   std::map<const Layout*, Stream> streams;
+  std::optional<FloatProblem> floats;
+  if (problem.fill == Fill::kRandom) floats = float_problem(problem);
   for (const KernelEntry& entry : kernel_table()) {
-    if (!entry.supported || !entry.kernel->accepts(problem.spec)) continue;
+    if (!entry.supported || !entry.kernel->accepts(kernel_spec(problem.spec))) continue;
     Stream& stream = streams[entry.kernel->layout];
     if (!stream) stream = pack(*entry.kernel->layout, problem);
-    check_kernel(*entry.kernel, problem, stream.get());
+    check_kernel(*entry.kernel, problem, floats ? &*floats : nullptr, stream.get());
     ++counts[entry.kernel];
   }
 }
 
-void check_shape(const Shape& shape, Counts& counts, uint64_t& seed) {
-  for (const WeightKind weights : {WeightKind::kBinary, WeightKind::kTernary})
+void check_shape(const Shape& shape, const Fills& fills, Counts& counts, uint64_t& seed) {
+  for (const WeightKind weights : kWeightKinds)
     for (const Activation activation : {Activation::kInt8, Activation::kInt4, Activation::kSign})
-      for (const Fill fill : kFills) check_problem(make_problem(shape, weights, activation, fill, ++seed), counts);
+      for (const Fill fill : fills) check_problem(make_problem(shape, weights, activation, fill, ++seed), counts);
 }
 
 // A line for each kernel; false when one that runs here was never asked.
@@ -328,7 +400,7 @@ int main(int argc, char** argv) {
     if (!demand(argv[i])) return 1;
   Counts counts;
   uint64_t seed = 0;
-  for (const Shape& shape : kShapes) check_shape(shape, counts, seed);
-  check_shape(kLongShape, counts, seed);
+  for (const Shape& shape : kShapes) check_shape(shape, kFills, counts, seed);
+  check_shape(kLongShape, kLargestSums, counts, seed);
   return report(counts) ? 0 : 1;
 }

@@ -13,26 +13,22 @@ constexpr size_t kMinProductsPerThread = size_t{1} << 21;
 
 size_t tiles_of(size_t tokens) { return round_up(tokens, kTokenTile) / kTokenTile; }
 
-// Up to kTokenTile tokens against the matrices of all groups.
+// Up to kTokenTile tokens.
 class TokenTile {
  public:
   TokenTile(const TransposedSigns& weight, Member& member)
       : weight_(weight), ops_(fake_quantize_ops()), outputs_(weight.spec.inputs),
         codes_(static_cast<int8_t*>(member.scratch(kCodes, kTokenTile * weight.spec.inputs))),
-        prepared_(member.scratch(kPrepared, weight.kernel->prepared_bytes(weight.spec))),
-        stream_bytes_(weight.spec.panels() * weight.kernel->layout->panel_bytes(weight.spec)) {}
+        prepared_(member.scratch(kPrepared, weight.kernel->prepared_bytes(weight.spec))) {}
 
   void run(const float* dy, size_t tokens, float* dx) const {
     const Spec& spec = weight_.spec;
     float scale[kTokenTile];
-    for (size_t group = 0; group < weight_.groups; ++group) {
-      for (size_t t = 0; t < tokens; ++t)
-        scale[t] = ops_.round_row(dy + t * outputs_, weight_.alpha + group * outputs_, outputs_, codes_ + t * outputs_);
-      weight_.kernel->prepare(spec, codes_, tokens, prepared_);
-      const Tile tile{&spec,  prepared_, tokens, scale, nullptr, dx + group * spec.rows, weight_.groups * spec.rows,
-                      nullptr};
-      weight_.kernel->run(tile, weight_.stream + group * stream_bytes_, 0, spec.panels());
-    }
+    for (size_t t = 0; t < tokens; ++t)
+      scale[t] = ops_.round_row(dy + t * outputs_, weight_.alpha, outputs_, codes_ + t * outputs_);
+    weight_.kernel->prepare(spec, codes_, tokens, prepared_);
+    const Tile tile{&spec, prepared_, tokens, scale, nullptr, dx, spec.rows, nullptr};
+    weight_.kernel->run(tile, weight_.stream, 0, spec.panels());
   }
 
  private:
@@ -41,13 +37,12 @@ class TokenTile {
   const size_t outputs_;
   int8_t* const codes_;
   void* const prepared_;
-  const size_t stream_bytes_;
 };
 
 }  // namespace
 
 void input_gradient(const TransposedSigns& weight, const float* dy, size_t tokens, float* dx, size_t num_threads) {
-  const size_t outputs = weight.spec.inputs, inputs = weight.groups * weight.spec.rows;
+  const size_t outputs = weight.spec.inputs, inputs = weight.spec.rows;
   const size_t worth = std::max<size_t>(1, tokens * outputs * inputs / kMinProductsPerThread);
   run_team(std::min({num_threads, worth, std::max<size_t>(1, tiles_of(tokens))}), [&](Member& member) {
     const TokenTile tile(weight, member);

@@ -1,0 +1,102 @@
+"""Size and speed for docs/speed.md: from finished runs, and from result files of `scripts/bench`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bitnet_train.run.result import RunFacts
+from scripts import RESULTS as MEASURED
+from scripts.tables.choose import choices
+
+STEPS = ("bench_distil_step.json", "bench_distil_step_avx2.json")
+KINDS = {
+    "plain": "`nn.Linear`, plain distillation",
+    "float": "1-bit layers, products in floats",
+    "forward": "1-bit layers, forward in integers",
+    "integer": "1-bit layers, forward and gradients in integers",
+}
+Row = dict[str, Any]
+
+
+def size_table(results: Path) -> list[str]:
+    """Return sizes of the packed folders beside their originals."""
+    head = [
+        "| recipe | 1-bit layers, fp16 | packed | times | folder, tokenizer and all | original file |",
+        "|---|---|---|---|---|---|",
+    ]
+    return [*head, *(_size(each.facts) for each in choices(results) if each.facts)]
+
+
+def _size(facts: RunFacts) -> str:
+    layers, packed = facts.size.layers.fp16_bytes, facts.size.one_bit_bytes
+    folder, original = facts.size.folder, facts.size.original_bytes
+    cells = (
+        f"`{facts.recipe}`",
+        _megabytes(layers),
+        _megabytes(packed),
+        f"{layers / packed:.1f}",
+        "not recorded" if folder is None else _megabytes(folder.folder_bytes),
+        "not recorded" if original is None else _megabytes(original),
+    )
+    return "| " + " | ".join(cells) + " |"
+
+
+def decode_table() -> list[str]:
+    """Return prefill and decoding of the native runtime beside llama.cpp's types of the same weights."""
+    models = json.loads((MEASURED / "bench_llama_cpp.json").read_text(encoding="utf-8"))["models"]
+    lines: list[str] = []
+    for name, model in models.items():
+        lines += [f"**{name}**, {_machine(model['facts'])}:", "", *_peers(model), ""]
+    return lines[:-1]
+
+
+def _peers(model: Row) -> Iterator[str]:
+    threads = sorted({row["num_threads"] for row in model["rows"]})
+    yield "| by | MB | " + " | ".join(f"prefill, {n} thr. | decode, {n} thr." for n in threads) + " |"
+    yield "|---" * (2 + 2 * len(threads)) + "|"
+    rows = [row for row in model["rows"] if row["label"] != "modules"]
+    for label in dict.fromkeys((row["side"], row["label"]) for row in rows):
+        size = model["artefact_bytes"] if label[0] == "ours" else model["gguf_bytes"].get(label[1])
+        speeds = {row["num_threads"]: row for row in rows if (row["side"], row["label"]) == label}
+        cells = [_speed(speeds.get(n), figure) for n in threads for figure in ("prefill", "decode")]
+        who = "**ours**" if label[0] == "ours" else f"llama.cpp {label[1]}"
+        yield f"| {who} | {'' if size is None else f'{size / 1e6:.1f}'} | {' | '.join(cells)} |"
+
+
+def _speed(row: Row | None, figure: str) -> str:
+    return "" if row is None else f"{row[f'{figure}_tokens_per_s']:.0f}"
+
+
+def step_table() -> list[str]:
+    """Return what a training step takes, by how it multiplies."""
+    lines: list[str] = []
+    for name in STEPS:
+        result = json.loads((MEASURED / name).read_text(encoding="utf-8"))
+        run, options = result["run"], result["run"]["options"]
+        held = f", held to {options['narrowed']}" if options["narrowed"] else ""
+        about = f"{_machine(run)}{held}, {options['threads']} threads, a row of {options['tokens']} tokens:"
+        lines += [
+            about,
+            "",
+            "| layers | precision | tokens/s | speed | memory | memory, ratio |",
+            "|---|---|---|---|---|---|",
+        ]
+        lines += [_step(row) for row in result["rows"]] + [""]
+    return lines[:-1]
+
+
+def _step(row: Row) -> str:
+    speed, memory = f"{row['tokens_per_s']:.0f}", f"{row['memory_mb'] / 1000:.2f} GB"
+    ratios = (f"{row['speed_ratio']:.2f}", f"{row['memory_ratio']:.2f}")
+    return f"| {KINDS[row['kind']]} | {row['precision']} | {speed} | {ratios[0]} | {memory} | {ratios[1]} |"
+
+
+def _machine(facts: Row) -> str:
+    return f"{facts['cpu'].partition(' (')[0]}, {facts['date']}, commit {facts['commit']}"
+
+
+def _megabytes(num_bytes: float) -> str:
+    return f"{num_bytes / 1e6:.1f} MB"
