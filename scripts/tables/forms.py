@@ -17,12 +17,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bitnet_train.config.layout import house
 from scripts import ROOT
 from scripts.tables.page_block import keep_block
 
 PAGE = ROOT / "docs" / "data.md"
-TINY = house() / "bitnet_train" / "assets" / "tiny"
 
 
 @dataclass(frozen=True)
@@ -85,6 +83,7 @@ def first_row(form: Form) -> str:
     from transformers import AutoTokenizer
 
     from bitnet_train.config.compose import compose
+    from bitnet_train.importers.load import tiny_folder
     from bitnet_train.train.data.module import BitDataModule
 
     with tempfile.TemporaryDirectory() as folder:
@@ -92,7 +91,7 @@ def first_row(form: Form) -> str:
         path.write_text(form.text, encoding="utf-8")
         words = [f"data.path={path}", "data.validation_fraction=0", "data.min_tokens=2", "data.packing=never"]
         config = compose("quickstart", [*words, *form.words]).config
-        tokenizer = AutoTokenizer.from_pretrained(TINY)
+        tokenizer = AutoTokenizer.from_pretrained(tiny_folder())
         data = BitDataModule(config.data, tokenizer, batch_rows=1, seed=0, cache_dir=Path(folder) / "tokens")
         return "".join(f"[[{text}]]" if trained else text for text, trained in data.first_sample())
 

@@ -16,6 +16,7 @@ from bitnet_train.bench.llama_cpp import find_llama_bench
 from bitnet_train.disk import check_writable, writing
 from bitnet_train.errors import BitnetTrainError
 from bitnet_train.importers.found import find_model, require_model
+from bitnet_train.importers.load import tiny_folder
 from bitnet_train.importers.source import absolute, looks_like_path, public_name
 from bitnet_train.kernels.isa import backend
 from bitnet_train.serve.playground import requests
@@ -32,7 +33,6 @@ from bitnet_train.serve.playground.store import JobStore
 from bitnet_train.serve.playground.uploads import Uploads
 from bitnet_train.serve.settings import PlaygroundConfig
 
-_TINY = Path(__file__).parents[2] / "assets" / "tiny"
 _LEAST_ADDRESSES, _ADDRESSES_PER_BYTE = 16 << 30, 24
 
 
@@ -200,6 +200,6 @@ def _num_bytes(source: str) -> int | None:
     found = find_model(source)
     if found.kind == "hub":
         return None
-    path = _TINY if found.kind == "tiny" else found.path
+    path = tiny_folder() if found.kind == "tiny" else found.path
     files = [path] if path.is_file() else [*path.glob("*.safetensors"), *path.glob("*/*.safetensors")]
     return sum(file.stat().st_size for file in files)
