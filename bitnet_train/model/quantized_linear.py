@@ -186,6 +186,7 @@ class _QuantizedLinear(torch.autograd.Function):
                 d_latent, d_scale = _split(dw, latent, scale, hardness, ctx.quantizers, (by_latent, by_scale))
             if by_bias:
                 db = dy.sum(dim=0).float()
+        ctx.packed = None  # the graph lives on, and its codes are a byte a weight
         return dx, d_latent, d_scale, db, None, None, None
 
 

@@ -51,6 +51,7 @@ from bitnet_train.train.loop.checkpoint_manifest import find_latest
 from bitnet_train.train.loop.devices import check_devices, check_shares
 from bitnet_train.train.loop.held_out import find_best
 from bitnet_train.train.loop.launch import cluster_environment
+from bitnet_train.train.loop.lean_parts import keep_less
 from bitnet_train.train.loop.module import BitLightningModule
 from bitnet_train.train.loop.resume import load_student
 from bitnet_train.train.losses.teacher import check_comparable, check_same_vocabulary
@@ -342,6 +343,8 @@ def training_module(
         raise ConfigError(mixes_documents(f"teacher.source={choice.source}", teacher))
     cache = None if teacher is None or directory is None else teacher_cache(config, teacher, directory)
     if not is_outline(original.model):
+        if not config.trainer.compile:  # a compiler joins these operations itself
+            keep_less(student.model)
         prepare_blocks(
             student.model,
             compiled=config.trainer.compile,

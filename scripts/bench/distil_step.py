@@ -50,6 +50,7 @@ from bitnet_train.model.settings import AdapterConfig
 from bitnet_train.quant.scheme import WeightScheme
 from bitnet_train.quant.surrogate import Clipped
 from bitnet_train.train.loop.freed_memory import keep_freed_memory
+from bitnet_train.train.loop.lean_parts import keep_less
 from bitnet_train.train.loop.machine import PRECISIONS, arithmetic
 from bitnet_train.train.loop.module import BitLightningModule
 from bitnet_train.train.loop.settings import OptimConfig
@@ -170,6 +171,7 @@ def ours(chosen: argparse.Namespace, precision: str, products: Any) -> dict[str,
     student, teacher = models(chosen.layers)
     convert(student, weight=WeightScheme("binary", "group", 64, learnable_scale=True), surrogate=Clipped(3.0))
     round_floats(student)
+    keep_less(student)
     module = BitLightningModule(
         attach(student, AdapterConfig(kind="none", train_embeddings=True)),
         teacher,

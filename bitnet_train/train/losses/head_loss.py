@@ -20,6 +20,7 @@ products, which take as long as one of floats; and dW in int8 would hold, but is
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +46,8 @@ from bitnet_train.train.losses.logit_loss import (
 
 CPU_CHUNK_ROWS = 256
 """Fewer cost time, as dW is gone over once a chunk; more cost memory."""
+OUTPUTS = 8192
+"""Of the vocabulary, in what is made of a part of it at a time."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,11 @@ class TeacherStates:
     @torch.no_grad()
     def at(self, index: slice | Tensor) -> TeacherLogits:
         """Return the logits of these rows."""
-        return TeacherLogits(self.head(self.states[index]))
+        states, head = self.states[index], self.head
+        dtype = _product_dtype(states)
+        if type(head) is not nn.Linear or head.weight.dtype == dtype:
+            return TeacherLogits(head(states))
+        return TeacherLogits(_narrow_linear(states, head.weight, head.bias, dtype))
 
     def divergence(self, index: slice | Tensor, student: Softmax, weights: LogitWeights, grad: bool) -> Divergence:
         """Compare with the logits of the rows `index`."""
@@ -134,9 +141,7 @@ class _Products:
     """The three products of a head, some rows at a time; what no gradient is asked of is not made."""
 
     def __init__(self, states_RD: Tensor, weight: Tensor, bias: Tensor | None, needs: tuple[bool, ...]) -> None:
-        device = states_RD.device.type
-        is_cast = torch.is_autocast_enabled(device)
-        self._dtype = torch.get_autocast_dtype(device) if is_cast else states_RD.dtype
+        self._dtype = _product_dtype(states_RD)
         self._weight, self._bias = weight.to(self._dtype), None if bias is None else bias.to(self._dtype)
         self._by_states = torch.zeros_like(states_RD) if needs[0] else None
         self._needs_weight = needs[1]
@@ -152,7 +157,10 @@ class _Products:
         if self._by_states is not None:
             self._by_states[index] = gradient_CV.mm(self._weight).to(self._by_states.dtype)
         if self._needs_weight:
-            self._by_weight = _plus_product(self._by_weight, gradient_CV.t(), states_CD.to(self._dtype))
+            if self._by_weight is None:
+                wide = torch.promote_types(self._dtype, torch.float32)
+                self._by_weight = torch.zeros(self._weight.shape, dtype=wide, device=gradient_CV.device)
+            _add_product(self._by_weight, gradient_CV.t(), states_CD.to(self._dtype))
         if self._by_bias is not None:
             self._by_bias += gradient_CV.sum(0)
 
@@ -165,8 +173,28 @@ class _Products:
         return by_states, by_weight, self._by_bias
 
 
-def _plus_product(total: Tensor | None, left: Tensor, right: Tensor) -> Tensor:
-    """Return total + left right, in float32 where the factors are narrower; `total` is written over."""
-    if total is None:
-        return left.mm(right).to(torch.promote_types(left.dtype, torch.float32))
-    return total.addmm_(left, right) if left.dtype == total.dtype else total.add_(left.mm(right))
+def _product_dtype(x: Tensor) -> torch.dtype:
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+
+
+def _narrow_linear(x_CD: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """Return what a linear does in a narrower type, its weight copied a part at a time."""
+    y_CV = torch.empty(len(x_CD), len(weight), dtype=dtype, device=x_CD.device)
+    for rows in _parts(len(weight)):
+        part = None if bias is None else bias[rows].to(dtype)
+        y_CV[:, rows] = F.linear(x_CD.to(dtype), weight[rows].to(dtype), part)
+    return y_CV
+
+
+def _parts(num_outputs: int) -> Iterator[slice]:
+    return (slice(first, min(first + OUTPUTS, num_outputs)) for first in range(0, num_outputs, OUTPUTS))
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add left right to `total`, which is float32 where the factors are narrower: some rows at a time, then."""
+    if left.dtype == total.dtype:
+        total.addmm_(left, right)
+        return
+    for rows in _parts(len(total)):
+        total[rows] += left[rows].mm(right)

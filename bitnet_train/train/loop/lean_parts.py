@@ -1,0 +1,142 @@
+"""The norms and gated units of a decoder's blocks, with a backward pass that keeps less of the forward one.
+
+```
+norm    y = w * (x * r),  r = 1 / sqrt(mean(x^2) + eps)                        arXiv 1910.07467
+        kept: x and r, a number a token                                        autograd keeps x * r too
+        dx = r * (g - n * mean(g * n)),  g = dy * w,  n = x * r                dw = sum over the tokens of dy * n
+unit    y = silu(gate) * up                                                    SwiGLU, arXiv 2002.05202
+        kept: gate and up                                                      autograd keeps silu(gate) too
+        d_up = dy * silu(gate)            d_gate = dy * up * silu'(gate)
+```
+
+The forward pass calls the operations of the module itself in its order, so that a step computes the bits of evaluation;
+the gradients are the same numbers in another order of rounding. A module is taken for what it does, not for its name:
+one that gives other bits on a row of random numbers is left as it is.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from types import MethodType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from peft import PeftModel
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from bitnet_train.model.start.blocks import decoder_blocks
+
+_PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
+_WIDTH, _ROWS = 24, 3  # of a trial
+
+
+def keep_less(student: nn.Module) -> int:
+    """Let these parts of a model run so from here on; return how many there are.
+
+    Raises ConversionError for a model without a list of blocks.
+    """
+    whole: Any = student.get_base_model() if isinstance(student, PeftModel) else student
+    known: dict[type, bool] = {}
+    count = 0
+    for part in decoder_blocks(whole)[1].modules():
+        forward: Any = _norm if _is_norm(part) else _unit if _is_unit(part, known) else None
+        if forward is not None:
+            part.forward = MethodType(forward, part)  # bound, so that a copy of a part runs the copy
+            count += 1
+    return count
+
+
+def _is_norm(part: nn.Module) -> bool:
+    names = [name for name, _ in part.named_parameters()]
+    weight = getattr(part, "weight", None)
+    if names != ["weight"] or not hasattr(part, "variance_epsilon") or not isinstance(weight, Tensor):
+        return False
+    if weight.ndim != 1 or weight.is_meta:
+        return False
+    with torch.no_grad():
+        x = torch.randn(_ROWS, len(weight), generator=_generator()).to(weight.device)
+        return torch.equal(type(part).forward(part, x), _norm(part, x))
+
+
+def _is_unit(part: nn.Module, known: dict[type, bool]) -> bool:
+    kind = type(part)
+    if not isinstance(getattr(part, "act_fn", None), nn.Module) or not all(
+        hasattr(part, name) for name in _PROJECTIONS
+    ):
+        return False
+    if kind not in known:
+        known[kind] = _behaves_as_unit(part)
+    return known[kind]
+
+
+def _behaves_as_unit(part: nn.Module) -> bool:
+    """Try the forward of its class with small projections in the place of its own."""
+    generator, trial = _generator(), copy(part)
+    trial._modules = dict(part._modules)
+    for name in _PROJECTIONS:
+        linear = nn.Linear(_WIDTH, _WIDTH, bias=False)
+        linear.weight = nn.Parameter(torch.randn(_WIDTH, _WIDTH, generator=generator))
+        setattr(trial, name, linear)
+    x = torch.randn(_ROWS, _WIDTH, generator=generator)
+    with torch.no_grad():
+        try:
+            return torch.equal(type(part).forward(trial, x), _unit(trial, x))
+        except Exception:  # of any kind: it takes other inputs, or reads its own projections
+            return False
+
+
+def _generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def _norm(part: Any, hidden_states: Tensor) -> Tensor:
+    return _Norm.apply(hidden_states, part.weight, part.variance_epsilon)  # pyright: ignore[reportReturnType]
+
+
+def _unit(part: Any, x: Tensor) -> Tensor:
+    return part.down_proj(_Gated.apply(part.gate_proj(x), part.up_proj(x)))
+
+
+class _Norm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        wide = x.to(torch.float32)
+        rate = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
+        ctx.save_for_backward(x, rate, weight)
+        return weight * (wide * rate).to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        x, rate, weight = ctx.saved_tensors
+        (dy,) = grad_outputs
+        dx = dw = None
+        normal = x.to(torch.float32) * rate
+        if ctx.needs_input_grad[1]:
+            dw = (dy * normal).flatten(0, -2).sum(0).to(weight.dtype)
+        if ctx.needs_input_grad[0]:
+            inner = dy * weight
+            mean = torch.linalg.vecdot(inner, normal).unsqueeze(-1).div_(-x.shape[-1])
+            dx = normal.mul_(mean).add_(inner).mul_(rate).to(x.dtype)
+        return dx, dw, None
+
+
+class _Gated(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        return F.silu(gate) * up
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        gate, up = ctx.saved_tensors
+        (dy,) = grad_outputs
+        by_gate = by_up = None
+        if ctx.needs_input_grad[1]:
+            by_up = F.silu(gate).mul_(dy)
+        if ctx.needs_input_grad[0]:
+            by_gate = torch.ops.aten.silu_backward(dy * up, gate)
+        return by_gate, by_up
