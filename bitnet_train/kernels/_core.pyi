@@ -122,6 +122,34 @@ class Int8Transposed:
     @property
     def bytes(self) -> int: ...
 
+def attention_forward(
+    q: NDArray[float32],
+    k: NDArray[float32],
+    v: NDArray[float32],
+    mask: NDArray[uint8] | None,
+    scale: float,
+    out: NDArray[float32],
+    lse: NDArray[float32],
+    num_threads: int,
+) -> None:
+    """Write out [B, L, H, D] and lse [B, H, L] of q [B, H, L, D], k and v [B, G, L, D], mask [B, L, L]."""
+
+def attention_backward(
+    q: NDArray[float32],
+    k: NDArray[float32],
+    v: NDArray[float32],
+    mask: NDArray[uint8] | None,
+    scale: float,
+    out: NDArray[float32],
+    lse: NDArray[float32],
+    d_out: NDArray[float32],
+    dq: NDArray[float32],
+    dk: NDArray[float32],
+    dv: NDArray[float32],
+    num_threads: int,
+) -> None:
+    """Write dq [B, L, H, D], dk and dv [B, L, G, D] of what the forward was given and gave, and d_out [B, L, H, D]."""
+
 def join_openmp(joined: bool) -> bool:
     """Let kernels run on the threads of the OpenMP that is loaded, or no more; return what held before."""
 

@@ -259,6 +259,8 @@ def part_of(event: Any) -> str:
             around = "head"
         elif around is None and at.name.startswith(("_HeadLoss", "_LogitLoss", "LogSoftmax", "KlDiv")):
             around = "loss"
+        elif around is None and at.name.startswith("_FusedAttention"):
+            around = "attention"
         at = at.cpu_parent
     return around or OPERATORS.get(event.name, "rest")
 

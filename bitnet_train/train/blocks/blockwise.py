@@ -41,6 +41,7 @@ from bitnet_train.model.start.blocks import (
     training_forward,
 )
 from bitnet_train.model.start.initialise import fit_block, require_learnable
+from bitnet_train.model.step_attention import step_attention
 from bitnet_train.progress import track
 from bitnet_train.quant.weight import away_from_thresholds
 from bitnet_train.train.blocks.block_file import BlockResult, load_block, save_block
@@ -230,7 +231,7 @@ def _step_loss(
     if config.fp_inputs > 0:
         swapped = torch.rand(len(picked), generator=generator) < config.fp_inputs
         x = torch.where(swapped[:, None, None], rows.original[picked], x)
-    with arithmetic(x, run.bf16), training_products(run.products):
+    with arithmetic(x, run.bf16), training_products(run.products), step_attention(block):
         y = run_block(block, x, call)
     return block_loss(y.float(), rows.target[picked], rows.is_real[picked], config.loss)
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from types import MethodType
 from typing import Any
 
@@ -27,6 +28,7 @@ from torch.utils.checkpoint import checkpoint
 
 from bitnet_train.model.quantized_linear import Products, training_products
 from bitnet_train.model.start.blocks import decoder_blocks
+from bitnet_train.model.step_attention import attention_again
 
 _left_alone: ContextVar[bool] = ContextVar("left_alone", default=False)
 _HOW = "_bitnet_train_how"
@@ -40,9 +42,9 @@ class _How:
     checkpointed: bool
     products: Products
 
-    def contexts(self) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
-        """Return what surrounds both runs; the second is outside of the step's own context."""
-        return nullcontext(), training_products(self.products)
+    def contexts(self, block: nn.Module) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+        """Return what surrounds both runs; the second is outside of the step's own contexts."""
+        return nullcontext(), _both(training_products(self.products), attention_again(block))
 
 
 def prepare_blocks(student: nn.Module, *, compiled: bool, checkpointed: bool, products: Products = "float") -> None:
@@ -75,5 +77,12 @@ def _forward(block: nn.Module, *args: Any, **kwargs: Any) -> Any:
     if _left_alone.get() or not block.training:
         return type(block).forward(block, *args, **kwargs)
     if how.checkpointed and torch.is_grad_enabled():
-        return checkpoint(how.forward, block, *args, use_reentrant=False, context_fn=how.contexts, **kwargs)
+        contexts = partial(how.contexts, block)
+        return checkpoint(how.forward, block, *args, use_reentrant=False, context_fn=contexts, **kwargs)
     return how.forward(block, *args, **kwargs)
+
+
+@contextmanager
+def _both(first: AbstractContextManager[Any], second: AbstractContextManager[Any]) -> Iterator[None]:
+    with first, second:
+        yield

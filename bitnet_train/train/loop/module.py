@@ -34,6 +34,7 @@ from bitnet_train.errors import ConfigError, DataError
 from bitnet_train.model.bit_linear import set_hardness
 from bitnet_train.model.config_fields import vocab_size
 from bitnet_train.model.quantized_linear import Products, training_products
+from bitnet_train.model.step_attention import step_attention
 from bitnet_train.train.data.given_batch import read_batch
 from bitnet_train.train.loop.guard import DivergenceWatch, check_finite, is_finite
 from bitnet_train.train.loop.held_out import HeldOutWatch
@@ -323,7 +324,7 @@ class BitLightningModule(LightningModule):
         cache = self.teacher_cache
         told = self._told(piece) if self.loss.needs_teacher and cache is None else None
         target = cache.target(piece) if cache is not None else None
-        with training_products(self.products):
+        with training_products(self.products), step_attention(self.student):
             student = forward(self.student, piece, self.loss, self.heads.student)
         return token_sums(student, told, piece, self.loss, scale, heads=self.heads, target=target, taps=self._taps)
 
@@ -335,7 +336,8 @@ class BitLightningModule(LightningModule):
     def _told(self, piece: Batch) -> Any:
         """Return the outputs of the frozen model."""
         assert self.teacher is not None
-        return forward(self.teacher, piece, self.loss, self.heads.teacher)
+        with step_attention(self.teacher):
+            return forward(self.teacher, piece, self.loss, self.heads.teacher)
 
     def _active(self, means: dict[str, float]) -> dict[str, float]:
         return {name: mean for name, mean in means.items() if getattr(self.loss, name) > 0}

@@ -12,6 +12,7 @@
 
 namespace bitnet {
 
+void bind_attention(nanobind::module_& m);
 void bind_products(nanobind::module_& m);
 void bind_fake_quantize(nanobind::module_& m);
 void bind_int8(nanobind::module_& m);

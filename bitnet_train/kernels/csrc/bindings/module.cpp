@@ -24,6 +24,7 @@ Activation activation_named(const std::string& name) {
 
 NB_MODULE(_core, m) {
   nanobind::set_leak_warnings(false);  // a weight that a graph of torch holds when Python ends is no leak to speak of
+  bitnet::bind_attention(m);
   bitnet::bind_products(m);
   bitnet::bind_fake_quantize(m);
   bitnet::bind_int8(m);

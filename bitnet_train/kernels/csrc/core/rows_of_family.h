@@ -24,6 +24,9 @@
 #ifndef KERNELS_products
 #define KERNELS_products(name, isa, predicate)
 #endif
+#ifndef KERNELS_training
+#define KERNELS_training(name, isa, predicate)
+#endif
 
 #include "kernels.inc"
 
@@ -36,3 +39,4 @@
 #undef KERNELS_int8_matrix
 #undef KERNELS_model
 #undef KERNELS_products
+#undef KERNELS_training

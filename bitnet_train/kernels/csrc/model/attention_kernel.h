@@ -4,7 +4,8 @@
 #include <cstring>
 #include <type_traits>
 
-#include "model/float_lanes.h"
+#include "core/float_lanes.h"
+#include "model/float_ops.h"
 
 namespace bitnet {
 namespace {

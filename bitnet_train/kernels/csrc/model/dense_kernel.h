@@ -3,7 +3,8 @@
 
 #include <cstring>
 
-#include "model/float_lanes.h"
+#include "core/float_lanes.h"
+#include "model/float_ops.h"
 
 namespace bitnet {
 namespace {

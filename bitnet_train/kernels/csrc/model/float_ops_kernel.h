@@ -3,9 +3,9 @@
 
 #include <cmath>
 
+#include "core/float_lanes.h"
 #include "model/attention_kernel.h"
 #include "model/dense_kernel.h"
-#include "model/float_lanes.h"
 
 namespace bitnet {
 namespace {

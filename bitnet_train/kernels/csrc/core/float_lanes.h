@@ -1,7 +1,7 @@
-// What the bodies of FloatOps have in common: exp, and loops over whole vectors. float_ops_<isa>.cpp defines, before it
+// What the bodies of FloatOps have in common: exp, and loops over whole vectors. lanes_<isa>.h defines, before it
 // includes any of them and in an unnamed namespace so that nothing compiled with its flags is shared,
 //   struct Isa {
-//     using Vec = ...;  kLanes floats, kLanes divides kKeyBlock
+//     using Vec = ...;  kLanes floats, at most 16, a power of two
 //     static constexpr size_t kLanes, kRows, kScoreVecs, kValueVecs;   the register tile of attention
 //     static Vec zero(), set(float), load(const float*), load(const int8_t*);  static void store(float*, Vec);
 //     static Vec add(a, b), sub(a, b), mul(a, b), div(a, b), max(a, b);   max(a, b) = a > b ? a : b
@@ -18,8 +18,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
-
-#include "model/float_ops.h"
 
 namespace bitnet {
 namespace {
