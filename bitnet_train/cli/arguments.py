@@ -106,9 +106,11 @@ def _read_flags(verb: Verb, arguments: list[str]) -> argparse.Namespace:
     """Read flags and words; a setting written as a flag, of ours or of another tool, is answered with its key."""
     parser = verb_parser(verb)
     flags, unknown = parser.parse_known_intermixed_args(arguments)
-    for flag in unknown:
+    for flag in (word for word in unknown if word.startswith("-")):  # words after an unknown flag are among them
         if flag in MULTIRUN_FLAGS:
             raise _multirun(flag)
+        if others := _verbs_with(flag):
+            raise ConfigError(f"`bitnet-train {verb.name}` has no `{flag}`; `{'` and `'.join(others)}` have it.")
         if hint := _key_of_flag(flag):
             raise ConfigError(
                 f"`{flag}`:{hint} Settings are words without dashes: `bitnet-train {verb.name} KEY=VALUE`."
@@ -116,6 +118,12 @@ def _read_flags(verb: Verb, arguments: list[str]) -> argparse.Namespace:
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     return flags
+
+
+def _verbs_with(flag: str) -> list[str]:
+    """Return the verbs that have a flag which not all have."""
+    field = {"--dry-run": "dry_run", "--quick": "quick", "--beside": "beside"}.get(flag)
+    return [] if field is None else [f"bitnet-train {verb.name}" for verb in VERBS.values() if getattr(verb, field)]
 
 
 def _multirun(flag: str) -> ConfigError:

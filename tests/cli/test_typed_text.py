@@ -137,3 +137,13 @@ def test_a_setting_written_as_a_flag_is_answered_with_its_key(
     told = capsys.readouterr().err
     assert part in told
     assert "Settings are words without dashes: `bitnet-train train KEY=VALUE`" in told
+
+
+def test_a_flag_of_another_verb_is_answered_with_it_and_words_after_it_are_not_blamed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["run", "quickstart", "--dry-run", "model.source=tiny"]) == 2
+    told = capsys.readouterr().err
+    assert "`bitnet-train run` has no `--dry-run`" in told
+    assert "bitnet-train train" in told
+    assert "That is the key" not in told
