@@ -24,7 +24,8 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "scripts" / "results"
 
 # `python -m` looks in this folder first, where the package may lie without its kernels: an installed one goes before.
-if sys.path[0] == str(ROOT):
+# Under `-P` it does not, and what stands first was put there by PYTHONPATH.
+if sys.path[0] == str(ROOT) and not sys.flags.safe_path:
     sys.path.append(sys.path.pop(0))
 
 

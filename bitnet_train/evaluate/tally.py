@@ -45,6 +45,14 @@ class Tally:
         self._hits += torch.bincount(classes[hit].cpu(), minlength=len(CLASSES))
         return likeliest
 
+    def include(self, other: Tally) -> None:
+        """Add the sums of another one."""
+        self._tokens += other._tokens
+        self._nats += other._nats
+        self._entropy += other._entropy
+        self._bins += other._bins
+        self._hits += other._hits
+
     @property
     def hits(self) -> list[int]:
         """How many tokens of each frequency class were the likeliest."""

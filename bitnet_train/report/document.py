@@ -89,6 +89,25 @@ class Places:
 
 
 @dataclass(frozen=True)
+class Dot:
+    """A figure and the value it was made with."""
+
+    name: str
+    value: float
+    figure: float
+
+
+@dataclass(frozen=True)
+class Dots:
+    """Figures over values, at least one, of which the lowest is the best; with `is_log` all values are above 0."""
+
+    title: str
+    unit: str
+    dots: tuple[Dot, ...]
+    is_log: bool = False
+
+
+@dataclass(frozen=True)
 class Line:
     """One line of a picture: steps and values, the number of its colour; `dots` where each point stands for itself."""
 
@@ -144,8 +163,8 @@ class Grid:
     blocks: tuple[Curves | Heat | Bars | Histograms, ...]
 
 
-Block = Paragraph | Items | Table | Bars | Places | SideBySide | Curves | Heat | Histograms | Folded | Grid
-PICTURES = (Places, Curves, Heat, Histograms, Grid)
+Block = Paragraph | Items | Table | Bars | Places | Dots | SideBySide | Curves | Heat | Histograms | Folded | Grid
+PICTURES = (Places, Dots, Curves, Heat, Histograms, Grid)
 """What plain text leaves out."""
 
 

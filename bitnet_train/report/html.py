@@ -17,6 +17,7 @@ from bitnet_train.report.document import (
     Block,
     Curves,
     Document,
+    Dots,
     Folded,
     Grid,
     Heat,
@@ -29,6 +30,7 @@ from bitnet_train.report.document import (
     Table,
     Tile,
 )
+from bitnet_train.report.dots import render_dots
 from bitnet_train.report.heat import render_heat
 from bitnet_train.report.histograms import render_histograms
 from bitnet_train.report.page_script import plot_script, plot_style
@@ -115,6 +117,8 @@ def _block(block: Block) -> str:
             return _table(block)
         case Bars():
             return _scroll(block.title, render_bars(block))
+        case Dots():
+            return _scroll(block.title, render_dots(block))
         case Places():
             return _scroll(block.title, render_places(block))
         case SideBySide():

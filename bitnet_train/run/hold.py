@@ -21,11 +21,12 @@ from bitnet_train.disk import check_writable, writing
 from bitnet_train.importers.found import RUN_FILE
 from bitnet_train.run.lock import locked
 from bitnet_train.run.private import private_where_secret
-from bitnet_train.run.ranks import follow, rank, stop_leading
+from bitnet_train.run.ranks import can_connect, follow, rank, stop_leading
 from bitnet_train.run.report import refresh
 from bitnet_train.whole import clear_left
 
 _IN_EVERY_PROCESS = ("train", "run")  # what the processes of a launcher do together; all else the first does alone
+_DEALT_OUT = ("evaluate",)  # of which they read parts, where they can reach each other
 _WRITTEN, _WRITTEN_IN_TRAINING = ("facts",), ("checkpoints", "cache", "metrics.jsonl")
 
 
@@ -107,6 +108,8 @@ def _check_writable(root: Path, verb: str) -> None:
 @contextmanager
 def _following(config: Config, verb: str) -> Iterator[Config]:
     """Do what the first process of the run does beside it, where they do it together, and end."""
+    if verb in _DEALT_OUT and can_connect() and not config.dry_run:
+        yield changed(config, {"quiet": True})
     if config.dry_run or verb not in _IN_EVERY_PROCESS:
         raise SystemExit(0)
     try:

@@ -33,6 +33,12 @@ def rank() -> int:
     return int(number) if _is_started_by_first() and number.isdecimal() else 0
 
 
+def can_connect() -> bool:
+    """Whether this process is one of several that were told how to reach each other: those that torchrun starts."""
+    found = launcher()
+    return found is not None and found.name == "torchrun"
+
+
 def lead(root: Path) -> None:
     """Let the other processes, if there are any, begin: the run at `root` is prepared."""
     os.environ[_FIRST], os.environ[_PLACE] = str(os.getpid()), str(root)

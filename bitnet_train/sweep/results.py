@@ -1,4 +1,4 @@
-"""What the trials of a sweep came to: rows, the best first; a table for a terminal; a page with table and curves."""
+"""What the trials of a sweep came to: rows, the best first; a table for a terminal; a page with pictures."""
 
 from __future__ import annotations
 
@@ -9,8 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bitnet_train.report.document import Curves, Document, Grid, Line, Paragraph, Section, Status, Table, Tile
+from bitnet_train.report.document import (
+    Curves,
+    Document,
+    Dot,
+    Dots,
+    Grid,
+    Line,
+    Paragraph,
+    Section,
+    Status,
+    Table,
+    Tile,
+)
 from bitnet_train.report.figures import UNKNOWN, cell, duration, number
+from bitnet_train.sweep.ranges import DECADES_OF_LOG
 from bitnet_train.sweep.study import ERROR
 from bitnet_train.train.loop.held_out import MAX_NATS
 
@@ -88,7 +101,7 @@ def render_rows(rows: Sequence[Row], keys: Sequence[str]) -> TerminalTable:
 
 
 def document(rows: Sequence[Row], keys: Sequence[str], called: str, folder: Path, most: int) -> Document:
-    """Return the page: the best, all trials, their curves."""
+    """Return the page: the best, all trials, their figures over the values that were tried, their curves."""
     best = best_of(rows)
     counts = {state: sum(row.state == state for row in rows) for state in _STATES.values()}
     ended = sum(counts.values()) - counts["running"]
@@ -97,6 +110,8 @@ def document(rows: Sequence[Row], keys: Sequence[str], called: str, folder: Path
     sections = [Section("Trials", (Table(_header(keys), tuple(_cells(row, keys) for row in rows)),))]
     if failed := [f"{row.name}: {row.error}" for row in rows if row.error]:
         sections.append(Section("What failed", tuple(Paragraph(line) for line in failed)))
+    if dots := tuple(_dots(rows, keys)):
+        sections.append(Section("Values", dots))
     if curves := tuple(_curves(rows)):
         sections.append(Section("Curves", (Grid(curves),)))
     footer = f"Written {time.strftime('%Y-%m-%d %H:%M:%S')} from the sweep's journal."
@@ -118,6 +133,25 @@ def _curves(rows: Sequence[Row]) -> Iterable[Curves]:
         lines = tuple(Line(row.name, row.points, at, dots=True) for at, row in enumerate(drawn))
         title = "Held-out text" if len(drawn) == len(rows) else f"Held-out text, the best {len(drawn)}"
         yield Curves(title, "nats a token", lines)
+
+
+def _dots(rows: Sequence[Row], keys: Sequence[str]) -> Iterable[Dots]:
+    """Yield a picture for each key of which numbers were tried: what trials that were trained came to."""
+    for key in keys:
+        tried = [(row.name, _number(row.values.get(key)), row.nats) for row in rows if row.state == "trained"]
+        dots = tuple(Dot(name, value, nats) for name, value, nats in tried if value is not None and nats is not None)
+        values = sorted({dot.value for dot in dots})
+        if len(values) > 1:
+            is_log = values[0] > 0 and values[-1] / values[0] >= 10**DECADES_OF_LOG
+            yield Dots(f"{key}, held-out text", "nats a token", dots, is_log)
+
+
+def _number(value: Any) -> float | None:
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        return None
+    return found if math.isfinite(found) else None
 
 
 def _rank(trial: FrozenTrial) -> tuple[int, float, int]:

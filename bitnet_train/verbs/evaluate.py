@@ -2,10 +2,13 @@
 
 Files are read, and refused, before a model is loaded. What needs the original is left out with the reason where there
 is none: an artefact alone, `evaluate.against=none`, or a source that cannot be loaded any more.
+
+Processes that torchrun starts share the windows of texts (`evaluate.dealing`); all else the first does alone.
 """
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -18,7 +21,8 @@ from bitnet_train.bench import decode_speed
 from bitnet_train.bench.speed import DecodeSpeed
 from bitnet_train.config import Config
 from bitnet_train.errors import BitnetTrainError, ConfigError, DataError
-from bitnet_train.evaluate.comparison import compare
+from bitnet_train.evaluate.comparison import ALONE, compare
+from bitnet_train.evaluate.dealing import Dealing, together
 from bitnet_train.evaluate.frontier import Frontier, read_frontier
 from bitnet_train.evaluate.jsonl import spread
 from bitnet_train.evaluate.measured import Choices, Comparison, Perplexity, Prompts, ScoredText
@@ -34,6 +38,7 @@ from bitnet_train.report.lines import describe_speeds, spoken
 from bitnet_train.report.write import write_report
 from bitnet_train.run import assembly
 from bitnet_train.run.directory import RunDirectory, packed_folder
+from bitnet_train.run.ranks import can_connect
 from bitnet_train.run.report import REPORT_FILE
 from bitnet_train.run.session import Session
 from bitnet_train.run.tracked import tell
@@ -93,18 +98,23 @@ def evaluate(config: Config, session: Session | None = None) -> EvaluateFacts:
     _check_limits(config, models)
     if models.not_compared is not None:
         console.print(f"note: not compared with another model: {models.not_compared}", soft_wrap=True)
-    held_out = _told(_score_held_out(models, rows), console) if rows is not None else None
+    with _processes(session is None) as dealing:
+        if dealing.number > 1:
+            console.print(f"{dealing.number} processes share the texts.")
+        texts = [] if rows is None else [_told(_score_held_out(models, rows, dealing), console)]
+        for path, text in inputs.texts.items():
+            texts.append(_told(_score_text(config, models, path, text, dealing), console))
+    if dealing.rank > 0:
+        raise SystemExit(0)
     speed, original = _speeds(config, models)
     console.print(f"Greedy decoding: {describe_speeds(speed, original)}.", markup=False, soft_wrap=True)
-    texts = [] if held_out is None else [held_out]
-    texts += [_told(_score_text(config, models, path, text), console) for path, text in inputs.texts.items()]
     choices = [_told(_ask(models, path.stem, asked), console) for path, asked in inputs.questions.items()]
     prompts = [_told(_write(config, models, _stem(path), given), console) for path, given in inputs.prompts.items()]
     facts = EvaluateFacts(
         texts=tuple(texts),
         choices=tuple(choices),
         prompts=tuple(prompts),
-        held_out=_perplexity(held_out) if held_out is not None else None,
+        held_out=_perplexity(texts[0]) if rows is not None else None,
         decode=speed,
         decode_original=original,
         against=_described(models),
@@ -114,6 +124,11 @@ def evaluate(config: Config, session: Session | None = None) -> EvaluateFacts:
     )
     tell(facts, config, directory, session)
     return _finish(config, directory, folder, facts, console)
+
+
+def _processes(is_whole: bool) -> AbstractContextManager[Dealing]:
+    """Return the processes that share the texts; within another verb the first is alone by now."""
+    return together() if is_whole and can_connect() else nullcontext(ALONE)
 
 
 def read_inputs(config: Config) -> Inputs:
@@ -204,19 +219,19 @@ def _check_limits(config: Config, models: Models) -> None:
             raise ConfigError(f"`evaluate.{name}={value}` does not fit the {context} positions of the model. Lower it.")
 
 
-def _score_held_out(models: Models, rows: dict[str, Tensor]) -> ScoredText:
+def _score_held_out(models: Models, rows: dict[str, Tensor], dealing: Dealing) -> ScoredText:
     """Score the held-out rows of the run."""
     name, length = "held-out", rows["input_ids"].shape[1]
-    return ScoredText(name, _compare(models, rows, name), length, window_overlap=None, held_out=True)
+    return ScoredText(name, _compare(models, rows, name, dealing), length, window_overlap=None, held_out=True)
 
 
-def _score_text(config: Config, models: Models, path: Path, text: str) -> ScoredText:
+def _score_text(config: Config, models: Models, path: Path, text: str, dealing: Dealing) -> ScoredText:
     rows = assembly.score_windows(config, models.tokenizer, text)
-    return ScoredText(path.stem, _compare(models, rows, path.stem), *_windows(config))
+    return ScoredText(path.stem, _compare(models, rows, path.stem, dealing), *_windows(config))
 
 
-def _compare(models: Models, rows: dict[str, Tensor], name: str) -> Comparison:
-    return compare(models.student, models.teacher, rows, description=name)
+def _compare(models: Models, rows: dict[str, Tensor], name: str, dealing: Dealing) -> Comparison:
+    return compare(models.student, models.teacher, rows, description=name, dealing=dealing)
 
 
 def _windows(config: Config) -> tuple[int, bool]:

@@ -174,11 +174,15 @@ def main() -> int:
 
 
 def keep(chosen: argparse.Namespace, found: dict[str, Any]) -> None:
-    """Write a row, with the run that measured it, in place of the one of its size."""
+    """Write a row, with the run that measured it, in place of the one of its size and arithmetic."""
     rows = json.loads(chosen.out.read_text(encoding="utf-8"))["rows"] if chosen.out.is_file() else []
-    rows = [other for other in rows if other["size"] != found["size"]] + [{**found, "run": describe_run(chosen)}]
-    rows.sort(key=lambda each: list(SHAPES).index(each["size"]))
+    rows = [other for other in rows if _kind(other) != _kind(found)] + [{**found, "run": describe_run(chosen)}]
+    rows.sort(key=lambda each: (list(SHAPES).index(each["size"]), each["precision"], each["products"]))
     chosen.out.write_text(json.dumps({"rows": rows}, indent=1) + "\n", encoding="utf-8")
+
+
+def _kind(row: dict[str, Any]) -> tuple[str, ...]:
+    return row["size"], row["precision"], row["products"]
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from scripts.ablate.table import grid_table, rate_table, task_table
 from scripts.tables.choose import choice_table
 from scripts.tables.reads import ratio_lines
 from scripts.tables.recipes import recipe_table
-from scripts.tables.speed import decode_table, size_table, step_table
+from scripts.tables.speed import decode_table, memory_table, size_table, step_table
 
 RESULTS = ROOT / "recipes" / "results"
 ABLATE = "python -m scripts.ablate.run"
@@ -47,7 +47,12 @@ PAGES: dict[str, dict[str, Callable[[], list[str]]]] = {
     "README.md": {"results": lambda: recipe_table(RESULTS, "recipes/")},
     "docs/choose.md": {"choices": lambda: choice_table(RESULTS)},
     "docs/quality.md": {"reads": lambda: ratio_lines(RESULTS / "smollm2_binary_full.json")},
-    "docs/speed.md": {"sizes": lambda: size_table(RESULTS), "decode": decode_table, "steps": step_table},
+    "docs/speed.md": {
+        "sizes": lambda: size_table(RESULTS),
+        "decode": decode_table,
+        "steps": step_table,
+        "memory": memory_table,
+    },
     "recipes/README.md": {
         "recipes": lambda: recipe_table(RESULTS, ""),
         "baselines": lambda: grid_table(TINY, ("best", "base", "baseline"), ABLATE),

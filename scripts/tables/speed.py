@@ -18,6 +18,7 @@ KINDS = {
     "forward": "1-bit layers, forward in integers",
     "integer": "1-bit layers, forward and gradients in integers",
 }
+MODELS = {"tiny": "the bundled one", "small": "a small Llama", "smollm2": "SmolLM2-135M"}  # of `bench/memory.py`
 Row = dict[str, Any]
 
 
@@ -92,6 +93,29 @@ def _step(row: Row) -> str:
     speed, memory = f"{row['tokens_per_s']:.0f}", f"{row['memory_mb'] / 1000:.2f} GB"
     ratios = (f"{row['speed_ratio']:.2f}", f"{row['memory_ratio']:.2f}")
     return f"| {KINDS[row['kind']]} | {row['precision']} | {speed} | {ratios[0]} | {memory} | {ratios[1]} |"
+
+
+def memory_table() -> list[str]:
+    """Return what `train --dry-run` says that training takes beside what it took."""
+    rows = json.loads((MEASURED / "bench_memory.json").read_text(encoding="utf-8"))["rows"]
+    head = [
+        "| model | parameters | precision, products | rows x tokens | estimate | measured | ratio |",
+        "|---" * 7 + "|",
+    ]
+    return [*head, *map(_memory, rows)]
+
+
+def _memory(row: Row) -> str:
+    cells = (
+        MODELS[row["size"]],
+        f"{row['parameters'] / 1e6:.1f} million",
+        f"{row['precision']}, {row['products']}",
+        f"{row['micro_rows']} x {row['row_tokens']}",
+        f"{row['estimate']['most'] / 1e9:.2f} GB",
+        f"{row['measured'] / 1e9:.2f} GB",
+        f"{row['ratio']:.2f}",
+    )
+    return "| " + " | ".join(cells) + " |"
 
 
 def _machine(facts: Row) -> str:

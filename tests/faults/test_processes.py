@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.faults.commands import Running, Warm, wait_for
 from tests.faults.injected import Clock, Fault, Pause, Signal
 from tests.faults.runs import BEGUN, MODEL, STEP, STEPS, WORDS, copy_of, left_over, resumes_to, steps_of
+from tests.fixtures.rounding import CHAIN, CONDITION
 
 TWO = ("trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu")
+ONE = ("trainer.devices=1", "trainer.strategy=auto")
+SPREAD = (*TWO, "trainer.strategy=fsdp")
+ROUNDING = CHAIN * CONDITION * 2**-24
 
 
 @dataclass(frozen=True)
@@ -35,23 +42,51 @@ class Ranks:
         ]
 
 
-def test_a_rank_that_is_killed_takes_the_other_one_with_it_and_the_checkpoints_stay(warm: Warm, tmp_path: Path) -> None:
+@pytest.mark.parametrize("two", [TWO, SPREAD], ids=["ddp", "fsdp"])
+def test_a_rank_that_is_killed_takes_the_other_one_with_it_and_the_checkpoints_stay(
+    warm: Warm, tmp_path: Path, two: tuple[str, ...]
+) -> None:
     ranks = Ranks(warm, tmp_path)
-    first, second = ranks.start(*WORDS, *TWO, "run.dir=run", second=(Signal(STEP, "SIGKILL", number=BEGUN + 1),))
+    first, second = ranks.start(*WORDS, *two, "run.dir=run", second=(Signal(STEP, "SIGKILL", number=BEGUN + 1),))
     assert second.wait().code == -9
     done = first.wait()
     assert done.code == 1, done.err
     assert "Another process of the run has ended" in done.said
     assert steps_of(tmp_path / "run") == [1, 2]
+    alone = copy_of(tmp_path / "run", tmp_path / "alone")
     assert [each.wait().code for each in ranks.start("train", "run")] == [0, 0]
     assert steps_of(tmp_path / "run")[-1] == STEPS
     assert left_over(tmp_path / "run") == []
     assert warm.run(tmp_path, "merge", "run").code == 0
+    goes_on_alone(warm, alone, tmp_path / "run")
 
 
-def test_a_signal_to_one_rank_ends_both_after_the_same_step(warm: Warm, tmp_path: Path) -> None:
+def goes_on_alone(warm: Warm, run_dir: Path, beside: Path) -> None:
+    """One process goes on from what two left, as the two at `beside` did.
+
+    Its first step has their weights and rows, and nothing is drawn; its loss is a sum over the same tokens, of which
+    all terms are positive, in another order: `tests/fixtures/rounding.py` derives the bound. What follows comes of
+    weights that a step of Adam has moved, by as much where a gradient is rounded to the other side of zero.
+    """
+    done = warm.run(run_dir.parent, "train", run_dir, *ONE)
+    assert done.code == 0, done.err
+    assert steps_of(run_dir)[-1] == STEPS
+    one, two = (losses(folder) for folder in (run_dir, beside))
+    assert one.keys() == two.keys() == set(range(1, STEPS + 1))
+    assert one[BEGUN + 1] == pytest.approx(two[BEGUN + 1], rel=ROUNDING)
+    assert warm.run(run_dir.parent, "merge", run_dir).code == 0
+
+
+def losses(run_dir: Path) -> dict[int, float]:
+    """Return the loss of every step."""
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return {line["step"]: line["loss"] for line in lines if "loss" in line}
+
+
+@pytest.mark.parametrize("two", [TWO, SPREAD], ids=["ddp", "fsdp"])
+def test_a_signal_to_one_rank_ends_both_after_the_same_step(warm: Warm, tmp_path: Path, two: tuple[str, ...]) -> None:
     ranks = Ranks(warm, tmp_path)
-    first, second = ranks.start(*WORDS, *TWO, "run.dir=run", second=(Signal(STEP, number=BEGUN),))
+    first, second = ranks.start(*WORDS, *two, "run.dir=run", second=(Signal(STEP, number=BEGUN),))
     assert first.wait().code == 143
     assert second.wait().code in (0, 143), "it is for the first to tell"
     assert steps_of(tmp_path / "run")[-1] == BEGUN

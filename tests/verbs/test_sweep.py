@@ -15,6 +15,7 @@ from bitnet_train.__main__ import main
 from bitnet_train.config.compose import compose, to_yaml
 from bitnet_train.errors import ConfigError
 from bitnet_train.run.lock import owner_of
+from bitnet_train.sweep.study import JOURNAL
 from bitnet_train.sweep.trial import Trial
 from tests.fixtures.small_runs import SMALL, facts_of, small
 
@@ -52,6 +53,25 @@ def test_a_worker_that_was_killed_is_followed_by_another_that_repeats_nothing(
     assert "<svg" in (folder / "sweep.html").read_text()
     assert main(["sweep", str(folder)]) == 0, "one that has ended only shows what it came to"
     assert "trial-0001" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_two_workers_that_begin_at_once_share_the_trials(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "sweep"
+    call = ["quickstart", "optimizer.lr=1e-3..1e-2/4", "sweep.sampler=grid", *SMALL[1:], f"sweep.dir={folder}"]
+    command = [sys.executable, "-m", "bitnet_train", "sweep", *call]
+    with (tmp_path / "said").open("w") as said:
+        workers = [subprocess.Popen(command, stdout=said, stderr=said) for _ in range(2)]
+        assert [worker.wait(timeout=400) for worker in workers] == [0, 0], (tmp_path / "said").read_text()[-3000:]
+    assert main(["sweep", str(folder), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["trials"]
+    assert [row["state"] for row in rows] == ["trained"] * 4
+    assert len({row["values"]["optimizer.lr"] for row in rows}) == 4, "no point twice, none left out"
+    journal = (folder / JOURNAL).read_text().splitlines()
+    attributes = [json.loads(line).get("user_attr", {}) for line in journal]
+    taken = [found["worker"] for found in attributes if "worker" in found]
+    assert len(taken) == 4
+    assert {worker["pid"] for worker in taken} == {worker.pid for worker in workers}
 
 
 @pytest.mark.slow

@@ -1,8 +1,11 @@
 """What a forward pass keeps for the backward one, in bytes, counted over shapes: no value is computed, nothing is held.
 
-The model is called with fake tensors, up to its second block, and every tensor that autograd keeps is counted once,
+The model is called with fake tensors, up to its third block, and every tensor that autograd keeps is counted once,
 weights aside; further blocks keep as much. So it holds for any architecture, estimator and adapter, before weights are
 opened. Attention counts as the fused kernels keep it: inputs, output and one number a head and token.
+
+A heap of a CPU takes more for them, as what is freed between them leaves holes (`heap`): that is counted too, in the
+same call.
 """
 
 from __future__ import annotations
@@ -22,27 +25,36 @@ from torch.overrides import TorchFunctionMode
 from bitnet_train.model.config_fields import hidden_size
 from bitnet_train.model.start.blocks import decoder_blocks
 from bitnet_train.train.loop.blocks_of_step import as_they_are
+from bitnet_train.train.loop.heap import OnHeap
 
-_SEEN = 2  # blocks that are called
+_SEEN = 3  # blocks that are called: holes that the first leaves are of use to the second
 
 
 class Kept(NamedTuple):
-    """Bytes kept outside of the blocks, by one block, and of the states between two; and how many blocks there are."""
+    """Bytes kept outside of the blocks, by one block, and of the states between two; and how many blocks there are.
+
+    `first_on_heap`, `block_on_heap`: by how much a heap grows during the first block, and each further one.
+    """
 
     outside: int
     block: int
     between: int
     num_blocks: int
+    first_on_heap: int
+    block_on_heap: int
 
-    def total(self, *, checkpointed: bool) -> int:
-        """Return the bytes at the end of the forward pass; `checkpointed`: where a block is computed again, at most."""
-        if not checkpointed:
-            return self.outside + self.num_blocks * self.block
-        return self.outside + self.num_blocks * self.between + self.block
+    def total(self, *, checkpointed: bool, on_heap: bool = False) -> int:
+        """Return the bytes at the end of the forward pass; `checkpointed`: where a block is computed again, at most.
+
+        `on_heap`: those that a heap takes for them.
+        """
+        first, block = (self.first_on_heap, self.block_on_heap) if on_heap else (self.block, self.block)
+        further = self.num_blocks * self.between if checkpointed else (self.num_blocks - 1) * block
+        return self.outside + first + further
 
 
 class _Enough(Exception):
-    """The second block has been called."""
+    """Enough blocks have been called."""
 
 
 def kept_bytes(model: nn.Module, rows: int, tokens: int, *, bf16: bool) -> Kept | None:
@@ -55,31 +67,35 @@ def kept_bytes(model: nn.Module, rows: int, tokens: int, *, bf16: bool) -> Kept 
     try:
         whole.train()
         with as_they_are():
-            seen, num_blocks = _seen(whole, rows, tokens, bf16), len(decoder_blocks(whole)[1])
+            (seen, tops), num_blocks = _seen(whole, rows, tokens, bf16), len(decoder_blocks(whole)[1])
     except Exception:  # of any kind: a model that asks for a value has no shapes to count
         return None
     finally:
         whole.train(was_training)
     states = rows * tokens * hidden_size(whole) * 4
-    block = (seen[-1] - seen[0]) // (len(seen) - 1)
-    return Kept(seen[0] + 2 * states, block, states, num_blocks)  # the last norm keeps its input, and its output
+    block, first_on_heap = (seen[-1] - seen[0]) // (len(seen) - 1), tops[1] - tops[0]
+    block_on_heap = (tops[-1] - tops[1]) // max(1, len(tops) - 2)
+    outside = seen[0] + 2 * states  # the last norm keeps its input, and its output
+    return Kept(outside, block, states, num_blocks, first_on_heap, block_on_heap)
 
 
-def _seen(whole: Any, rows: int, tokens: int, bf16: bool) -> list[int]:
-    """Return the bytes that autograd holds before the first block and after each that is called."""
+def _seen(whole: Any, rows: int, tokens: int, bf16: bool) -> tuple[list[int], list[int]]:
+    """Return the bytes that autograd holds before the first block and after each that is called, and the heap's."""
     kept: dict[int, Tensor] = {}  # the tensors too, or a storage that is gone lends its number to the next
     counts: list[int] = []
+    tops: list[int] = []
 
     def count(*_: Any) -> None:
+        tops.append(heap.top)
         counts.append(sum(tensor.untyped_storage().nbytes() for tensor in kept.values()))
         if len(counts) == 1 + min(_SEEN, len(blocks)):
             raise _Enough
 
-    blocks = decoder_blocks(whole)[1]
+    blocks, heap = decoder_blocks(whole)[1], OnHeap()
     hooks = [blocks[0].register_forward_pre_hook(count)]
     hooks += [block.register_forward_hook(count) for block in blocks[:_SEEN]]
     try:
-        with FakeTensorMode(), torch.enable_grad(), _FusedAttention():
+        with FakeTensorMode(), torch.enable_grad(), _FusedAttention(), heap:
             own = {name: _shape_of(tensor) for name, tensor in _tensors(whole)}
             weights = {_key(tensor) for tensor in own.values()}
 
@@ -92,7 +108,7 @@ def _seen(whole: Any, rows: int, tokens: int, bf16: bool) -> list[int]:
             with saved_tensors_hooks(keep, lambda tensor: tensor), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
                 functional_call(whole, own, (), inputs)
     except _Enough:
-        return counts
+        return counts, tops
     finally:
         for hook in hooks:
             hook.remove()

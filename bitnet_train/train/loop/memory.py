@@ -4,8 +4,10 @@
 weights       the student in float32, and the values behind what trains rounded
 gradients     float32, of what trains
 optimizer     two moments of what trains, float32
-teacher       its weights, linear layers in bfloat16 where products are
-activations   what the forward pass keeps for the backward one, of one micro-batch (`activations`)
+teacher       its weights, linear layers in bfloat16 where products are; on a CPU as they were loaded, for what
+              rounding frees is not given back, and lies in holes
+activations   what the forward pass keeps for the backward one, of one micro-batch (`activations`); on a CPU with the
+              holes between (`heap`)
 logits        of one micro-batch, both models, with their gradient; of logits that are made in parts (`head_loss`) one
               part, and the heads in the type of the product
 ```
@@ -123,9 +125,9 @@ def memory(
         weights=own // shards,
         gradients=FLOAT32_BYTES * trainable // shards,
         optimizer=2 * FLOAT32_BYTES * trainable // shards,
-        teacher=0 if module.teacher is None else _teacher_bytes(module.teacher, rounds),
+        teacher=0 if module.teacher is None else _teacher_bytes(module.teacher, rounds and device.type != "cpu"),
         logits=_logit_bytes(module, micro_tokens, device, bf16),
-        activations=None if kept is None else kept.total(checkpointed=checkpointed) + _packed_bytes(module, products),
+        activations=None if kept is None else _activation_bytes(module, kept, products, device, checkpointed),
         running=0 if kept is None else kept.block * (1 if module.teacher is None else 2),
         accumulates=accumulates,
     )
@@ -162,6 +164,12 @@ def _teacher_bytes(teacher: nn.Module, rounds: bool) -> int:
         return _bytes(teacher)
     linear = {id(p) for layer in teacher.modules() if isinstance(layer, nn.Linear) for p in layer.parameters(False)}
     return sum(p.numel() * (BFLOAT16_BYTES if id(p) in linear else p.element_size()) for p in teacher.parameters())
+
+
+def _activation_bytes(
+    module: BitLightningModule, kept: Kept, products: Products, device: torch.device, checkpointed: bool
+) -> int:
+    return kept.total(checkpointed=checkpointed, on_heap=device.type == "cpu") + _packed_bytes(module, products)
 
 
 def _packed_bytes(module: BitLightningModule, products: Products) -> int:

@@ -19,46 +19,45 @@ over. The teacher is no submodule: no optimiser, checkpoint, state dict or `trai
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from bitnet_train.errors import ConfigError, DataError
 from bitnet_train.model.bit_linear import set_hardness
-from bitnet_train.model.config_fields import vocab_size
 from bitnet_train.model.quantized_linear import Products, training_products
 from bitnet_train.model.step_attention import step_attention
 from bitnet_train.train.data.given_batch import read_batch
-from bitnet_train.train.loop.guard import DivergenceWatch, check_finite, is_finite
+from bitnet_train.train.loop.guard import DivergenceWatch, is_finite
+from bitnet_train.train.loop.guest import show, steps_of
 from bitnet_train.train.loop.held_out import HeldOutWatch
-from bitnet_train.train.loop.layer_watch import LayerWatch, first_non_finite, has_bad_weight
+from bitnet_train.train.loop.held_out_sums import HeldOutSums
+from bitnet_train.train.loop.layer_watch import LayerWatch
 from bitnet_train.train.loop.odd_steps import OddSteps
 from bitnet_train.train.loop.optim import build_optimizer, take_settings
+from bitnet_train.train.loop.processes import Processes
 from bitnet_train.train.loop.resume import load_progress, save_progress
 from bitnet_train.train.loop.rng import seed_step
-from bitnet_train.train.loop.schedules import ScheduleConfig, hardness, lr_factor, warmup_steps
+from bitnet_train.train.loop.schedules import ScheduleConfig, hardness, lr_factor
 from bitnet_train.train.loop.settings import OptimConfig
 from bitnet_train.train.loop.sharded import shard
 from bitnet_train.train.loop.spread import is_spread, whole
+from bitnet_train.train.loop.step_health import leave_out, watch
+from bitnet_train.train.loop.term_balance import is_due, measured_balances
 from bitnet_train.train.losses.attention_relation import RelationTaps
 from bitnet_train.train.losses.composition import (
-    LOGITS,
     TERMS,
     Batch,
     Heads,
     TokenSums,
-    balances,
     forward,
     held_out_sums,
     micro_batches,
-    one_term,
     token_sums,
     total_loss,
     weighted,
@@ -67,8 +66,6 @@ from bitnet_train.train.losses.settings import LossConfig
 from bitnet_train.train.losses.teacher import keep_products_in_bfloat16
 from bitnet_train.train.losses.teacher_cache import TeacherCache
 from bitnet_train.train.losses.token_losses import count_trained
-
-MAX_NATS = 700.0  # exp(709) is the largest that a float64 holds
 
 
 class BitLightningModule(LightningModule):
@@ -167,7 +164,7 @@ class BitLightningModule(LightningModule):
         self.watch, self.layers = DivergenceWatch(), LayerWatch(nn.Module())
         self.odd_steps = OddSteps()
         self.held_out = HeldOutWatch()
-        self._validation_sums: Tensor | None = None
+        self._held_out_sums: HeldOutSums | None = None
 
     @property
     def teacher(self) -> nn.Module | None:
@@ -185,6 +182,16 @@ class BitLightningModule(LightningModule):
         if self._heads is None:
             self._heads = Heads() if is_spread(self.student) else Heads.of(self.student, self.teacher)
         return self._heads
+
+    @property
+    def processes(self) -> Processes:
+        """The processes of the run."""
+        return Processes(self.trainer)
+
+    @property
+    def trainable(self) -> list[nn.Parameter]:
+        """The parameters of the student that train."""
+        return [parameter for parameter in self.student.parameters() if parameter.requires_grad]
 
     @property
     def seconds(self) -> float:
@@ -214,7 +221,7 @@ class BitLightningModule(LightningModule):
 
     def on_fit_start(self) -> None:
         """Start the clock, and put the teacher beside the student, in the arithmetic of the products."""
-        self.max_steps = self.max_steps or _steps_of(self.trainer)
+        self.max_steps = self.max_steps or steps_of(self.trainer)
         self._since = time.perf_counter()
         self._taps = self._taps or self._listen()
         self.student.train()
@@ -256,38 +263,16 @@ class BitLightningModule(LightningModule):
         if is_good:
             self.odd_steps.is_good()
         else:
-            self._leave_out(total, grad_norm)
+            leave_out(self, total, grad_norm)
+            self._optimizer().zero_grad(set_to_none=True)  # so that the optimiser changes nothing
         self._optimizer_step()
         self.step += 1
         self.tokens += num_tokens
         figures = {"grad_norm": grad_norm, "tokens": float(self.tokens)}
         self.metrics = {"loss": total, **self._active(means), **scheduled, **figures}
-        self._log(self.metrics, "loss")
+        self._show(self.metrics, "loss")
         if is_good:
-            self._watch(means, scheduled.get("hardness"))
-
-    def _leave_out(self, total: float, grad_norm: float) -> None:
-        """Drop the gradients of a step that is not finite, so that the optimiser changes nothing; or end the run."""
-        if has_bad_weight(self.student) or not self.odd_steps.may_leave_out():
-            where = first_non_finite(self.student) or ""
-            check_finite(total, grad_norm, self.step, self.good_checkpoint, where)
-        what = f"the loss is {total}" if not math.isfinite(total) else f"the gradient norm is {grad_norm}"
-        if self.trainer.is_global_zero:
-            self.odd_steps.tell(self.step, f"{what}, so it is skipped and no weight changes")
-        self._optimizer().zero_grad(set_to_none=True)
-
-    def _watch(self, means: dict[str, float], hardness: float | None) -> None:
-        is_warming = self.step <= warmup_steps(self.max_steps, self.schedule)
-        self.watch.observe(means, self._active(means), hardness, self._uniform_guess() if is_warming else None)
-        if self.watch.rising == 1 and self.trainer.is_global_zero:
-            self.odd_steps.tell(self.step - 1, self.watch.describe())
-        if self.watch.rising and not is_warming:
-            is_last = self.watch.rising == self.watch.steps
-            self.watch.check(self.step, self.good_checkpoint, self.layers.describe(self.student) if is_last else "")
-
-    def _uniform_guess(self) -> float:
-        """Return what a uniform guess costs, nats per token; the divergences are scaled by their temperature."""
-        return math.log(vocab_size(self.student)) * max(1.0, self.loss.temperature) ** 2
+            watch(self, means, self._active(means), scheduled.get("hardness"))
 
     def _apply_schedules(self) -> dict[str, float]:
         factor = lr_factor(self.step, self.max_steps, self.schedule)
@@ -302,22 +287,23 @@ class BitLightningModule(LightningModule):
     def _count(self, batch: Batch) -> tuple[int, int]:
         """Return the trained and the unpadded tokens of the step, over all processes."""
         counts = [count_trained(batch["labels"]), _count_tokens(batch)]
-        trained, unpadded = self._sum_over_processes(torch.tensor(counts, device=self.device)).tolist()
+        trained, unpadded = self.processes.sum(torch.tensor(counts, device=self.device)).tolist()
         return trained, unpadded
 
     def _backward(self, rows: Batch, num_trained: int) -> Tensor:
         """Accumulate the gradient of the whole step; return the token sums of all processes, [5]."""
         sums = torch.zeros(len(TERMS), device=self.device, dtype=torch.float64)
-        scale = self._world() / num_trained
+        scale = self.processes.number / num_trained
         pieces = list(micro_batches(rows, self.micro_rows))
-        if self._balance_is_due():
-            self._balance(pieces, scale)
+        if is_due(self.loss, self.step):
+            for name, measured in measured_balances(self, pieces, scale).items():
+                self._balances()[name].copy_(measured)
         for index, piece in enumerate(pieces):
             made = self.token_sums(piece, scale)
-            with self._unsynced() if index < len(pieces) - 1 else nullcontext():
+            with self.processes.unsynced() if index < len(pieces) - 1 else nullcontext():
                 self.manual_backward(self.total_loss(made, scale))
             sums += made.plain
-        return self._sum_over_processes(sums)
+        return self.processes.sum(sums)
 
     def token_sums(self, piece: Batch, scale: float) -> TokenSums:
         """Run both models over a micro-batch; the teacher only where no summary of its logits is kept."""
@@ -343,7 +329,7 @@ class BitLightningModule(LightningModule):
         return {name: mean for name, mean in means.items() if getattr(self.loss, name) > 0}
 
     def _clip(self) -> Tensor:
-        largest, trainable = self.optim.clip_norm or float("inf"), self._trainable()
+        largest, trainable = self.optim.clip_norm or float("inf"), self.trainable
         grads = [parameter.grad for parameter in trainable if parameter.grad is not None]
         norm = whole(nn.utils.get_total_norm(grads))
         nn.utils.clip_grads_with_norm_(trainable, largest, norm)
@@ -354,64 +340,30 @@ class BitLightningModule(LightningModule):
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    # -- balance of the terms that are not over logits ---------------------------------------------------------------
-
     def _balances(self) -> dict[str, Tensor]:
         return {"hidden": self.hidden_balance, "attention": self.attention_balance}
-
-    def _balance_is_due(self) -> bool:
-        return bool(self.loss.balanced) and self.step in (0, self.loss.balance_step)
-
-    def _balance(self, pieces: Sequence[Batch], scale: float) -> None:
-        """Measure the gradient norms over all that trains, of the whole step; store what is finite.
-
-        Each term has a pass of its own over the step's rows, so that no more than one gradient is held, and draws the
-        random numbers that the step itself will draw.
-        """
-        norms = {name: self._gradient_norm(name, pieces, scale) for name in (LOGITS, *self.loss.balanced)}
-        seed_step(self.seed, self.step, self.global_rank)
-        for name, measured in balances(norms, scale).items():
-            if bool(measured.isfinite()):
-                self._balances()[name].copy_(measured)
-
-    def _gradient_norm(self, term: str, pieces: Sequence[Batch], scale: float) -> Tensor:
-        """Return the norm of the gradient of one term, summed over all rows of the step, those of all processes."""
-        seed_step(self.seed, self.step, self.global_rank)
-        trainable = self._trainable()
-        with self._unsynced():
-            for piece in pieces:
-                one_term(self.token_sums(piece, scale), term).backward()
-        grads = [parameter.grad for parameter in trainable if parameter.grad is not None]
-        self._optimizer().zero_grad(set_to_none=True)
-        if not is_spread(self.student):  # there the backward has summed them
-            grads = [self._sum_over_processes(grad) for grad in grads]
-        return whole(nn.utils.get_total_norm(grads))
 
     # -- validation --------------------------------------------------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
         """Start the sums afresh."""
-        self._validation_sums = torch.zeros(3, device=self.device, dtype=torch.float64)
+        self._held_out_sums = HeldOutSums(self.device)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Add the cross-entropy, the KL divergence (T = 1) and the count of this batch's trained tokens."""
-        rows = read_batch(batch) if self.is_guest else self._own_rows(read_batch(batch))
+        rows = read_batch(batch) if self.is_guest else self.processes.own_rows(read_batch(batch))
         for piece in micro_batches(rows, self.micro_rows):
             student = forward(self.student, piece, self.loss, self.heads.student)
             told = self._told(piece) if self.loss.needs_teacher else None
-            sums = [*held_out_sums(student, told, piece["labels"], self.heads), count_trained(piece["labels"])]
-            assert self._validation_sums is not None
-            self._validation_sums += torch.tensor(sums, device=self.device, dtype=torch.float64)
+            text, divergence = held_out_sums(student, told, piece["labels"], self.heads)
+            assert self._held_out_sums is not None
+            self._held_out_sums.add(text, divergence, count_trained(piece["labels"]))
 
     def on_validation_epoch_end(self) -> None:
         """Turn the sums of all processes into nats per token and perplexity."""
-        assert self._validation_sums is not None
-        text, divergence, count = self._sum_over_processes(self._validation_sums).tolist()
-        if count == 0:
-            raise DataError("The validation rows have no trained token: every label is -100. Check the masks.")
-        figures = {"val_ce": text / count, "val_perplexity": math.exp(min(text / count, MAX_NATS)), "val_tokens": count}
-        self.validation_metrics = figures | ({"val_kl": divergence / count} if self.loss.needs_teacher else {})
-        self._log(self.validation_metrics, "val_ce")
+        assert self._held_out_sums is not None
+        self.validation_metrics = self._held_out_sums.figures(self.processes, has_teacher=self.loss.needs_teacher)
+        self._show(self.validation_metrics, "val_ce")
 
     # -- checkpoints -------------------------------------------------------------------------------------------------
 
@@ -423,54 +375,13 @@ class BitLightningModule(LightningModule):
         """Take up step, tokens and random states; refuse a checkpoint of other tensors."""
         load_progress(self, checkpoint)
 
-    def _log(self, figures: dict[str, float], shown: str) -> None:
-        """Hand figures to a Trainer that asks for them; the one called `shown` stands in its bar."""
+    def _show(self, figures: dict[str, float], in_bar: str) -> None:
         if self.is_guest:
-            self.log_dict({name: value for name, value in figures.items() if name != shown})
-            self.log(shown, figures[shown], prog_bar=True)
-
-    # -- processes ---------------------------------------------------------------------------------------------------
-
-    def _own_rows(self, batch: Batch) -> Batch:
-        """Return every `world_size`-th row: validation loaders give all rows to every process.
-
-        Each has equally many, for a model that is spread is gathered by all together: a row of which no token counts
-        makes up for one that is lacking.
-        """
-        num_rows, world = len(batch["labels"]), self._world()
-        own = {name: values[self.global_rank :: world] for name, values in batch.items()}
-        if self.global_rank < num_rows % world or num_rows % world == 0:
-            return own
-        further = {name: values[:1] for name, values in batch.items()}
-        further["labels"] = torch.full_like(further["labels"], -100)
-        return {name: torch.cat([values, further[name]]) for name, values in own.items()}
-
-    def _world(self) -> int:
-        return self.trainer.world_size
-
-    def _sum_over_processes(self, values: Tensor) -> Tensor:
-        return self.trainer.strategy.reduce(values, reduce_op="sum") if self._world() > 1 else values
-
-    def _unsynced(self) -> AbstractContextManager[Any]:
-        block = getattr(self.trainer.strategy, "block_backward_sync", None)
-        return block() if block is not None else nullcontext()
+            show(self, figures, in_bar)
 
     def _optimizer(self) -> torch.optim.Optimizer:
         optimizer: Any = self.optimizers(use_pl_optimizer=False)
         return optimizer
-
-    def _trainable(self) -> list[nn.Parameter]:
-        return [parameter for parameter in self.student.parameters() if parameter.requires_grad]
-
-
-def _steps_of(trainer: Trainer) -> int:
-    steps = trainer.estimated_stepping_batches
-    if not 0 < steps < math.inf:
-        raise ConfigError(
-            "The schedules need to know where training ends. Give `Trainer(max_steps=...)`, or "
-            "`BitLightningModule(max_steps=...)`."
-        )
-    return int(steps)
 
 
 def _check_sizes(max_steps: int | None, micro_rows: int | None) -> None:

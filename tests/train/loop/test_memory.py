@@ -34,8 +34,9 @@ def test_the_certain_parts_are_those_of_the_parameters() -> None:
 
 def test_a_teacher_in_bfloat16_and_shards_take_their_share() -> None:
     module = tiny_module()
-    exact, rounded = memory(module, 10, CPU), memory(module, 10, CPU, bf16=True)
+    exact, rounded = memory(module, 10, CPU), memory(module, 10, torch.device("cuda"), bf16=True)
     assert exact.teacher / 2 < rounded.teacher < exact.teacher, "embedding and norms stay"
+    assert memory(module, 10, CPU, bf16=True).teacher == exact.teacher, "a heap does not give back what is freed"
     shared = memory(module, 10, CPU, shards=4)
     assert (shared.weights, shared.gradients) == (exact.weights // 4, exact.gradients // 4)
     assert shared.teacher == exact.teacher
@@ -84,8 +85,17 @@ def test_gradients_take_the_place_of_activations_unless_steps_accumulate() -> No
     assert Memory(**parts, activations=20).most == 7 + 23
     assert Memory(**parts, activations=2, running=1).most == 7 + 11
     assert Memory(**parts, activations=20, accumulates=True).most == 7 + 33
-    assert Kept(1, 10, 2, 4).total(checkpointed=False) == 41
-    assert Kept(1, 10, 2, 4).total(checkpointed=True) == 19
+    kept = Kept(1, 10, 2, 4, first_on_heap=17, block_on_heap=13)
+    assert kept.total(checkpointed=False) == 1 + 4 * 10
+    assert kept.total(checkpointed=True) == 1 + 4 * 2 + 10
+    assert kept.total(checkpointed=False, on_heap=True) == 1 + 17 + 3 * 13
+    assert kept.total(checkpointed=True, on_heap=True) == 1 + 4 * 2 + 17
+
+
+def test_on_a_cpu_activations_are_what_a_heap_takes_for_them() -> None:
+    module, kept = tiny_module(), Kept(1, 10, 2, 4, first_on_heap=17, block_on_heap=13)
+    assert memory(module, 10, CPU, kept=kept).activations == kept.total(checkpointed=False, on_heap=True)
+    assert memory(module, 10, torch.device("cuda"), kept=kept).activations == kept.total(checkpointed=False)
 
 
 def test_what_does_not_fit_is_told_with_what_takes_less() -> None:

@@ -17,6 +17,7 @@ from bitnet_train.train.loop.module import BitLightningModule
 from bitnet_train.train.losses import token_losses
 from bitnet_train.train.losses.settings import LossConfig
 from tests.fixtures import tiny_run
+from tests.fixtures.rounding import CHAIN, CONDITION
 from tests.fixtures.tiny_run import (
     UNBALANCED,
     KeepGradients,
@@ -30,12 +31,6 @@ from tests.fixtures.tiny_run import (
     tiny_module,
     trained_tensors,
 )
-
-# Rounding: a gradient is a sum of products over rows, tokens and widths, nested as deep as the network. With n the
-# number of additions along the longest chain, u the unit roundoff, the error of a sum is at most n u times the sum of
-# magnitudes. n < 2 layers * (7 matrices * 64 + softmax 12) * 2 directions + 96 tokens < 2,000. Terms cancel: the sum of
-# magnitudes exceeds the result by a condition number, allowed 100 here. A wrong divisor is off by more than 10 %.
-CHAIN, CONDITION = 2000, 100
 
 
 def gradients(tmp_path: Path, micro_rows: int, **options) -> list[dict[str, torch.Tensor]]:
