@@ -12,7 +12,7 @@ The steps of the command line, as functions (each documents its shapes and error
     export(model, tokenizer, folder)       one folder: planes, scales, manifest, tokenizer
     export_as("gguf", packed, folder)      that folder in the format of another program
     load(path)                             that folder as a Hugging Face model on the CPU kernel
-    NativeModel.load(path)                 the same for the Llama family in C++, without torch: fast and small
+    NativeModel.load(path)                 the same in C++, without torch: fast and small
     validate(path, ...)                    six levels of proof that it computes what was trained
 
 A choice is named as in `configs/`, or given as an object: WeightScheme, ActivationScheme, Selection, AdapterConfig,

@@ -12,7 +12,7 @@ class NativeRunner:
 
     def __init__(self, model: NativeModel) -> None:
         self._model = model
-        self.vocab_size, self.max_tokens = model.architecture.vocab, model.max_tokens
+        self.vocab_size, self.max_tokens = model.architecture.sizes.vocab, model.max_tokens
 
     def run(self, prompt_ids: Sequence[int], new_tokens: int, on_token: Callable[[int], object]) -> None:
         """See `timing.Runner`."""

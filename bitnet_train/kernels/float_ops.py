@@ -2,9 +2,11 @@
 
     norm        x * (1 / sqrt(mean(x^2) + eps)) * weight, the mean summed in float64
     silu        x / (1 + exp(-x))
+    gelu_tanh   x / (1 + exp(-2 sqrt(2 / pi) (x + 0.044715 x^3))), the tanh form of GELU without its cancellation
+    tanh        a polynomial below 5/8, from there 1 - 2 / (exp(2x) + 1)
     rotary      cos and sin of float32(position * inv_freq), times a factor
     linear      x . weight^T + bias over float32, bfloat16 or float16 weights
-    attention   softmax(q . k / sqrt(head_dim)) . v of one sequence, causal, with or without a window
+    attention   softmax(q . k * scale) . v of one sequence, causal, with or without a window, scores capped or not
 
 torch sums in another order and has an exp of its own, so its results differ by some units in the last place
 (`tests/kernels/test_float_ops.py` derives how many). Whoever computes with these functions instead has the runtime's
@@ -27,7 +29,7 @@ from torch import Tensor
 from bitnet_train.errors import KernelError
 from bitnet_train.kernels.isa import REFERENCE, backend, core
 
-__all__ = ["attention", "linear", "norm", "require_core", "rotary", "silu"]
+__all__ = ["attention", "gelu_tanh", "linear", "norm", "require_core", "rotary", "silu", "tanh"]
 
 _WEIGHT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -40,8 +42,22 @@ def norm(x: Tensor, weight: Tensor, eps: float, isa: str = "") -> Tensor:
 
 def silu(x: Tensor, isa: str = "") -> Tensor:
     """Return float32 of the shape of x float32 [.., K]: SwiGLU with an `up` of ones, and times 1 is exact."""
+    return _gate(x, "silu", isa)
+
+
+def gelu_tanh(x: Tensor, isa: str = "") -> Tensor:
+    """Return float32 of the shape of x float32 [.., K]: GeGLU with an `up` of ones, and times 1 is exact."""
+    return _gate(x, "gelu_tanh", isa)
+
+
+def _gate(x: Tensor, activation: str, isa: str) -> Tensor:
     gate = _floats("x", x).reshape(-1, x.shape[-1])
-    return _call("float_swiglu", gate, np.ones_like(gate), isa).reshape(x.shape)
+    return _call("float_gated", gate, np.ones_like(gate), activation, isa).reshape(x.shape)
+
+
+def tanh(x: Tensor, isa: str = "") -> Tensor:
+    """Return float32 of the shape of x float32 [.., K]: a soft cap of 1, and divided by 1 and times 1 are exact."""
+    return _call("float_soft_cap", _floats("x", x).reshape(-1, x.shape[-1]), 1.0, isa).reshape(x.shape)
 
 
 def rotary(positions: Tensor, inv_freq: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
@@ -64,7 +80,16 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, isa: str = "") -> Ten
 
 
 def attention(
-    q: Tensor, k: Tensor, v: Tensor, *, first_key: int = 0, window: int = 0, isa: str = "", cache_dtype: str = "float32"
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    scale: float | None = None,
+    first_key: int = 0,
+    window: int = 0,
+    soft_cap: float = 0.0,
+    isa: str = "",
+    cache_dtype: str = "float32",
 ) -> Tensor:
     """Return float32 [T, H, D] for the last T of the positions that the keys have.
 
@@ -74,17 +99,23 @@ def attention(
         Queries after head norms and rotation, float32 [T, H, D].
     k, v
         Keys after norms and rotation, and values, float32 [G, S, D] each; G divides H.
+    scale
+        What scores are multiplied by; None is 1 / sqrt(D).
     first_key
         The position of the first key; it decides where the pages begin that the runtime sums one by one.
     window
         Positions that a token sees, itself included; 0 is all before it.
+    soft_cap
+        Scores become soft_cap * tanh(score / soft_cap) after that; 0 leaves them.
     isa
         One of `core.float_isas()` instead of the one in use.
     cache_dtype
         How keys and values are kept: `float32`, or `int8` codes with a scale for each position of each head.
     """
     arrays = (_floats(name, tensor) for name, tensor in (("q", q), ("k", k), ("v", v)))
-    return _call("float_attention", *arrays, first_key, window, torch.get_num_threads(), isa, cache_dtype)
+    factor = q.shape[-1] ** -0.5 if scale is None else scale
+    places = (first_key, window, soft_cap)
+    return _call("float_attention", *arrays, factor, *places, torch.get_num_threads(), isa, cache_dtype)
 
 
 def require_core() -> Any:

@@ -14,7 +14,8 @@ What is put in the place of what, for as long as the block runs:
 
     RMS norms (those of heads too)       kernels.float_ops.norm
     rotary embedding                     kernels.float_ops.rotary; applying it is exact in any order
-    activation of the MLP                kernels.float_ops.silu; the product with `up` is one operation in both
+    activation of the MLP                kernels.float_ops.silu or gelu_tanh; times `up` is one operation in both
+    torch.tanh, which caps logits        kernels.float_ops.tanh
     nn.Linear: what is not packed        kernels.float_ops.linear
     attention                            kernels.float_ops.attention, registered with transformers' AttentionInterface
 
@@ -29,20 +30,22 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.activations import SiLUActivation
+from transformers.activations import GELUTanh, SiLUActivation
 
 from bitnet_train.errors import KernelError
 from bitnet_train.kernels import float_ops
 from bitnet_train.model.int8_table import Int8Embedding, Int8Linear
 from bitnet_train.model.packed_embedding import PackedEmbedding
 from bitnet_train.model.packed_linear import PackedLinear
-from bitnet_train.runtime.native.architecture import KINDS, NotNative
+from bitnet_train.runtime.native.config_numbers import NotNative
+from bitnet_train.runtime.native.families import FAMILIES, Family
 
 ATTENTION = "bitnet_train_native"
 """The name of the attention in transformers' registry."""
 
-_SAME_ALREADY = (PackedLinear, PackedEmbedding, Int8Linear, Int8Embedding, nn.Embedding)
+_SAME_ALREADY = (PackedLinear, PackedEmbedding, Int8Linear, Int8Embedding, nn.Embedding, nn.Dropout)
 _CAUSAL_LM = "ForCausalLM"
 
 
@@ -62,7 +65,7 @@ def shared_operations(model: PreTrainedModel) -> Iterator[None]:
     replacements = {
         name: shared
         for name, module in model.named_modules(remove_duplicate=False)
-        if (shared := _shared(name, module, _family(model))) is not None
+        if (shared := _shared(name, module, _prefix(model), FAMILIES[type(model).__name__])) is not None
     }
     AttentionInterface.register(ATTENTION, _attention)
     AttentionMaskInterface.register(ATTENTION, _no_mask)
@@ -72,13 +75,22 @@ def shared_operations(model: PreTrainedModel) -> Iterator[None]:
         for name, shared in replacements.items():
             undo.callback(_put, model, name, model.get_submodule(name))
             _put(model, name, shared)
+        undo.enter_context(_SharedTanh())
         yield
 
 
+class _SharedTanh(TorchFunctionMode):
+    """Soft caps of logits are no module: they are written out in the forward of the model."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return float_ops.tanh(*args) if func is torch.tanh else func(*args, **(kwargs or {}))
+
+
 class _Norm(nn.Module):
-    def __init__(self, norm: Any) -> None:
+    def __init__(self, norm: Any, offset: float) -> None:
         super().__init__()
-        self.weight, self.eps = norm.weight.detach(), float(norm.variance_epsilon)
+        self.weight = norm.weight.detach() + offset
+        self.eps = float(norm.variance_epsilon if hasattr(norm, "variance_epsilon") else norm.eps)
 
     def forward(self, x: Tensor) -> Tensor:
         return float_ops.norm(x, self.weight, self.eps)
@@ -87,17 +99,24 @@ class _Norm(nn.Module):
 class _Rotary(nn.Module):
     def __init__(self, rotary: Any) -> None:
         super().__init__()
-        self.inv_freq, self.scaling = rotary.inv_freq, float(rotary.attention_scaling)
+        self.rotary = rotary
 
-    def forward(self, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
-        cos, sin = float_ops.rotary(position_ids.reshape(-1), self.inv_freq, self.scaling)
-        shape = (*position_ids.shape, 2 * self.inv_freq.shape[0])
+    def forward(self, x: Tensor, position_ids: Tensor, layer_type: str = "") -> tuple[Tensor, Tensor]:
+        prefix = f"{layer_type}_" if layer_type else ""
+        inv_freq, scaling = (getattr(self.rotary, prefix + name) for name in ("inv_freq", "attention_scaling"))
+        cos, sin = float_ops.rotary(position_ids.reshape(-1), inv_freq, float(scaling))
+        shape = (*position_ids.shape, 2 * inv_freq.shape[0])
         return torch.cat((cos, cos), -1).reshape(shape), torch.cat((sin, sin), -1).reshape(shape)
 
 
 class _Silu(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return float_ops.silu(x)
+
+
+class _GeluTanh(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return float_ops.gelu_tanh(x)
 
 
 class _Linear(nn.Module):
@@ -112,8 +131,8 @@ class _Linear(nn.Module):
 
 def _check(model: PreTrainedModel) -> None:
     float_ops.require_core()
-    if type(model).__name__ not in KINDS:
-        raise NotNative(f"{type(model).__name__} is not one of {', '.join(KINDS)}.")
+    if type(model).__name__ not in FAMILIES:
+        raise NotNative(f"{type(model).__name__} is not one of {', '.join(FAMILIES)}.")
     if model.training:
         raise KernelError("The model is in training mode, and the native runtime only evaluates. Call `.eval()` first.")
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
@@ -121,25 +140,27 @@ def _check(model: PreTrainedModel) -> None:
             raise KernelError(f"{name} is {tensor.dtype} on {tensor.device}. Call `.float().cpu()` on the model first.")
 
 
-def _family(model: PreTrainedModel) -> str:
+def _prefix(model: PreTrainedModel) -> str:
     """Return what the names of its modules' classes begin with: "Llama", "Qwen3"."""
     return type(model).__name__.removesuffix(_CAUSAL_LM)
 
 
-def _shared(name: str, module: nn.Module, family: str) -> nn.Module | None:
+def _shared(name: str, module: nn.Module, prefix: str, family: Family) -> nn.Module | None:
     """Return what stands in for `module`, None if it computes the same already; NotNative when that is not known."""
     kind = type(module).__name__
-    if kind == f"{family}RMSNorm":
-        return _Norm(module)
-    if kind == f"{family}RotaryEmbedding":
+    if kind == f"{prefix}RMSNorm":
+        return _Norm(module, family.norm_offset)
+    if kind == f"{prefix}RotaryEmbedding":
         return _Rotary(module)
     if isinstance(module, nn.SiLU | SiLUActivation):
         return _Silu()
+    if isinstance(module, GELUTanh):
+        return _GeluTanh()
     if type(module) is nn.Linear:
         return _Linear(module)
     if isinstance(module, (*_SAME_ALREADY, nn.ModuleList)):
         return None
-    if kind.startswith(family) and any(True for _ in module.children()):
+    if kind.startswith(prefix) and any(True for _ in module.children()):
         return None
     raise NotNative(f"{name} is a {kind}, which the native runtime does not compute.")
 
@@ -165,6 +186,7 @@ def _attention(
     attention_mask: Tensor | None,
     *,
     scaling: float | None = None,
+    softcap: float | None = None,
     sliding_window: int | None = None,
     position_ids: Tensor | None = None,
     **_unused: Any,
@@ -172,11 +194,10 @@ def _attention(
     """Attention as transformers calls it: query [B, H, T, D], key and value [B, G, S, D]; returns [B, T, H, D]."""
     if attention_mask is not None:
         raise KernelError("A mask is given, and the native runtime has none. Give texts one by one, without a mask.")
-    if scaling is not None and abs(scaling * query.shape[-1] ** 0.5 - 1) > 1e-9:
-        raise KernelError(f"Scores are scaled by {scaling:.9g}, but the native runtime divides by sqrt(head_dim).")
     first_key = _last_position(position_ids, query.shape[2]) + 1 - key.shape[2]
+    how: dict[str, Any] = {"scale": scaling, "window": sliding_window or 0, "soft_cap": softcap or 0.0}
     rows = [
-        float_ops.attention(q.transpose(0, 1), k, v, first_key=first_key, window=sliding_window or 0)
+        float_ops.attention(q.transpose(0, 1), k, v, first_key=first_key, **how)
         for q, k, v in zip(query, key, value, strict=True)
     ]
     return torch.stack(rows), None

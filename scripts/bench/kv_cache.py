@@ -86,7 +86,7 @@ def _log_softmax(logits: np.ndarray) -> np.ndarray:
 
 def filled(model: NativeModel, kind: str, length: int) -> Any:
     """Return a sequence that holds random keys and values of `length` tokens."""
-    sequence, shape = model.core.new_sequence(model.max_tokens, kind), model.architecture
+    sequence, shape = model.core.new_sequence(model.max_tokens, kind), model.architecture.sizes
     size, dice = (shape.layers, shape.kv_heads, length, shape.head_dim), np.random.default_rng(0)
     if kind == "float32":
         sequence.load(*(dice.standard_normal(size, np.float32) for _ in range(2)))

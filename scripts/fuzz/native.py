@@ -16,7 +16,9 @@ from scripts import ROOT
 from scripts.fuzz.mutations import JSON, SAFETENSORS, Files, damage, edit_json, flip_bytes, holding
 from scripts.fuzz.targets import Attempt, Outcome
 
-KINDS = ("ternary", "int8_tables", "int4_tables")
+TABLES = ("ternary", "int8_tables", "int4_tables")
+CLASSES = ("gemma2", "gemma3", "smollm3", "olmo2", "granite", "phi3")  # `folders.OTHER_CLASSES`, which needs torch
+KINDS = (*TABLES, *CLASSES)
 FILES: Files = {
     "weights.safetensors": SAFETENSORS,
     "config.json": JSON,

@@ -7,6 +7,8 @@ is a polynomial of degree 6 behind an argument reduction: 2 units in the last pl
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -50,6 +52,34 @@ def test_silu_is_torchs_within_an_exponential_and_two_roundings(isa):
     assert within(float_ops.silu(x, isa), expected, (EXP + 2.01 * U) * expected.abs() + 89 * 2.0**-128)
 
 
+@every_isa
+def test_gelu_is_its_tanh_form_within_the_roundings_of_its_exponent(isa):
+    # x * sigmoid(z), z = 2 sqrt(2 / pi) (x + 0.044715 x^3), is the tanh form without its cancellation. Both constants,
+    # the square, two products, the sum and the product with x round: z is off by at most 5 u |z| (the square and a
+    # product reach only one of two terms of one sign), so exp(-z) by that and its own error, of which all reaches the
+    # sum. Where exp(-z) is above the largest float the result is 0, off by less than |x| exp(z) < 11 * 2^-128.
+    x = torch.cat([random(1000, scale=3.0), torch.linspace(-30, 30, 4001), torch.tensor([0.0, -0.0, 1e30, -1e30])])
+    z = 2 * math.sqrt(2 / math.pi) * (x.double() + 0.044715 * x.double() ** 3)
+    expected = x.double() * torch.sigmoid(z)
+    allowed = (EXP + (2 + 5 * z.abs().clamp(max=90)) * U * 1.01) * expected.abs() + 11 * 2.0**-128
+    assert within(float_ops.gelu_tanh(x, isa), expected, allowed)
+    near = F.gelu(x[:1000].double(), approximate="tanh")
+    assert torch.allclose(expected[:1000], near, rtol=1e-12, atol=1e-14), "the same function"
+
+
+@every_isa
+def test_tanh_is_torchs_within_four_roundings(isa):
+    # From 5/8: 1 - q, q = 2 / (exp(2x) + 1) <= 0.45 and 1 - q >= 0.55. The sum, the division and the exponential put
+    # (2 + 4 * 0.78) u on q, where 0.78 is the largest share of exp(2x) in the sum that matters; 5.2 * 0.45 / 0.55 u
+    # and u of the difference. Below: the polynomial is off by less than 2 u of x (its authors measured 1.3e-7), and
+    # adds u.
+    x = torch.cat([random(4000), torch.linspace(-12, 12, 9001), torch.tensor([0.0, -0.0, 0.625, 0.62499994, 1e30])])
+    x = torch.cat([x, -x, torch.tensor([torch.inf, -torch.inf]), 1e-30 * random(50)])
+    expected = torch.tanh(x.double())
+    assert within(float_ops.tanh(x, isa), expected, 6 * U * expected.abs())
+    assert torch.isnan(float_ops.tanh(torch.full((19,), torch.nan), isa)).all()
+
+
 @pytest.mark.parametrize("scaling", [1.0, 1.1386294, 0.5])
 def test_rotary_angles_are_torchs_within_two_roundings(scaling):
     # The angle is one float32 product in both; its cosine is taken in float64 and rounded, times the factor (rounded to
@@ -82,27 +112,31 @@ def test_a_narrow_weight_gives_the_bits_of_the_same_weight_widened(isa, dtype):
     assert torch.equal(float_ops.linear(x, weight, None, isa), float_ops.linear(x, weight.float(), None, isa))
 
 
-def attention_and_bound(q, k, v, first_key, window):
+def attention_and_bound(q, k, v, first_key, window, scale=None, cap=0.0):
     """torch's attention in float64 [T, H, D], and what rounding may add to it.
 
     A score is a sum of D products times a scale that is rounded twice and multiplied once: off by
-    eta = (D + 3) u * scale * sum|q||k|. Subtracting the maximum rounds by u * (the largest distance to it), exp by 4 u,
-    so each weight is off by a share of r = eta + u * distance + 4 u, in the numerator and in the denominator: 2 r. Both
-    are sums of S terms, 2 S u; each of the pages multiplies both by a factor that is off as a weight is, and adds:
-    2 pages (r + 2 u); the division and the product after it 2 u. All of it times sum p |v|.
+    eta = (D + 3) u * scale * sum|q||k|. A cap makes no difference larger (its slope is at most 1) and adds its own
+    error, that of tanh, 6 u, and a division and a product: 8 u of the score. Subtracting the maximum rounds by u * (the
+    largest distance to it), exp by 4 u, so each weight is off by a share of r = eta + u * distance + 4 u, in the
+    numerator and in the denominator: 2 r. Both are sums of S terms, 2 S u; each of the pages multiplies both by a
+    factor that is off as a weight is, and adds: 2 pages (r + 2 u); the division and the product after it 2 u. All of it
+    times sum p |v|.
     """
     tokens, heads, width = q.shape
+    scale = scale or width**-0.5
     keys, group = k.shape[1], heads // k.shape[0]
     k, v = (tensor.double().repeat_interleave(group, 0) for tensor in (k, v))
     q = q.double().transpose(0, 1)
     at = torch.arange(keys)[None] + first_key
     row = torch.arange(keys - tokens, keys)[:, None] + first_key
     seen = (at <= row) & ((at > row - window) if window else True)
-    expected = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
-    scores = (q @ k.transpose(1, 2) * width**-0.5).masked_fill(~seen, -torch.inf)
-    magnitude = (q.abs() @ k.abs().transpose(1, 2) * width**-0.5).masked_fill(~seen, 0.0)
+    scores = q @ k.transpose(1, 2) * scale
+    scores = (cap * torch.tanh(scores / cap) if cap else scores).masked_fill(~seen, -torch.inf)
+    expected = scores.softmax(-1) @ v
+    magnitude = (q.abs() @ k.abs().transpose(1, 2) * scale).masked_fill(~seen, 0.0)
     distance = scores.max(-1).values - scores.masked_fill(~seen, torch.inf).min(-1).values
-    r = (width + 3) * U * magnitude.max(-1).values + U * distance + EXP
+    r = (width + 3 + (8 if cap else 0)) * U * magnitude.max(-1).values + U * distance + EXP
     pages = keys / 256 + 2
     share = 2 * r + 2 * keys * U + 2 * pages * (r + 2 * U) + 2 * U
     allowed = share[..., None] * (scores.softmax(-1) @ v.abs())
@@ -123,12 +157,13 @@ def attention_and_bound(q, k, v, first_key, window):
         (6, 2, 32, 3, 272, 900, 270),
     ],
 )
+@pytest.mark.parametrize(("scale", "cap"), [(None, 0.0), (0.07, 0.0), (0.1, 1.5)])
 def test_attention_is_torchs_within_the_rounding_of_scores_weights_and_sums(
-    isa, heads, kv_heads, width, tokens, keys, first_key, window
+    isa, heads, kv_heads, width, tokens, keys, first_key, window, scale, cap
 ):
     q, k, v = random(tokens, heads, width, scale=2.0), *(random(kv_heads, keys, width, seed=s) for s in (1, 2))
-    expected, allowed = attention_and_bound(q, k, v, first_key, window)
-    actual = float_ops.attention(q, k, v, first_key=first_key, window=window, isa=isa)
+    expected, allowed = attention_and_bound(q, k, v, first_key, window, scale, cap)
+    actual = float_ops.attention(q, k, v, scale=scale, first_key=first_key, window=window, soft_cap=cap, isa=isa)
     assert within(actual, expected, allowed)
     assert allowed.max() < 1e-3 * v.abs().max(), "one key too many of some hundred would move the result by more"
 
@@ -191,6 +226,8 @@ Q, KV = random(2, 4, 8), random(2, 5, 8)
         ),
         (lambda: float_ops.attention(Q, KV, KV, first_key=-1), "`first_key` is -1, below 0"),
         (lambda: float_ops.attention(Q, KV, KV, window=-2), "`window` is -2, below 0"),
+        (lambda: float_ops.attention(Q, KV, KV, scale=-1.0), "`scale` must be a finite number above 0"),
+        (lambda: float_ops.attention(Q, KV, KV, soft_cap=float("nan")), "and `soft_cap` one from 0"),
         (lambda: float_ops.attention(Q, KV, KV, isa="sse9"), "no float operations of 'sse9' run on this CPU"),
         (lambda: float_ops.norm(random(2, 3).requires_grad_(), random(3), 1e-6), "`x` needs a gradient"),
         (lambda: float_ops.silu(torch.tensor(1.0)), "`x` must be"),

@@ -70,9 +70,10 @@ def test_the_bundled_model_has_the_bits_of_the_native_runtime(pretrained_folder)
 
 
 @pytest.mark.parametrize("isa", [isa for isa in available_isas() if isa != "reference"])
+@pytest.mark.parametrize("family", ["qwen3", "gemma2"])
 @torch.no_grad()
-def test_every_instruction_set_has_its_own_bits_in_both(make_folder, isa):
-    folder = make_folder("qwen3", roles=("mlp",), tokenizer=False)  # float products too
+def test_every_instruction_set_has_its_own_bits_in_both(make_folder, isa, family):
+    folder = make_folder(family, roles=("mlp",), tokenizer=False)  # float products too
     with forced_isa(isa):
         model, native = load(folder), NativeModel.load(folder, num_threads=1)
         with shared_operations(model):

@@ -1,4 +1,4 @@
-"""The Llama family in C++: a packed folder read by memory map, prompts and new tokens without Python in the loop.
+"""Models in C++: a packed folder read by memory map, prompts and new tokens without Python in the loop.
 
 In the order they are used: `support` (does this folder fit?), `architecture` and `tensor_file` (what it is, read
 strictly), `weights` (hand it over), `tokens` and `chat` (text to ids and back), `context` (what is taken), `written`

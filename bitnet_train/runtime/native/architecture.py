@@ -1,49 +1,31 @@
-"""What `config.json` says about a model of the Llama family, in the numbers that the native runtime computes with.
+"""What `config.json` says about a model, in the numbers that the native runtime computes with.
 
 Read without transformers, whose classes fill in defaults that differ from version to version: a number that the file
-does not state is not guessed, the folder then does not fit. Rotary frequencies come from the folder's tensors (the
-exporter stores those of the training run), so only the factor on cos and sin is taken from here:
-
-    rope type           factor on cos and sin
-    default, linear, llama3    1
-    yarn                       attention_factor, else (0.1 m ln s + 1) / (0.1 n ln s + 1) of the paper, arXiv 2309.00071
-    others                     change with the length of the text: not computed here
+does not state is not guessed, the folder then does not fit. Which numbers a model has, and what they are for, is a row
+of `families`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 from bitnet_train.errors import FormatError
+from bitnet_train.runtime.native.config_numbers import LARGEST_SIZE, NotNative, list_of, positive, size
+from bitnet_train.runtime.native.families import ACTIVATIONS, FAMILIES, Family
+from bitnet_train.runtime.native.rotary import Rope, read_rope
 
-KINDS = MappingProxyType(
-    {
-        "LlamaForCausalLM": "llama",
-        "MistralForCausalLM": "mistral",
-        "Qwen2ForCausalLM": "qwen2",
-        "Qwen3ForCausalLM": "qwen3",
-    }
-)
-"""The model classes that the native runtime computes, and their `model_type`."""
+__all__ = ["Architecture", "Layer", "NotNative", "Sizes", "read_architecture"]
 
-LARGEST_SIZE = (1 << 31) - 1  # of any size or count: the kernels count in 32 bits
-
-_FIXED_ROPES = ("default", "linear", "llama3")
-
-
-class NotNative(FormatError):
-    """A sound folder that the native runtime does not compute; the message is the reason in words."""
+NO_ROPE = -1
+_FULL, _SLIDING = "full_attention", "sliding_attention"
 
 
 @dataclass(frozen=True)
-class Architecture:
-    """Sizes and constants of one model; `sliding_window` is 0 where every token sees all before it."""
+class Sizes:
+    """Widths and counts of one model."""
 
-    kind: str
     hidden: int
     ff: int
     layers: int
@@ -52,9 +34,47 @@ class Architecture:
     head_dim: int
     vocab: int
     max_positions: int
+
+    @property
+    def q(self) -> int:
+        """Numbers of all queries of a token."""
+        return self.heads * self.head_dim
+
+    @property
+    def kv(self) -> int:
+        """Numbers of all keys, or values, of a token."""
+        return self.kv_heads * self.head_dim
+
+
+@dataclass(frozen=True)
+class Layer:
+    """How a layer attends: the index of its rotary positions (-1: none), and its window (0: all before a token)."""
+
+    rope: int = 0
+    window: int = 0
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One model: its family, sizes and constants; `pattern` is one entry for all layers, or one for each."""
+
+    family: Family
+    sizes: Sizes
+    ropes: tuple[Rope, ...]
+    pattern: tuple[Layer, ...]
     rms_eps: float
-    rope_scaling: float
-    sliding_window: int
+    gate: str
+    attention_scale: float
+    attention_soft_cap: float = 0.0
+    logit_soft_cap: float = 0.0
+    embedding_scale: float = 1.0
+    residual_scale: float = 1.0
+    logit_divisor: float = 1.0
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """How each layer attends."""
+        return self.pattern * self.sizes.layers if len(self.pattern) == 1 else self.pattern
 
 
 def read_architecture(config: Mapping[str, Any], model_class: str) -> Architecture:
@@ -67,109 +87,121 @@ def read_architecture(config: Mapping[str, Any], model_class: str) -> Architectu
     FormatError
         When the numbers contradict each other or describe no model.
     """
-    if model_class not in KINDS:
-        raise NotNative(f"{model_class} is not one of {', '.join(KINDS)}")
-    kind = KINDS[model_class]
-    if config.get("model_type") != kind:
+    if model_class not in FAMILIES:
+        raise NotNative(f"{model_class} is not one of {', '.join(FAMILIES)}")
+    family = FAMILIES[model_class]
+    if config.get("model_type") != family.model_type:
         raise FormatError(
             f"config.json says `model_type` {str(config.get('model_type'))[:40]!r}, the manifest {model_class}. "
             "Files of two folders were mixed: copy the folder again."
         )
-    if config.get("hidden_act") != "silu":
-        raise NotNative(f"its activation function is {str(config.get('hidden_act'))[:40]!r}, not 'silu'")
-    return _checked(_architecture(config, kind))
+    activation = str(config.get(family.activation))
+    if activation not in ACTIVATIONS:
+        raise NotNative(f"its activation function is {activation[:40]!r}, not one of {', '.join(ACTIVATIONS)}")
+    if config.get("use_bidirectional_attention"):
+        raise NotNative("its tokens see what comes after them (`use_bidirectional_attention`)")
+    return _architecture(config, family, ACTIVATIONS[activation])
 
 
-def _architecture(config: Mapping[str, Any], kind: str) -> Architecture:
-    heads = _size(config, "num_attention_heads")
-    hidden = _size(config, "hidden_size")
-    divides = hidden % heads == 0 and kind != "qwen3"  # whose default is a constant
+def _architecture(config: Mapping[str, Any], family: Family, gate: str) -> Architecture:
+    sizes = _sizes(config, family)
+    types = _layer_types(config, family, sizes.layers)
+    kinds = sorted(set(types)) if family.rope_per_type else [""]
     return Architecture(
-        kind=kind,
-        hidden=hidden,
-        ff=_size(config, "intermediate_size"),
-        layers=_size(config, "num_hidden_layers"),
-        heads=heads,
-        kv_heads=_size(config, "num_key_value_heads"),
-        head_dim=_size(config, "head_dim", hidden // heads if divides else None),
-        vocab=_size(config, "vocab_size"),
-        max_positions=_size(config, "max_position_embeddings"),
-        rms_eps=_positive(config, "rms_norm_eps"),
-        rope_scaling=_rope_scaling(config),
-        sliding_window=_sliding_window(config, kind),
+        family=family,
+        sizes=sizes,
+        ropes=tuple(read_rope(config, sizes.head_dim, kind, is_partial=family.partial_rope) for kind in kinds),
+        pattern=_pattern(config, family, types, kinds, sizes.layers),
+        rms_eps=positive(config, "rms_norm_eps"),
+        gate=gate,
+        attention_scale=_attention_scale(config, family, sizes.head_dim),
+        attention_soft_cap=_soft_cap(config, "attn_logit_softcapping", family.attention_soft_cap),
+        logit_soft_cap=_soft_cap(config, "final_logit_softcapping", family.logit_soft_cap),
+        **_multipliers(config, family),
     )
 
 
-def _checked(model: Architecture) -> Architecture:
-    if model.heads % model.kv_heads:
-        raise FormatError(
-            f"config.json: `num_key_value_heads={model.kv_heads}` does not divide `num_attention_heads={model.heads}`."
+def _sizes(config: Mapping[str, Any], family: Family) -> Sizes:
+    heads, hidden = size(config, "num_attention_heads"), size(config, "hidden_size")
+    divides = hidden % heads == 0 and not family.states_head_dim
+    return _checked(
+        Sizes(
+            hidden=hidden,
+            ff=size(config, "intermediate_size"),
+            layers=size(config, "num_hidden_layers"),
+            heads=heads,
+            kv_heads=size(config, "num_key_value_heads"),
+            head_dim=size(config, "head_dim", hidden // heads if divides else None),
+            vocab=size(config, "vocab_size"),
+            max_positions=size(config, "max_position_embeddings"),
         )
-    if model.head_dim % 2:
-        raise FormatError(f"config.json: `head_dim={model.head_dim}` must be even, for pairs are rotated.")
-    if max(model.heads * model.head_dim, 2 * model.ff) > LARGEST_SIZE:
-        raise FormatError(f"config.json: {model.heads} heads of {model.head_dim} and {model.ff} are too large.")
-    return model
+    )
 
 
-def _size(config: Mapping[str, Any], name: str, default: int | None = None) -> int:
-    value = config.get(name)
-    if value is None:
-        value = default
-    if value is None:
-        raise NotNative(f"config.json does not state `{name}`")
-    if type(value) is not int or not 1 <= value <= LARGEST_SIZE:
-        raise FormatError(f"config.json: `{name}` must be a whole number from 1 to 2^31 - 1, not {str(value)[:40]}.")
-    return value
+def _checked(sizes: Sizes) -> Sizes:
+    if sizes.heads % sizes.kv_heads:
+        raise FormatError(
+            f"config.json: `num_key_value_heads={sizes.kv_heads}` does not divide `num_attention_heads={sizes.heads}`."
+        )
+    if sizes.head_dim % 2:
+        raise FormatError(f"config.json: `head_dim={sizes.head_dim}` must be even, for pairs are rotated.")
+    if max(sizes.q + 2 * sizes.kv, 2 * sizes.ff) > LARGEST_SIZE:
+        raise FormatError(f"config.json: {sizes.heads} heads of {sizes.head_dim} and {sizes.ff} are too large.")
+    return sizes
 
 
-def _positive(values: Mapping[str, Any], name: str, default: float | None = None) -> float:
-    value = values.get(name)
-    if value is None:
-        value = default
-    if value is None:
-        raise NotNative(f"config.json does not state `{name}`")
-    if type(value) not in (int, float) or not 0 < value < 1e30:
-        raise FormatError(f"config.json: `{name}` must be a finite number above 0, not {str(value)[:40]}.")
-    return float(value)
+def _layer_types(config: Mapping[str, Any], family: Family, layers: int) -> list[str]:
+    """Return the type of each layer, or one type for all of them."""
+    types = list_of(config, "layer_types", layers)
+    if types is None and family.rope_per_type:
+        raise NotNative("config.json does not state `layer_types`")
+    if types is None and family.windows == "layers":
+        if config.get("sliding_window") is not None and config.get("use_sliding_window", True):
+            raise NotNative("only some of its layers have a sliding window, and `layer_types` does not say which")
+        return [_FULL]
+    known = (_FULL, _SLIDING) if family.windows == "layers" else (_FULL,)
+    strange = [kind for kind in types or () if kind not in known]
+    if strange:
+        raise NotNative(f"its layers attend in different ways (`layer_types`: {str(strange[0])[:40]!r})")
+    return types or [_FULL]
 
 
-def _sliding_window(config: Mapping[str, Any], kind: str) -> int:
-    """Return the window that all layers share, 0 for none."""
-    types = config.get("layer_types")
-    if types is not None and types != ["full_attention"] * len(types if isinstance(types, list) else ()):
-        raise NotNative("its layers attend in different ways (`layer_types`)")
-    if kind == "mistral":
-        return 0 if config.get("sliding_window") is None else _size(config, "sliding_window")
-    if config.get("use_sliding_window") and config.get("sliding_window") is not None and types is None:
-        raise NotNative("only some of its layers have a sliding window (`max_window_layers`)")
-    return 0
+def _pattern(
+    config: Mapping[str, Any], family: Family, types: list[str], kinds: list[str], layers: int
+) -> tuple[Layer, ...]:
+    windows = {_FULL: 0, _SLIDING: 0}
+    if family.windows == "all" and config.get("sliding_window") is not None:
+        windows[_FULL] = size(config, "sliding_window")
+    if _SLIDING in types and config.get("use_sliding_window", True):
+        windows[_SLIDING] = size(config, "sliding_window")
+    ropes = [kinds.index(kind) if family.rope_per_type else 0 for kind in types]
+    skips = list_of(config, "no_rope_layers", layers) if family.rope_skips else None
+    if skips is not None:
+        types = types * layers if len(types) == 1 else types
+        ropes = [0 if used else NO_ROPE for used in skips]
+    return tuple(Layer(rope, windows[kind]) for rope, kind in zip(ropes, types, strict=True))
 
 
-def _rope_scaling(config: Mapping[str, Any]) -> float:
-    """Return the factor on cos and sin. Older configs call the object `rope_scaling`, and its type `type`."""
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    if not isinstance(rope, dict):
-        raise FormatError(f"config.json: `rope_parameters` must be an object, not {str(rope)[:40]}.")
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind in _FIXED_ROPES:
-        return 1.0
-    if kind == "yarn":
-        return _yarn_scaling(rope, config)
-    raise NotNative(f"its rotary embedding is of type {str(kind)[:40]!r}, not one of {', '.join(_FIXED_ROPES)}, yarn")
+def _attention_scale(config: Mapping[str, Any], family: Family, head_dim: int) -> float:
+    if not family.attention_scale:
+        return head_dim**-0.5
+    return positive(config, family.attention_scale) ** family.attention_scale_power
 
 
-def _yarn_scaling(rope: Mapping[str, Any], config: Mapping[str, Any]) -> float:
-    if rope.get("attention_factor") is not None:
-        return _positive(rope, "attention_factor")
-    if rope.get("factor") is None and rope.get("original_max_position_embeddings") is None:
-        raise NotNative("config.json does not state the `factor` of its rotary embedding")
-    trained_tokens = _positive(rope, "original_max_position_embeddings", 1.0)
-    factor = _positive(rope, "factor", _size(config, "max_position_embeddings") / trained_tokens)
-    if rope.get("mscale") and rope.get("mscale_all_dim"):
-        return _mscale(factor, _positive(rope, "mscale")) / _mscale(factor, _positive(rope, "mscale_all_dim"))
-    return _mscale(factor, 1.0)
+def _soft_cap(config: Mapping[str, Any], name: str, is_applied: bool) -> float:
+    """Return a cap, 0 for none."""
+    if config.get(name) is None:
+        return 0.0
+    if not is_applied:
+        raise NotNative(f"it states `{name}`, which transformers does not apply to models of its class")
+    return positive(config, name)
 
 
-def _mscale(factor: float, weight: float) -> float:
-    return 1.0 if factor <= 1 else 0.1 * weight * math.log(factor) + 1.0
+def _multipliers(config: Mapping[str, Any], family: Family) -> dict[str, float]:
+    if not family.multipliers:
+        return {}
+    return {
+        "embedding_scale": positive(config, "embedding_multiplier"),
+        "residual_scale": positive(config, "residual_multiplier"),
+        "logit_divisor": positive(config, "logits_scaling"),
+    }

@@ -1,4 +1,4 @@
-"""`NativeModel`: a packed folder of the Llama family that runs in C++, for text and for token ids.
+"""`NativeModel`: a packed folder that runs in C++, for text and for token ids.
 
     model = NativeModel.load("artefact")
     print(model.generate("def main(").text)
@@ -66,7 +66,7 @@ class NativeModel:
         self.folder, self.manifest, self.architecture = folder, manifest, architecture
         self.core, self.max_tokens, self.cache_dtype = core, max_tokens, cache_dtype
         self.stop_ids = _stop_ids(folder, manifest)
-        self._context = Context(architecture.vocab, architecture.max_positions, max_tokens)
+        self._context = Context(architecture.sizes.vocab, architecture.sizes.max_positions, max_tokens)
         self._engine = Engine(core, max_tokens, self.stop_ids, cache_dtype)
 
     @classmethod
@@ -114,7 +114,7 @@ class NativeModel:
                 f"{folder} does not fit the native runtime: {reason}. `bitnet_train.load` computes it with torch."
             ) from reason
         core = build(folder, manifest, architecture, threads)
-        most = architecture.max_positions
+        most = architecture.sizes.max_positions
         tokens = min(whole_number_from("max_tokens", max_tokens, most), most)
         return cls(folder, manifest, architecture, core, tokens, stored)
 
@@ -200,7 +200,7 @@ class NativeModel:
         """
         chosen = Sampling(max_new_tokens=max_new_tokens, **sampling)
         prompt = self._context.check(token_ids, max_new_tokens)
-        require_known_bias(chosen.logit_bias, self.architecture.vocab)
+        require_known_bias(chosen.logit_bias, self.architecture.sizes.vocab)
         ends = self.stop_ids if stop_ids is None else self._context.known(stop_ids)
         return self._engine.continue_ids(prompt, chosen, ends, function_from("on_token", on_token))
 
@@ -221,7 +221,7 @@ class NativeModel:
         self._engine.forget()
 
     def _prompt_ids(self, prompt: Prompt, options: GenerationOptions) -> list[int]:
-        require_known_bias(options.logit_bias, self.architecture.vocab)
+        require_known_bias(options.logit_bias, self.architecture.sizes.vocab)
         token_ids = self.tokens.prompt_ids(prompt, options.chat_template_variables)
         return self._context.check(token_ids, options.max_new_tokens)
 

@@ -114,7 +114,7 @@ def read_prompt(path: Path, model: Architecture, model_sha256: str, cache_dtype:
             )
         _check_shapes(file, path, model)
         token_ids = file.bytes_of("token_ids").view("<i4").tolist()
-        if not all(0 <= token_id < model.vocab for token_id in token_ids):
+        if not all(0 <= token_id < model.sizes.vocab for token_id in token_ids):
             raise FormatError(f"{path} has token ids that this model does not know. Delete it.")
         scales = {name: file.float32(name) for name in file.tensors if name.endswith("_scales")}
         read = file.float32 if kept == _FLOAT else file.array
@@ -191,9 +191,10 @@ def _is_none(path: Path) -> FormatError:
 
 def _check_shapes(file: TensorFile, path: Path, model: Architecture) -> None:
     num_tokens, kept = file.tensors["token_ids"].shape, file.metadata.get(_TYPE_KEY, _FLOAT)
-    rows = (model.layers, model.kv_heads, *num_tokens)
+    rows = (model.sizes.layers, model.sizes.kv_heads, *num_tokens)
     expected: dict[str, tuple[tuple[int, ...], str]] = {
-        name: (rows, _FLOAT) if name.endswith("_scales") else ((*rows, model.head_dim), kept) for name in _NAMES[kept]
+        name: (rows, _FLOAT) if name.endswith("_scales") else ((*rows, model.sizes.head_dim), kept)
+        for name in _NAMES[kept]
     }
     expected["token_ids"] = (num_tokens, "int32")
     found = {name: (stored.shape, stored.dtype) for name, stored in file.tensors.items()}

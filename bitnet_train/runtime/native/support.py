@@ -1,6 +1,6 @@
 """Does a packed folder fit the native runtime? If not, the reason in words, and the Hugging Face path computes it.
 
-A folder fits when its class is one of `architecture.KINDS`, every number that matters is stated, its tensors are
+A folder fits when its class is one of `families.FAMILIES`, every number that matters is stated, its tensors are
 exactly those that such a model has, no packed layer takes float activations, and the extension is compiled in.
 """
 
@@ -18,22 +18,25 @@ from bitnet_train.packed.names import CONFIG_NAME, bias_name, codes_name
 from bitnet_train.packed.reader import read_manifest
 from bitnet_train.runtime.native.architecture import Architecture, NotNative, read_architecture
 
-FREQUENCIES = "model.rotary_emb.inv_freq"
 HEAD = "lm_head"
 EMBEDDING = "model.embed_tokens"
+EMBEDDING_SCALE = "model.embed_tokens.embed_scale"
 
 _LARGEST_JSON_BYTES = 64 << 20
 _FLOATS = ("float32", "bfloat16", "float16")
-_UNUSED = ("model.rotary_emb.original_inv_freq",)  # transformers keeps it for rope types that change
 
 
 @dataclass(frozen=True)
 class Place:
-    """One module of the model: its name, and the shape [N, K] or [N] of its weight."""
+    """One module of the model: its name, and the shape [N, K] or [N] of its weight.
+
+    `parts`, where it is not empty, are the layers that its rows are cut into: name and number of rows of each.
+    """
 
     name: str
     kind: Literal["linear", "norm", "embedding"]
     shape: tuple[int, ...]
+    parts: tuple[tuple[str, int], ...] = ()
 
 
 def require_native_cache(cache_dtype: str, name: object, reason: str | None) -> None:
@@ -86,24 +89,52 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def places(model: Architecture) -> Iterator[Place]:
     """Yield every module of the model that has weights, in the order of the computation."""
-    q, kv = model.heads * model.head_dim, model.kv_heads * model.head_dim
-    yield Place(EMBEDDING, "embedding", (model.vocab, model.hidden))
-    for index in range(model.layers):
-        attention, mlp = f"model.layers.{index}.self_attn", f"model.layers.{index}.mlp"
-        yield Place(f"model.layers.{index}.input_layernorm", "norm", (model.hidden,))
-        yield Place(f"{attention}.q_proj", "linear", (q, model.hidden))
-        yield Place(f"{attention}.k_proj", "linear", (kv, model.hidden))
-        yield Place(f"{attention}.v_proj", "linear", (kv, model.hidden))
-        if model.kind == "qwen3":
-            yield Place(f"{attention}.q_norm", "norm", (model.head_dim,))
-            yield Place(f"{attention}.k_norm", "norm", (model.head_dim,))
-        yield Place(f"{attention}.o_proj", "linear", (model.hidden, q))
-        yield Place(f"model.layers.{index}.post_attention_layernorm", "norm", (model.hidden,))
-        yield Place(f"{mlp}.gate_proj", "linear", (model.ff, model.hidden))
-        yield Place(f"{mlp}.up_proj", "linear", (model.ff, model.hidden))
-        yield Place(f"{mlp}.down_proj", "linear", (model.hidden, model.ff))
-    yield Place("model.norm", "norm", (model.hidden,))
-    yield Place(HEAD, "linear", (model.vocab, model.hidden))
+    sizes = model.sizes
+    yield Place(EMBEDDING, "embedding", (sizes.vocab, sizes.hidden))
+    for index in range(sizes.layers):
+        layer = f"model.layers.{index}"
+        before_attention, after_attention, before_mlp, after_mlp = _layer_norms(model, layer)
+        yield from before_attention
+        yield from _attention_places(model, f"{layer}.self_attn")
+        yield from (*after_attention, *before_mlp)
+        yield from _projections(model, f"{layer}.mlp", "gate_up_proj", (("gate_proj", sizes.ff), ("up_proj", sizes.ff)))
+        yield Place(f"{layer}.mlp.down_proj", "linear", (sizes.hidden, sizes.ff))
+        yield from after_mlp
+    yield Place("model.norm", "norm", (sizes.hidden,))
+    yield Place(HEAD, "linear", (sizes.vocab, sizes.hidden))
+
+
+def _attention_places(model: Architecture, attention: str) -> Iterator[Place]:
+    sizes, norms = model.sizes, model.family.query_norms
+    parts = (("q_proj", sizes.q), ("k_proj", sizes.kv), ("v_proj", sizes.kv))
+    yield from _projections(model, attention, "qkv_proj", parts)
+    if norms != "none":
+        yield Place(f"{attention}.q_norm", "norm", (sizes.q if norms == "whole" else sizes.head_dim,))
+        yield Place(f"{attention}.k_norm", "norm", (sizes.kv if norms == "whole" else sizes.head_dim,))
+    yield Place(f"{attention}.o_proj", "linear", (sizes.hidden, sizes.q))
+
+
+def _projections(model: Architecture, module: str, fused: str, parts: tuple[tuple[str, int], ...]) -> Iterator[Place]:
+    """Yield linear layers of one input, or the one that holds the rows of all of them."""
+    named, hidden = tuple((f"{module}.{name}", rows) for name, rows in parts), model.sizes.hidden
+    if model.family.fused:
+        yield Place(f"{module}.{fused}", "linear", (sum(rows for _, rows in parts), hidden), named)
+        return
+    yield from (Place(name, "linear", (rows, hidden)) for name, rows in named)
+
+
+def _layer_norms(model: Architecture, layer: str) -> tuple[tuple[Place, ...], ...]:
+    """Return the norms before and after attention, and before and after the MLP: none, or one."""
+
+    def norm(name: str) -> tuple[Place, ...]:
+        return (Place(f"{layer}.{name}", "norm", (model.sizes.hidden,)),)
+
+    before, after = norm("input_layernorm"), norm("post_attention_layernorm")
+    if model.family.norms == "inputs":  # where the norm before the MLP has the name of one after attention
+        return before, (), after, ()
+    if model.family.norms == "outputs":
+        return (), after, (), norm("post_feedforward_layernorm")
+    return before, after, norm("pre_feedforward_layernorm"), norm("post_feedforward_layernorm")
 
 
 def is_tied(manifest: Manifest) -> bool:
@@ -127,17 +158,14 @@ def _require_extension() -> None:
 
 def _check_contents(model: Architecture, manifest: Manifest) -> None:
     """Check that the manifest has each tensor of the model in its shape, and no other."""
-    if 2 * model.layers > len(manifest.tensors):
+    if 2 * model.sizes.layers > len(manifest.tensors):
         raise FormatError(
-            f"config.json: `num_hidden_layers={model.layers}`, and the manifest has {len(manifest.tensors)} tensors in "
-            "all. Files of two folders were mixed: copy the folder again."
+            f"config.json: `num_hidden_layers={model.sizes.layers}`, and the manifest has {len(manifest.tensors)} "
+            "tensors in all. Files of two folders were mixed: copy the folder again."
         )
     packed: dict[str, LayerEntry | TableEntry] = {layer.name: layer for layer in manifest.layers}
     packed |= {table.name: table for table in manifest.tables}
-    needed = {FREQUENCIES, *_UNUSED}
-    if FREQUENCIES not in manifest.tensors:
-        raise NotNative(f"the folder has no rotary frequencies ({FREQUENCIES!r})")
-    _check_shape(FREQUENCIES, manifest, (model.head_dim // 2,))
+    needed = _check_numbers(model, manifest)
     for place in places(model):
         entry = packed.get(place.name)
         if isinstance(entry, LayerEntry):
@@ -149,9 +177,23 @@ def _check_contents(model: Architecture, manifest: Manifest) -> None:
             needed |= set(entry.tensors)
         elif place.name != HEAD or not is_tied(manifest):
             needed |= _check_dense(place, manifest)
-    strange = sorted((set(manifest.tensors) | set(manifest.tied)) - needed - {f"{HEAD}.weight"} - set(_UNUSED))
+    unused = {f"{HEAD}.weight", *(rope.unused for rope in model.ropes)}
+    strange = sorted((set(manifest.tensors) | set(manifest.tied)) - needed - unused)
     if strange:
         raise NotNative(f"its tensor {strange[0][:200]!r} has no place in a {manifest.model_class} as known here")
+
+
+def _check_numbers(model: Architecture, manifest: Manifest) -> set[str]:
+    """Check the tensors that are no module's weights and return their names."""
+    needed = {rope.tensor for rope in model.ropes}
+    for rope in model.ropes:
+        if rope.tensor not in manifest.tensors:
+            raise NotNative(f"the folder has no rotary frequencies ({rope.tensor!r})")
+        _check_shape(rope.tensor, manifest, (rope.half,))
+    if model.family.scaled_embedding:
+        _check_shape(EMBEDDING_SCALE, manifest, ())
+        needed.add(EMBEDDING_SCALE)
+    return needed
 
 
 def _check_packed(entry: LayerEntry | TableEntry, place: Place, shape: tuple[int, int]) -> None:

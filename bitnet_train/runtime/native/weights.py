@@ -19,11 +19,13 @@ from bitnet_train.formats.narrow_codes import unpack_narrow
 from bitnet_train.packed.manifest import LayerEntry, Manifest, TableEntry
 from bitnet_train.packed.names import WEIGHTS_NAME, bias_name, codes_name, multipliers_name, planes_name, scale_name
 from bitnet_train.runtime.native.architecture import Architecture
-from bitnet_train.runtime.native.support import EMBEDDING, FREQUENCIES, HEAD, Place, is_tied, places
+from bitnet_train.runtime.native.support import EMBEDDING, EMBEDDING_SCALE, HEAD, Place, is_tied, places
 from bitnet_train.runtime.native.tensor_file import TensorFile
 
 _COPY_AGAIN = "Copy the folder again, or export the model again."
 _WORD_BITS = 64
+
+Parts = tuple[tuple[str, int], ...]
 
 
 def build(folder: Path, manifest: Manifest, model: Architecture, num_threads: int) -> Any:
@@ -31,28 +33,11 @@ def build(folder: Path, manifest: Manifest, model: Architecture, num_threads: in
 
     Raises FormatError, naming the tensor, when the weights file is damaged or disagrees with the manifest.
     """
-    from bitnet_train.kernels import _core
-
-    extension: Any = _core
     with TensorFile(folder / WEIGHTS_NAME) as weights:
         _check_names(weights, manifest, folder)
         with _named("config.json"):
-            core = extension.Model(
-                model.kind,
-                hidden=model.hidden,
-                ff=model.ff,
-                layers=model.layers,
-                heads=model.heads,
-                kv_heads=model.kv_heads,
-                head_dim=model.head_dim,
-                vocab=model.vocab,
-                max_positions=model.max_positions,
-                rms_eps=model.rms_eps,
-                inv_freq=weights.float32(FREQUENCIES),
-                rope_scaling=model.rope_scaling,
-                sliding_window=model.sliding_window,
-            )
-        put = _Hand(core, weights, manifest)
+            core = _empty(model, weights)
+        put = _Hand(core, weights, manifest, model.family.norm_offset)
         for place in sorted(places(model), key=_is_of_a_layer):
             with _named(place.name):
                 put(place)
@@ -60,6 +45,37 @@ def build(folder: Path, manifest: Manifest, model: Architecture, num_threads: in
     with _named("config.json"):
         core.finish(num_threads)
     return core
+
+
+def _empty(model: Architecture, weights: TensorFile) -> Any:
+    """Return a `_core.Model` without weights."""
+    from bitnet_train.kernels import _core
+
+    extension: Any = _core
+    sizes, scaled = model.sizes, model.family.scaled_embedding
+    return extension.Model(
+        hidden=sizes.hidden,
+        ff=sizes.ff,
+        heads=sizes.heads,
+        kv_heads=sizes.kv_heads,
+        head_dim=sizes.head_dim,
+        vocab=sizes.vocab,
+        max_positions=sizes.max_positions,
+        rms_eps=model.rms_eps,
+        inv_freq=[weights.float32(rope.tensor) for rope in model.ropes],
+        rope_scaling=[rope.scaling for rope in model.ropes],
+        layer_ropes=[layer.rope for layer in model.layers],
+        layer_windows=[layer.window for layer in model.layers],
+        attention_scale=model.attention_scale,
+        attention_soft_cap=model.attention_soft_cap,
+        embedding_scale=float(weights.float32(EMBEDDING_SCALE)) if scaled else model.embedding_scale,
+        residual_scale=model.residual_scale,
+        logit_divisor=model.logit_divisor,
+        logit_soft_cap=model.logit_soft_cap,
+        gate=model.gate,
+        query_norms=model.family.query_norms,
+        norms=model.family.norms,
+    )
 
 
 def _is_of_a_layer(place: Place) -> bool:
@@ -92,27 +108,30 @@ def _named(name: str) -> Iterator[None]:
 class _Hand:
     """Hands one module after another from the file to the C++ model."""
 
-    def __init__(self, core: Any, weights: TensorFile, manifest: Manifest) -> None:
+    def __init__(self, core: Any, weights: TensorFile, manifest: Manifest, norm_offset: float) -> None:
         self._core, self._weights, self._manifest = core, weights, manifest
+        self._norm_offset = np.float32(norm_offset)
         self._layers = {layer.name: layer for layer in manifest.layers}
         self._tables = {table.name: table for table in manifest.tables}
 
     def __call__(self, place: Place) -> None:
         if place.kind == "norm":
-            self._core.set_norm(place.name, self._weights.float32(f"{place.name}.weight"))
+            self._core.set_norm(place.name, self._weights.float32(f"{place.name}.weight") + self._norm_offset)
         elif place.name in self._layers:
-            self._put_packed(self._layers[place.name])
+            self._put_packed(self._layers[place.name], place.parts)
         elif place.name == HEAD and is_tied(self._manifest):
             self._core.tie_head()
         elif place.name in self._tables:
             self._put_table(self._tables[place.name])
         else:
-            self._put_dense(place.name)
+            self._put_dense(place.name, place.parts)
 
-    def _put_dense(self, name: str) -> None:
+    def _put_dense(self, name: str, parts: Parts) -> None:
         weight = f"{name}.weight"
         rows, dtype = self._weights.rows_of_bytes(weight), self._weights.tensors[weight].dtype
-        self._core.set_dense(name, rows, dtype, self._bias(name, rows.shape[0]))
+        bias = self._bias(name, rows.shape[0])
+        for part, span in _spans(name, parts):
+            self._core.set_dense(part, rows[span], dtype, None if bias is None else bias[span])
 
     def _put_table(self, table: TableEntry) -> None:
         scale = self._weights.float32(self._manifest.stored_name(scale_name(table.name)))
@@ -127,7 +146,7 @@ class _Hand:
         multipliers = self._weights.array(self._manifest.stored_name(multipliers_name(table.name)))
         return unpack_narrow(codes, multipliers, table.num_inputs, table.bits)
 
-    def _put_packed(self, layer: LayerEntry) -> None:
+    def _put_packed(self, layer: LayerEntry, parts: Parts) -> None:
         if not _is_planes(self._weights, layer):
             raise FormatError(f"the planes are not uint8 of a {layer.num_outputs} x {layer.num_inputs} weight.")
         planes = self._weights.array(planes_name(layer.name))
@@ -139,14 +158,20 @@ class _Hand:
         if layer.kind == "embedding":
             self._core.set_packed_embedding(layer.name, planes, scale, layer.scheme.code_set)
         else:
-            self._put_linear(layer, planes, scale)
+            bias = self._bias(layer.name, layer.num_outputs) if layer.has_bias else None
+            for part, span in _spans(layer.name, parts):
+                part_scale = scale if scale.shape[0] == 1 else scale[span]
+                part_bias = None if bias is None else bias[span]
+                self._put_linear(layer, part, np.ascontiguousarray(planes[:, span]), part_scale, part_bias)
 
-    def _put_linear(self, layer: LayerEntry, planes: np.ndarray, scale: np.ndarray) -> None:
+    def _put_linear(
+        self, layer: LayerEntry, name: str, planes: np.ndarray, scale: np.ndarray, bias: np.ndarray | None
+    ) -> None:
         self._core.set_packed(
-            layer.name,
+            name,
             planes,
             scale,
-            self._bias(layer.name, layer.num_outputs) if layer.has_bias else None,
+            bias,
             layer.num_inputs,
             layer.scheme.inputs_per_scale(layer.num_inputs),
             layer.scheme.code_set,
@@ -161,6 +186,16 @@ class _Hand:
         if bias.shape != (num_rows,):
             raise FormatError(f"the bias has shape {list(bias.shape)}, and the layer {num_rows} outputs.")
         return bias
+
+
+def _spans(name: str, parts: Parts) -> Iterator[tuple[str, slice]]:
+    """Yield the layers that the rows of a module are cut into, itself where they are not: name and rows of each."""
+    if not parts:
+        yield name, slice(None)
+    first = 0
+    for part, rows in parts:
+        yield part, slice(first, first + rows)
+        first += rows
 
 
 def _is_planes(weights: TensorFile, layer: LayerEntry) -> bool:

@@ -54,7 +54,7 @@ class NativeEngine(Engine):
     def __init__(self, model: NativeModel) -> None:
         self._core, self._max_tokens, self._cache_dtype = model.core, model.max_tokens, model.cache_dtype
         self.tokens = model.tokens
-        self.facts = Facts("native", model.max_tokens, model.architecture.vocab, frozenset(model.stop_ids))
+        self.facts = Facts("native", model.max_tokens, model.architecture.sizes.vocab, frozenset(model.stop_ids))
 
     def new_sequence(self) -> Any:
         """Return a sequence that has read nothing."""

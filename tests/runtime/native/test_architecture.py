@@ -7,7 +7,8 @@ from transformers import LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from bitnet_train.errors import FormatError
-from bitnet_train.runtime.native.architecture import KINDS, NotNative, read_architecture
+from bitnet_train.runtime.native.architecture import Layer, NotNative, read_architecture
+from bitnet_train.runtime.native.families import FAMILIES
 
 SIZES = {
     "model_type": "llama",
@@ -33,53 +34,152 @@ ROPES = [
 ]
 
 
+TYPES = ["sliding_attention", "full_attention"]
+QWEN3 = {"model_type": "qwen3", "head_dim": 16}
+GEMMA = {"hidden_activation": "gelu_pytorch_tanh", "head_dim": 16, "query_pre_attn_scalar": 256}
+GEMMA2 = GEMMA | {"model_type": "gemma2"}
+GEMMA3 = GEMMA | {
+    "model_type": "gemma3_text",
+    "layer_types": TYPES,
+    "sliding_window": 5,
+    "rope_parameters": {name: {"rope_type": "default"} for name in TYPES},
+}
+
+
+PHI3 = {"model_type": "phi3"}
+GRANITE = {
+    "model_type": "granite",
+    "attention_multiplier": 0.125,
+    "embedding_multiplier": 12.0,
+    "residual_multiplier": 0.25,
+    "logits_scaling": 8.0,
+}
+
+
 def read(**changes):
-    model_class = next(name for name, kind in KINDS.items() if kind == changes.get("model_type", "llama"))
+    model_type = changes.get("model_type", "llama")
+    model_class = next(name for name, family in FAMILIES.items() if family.model_type == model_type)
     return read_architecture({**SIZES, **changes}, model_class)
+
+
+def scaling_of(**changes):
+    (rope,) = read(**changes).ropes
+    return rope.scaling
 
 
 @pytest.mark.parametrize("rope", ROPES, ids=str)
 def test_the_factor_on_cos_and_sin_is_that_of_transformers(rope):
     if rope["rope_type"] == "default":
-        assert read(rope_parameters=rope).rope_scaling == 1
+        assert scaling_of(rope_parameters=rope) == 1
         return
     sizes = {name: value for name, value in SIZES.items() if name != "model_type"}
     config = LlamaConfig(**sizes, rope_parameters={"rope_theta": 10000.0, **rope})
     _, expected = ROPE_INIT_FUNCTIONS[rope["rope_type"]](config, "cpu")
-    assert math.isclose(read(rope_parameters=rope).rope_scaling, expected, rel_tol=1e-12)
+    assert math.isclose(scaling_of(rope_parameters=rope), expected, rel_tol=1e-12)
 
 
 def test_what_an_older_transformers_wrote_is_read_too():
-    old = read(rope_scaling={"type": "linear", "factor": 2.0}, rope_theta=1e4)
-    assert old.rope_scaling == read().rope_scaling == 1
-    assert old.head_dim == 16
+    old = {"rope_scaling": {"type": "linear", "factor": 2.0}, "rope_theta": 1e4}
+    assert scaling_of(**old) == scaling_of() == 1
+    assert read(**old).sizes.head_dim == 16
     with pytest.raises(NotNative, match="rotary embedding is of type 'dynamic'"):
         read(rope_scaling={"type": "dynamic", "factor": 2.0})
 
 
 @pytest.mark.parametrize(
-    ("changes", "window"),
+    ("changes", "windows"),
     [
-        ({"model_type": "mistral", "sliding_window": 4096}, 4096),
-        ({"model_type": "mistral", "sliding_window": None}, 0),
-        ({"model_type": "llama", "sliding_window": 7}, 0),
-        ({"model_type": "qwen2", "use_sliding_window": False, "sliding_window": 4096}, 0),
-        ({"model_type": "qwen3", "head_dim": 16, "layer_types": ["full_attention"] * 2, "use_sliding_window": True}, 0),
+        ({"model_type": "mistral", "sliding_window": 4096}, [4096, 4096]),
+        ({"model_type": "mistral", "sliding_window": None}, [0, 0]),
+        ({"model_type": "llama", "sliding_window": 7}, [0, 0]),
+        ({"model_type": "qwen2", "use_sliding_window": False, "sliding_window": 4096}, [0, 0]),
+        (QWEN3 | {"layer_types": ["full_attention"] * 2, "use_sliding_window": True}, [0, 0]),
+        (QWEN3 | {"layer_types": TYPES, "use_sliding_window": True, "sliding_window": 9}, [9, 0]),
+        (QWEN3 | {"layer_types": TYPES, "use_sliding_window": False, "sliding_window": 9}, [0, 0]),
+        (GEMMA2 | {"layer_types": TYPES, "sliding_window": 5}, [5, 0]),
     ],
     ids=str,
 )
-def test_a_window_counts_where_the_architecture_has_one(changes, window):
-    assert read(**changes).sliding_window == window
+def test_a_window_counts_where_the_architecture_has_one(changes, windows):
+    assert [layer.window for layer in read(**changes).layers] == windows
+
+
+def test_gemma_3_has_rotary_positions_of_its_own_in_layers_with_a_window():
+    model = read(**GEMMA3)
+    names = [(rope.tensor, rope.unused) for rope in model.ropes]
+    assert names == [
+        (f"model.rotary_emb.{kind}_inv_freq", f"model.rotary_emb.{kind}_original_inv_freq")
+        for kind in ("full_attention", "sliding_attention")
+    ]
+    assert model.layers == (Layer(rope=1, window=5), Layer(rope=0, window=0))
+    assert math.isclose(model.attention_scale, 256**-0.5)
+
+
+def test_layers_may_have_no_rotary_positions():
+    layers = read(model_type="smollm3", layer_types=["full_attention"] * 2, no_rope_layers=[1, 0]).layers
+    assert layers == (Layer(rope=0), Layer(rope=-1))
+
+
+def test_multipliers_are_read():
+    model = read(**GRANITE)
+    assert (model.embedding_scale, model.residual_scale, model.logit_divisor) == (12.0, 0.25, 8.0)
+    assert model.attention_scale == 0.125
+
+
+@pytest.mark.parametrize(
+    ("rope", "half", "scaling"),
+    [
+        ({}, 8, 1.0),
+        ({"partial_rotary_factor": 0.75}, 6, 1.0),
+        ({"rope_type": "longrope", "original_max_position_embeddings": 128}, 8, 1.0),
+        ({"rope_type": "longrope", "original_max_position_embeddings": 256, "attention_factor": 1.3}, 8, 1.3),
+        (
+            {"rope_type": "longrope", "original_max_position_embeddings": 128, "factor": 4.0},
+            8,
+            math.sqrt(1 + math.log(4) / math.log(128)),
+        ),
+    ],
+    ids=str,
+)
+def test_a_part_of_a_head_and_longrope_within_its_context_are_read(rope, half, scaling):
+    (read_rope,) = read(**PHI3, rope_parameters=rope).ropes
+    assert (read_rope.half, read_rope.scaling) == (half, scaling)
+
+
+def test_caps_are_read_where_transformers_applies_them():
+    model = read(
+        **GEMMA2, attn_logit_softcapping=50.0, final_logit_softcapping=30.0, layer_types=["full_attention"] * 2
+    )
+    assert (model.attention_soft_cap, model.logit_soft_cap) == (50.0, 30.0)
+    plain = read(**GEMMA2, layer_types=["full_attention"] * 2)
+    assert (plain.attention_soft_cap, plain.logit_soft_cap) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"hidden_act": "gelu"}, "activation function is 'gelu', not 'silu'"),
-        ({"rope_parameters": {"rope_type": "dynamic"}}, "type 'dynamic', not one of default, linear, llama3, yarn"),
-        ({"rope_parameters": {"rope_type": "longrope"}}, "type 'longrope'"),
+        ({"hidden_act": "gelu"}, "activation function is 'gelu', not one of silu, gelu_pytorch_tanh"),
+        (GEMMA2 | {"hidden_activation": None}, "activation function is 'None'"),
+        (GEMMA3 | {"use_bidirectional_attention": True}, "see what comes after them"),
+        (GEMMA3 | {"attn_logit_softcapping": 50.0}, "`attn_logit_softcapping`, which transformers does not apply"),
+        (GEMMA3 | {"layer_types": None}, "does not state `layer_types`"),
+        (GEMMA3 | {"rope_parameters": {"full_attention": {}}}, "state `rope_parameters.sliding_attention`"),
+        (GEMMA3 | {"query_pre_attn_scalar": None}, "does not state `query_pre_attn_scalar`"),
+        (GEMMA2 | {"layer_types": ["full_attention", "chunked_attention"]}, "different ways.*chunked_attention"),
+        (GEMMA2 | {"layer_types": TYPES, "sliding_window": None}, "does not state `sliding_window`"),
+        (
+            {"rope_parameters": {"rope_type": "dynamic"}},
+            "type 'dynamic', not one of default, linear, llama3, yarn, long",
+        ),
+        ({"rope_parameters": {"rope_type": "longrope"}}, "does not state `original_max_position_embeddings`"),
+        (
+            {"rope_parameters": {"rope_type": "longrope", "original_max_position_embeddings": 64}},
+            "changes beyond 64 tokens, and its context is 128",
+        ),
+        (GRANITE | {"residual_multiplier": None}, "does not state `residual_multiplier`"),
         ({"rope_parameters": {"rope_type": "yarn"}}, "does not state the `factor`"),
-        ({"layer_types": ["full_attention", "sliding_attention"]}, "attend in different ways"),
+        ({"layer_types": TYPES}, "attend in different ways"),
+        *((GEMMA3 | {"layer_types": [kind] * 2}, "attend in different ways") for kind in (None, 3, [], {})),
         ({"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 8}, "only some of its layers"),
         ({"rms_norm_eps": None}, "does not state `rms_norm_eps`"),
         ({"model_type": "qwen3"}, "does not state `head_dim`"),
@@ -114,9 +214,22 @@ def test_another_class_is_named():
         {"rms_norm_eps": 1e300},
         {"rms_norm_eps": "1e-6"},
         {"rope_parameters": [1]},
+        {"rope_parameters": {"rope_type": "longrope", "original_max_position_embeddings": "128"}},
+        PHI3 | {"rope_parameters": {"partial_rotary_factor": 0.01}},
+        PHI3 | {"rope_parameters": {"partial_rotary_factor": 1.5}},
+        {"model_type": "smollm3", "no_rope_layers": [1]},
+        GRANITE | {"logits_scaling": 0.0},
         {"rope_parameters": {"rope_type": "yarn", "factor": -4.0}},
         {"rope_parameters": {"rope_type": "yarn", "factor": 1e300}},
         {"model_type": "mistral", "sliding_window": 0},
+        GEMMA2 | {"layer_types": ["full_attention"]},
+        GEMMA2 | {"layer_types": "full_attention"},
+        GEMMA2 | {"layer_types": TYPES, "sliding_window": -1},
+        GEMMA2 | {"query_pre_attn_scalar": 0},
+        GEMMA2 | {"query_pre_attn_scalar": float("nan")},
+        GEMMA2 | {"attn_logit_softcapping": -1.0},
+        GEMMA2 | {"final_logit_softcapping": "30"},
+        GEMMA3 | {"rope_parameters": {"full_attention": [], "sliding_attention": []}},
     ],
     ids=str,
 )

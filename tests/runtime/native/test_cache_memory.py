@@ -22,17 +22,19 @@ def made(layers: int, heads: int, positions: int) -> Any:
     extension: Any = _core
     inner = heads * HEAD_DIM
     model = extension.Model(
-        "llama",
         hidden=WIDTH,
         ff=WIDTH,
-        layers=layers,
         heads=heads,
         kv_heads=heads,
         head_dim=HEAD_DIM,
         vocab=WIDTH,
         max_positions=positions,
         rms_eps=1e-6,
-        inv_freq=np.ones(HEAD_DIM // 2, np.float32),
+        inv_freq=[np.ones(HEAD_DIM // 2, np.float32)],
+        rope_scaling=[1.0],
+        layer_ropes=[0] * layers,
+        layer_windows=[0] * layers,
+        attention_scale=HEAD_DIM**-0.5,
     )
 
     def put(name: str, shape: tuple[int, int] = (WIDTH, WIDTH)) -> None:

@@ -118,7 +118,7 @@ def test_a_quarter_of_the_memory_and_nearly_the_same_numbers(wide, eight):
     for model in (exact, eight):
         model.generate_ids(LONG[:500], 4, stop_ids=())
         sizes.append(model.memory_bytes()["kv_cache"])
-    width = exact.architecture.head_dim
+    width = exact.architecture.sizes.head_dim
     assert sizes[1] * 8 * width == sizes[0] * 2 * (width + 4), "codes, and a scale of four bytes a row"
     # This model is random and looks at few tokens, so it makes much of every rounding; numbers that have nothing to do
     # with each other differ by 1.4 of their size.

@@ -8,10 +8,12 @@ import pytest
 from safetensors.numpy import load_file, save, save_file
 
 from bitnet_train.errors import ConfigError, DiskError, FormatError
-from bitnet_train.runtime.native.architecture import Architecture
+from bitnet_train.runtime.native.architecture import Architecture, Layer, Sizes
+from bitnet_train.runtime.native.families import FAMILIES
 from bitnet_train.runtime.native.prompt_cache import CachedPrompt, PromptCache, read_prompt, write_prompt
 
-MODEL = Architecture("llama", 8, 16, 2, 4, 3, 2, 50, 64, 1e-6, 1.0, 0)
+SIZES = Sizes(hidden=8, ff=16, layers=2, heads=6, kv_heads=3, head_dim=2, vocab=50, max_positions=64)
+MODEL = Architecture(FAMILIES["LlamaForCausalLM"], SIZES, (), (Layer(),), 1e-6, "silu", 2**-0.5)
 SHA = "a" * 64
 RANDOM = np.random.default_rng(0)
 

@@ -6,6 +6,9 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
+#include <cmath>
+
 #include "model/attention.h"
 
 namespace nb = nanobind;
@@ -51,8 +54,9 @@ Result norm(const FloatMatrix& x, const Floats& weight, double eps, const std::s
   return result;
 }
 
-Result swiglu(const FloatMatrix& gate, const FloatMatrix& up, const std::string& isa) {
+Result gated(const FloatMatrix& gate, const FloatMatrix& up, const std::string& activation, const std::string& isa) {
   const FloatOps& ops = ops_named(isa);
+  const auto gate_of = gate_named(activation) == Gate::kSilu ? ops.swiglu : ops.geglu;
   const size_t rows = gate.shape(0), count = gate.shape(1);
   require(up.shape(0) == rows && up.shape(1) == count,
           "`gate` is " + shape_of(gate) + " and `up` " + shape_of(up) + ", but they must have the same shape");
@@ -60,8 +64,19 @@ Result swiglu(const FloatMatrix& gate, const FloatMatrix& up, const std::string&
   Result result = new_array({rows, count});
   float* out = result.data();
   nb::gil_scoped_release release;
-  for (size_t row = 0; row < rows; ++row)
-    ops.swiglu(from + row * count, factors + row * count, count, out + row * count);
+  for (size_t row = 0; row < rows; ++row) gate_of(from + row * count, factors + row * count, count, out + row * count);
+  return result;
+}
+
+Result soft_cap(const FloatMatrix& x, double cap, const std::string& isa) {
+  const FloatOps& ops = ops_named(isa);
+  require(std::isfinite(cap) && cap > 0, "`cap` must be a finite number above 0");
+  const float* in = aligned(x, "x");
+  Result result = new_array({x.shape(0), x.shape(1)});
+  float* out = result.data();
+  nb::gil_scoped_release release;
+  std::copy_n(in, x.size(), out);
+  ops.soft_cap(static_cast<float>(cap), x.size(), out);
   return result;
 }
 
@@ -102,13 +117,14 @@ Result linear(const FloatMatrix& x, const Bytes& weight, const std::string& dtyp
 }
 
 // The shape of one attention call as a model of one layer has it.
-Config config_of(const FloatCube& q, const FloatCube& k, const FloatCube& v, size_t window) {
-  Config config{};
-  config.layers = 1;
+Config config_of(const FloatCube& q, const FloatCube& k, const FloatCube& v, double scale, double soft_cap) {
+  Config config;
+  config.layers.resize(1);
+  config.attention_scale = static_cast<float>(scale);
+  config.attention_soft_cap = static_cast<float>(soft_cap);
   config.heads = q.shape(1);
   config.kv_heads = k.shape(0);
   config.head_dim = q.shape(2);
-  config.sliding_window = window;
   const bool same = k.shape(0) == v.shape(0) && k.shape(1) == v.shape(1) && k.shape(2) == v.shape(2);
   require(same && k.shape(2) == config.head_dim && config.head_dim > 0 && config.kv_heads > 0 &&
               config.heads % config.kv_heads == 0 && config.heads > 0,
@@ -119,13 +135,13 @@ Config config_of(const FloatCube& q, const FloatCube& k, const FloatCube& v, siz
 }
 
 // The positions of the keys are first, first + 1, ...; the tokens are the last of them.
-void require_positions(const Config& config, size_t tokens, size_t keys, size_t first) {
+void require_positions(size_t window, size_t tokens, size_t keys, size_t first) {
   require(tokens >= 1 && tokens <= keys, "`q` has " + std::to_string(tokens) + " tokens, but must have from 1 to the " +
                                              std::to_string(keys) + " positions of `k`");
   require(first < kMaxPosition && keys <= kMaxPosition - first,
           "`first_key` is " + std::to_string(first) + " and there are " + std::to_string(keys) +
               " keys, but positions end at " + std::to_string(kMaxPosition));
-  const size_t end = first + keys - tokens + 1, window = config.sliding_window;  // what the first token sees
+  const size_t end = first + keys - tokens + 1;  // what the first token sees
   const size_t begin = window != 0 && end > window ? end - window : 0;
   require(first <= begin, "the first token, at position " + std::to_string(end - 1) + ", sees position " +
                               std::to_string(begin) + ", but the keys begin at " + std::to_string(first));
@@ -142,17 +158,21 @@ KvCache cache_of(const Config& config, CacheType type, size_t start, size_t coun
   return cache;
 }
 
-Result attention(const FloatCube& q, const FloatCube& k, const FloatCube& v, int64_t first_key, int64_t window,
-                 int64_t num_threads, const std::string& isa, const std::string& cache_dtype) {
+Result attention(const FloatCube& q, const FloatCube& k, const FloatCube& v, double scale, int64_t first_key,
+                 int64_t window, double soft_cap, int64_t num_threads, const std::string& isa,
+                 const std::string& cache_dtype) {
   const FloatOps& ops = ops_named(isa);
   const CacheType type = cache_type_named(cache_dtype);
-  const Config config = config_of(q, k, v, count_from("window", window));
+  const Config config = config_of(q, k, v, scale, soft_cap);
+  const size_t seen = count_from("window", window);
+  require(std::isfinite(scale) && scale > 0 && std::isfinite(soft_cap) && soft_cap >= 0,
+          "`scale` must be a finite number above 0, and `soft_cap` one from 0");
   const size_t tokens = q.shape(0), keys = k.shape(1), first = count_from("first_key", first_key);
-  require_positions(config, tokens, keys, first);
+  require_positions(seen, tokens, keys, first);
   const float *queries = aligned(q, "q"), *key = aligned(k, "k"), *value = aligned(v, "v");
   const size_t threads = threads_from(num_threads);
   Result result = new_array({tokens, config.heads, config.head_dim});
-  const AttentionInput input{0, queries, nullptr, nullptr, nullptr, nullptr, result.data()};
+  const AttentionInput input{0, seen, nullptr, queries, nullptr, nullptr, nullptr, nullptr, result.data()};
   nb::gil_scoped_release release;
   const size_t start = first % kPagePositions;  // whole pages before the keys hold nothing and change nothing
   KvCache cache = cache_of(config, type, start, keys, key, value);
@@ -171,12 +191,14 @@ Result attention(const FloatCube& q, const FloatCube& k, const FloatCube& v, int
 void bind_float_ops(nb::module_& m) {
   m.def("float_isas", &float_isas);
   m.def("float_norm", &norm, "x"_a.noconvert(), "weight"_a.noconvert(), "eps"_a, "isa"_a = "");
-  m.def("float_swiglu", &swiglu, "gate"_a.noconvert(), "up"_a.noconvert(), "isa"_a = "");
+  m.def("float_gated", &gated, "gate"_a.noconvert(), "up"_a.noconvert(), "activation"_a, "isa"_a = "");
+  m.def("float_soft_cap", &soft_cap, "x"_a.noconvert(), "cap"_a, "isa"_a = "");
   m.def("float_rotary", &rotary, "inv_freq"_a.noconvert(), "scaling"_a, "positions"_a.noconvert());
   m.def("float_linear", &linear, "x"_a.noconvert(), "weight"_a.noconvert(), "dtype"_a, "bias"_a.noconvert().none(),
         "num_threads"_a, "isa"_a = "");
-  m.def("float_attention", &attention, "q"_a.noconvert(), "k"_a.noconvert(), "v"_a.noconvert(), "first_key"_a = 0,
-        "window"_a = 0, "num_threads"_a = 1, "isa"_a = "", "cache_dtype"_a = "float32");
+  m.def("float_attention", &attention, "q"_a.noconvert(), "k"_a.noconvert(), "v"_a.noconvert(), "scale"_a,
+        "first_key"_a = 0, "window"_a = 0, "soft_cap"_a = 0.0, "num_threads"_a = 1, "isa"_a = "",
+        "cache_dtype"_a = "float32");
 }
 
 }  // namespace bitnet

@@ -35,24 +35,58 @@ auto naming(const std::string& name, Function function) {
   }
 }
 
-std::shared_ptr<Model> new_model(const std::string& kind, int64_t hidden, int64_t ff, int64_t layers, int64_t heads,
-                                 int64_t kv_heads, int64_t head_dim, int64_t vocab, int64_t max_positions,
-                                 double rms_eps, const Floats& inv_freq, double rope_scaling, int64_t sliding_window,
+std::vector<RopeConfig> ropes_from(const std::vector<Floats>& inv_freq, const std::vector<double>& scaling) {
+  if (inv_freq.size() != scaling.size())
+    throw std::invalid_argument("`inv_freq` has " + std::to_string(inv_freq.size()) + " arrays, and `rope_scaling` " +
+                                std::to_string(scaling.size()) + " numbers");
+  std::vector<RopeConfig> ropes;
+  for (size_t i = 0; i < scaling.size(); ++i) {
+    const float* first = aligned(inv_freq[i], "inv_freq");
+    ropes.push_back({std::vector<float>(first, first + inv_freq[i].size()), static_cast<float>(scaling[i])});
+  }
+  return ropes;
+}
+
+std::vector<LayerConfig> layers_from(const std::vector<int64_t>& ropes, const std::vector<int64_t>& windows) {
+  if (ropes.size() != windows.size())
+    throw std::invalid_argument("`layer_ropes` has " + std::to_string(ropes.size()) + " numbers, and `layer_windows` " +
+                                std::to_string(windows.size()));
+  std::vector<LayerConfig> layers;
+  for (size_t i = 0; i < ropes.size(); ++i)
+    layers.push_back(
+        {ropes[i] == -1 ? kNoRope : count_from("layer_ropes", ropes[i]), count_from("layer_windows", windows[i])});
+  return layers;
+}
+
+// layer_ropes: for each layer the index in `inv_freq`, -1 for none; layer_windows: 0 for none.
+std::shared_ptr<Model> new_model(int64_t hidden, int64_t ff, int64_t heads, int64_t kv_heads, int64_t head_dim,
+                                 int64_t vocab, int64_t max_positions, double rms_eps,
+                                 const std::vector<Floats>& inv_freq, const std::vector<double>& rope_scaling,
+                                 const std::vector<int64_t>& layer_ropes, const std::vector<int64_t>& layer_windows,
+                                 double attention_scale, double attention_soft_cap, double embedding_scale,
+                                 double residual_scale, double logit_divisor, double logit_soft_cap,
+                                 const std::string& gate, const std::string& query_norms, const std::string& norms,
                                  const std::string& isa) {
-  const float* frequencies = aligned(inv_freq, "inv_freq");
-  const Config config{kind,
-                      count_from("hidden", hidden),
-                      count_from("ff", ff),
-                      count_from("layers", layers),
-                      count_from("heads", heads),
-                      count_from("kv_heads", kv_heads),
-                      count_from("head_dim", head_dim),
-                      count_from("vocab", vocab),
-                      count_from("max_positions", max_positions),
-                      static_cast<float>(rms_eps),
-                      std::vector<float>(frequencies, frequencies + inv_freq.size()),
-                      static_cast<float>(rope_scaling),
-                      count_from("sliding_window", sliding_window)};
+  Config config;
+  config.hidden = count_from("hidden", hidden);
+  config.ff = count_from("ff", ff);
+  config.heads = count_from("heads", heads);
+  config.kv_heads = count_from("kv_heads", kv_heads);
+  config.head_dim = count_from("head_dim", head_dim);
+  config.vocab = count_from("vocab", vocab);
+  config.max_positions = count_from("max_positions", max_positions);
+  config.layers = layers_from(layer_ropes, layer_windows);
+  config.ropes = ropes_from(inv_freq, rope_scaling);
+  config.rms_eps = static_cast<float>(rms_eps);
+  config.attention_scale = static_cast<float>(attention_scale);
+  config.attention_soft_cap = static_cast<float>(attention_soft_cap);
+  config.embedding_scale = static_cast<float>(embedding_scale);
+  config.residual_scale = static_cast<float>(residual_scale);
+  config.logit_divisor = static_cast<float>(logit_divisor);
+  config.logit_soft_cap = static_cast<float>(logit_soft_cap);
+  config.gate = gate_named(gate);
+  config.query_norms = query_norms_named(query_norms);
+  config.norms = norm_places_named(norms);
   auto model = std::make_shared<Model>(config);
   if (isa.empty()) return model;
   const FloatOps* ops = find_float_ops(isa);
@@ -225,7 +259,7 @@ nb::list stored_of(const Sequence& sequence) {
   {
     nb::gil_scoped_release release;
     length = sequence.length();
-    const size_t rows = config.layers * config.kv_heads * length;
+    const size_t rows = config.layers.size() * config.kv_heads * length;
     keys.resize(rows * config.head_dim);
     values.resize(rows * config.head_dim);
     key_scales.resize(codes ? rows : 0);
@@ -233,12 +267,12 @@ nb::list stored_of(const Sequence& sequence) {
     sequence.read(length, {keys.data(), values.data(), key_scales.data(), value_scales.data()});
   }
   nb::list arrays;
-  const std::vector<size_t> shape{config.layers, config.kv_heads, length, config.head_dim};
+  const std::vector<size_t> shape{config.layers.size(), config.kv_heads, length, config.head_dim};
   append_block(arrays, std::move(keys), shape);
   append_block(arrays, std::move(values), shape);
   if (!codes) return arrays;
-  append_block(arrays, std::move(key_scales), {config.layers, config.kv_heads, length});
-  append_block(arrays, std::move(value_scales), {config.layers, config.kv_heads, length});
+  append_block(arrays, std::move(key_scales), {config.layers.size(), config.kv_heads, length});
+  append_block(arrays, std::move(value_scales), {config.layers.size(), config.kv_heads, length});
   return arrays;
 }
 
@@ -250,12 +284,12 @@ template <class Stored>
 size_t checked_length(const Sequence& sequence, const Block<Stored>& keys, const Block<Stored>& values) {
   const Config& config = sequence.model()->config();
   for (const Block<Stored>* array : {&keys, &values})
-    if (array->shape(0) != config.layers || array->shape(1) != config.kv_heads || array->shape(2) != keys.shape(2) ||
-        array->shape(3) != config.head_dim)
+    if (array->shape(0) != config.layers.size() || array->shape(1) != config.kv_heads ||
+        array->shape(2) != keys.shape(2) || array->shape(3) != config.head_dim)
       throw std::invalid_argument("keys and values of shapes " + shape_of(keys) + " and " + shape_of(values) +
-                                  " are not of this model: both must have [" + std::to_string(config.layers) + ", " +
-                                  std::to_string(config.kv_heads) + ", tokens, " + std::to_string(config.head_dim) +
-                                  "]");
+                                  " are not of this model: both must have [" + std::to_string(config.layers.size()) +
+                                  ", " + std::to_string(config.kv_heads) + ", tokens, " +
+                                  std::to_string(config.head_dim) + "]");
   return keys.shape(2);
 }
 
@@ -332,9 +366,11 @@ void bind_model(nb::module_& m) {
       .def("load", &load_codes, "keys"_a.noconvert(), "values"_a.noconvert(), "key_scales"_a.noconvert(),
            "value_scales"_a.noconvert());
   nb::class_<Model>(m, "Model")
-      .def(nb::new_(&new_model), "kind"_a, nb::kw_only(), "hidden"_a, "ff"_a, "layers"_a, "heads"_a, "kv_heads"_a,
-           "head_dim"_a, "vocab"_a, "max_positions"_a, "rms_eps"_a, "inv_freq"_a.noconvert(), "rope_scaling"_a = 1.0,
-           "sliding_window"_a = 0, "isa"_a = "")
+      .def(nb::new_(&new_model), nb::kw_only(), "hidden"_a, "ff"_a, "heads"_a, "kv_heads"_a, "head_dim"_a, "vocab"_a,
+           "max_positions"_a, "rms_eps"_a, "inv_freq"_a, "rope_scaling"_a, "layer_ropes"_a, "layer_windows"_a,
+           "attention_scale"_a, "attention_soft_cap"_a = 0.0, "embedding_scale"_a = 1.0, "residual_scale"_a = 1.0,
+           "logit_divisor"_a = 1.0, "logit_soft_cap"_a = 0.0, "gate"_a = "silu", "query_norms"_a = "none",
+           "norms"_a = "inputs", "isa"_a = "")
       .def("set_norm", &set_norm, "name"_a, "values"_a.noconvert())
       .def("set_packed", &set_packed, "name"_a, "planes"_a.noconvert(), "scale"_a.noconvert(),
            "bias"_a.noconvert().none(), "num_inputs"_a, "group_size"_a, "weights"_a, "activation"_a)

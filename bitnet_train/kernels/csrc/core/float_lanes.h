@@ -43,10 +43,34 @@ inline Vec exp_of(Vec x) {
   return Isa::zero_below(x, -86.5f, y);
 }
 
-inline float exp_of(float x) {
+// Of one value what `function` gives for each of a vector: the same bits.
+template <class Function>
+inline float of_one(Function function, float x) {
   float lanes[kLanes];
-  Isa::store(lanes, exp_of(Isa::set(x)));
+  Isa::store(lanes, function(Isa::set(x)));
   return lanes[0];
+}
+
+inline float exp_of(float x) {
+  return of_one([](Vec v) { return exp_of(v); }, x);
+}
+
+// tanh(x) to about two units in the last place (Cephes tanhf): a polynomial below 5/8, from there 1 - 2 / (exp(2x) +
+// 1).
+inline Vec tanh_of(Vec x) {
+  constexpr float kFirst = 0.625f, kLast = 0.62499994f;  // of the exponential's values, and of the polynomial's
+  const Vec minus = Isa::sub(Isa::zero(), x), size = Isa::max(x, minus);
+  const Vec square = Isa::mul(x, x);
+  Vec p = Isa::fma(Isa::set(-5.70498872745e-3f), square, Isa::set(2.06390887954e-2f));
+  p = Isa::fma(p, square, Isa::set(-5.37397155531e-2f));
+  p = Isa::fma(p, square, Isa::set(1.33314422036e-1f));
+  p = Isa::fma(p, square, Isa::set(-3.33332819422e-1f));
+  const Vec small = Isa::fma(Isa::mul(p, square), x, x);
+  const Vec one = Isa::set(1.0f);
+  const Vec large = Isa::sub(one, Isa::div(Isa::set(2.0f), Isa::add(exp_of(Isa::add(size, size)), one)));
+  const Vec with_sign = Isa::sub(Isa::zero_below(x, 0.0f, large), Isa::zero_below(minus, 0.0f, large));
+  return Isa::add(Isa::zero_below(Isa::sub(Isa::zero(), size), -kLast, small),
+                  Isa::zero_below(size, kFirst, with_sign));
 }
 
 // Calls body(offset) for whole vectors and tail(offset) for each of the values left.

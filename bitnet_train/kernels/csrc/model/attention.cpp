@@ -1,7 +1,6 @@
 #include "model/attention.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <limits>
 #include <utility>
@@ -55,15 +54,15 @@ std::vector<AttentionTile> Attention::tiles(const std::vector<Run>& runs, const 
   return tiles;
 }
 
-void Attention::rotate(size_t position, const float* norm, float* x) const {
+void Attention::rotate(const RopeTable* rope, size_t position, const float* norm, float* x) const {
   if (norm != nullptr) ops_.norm(x, norm, config_.head_dim, config_.rms_eps, x);
-  if (rope_ != nullptr) ops_.rotate(rope_->cosines(position), rope_->sines(position), rope_->half(), x);
+  if (rope != nullptr) ops_.rotate(rope->cosines(position), rope->sines(position), rope->half(), x);
 }
 
 void Attention::store(const Run& run, size_t row, size_t kv_head, const AttentionInput& input) const {
   const size_t position = run.position + row;
   const size_t offset = (run.first_row + row) * config_.kv_size() + kv_head * config_.head_dim;
-  rotate(position, input.k_norm, input.k + offset);
+  rotate(input.rope, position, input.k_norm, input.k + offset);
   run.cache->store(input.layer, kv_head, position, input.k + offset, input.v + offset);
 }
 
@@ -76,7 +75,7 @@ void Attention::gather(const Run& run, const AttentionTile& tile, const Attentio
         input.q + (run.first_row + row) * config_.query_size() + tile.kv_head * config_.group() * config_.head_dim;
     for (size_t head = 0; head < config_.group(); ++head, queries += padded) {
       std::memcpy(queries, q + head * config_.head_dim, config_.head_dim * sizeof(float));
-      rotate(run.position + row, input.q_norm, queries);
+      rotate(input.rope, run.position + row, input.q_norm, queries);
     }
   }
 }
@@ -100,12 +99,12 @@ Attention::Scratch Attention::scratch(Member& member, size_t rows) const {
   return s;
 }
 
-size_t Attention::first_page(const Run& run, const AttentionTile& tile) const {
-  return seen_by(run.position + tile.first, config_.sliding_window).begin / kPagePositions;
+size_t Attention::first_page(const Run& run, const AttentionTile& tile, size_t window) const {
+  return seen_by(run.position + tile.first, window).begin / kPagePositions;
 }
 
-size_t Attention::num_pages(const Run& run, const AttentionTile& tile) const {
-  return (run.position + tile.first + tile.queries - 1) / kPagePositions - first_page(run, tile) + 1;
+size_t Attention::num_pages(const Run& run, const AttentionTile& tile, size_t window) const {
+  return (run.position + tile.first + tile.queries - 1) / kPagePositions - first_page(run, tile, window) + 1;
 }
 
 // One page into `state`; `next` is the page that this member probably reads after it.
@@ -113,7 +112,7 @@ void Attention::attend(const Run& run, const AttentionTile& tile, const Attentio
                        const Scratch& s, const AttentionState& state) const {
   const size_t rows = tile.queries * config_.group(), start = page * kPagePositions;
   for (size_t r = 0; r < rows; ++r) {
-    const Positions seen = seen_by(run.position + tile.first + r / config_.group(), config_.sliding_window);
+    const Positions seen = seen_by(run.position + tile.first + r / config_.group(), input.window);
     s.first[r] = std::min(std::max(seen.begin, start) - start, kPagePositions);
     s.last[r] = std::min(std::max(seen.end, start) - start, kPagePositions);
   }
@@ -135,7 +134,8 @@ AttentionChunk<Stored> Attention::chunk(const Run& run, const AttentionTile& til
           codes ? cache.value_scales(layer, tile.kv_head, page) : nullptr,
           config_.head_dim,
           round_up(config_.head_dim, kDimBlock),
-          1.0f / std::sqrt(static_cast<float>(config_.head_dim)),
+          config_.attention_scale,
+          config_.attention_soft_cap,
           tile.queries * config_.group(),
           s.queries,
           s.first,
@@ -156,7 +156,7 @@ void Attention::run_tile(Member& member, const Run& run, const AttentionTile& ti
   const size_t rows = tile.queries * config_.group(), padded = round_up(config_.head_dim, kDimBlock);
   const Scratch s = scratch(member, rows);
   gather(run, tile, input, s.queries);
-  const size_t first = first_page(run, tile), end = first + num_pages(run, tile);
+  const size_t first = first_page(run, tile, input.window), end = first + num_pages(run, tile, input.window);
   for (size_t page = first; page < end; ++page) {
     attend(run, tile, input, page, page + 1 < end ? page + 1 : first, s, page == first ? s.total : s.chunk);
     if (page != first) ops_.fold(s.chunk, rows, padded, s.total);
@@ -178,7 +178,7 @@ void Attention::run_page(Member& member, const Run& run, const AttentionTile& ti
                          size_t page, float* state) const {
   const Scratch s = scratch(member, tile.queries * config_.group());
   gather(run, tile, input, s.queries);
-  const size_t last = first_page(run, tile) + num_pages(run, tile) - 1;
+  const size_t last = first_page(run, tile, input.window) + num_pages(run, tile, input.window) - 1;
   attend(run, tile, input, page, std::min(page + 1, last), s, state_in(tile, state));
 }
 

@@ -31,20 +31,19 @@ struct AttentionTile {
 
 struct AttentionInput {  // of one layer
   size_t layer;
-  const float* q;       // [rows][heads * head_dim], before head norms and rotation
-  float* k;             // [rows][kv_heads * head_dim], the same; rotated in place
-  const float* v;       // [rows][kv_heads * head_dim]
-  const float* q_norm;  // [head_dim] or nullptr
+  size_t window;          // as in LayerConfig
+  const RopeTable* rope;  // nullptr: queries and keys are taken as they are
+  const float* q;         // [rows][heads * head_dim], before head norms and rotation
+  float* k;               // [rows][kv_heads * head_dim], the same; rotated in place
+  const float* v;         // [rows][kv_heads * head_dim]
+  const float* q_norm;    // [head_dim] or nullptr
   const float* k_norm;
   float* out;  // [rows][heads * head_dim]
 };
 
 class Attention {
  public:
-  Attention(const Config& config, const RopeTable& rope, const FloatOps& ops)
-      : config_(config), rope_(&rope), ops_(ops) {}
-  // For queries and keys that have been rotated: they are taken as they are.
-  Attention(const Config& config, const FloatOps& ops) : config_(config), rope_(nullptr), ops_(ops) {}
+  Attention(const Config& config, const FloatOps& ops) : config_(config), ops_(ops) {}
 
   // Tiles of all rows of the runs; and of single rows, whose results go to rows 0, 1, ... of the output.
   std::vector<AttentionTile> tiles(const std::vector<Run>& runs) const;
@@ -56,8 +55,8 @@ class Attention {
 
   // The same in two steps, for a few queries with much to see: what each page of a tile adds, by whoever has time, into
   // state_floats(rows of the tile) floats a page; then their sum.
-  size_t first_page(const Run& run, const AttentionTile& tile) const;
-  size_t num_pages(const Run& run, const AttentionTile& tile) const;
+  size_t first_page(const Run& run, const AttentionTile& tile, size_t window) const;
+  size_t num_pages(const Run& run, const AttentionTile& tile, size_t window) const;
   size_t state_floats(const AttentionTile& tile) const;
   void run_page(Member& member, const Run& run, const AttentionTile& tile, const AttentionInput& input, size_t page,
                 float* state) const;
@@ -66,7 +65,7 @@ class Attention {
  private:
   struct Scratch;
   size_t queries_per_tile() const;
-  void rotate(size_t position, const float* norm, float* x) const;
+  void rotate(const RopeTable* rope, size_t position, const float* norm, float* x) const;
   void gather(const Run& run, const AttentionTile& tile, const AttentionInput& input, float* queries) const;
   void attend(const Run& run, const AttentionTile& tile, const AttentionInput& input, size_t page, size_t next,
               const Scratch& scratch, const AttentionState& state) const;
@@ -78,7 +77,6 @@ class Attention {
   Scratch scratch(Member& member, size_t rows) const;
 
   const Config& config_;
-  const RopeTable* rope_;
   const FloatOps& ops_;
 };
 

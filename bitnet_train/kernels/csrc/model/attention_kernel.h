@@ -141,6 +141,17 @@ void score(const AttentionChunk<Stored>& chunk, Range blocks) {
   }
 }
 
+// Scales and caps the scores of all rows, before any is hidden: a cap would show what is -infinity again.
+template <class Stored>
+void cap_scores(const AttentionChunk<Stored>& chunk, Range blocks) {
+  const Vec scale = Isa::set(chunk.scale), cap = Isa::set(chunk.soft_cap);
+  for (size_t row = 0; row < chunk.rows; ++row) {
+    float* scores = chunk.scores + row * kPagePositions;
+    for (size_t i = blocks.begin; i < blocks.end; i += kLanes)
+      Isa::store(scores + i, Isa::mul(tanh_of(Isa::div(Isa::mul(Isa::load(scores + i), scale), cap)), cap));
+  }
+}
+
 // Turns the scores of a row into exp(score - maximum), 0 where the row does not look.
 template <class Stored>
 void soften(const AttentionChunk<Stored>& chunk, size_t row, Range blocks, const AttentionState& state) {
@@ -148,7 +159,7 @@ void soften(const AttentionChunk<Stored>& chunk, size_t row, Range blocks, const
   const bool blind = chunk.first[row] >= chunk.last[row];
   for (size_t i = blocks.begin; i < (blind ? blocks.end : chunk.first[row]); ++i) scores[i] = kMinusInfinity;
   for (size_t i = blind ? blocks.end : chunk.last[row]; i < blocks.end; ++i) scores[i] = kMinusInfinity;
-  const Vec scale = Isa::set(chunk.scale);
+  const Vec scale = Isa::set(chunk.soft_cap != 0.0f ? 1.0f : chunk.scale);
   Vec largest = Isa::set(kMinusInfinity);
   for (size_t i = blocks.begin; i < blocks.end; i += kLanes) {
     const Vec scaled = Isa::mul(Isa::load(scores + i), scale);
@@ -194,6 +205,7 @@ void attend_to(const AttentionChunk<Stored>& chunk, const AttentionState& state)
   const Range blocks = whole_blocks(seen);
   score<Ahead>(chunk, blocks);
   if constexpr (kCodes) multiply_scores(chunk, chunk.key_scales, blocks);
+  if (chunk.soft_cap != 0.0f) cap_scores(chunk, blocks);
   for (size_t row = 0; row < chunk.rows; ++row) soften(chunk, row, blocks, state);
   if constexpr (kCodes) multiply_scores(chunk, chunk.value_scales, blocks);
   const size_t dim = weigh_dims<Isa::kValueVecs, Ahead>(chunk, 0, seen, state.weighted);

@@ -1,4 +1,4 @@
-// The float32 work between the linears: norms, rotary positions, attention, SwiGLU and products with float tables.
+// The float32 work between the linears: norms, rotary positions, attention, gates and products with float tables.
 //
 // Written once (float_ops_kernel.h) and compiled once an instruction set; chosen at run time like the kernels.
 // Instruction sets may differ in the last bit (fused or not, wide or narrow sums). Nothing here depends on the number
@@ -41,6 +41,7 @@ struct AttentionChunk {
   size_t head_dim;
   size_t padded_dim;  // head_dim rounded up to kDimBlock
   float scale;        // of the scores
+  float soft_cap;     // of the scaled scores, cap * tanh(score / cap); 0: none
   size_t rows;
   const float* queries;  // [rows][padded_dim]
   const size_t* first;
@@ -64,6 +65,9 @@ struct FloatOps {
   void (*add)(const float* y, size_t count, float* h);  // h += y
   // out = (gate / (1 + exp(-gate))) * up. out may be gate.
   void (*swiglu)(const float* gate, const float* up, size_t count, float* out);
+  // The same with gelu(gate) = gate / (1 + exp(-2 sqrt(2 / pi) (gate + 0.044715 gate^3))), which is its tanh form.
+  void (*geglu)(const float* gate, const float* up, size_t count, float* out);
+  void (*soft_cap)(float cap, size_t count, float* x);  // x = cap * tanh(x / cap)
   // Rotary positions as in `apply_rotary_pos_emb`, in place: x [2 * half], no operation fused.
   void (*rotate)(const float* cos, const float* sin, size_t half, float* x);
 

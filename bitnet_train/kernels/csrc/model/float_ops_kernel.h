@@ -34,6 +34,25 @@ void swiglu(const float* gate, const float* up, size_t count, float* out) {
       [&](size_t i) { out[i] = gate[i] / (1.0f + exp_of(-gate[i])) * up[i]; });
 }
 
+inline Vec gelu(Vec x) {
+  const Vec slope = Isa::add(Isa::set(1.59576912f), Isa::mul(Isa::set(0.0713548163f), Isa::mul(x, x)));
+  return Isa::div(x, Isa::add(Isa::set(1.0f), exp_of(Isa::sub(Isa::zero(), Isa::mul(x, slope)))));
+}
+
+void geglu(const float* gate, const float* up, size_t count, float* out) {
+  in_lanes(
+      count, [&](size_t i) { Isa::store(out + i, Isa::mul(gelu(Isa::load(gate + i)), Isa::load(up + i))); },
+      [&](size_t i) { out[i] = of_one(gelu, gate[i]) * up[i]; });
+}
+
+void soft_cap(float cap, size_t count, float* x) {
+  const Vec caps = Isa::set(cap);
+  const auto capped = [&](Vec v) { return Isa::mul(tanh_of(Isa::div(v, caps)), caps); };
+  in_lanes(
+      count, [&](size_t i) { Isa::store(x + i, capped(Isa::load(x + i))); },
+      [&](size_t i) { x[i] = of_one(capped, x[i]); });
+}
+
 void rotate(const float* cos, const float* sin, size_t half, float* x) {
   in_lanes(
       half,

@@ -97,7 +97,8 @@ struct Isa {
 
 namespace bitnet {
 
-extern const FloatOps kernel_float_ops_portable = {"portable",     norm, add,    swiglu,   rotate, attend<float>,
-                                                   attend<int8_t>, fold, finish, multiply, widen,  argmax};
+extern const FloatOps kernel_float_ops_portable = {"portable", norm,     add,           swiglu,         geglu,
+                                                   soft_cap,   rotate,   attend<float>, attend<int8_t>, fold,
+                                                   finish,     multiply, widen,         argmax};
 
 }  // namespace bitnet

@@ -23,9 +23,14 @@ struct Batch {
   float* logits;                  // [head_rows][vocab]
 };
 
+struct PageTask {
+  size_t tile, page;
+  size_t state;  // offset of its result
+};
+
 class Forward {
  public:
-  Forward(const Config& config, const Weights& weights, const RopeTable& rope, const FloatOps& ops);
+  Forward(const Config& config, const Weights& weights, const std::vector<RopeTable>& ropes, const FloatOps& ops);
 
   // Fills caches and logits; the lengths of the caches stay as they are.
   void run(const Batch& batch, size_t num_threads);
@@ -46,17 +51,26 @@ class Forward {
   Rows rows_of(Member& member, size_t count, float* h) const;
   void attention_block(Member& member, const Batch& batch, const Plan& plan, size_t layer, Rows& rows) const;
   Plan plan_of(const Batch& batch, size_t num_threads);
+  std::vector<PageTask> page_tasks(const Batch& batch, const Plan& plan, size_t window);
+  const std::vector<PageTask>& pages_of(const Plan& plan, size_t window) const;
   void attend(Member& member, const Batch& batch, const Plan& plan, bool last, const AttentionInput& input) const;
   void attend_pages(Member& member, const Batch& batch, const Plan& plan, const AttentionInput& input) const;
   void keep_head_rows(Member& member, const Batch& batch, Rows& rows) const;
   void mlp_block(Member& member, const LayerWeights& layer, const Rows& rows) const;
   void head(Member& member, const Batch& batch, const Rows& rows) const;
-  void add_and_norm(const float* y, const std::vector<float>& weight, const Rows& rows) const;
+  const float* add_and_norm(const float* y, const std::vector<float>& output_norm, const std::vector<float>& input_norm,
+                            const Rows& rows) const;
+  void add_to_stream(const float* y, float* h) const;
+  void norm_projections(Member& member, const LayerWeights& layer, size_t count) const;
+  void finish_logits(Member& member, float* logits, size_t count) const;
   void settle(Member& member, const Rows& rows) const;
 
   const Config& config_;
   const Weights& weights_;
+  const std::vector<RopeTable>& ropes_;
   const FloatOps& ops_;
+  void (*const gate_)(const float*, const float*, size_t, float*);  // of ops_
+  std::vector<size_t> windows_;                                     // those that differ
   Attention attention_;
   Memory memory_;
   Buffers buffers_;

@@ -21,7 +21,7 @@ CacheType cache_type_named(const std::string& name) {
 }
 
 KvCache::KvCache(const Config& config, size_t max_tokens, CacheType type)
-    : type_(type), layers_(config.layers), kv_heads_(config.kv_heads), head_dim_(config.head_dim),
+    : type_(type), layers_(config.layers.size()), kv_heads_(config.kv_heads), head_dim_(config.head_dim),
       padded_dim_(round_up(config.head_dim, kDimBlock)), stored_bytes_(bytes_of(type)),
       key_bytes_(kPagePositions * head_dim_ * stored_bytes_),
       value_bytes_(kPagePositions * padded_dim_ * stored_bytes_),

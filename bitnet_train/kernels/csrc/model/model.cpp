@@ -76,7 +76,7 @@ void Sequence::read(size_t length, const RowsOut& rows) const {
   const std::lock_guard<std::mutex> lock(model_->mutex_);
   const Config& config = model_->config();
   if (length > cache_.length()) throw std::length_error("the sequence was truncated while it was read");
-  for (size_t head = 0; head < config.layers * config.kv_heads; ++head)
+  for (size_t head = 0; head < config.layers.size() * config.kv_heads; ++head)
     for (size_t position = 0; position < length; ++position)
       cache_.read(head / config.kv_heads, head % config.kv_heads, position, rows, head * length + position);
 }
@@ -89,22 +89,30 @@ void Sequence::load(size_t length, const RowsIn& rows) {
                             std::to_string(max_tokens()));
   KvCache cache(config, max_tokens(), cache_.type());
   cache.reserve(length);
-  for (size_t head = 0; head < config.layers * config.kv_heads; ++head)
+  for (size_t head = 0; head < config.layers.size() * config.kv_heads; ++head)
     for (size_t position = 0; position < length; ++position)
       cache.put(head / config.kv_heads, head % config.kv_heads, position, rows, head * length + position);
   cache.grow(length);
   cache_ = std::move(cache);
 }
 
-Model::Model(Config config) : config_(checked(config)), weights_(config_), rope_(config_), ops_(&float_ops_in_use()) {}
+Model::Model(Config config)
+    : config_(checked(config)), weights_(config_), ropes_(config_.ropes.begin(), config_.ropes.end()),
+      ops_(&float_ops_in_use()) {}
 
 void Model::finish(size_t num_threads) {
   const std::lock_guard<std::mutex> lock(mutex_);
   if (num_threads < 1 || num_threads > 1024)
     throw std::invalid_argument("`num_threads` is " + std::to_string(num_threads) + ", but must be from 1 to 1024");
   weights_.check_complete();
-  forward_ = std::make_unique<Forward>(config_, weights_, rope_, *ops_);
+  forward_ = std::make_unique<Forward>(config_, weights_, ropes_, *ops_);
   num_threads_ = num_threads;
+}
+
+size_t Model::work_bytes() const {
+  size_t bytes = forward_ ? forward_->bytes() : 0;
+  for (const RopeTable& rope : ropes_) bytes += rope.bytes();
+  return bytes;
 }
 
 void Model::require_finished() const {
@@ -161,7 +169,7 @@ void Model::forward(const std::vector<Sequence*>& sequences, const std::vector<T
   for (size_t i = 0; i < sequences.size(); ++i) {
     caches.push_back(&sequences[i]->cache_);
     caches[i]->reserve(tokens[i].count);
-    rope_.extend(caches[i]->length() + tokens[i].count);
+    for (RopeTable& rope : ropes_) rope.extend(caches[i]->length() + tokens[i].count);
   }
   Batches batches(tokens, caches, all_logits);
   for (Batch batch; batches.next(batch); logits += batch.head_rows.size() * config_.vocab) {

@@ -1,4 +1,4 @@
-// A Llama-family model and its sequences: everything that Python calls, checked before any work starts.
+// A decoder-only model and its sequences: everything that Python calls, checked before any work starts.
 #pragma once
 
 #include <functional>
@@ -70,7 +70,7 @@ class Model : public std::enable_shared_from_this<Model> {
 
   size_t weight_bytes() const { return weights_.linear_bytes(); }
   size_t table_bytes() const { return weights_.table_bytes(); }
-  size_t work_bytes() const { return rope_.bytes() + (forward_ ? forward_->bytes() : 0); }
+  size_t work_bytes() const;
 
  private:
   friend class Sequence;
@@ -79,7 +79,7 @@ class Model : public std::enable_shared_from_this<Model> {
 
   Config config_;
   Weights weights_;
-  RopeTable rope_;
+  std::vector<RopeTable> ropes_;
   const FloatOps* ops_;
   std::unique_ptr<Forward> forward_;
   size_t num_threads_ = 1;

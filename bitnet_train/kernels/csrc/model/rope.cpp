@@ -13,8 +13,8 @@ void rope_row(const std::vector<float>& inv_freq, float scaling, size_t position
   }
 }
 
-RopeTable::RopeTable(const Config& config)
-    : half_(config.head_dim / 2), inv_freq_(config.inv_freq), scaling_(config.rope_scaling) {}
+RopeTable::RopeTable(const RopeConfig& config)
+    : half_(config.inv_freq.size()), inv_freq_(config.inv_freq), scaling_(config.scaling) {}
 
 void RopeTable::extend(size_t positions) {
   if (positions <= positions_) return;

@@ -13,7 +13,7 @@ void rope_row(const std::vector<float>& inv_freq, float scaling, size_t position
 
 class RopeTable {
  public:
-  explicit RopeTable(const Config& config);
+  explicit RopeTable(const RopeConfig& config);
 
   void extend(size_t positions);  // computes those that are missing; not while others read
   const float* cosines(size_t position) const { return values_.data() + position * 2 * half_; }

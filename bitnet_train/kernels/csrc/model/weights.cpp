@@ -24,8 +24,8 @@ void require_shape(const std::string& name, size_t rows, size_t inputs, size_t w
 
 }  // namespace
 
-Weights::Weights(const Config& config) : layers_(config.layers), vocab_(config.vocab), hidden_(config.hidden) {
-  for (size_t i = 0; i < config.layers; ++i) add_layer_slots(config, i);
+Weights::Weights(const Config& config) : layers_(config.layers.size()), vocab_(config.vocab), hidden_(config.hidden) {
+  for (size_t i = 0; i < config.layers.size(); ++i) add_layer_slots(config, i);
   norms_["model.norm"] = {&final_norm_, config.hidden};
   linears_[kEmbedding] = {&embedding_, config.vocab, config.hidden};
   linears_[kHead] = {&head_, config.vocab, config.hidden};
@@ -34,11 +34,18 @@ Weights::Weights(const Config& config) : layers_(config.layers), vocab_(config.v
 void Weights::add_layer_slots(const Config& config, size_t index) {
   LayerWeights& layer = layers_[index];
   const std::string prefix = "model.layers." + std::to_string(index) + ".";
-  norms_[prefix + "input_layernorm"] = {&layer.input_norm, config.hidden};
-  norms_[prefix + "post_attention_layernorm"] = {&layer.post_norm, config.hidden};
-  if (config.has_head_norms()) {
-    norms_[prefix + "self_attn.q_norm"] = {&layer.q_norm, config.head_dim};
-    norms_[prefix + "self_attn.k_norm"] = {&layer.k_norm, config.head_dim};
+  if (config.norms_inputs()) norms_[prefix + "input_layernorm"] = {&layer.attention_input_norm, config.hidden};
+  // Where outputs are not normed, the norm before the MLP has the name of the one after attention.
+  const bool outputs = config.norms_outputs();
+  norms_[prefix + "post_attention_layernorm"] = {outputs ? &layer.attention_output_norm : &layer.mlp_input_norm,
+                                                 config.hidden};
+  if (outputs) norms_[prefix + "post_feedforward_layernorm"] = {&layer.mlp_output_norm, config.hidden};
+  if (outputs && config.norms_inputs())
+    norms_[prefix + "pre_feedforward_layernorm"] = {&layer.mlp_input_norm, config.hidden};
+  if (config.query_norms != QueryNorms::kNone) {
+    const bool whole = config.query_norms == QueryNorms::kWhole;
+    norms_[prefix + "self_attn.q_norm"] = {&layer.q_norm, whole ? config.query_size() : config.head_dim};
+    norms_[prefix + "self_attn.k_norm"] = {&layer.k_norm, whole ? config.kv_size() : config.head_dim};
   }
   linears_[prefix + "self_attn.q_proj"] = {&layer.q, config.query_size(), config.hidden};
   linears_[prefix + "self_attn.k_proj"] = {&layer.k, config.kv_size(), config.hidden};

@@ -13,8 +13,8 @@
 namespace bitnet {
 
 struct LayerWeights {
-  std::vector<float> input_norm, post_norm;
-  std::vector<float> q_norm, k_norm;  // Qwen3 only
+  std::vector<float> attention_input_norm, attention_output_norm, mlp_input_norm, mlp_output_norm;  // or empty
+  std::vector<float> q_norm, k_norm;  // of a head, of all heads, or empty
   std::optional<Linear> q, k, v, o, gate, up, down;
 };
 
