@@ -194,6 +194,9 @@ def int8_linear(
 def float_isas() -> list[str]:
     """Return the instruction sets of the float operations that this CPU runs, best first."""
 
+def int8_attention_isas() -> list[str]:
+    """Return the instruction sets of attention over int8 that this CPU runs, best first; all give the same bits."""
+
 def float_norm(x: NDArray[float32], weight: NDArray[float32], eps: float, isa: str = "") -> NDArray[float32]:
     """Return the RMS norm of the rows of x [T, K]."""
 

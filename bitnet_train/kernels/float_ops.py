@@ -110,7 +110,8 @@ def attention(
     isa
         One of `core.float_isas()` instead of the one in use.
     cache_dtype
-        How keys and values are kept: `float32`, or `int8` codes with a scale for each position of each head.
+        How keys and values are kept: `float32`, or `int8` codes with a scale for each position of each head, which are
+        multiplied as integers: `reference_attention` says how, and every instruction set has its bits.
     """
     arrays = (_floats(name, tensor) for name, tensor in (("q", q), ("k", k), ("v", v)))
     factor = q.shape[-1] ** -0.5 if scale is None else scale

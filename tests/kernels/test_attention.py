@@ -56,7 +56,7 @@ def test_values_and_gradients_are_those_of_the_definition(shape: tuple[int, ...]
         out, found = _gradients(inputs, lambda *x: fused_attention(*x, mask, scale), torch.float32)
     exact, wanted = _gradients(inputs, lambda *x: _exact(*x, mask, scale), torch.float64)
     # Sums of L and D terms, each rounded: errors add like steps of a random walk. A score is of size 1, and exp passes
-    # its error on; ds is a difference of numbers of the size of dout . v, which are sums of D terms.
+    # its error on; ds is a difference of numbers of the size of d_out . v, which are sums of D terms.
     bound = EPS * 4 * (shape[3] ** 0.5 + shape[4] ** 0.5)
     assert (out - exact).norm() <= bound * exact.norm()
     size = max(float(gradient.norm()) for gradient in wanted)

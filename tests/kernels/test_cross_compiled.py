@@ -21,6 +21,7 @@ ARM_COMPILER, EMULATOR, NATIVE_COMPILER = "aarch64-linux-gnu-g++", "qemu-aarch64
 FOR_ARM = ("-O1", "-static", "-march=armv8-a", "-DBITNET_ARM64=1")  # dot products only in the file of their kernel
 SANITIZERS = ("-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-DBITNET_X86=1")
 FOLDERS = {
+    "attention": ("core", "attention"),
     "products": ("core", "products"),
     "int8": ("core", "int8"),
     "training": ("core", "products", "fake_quantize", "int8_matrix", "training"),
@@ -84,6 +85,12 @@ def test_the_int8_table_is_exact_on_arm(of_arm: Programs) -> None:
 
 
 @NEEDS_ARM
+@pytest.mark.parametrize(("cpu", "kernels"), [("max", ("neon", "portable")), ("cortex-a72", ("portable",))])
+def test_attention_over_int8_is_exact_on_arm(cpu: str, kernels: tuple[str, ...], of_arm: Programs) -> None:
+    assert _run(EMULATOR, "-cpu", cpu, str(of_arm("attention"))) == "".join(f"{name} exact\n" for name in kernels)
+
+
+@NEEDS_ARM
 @pytest.mark.parametrize(("cpu", "tile"), [("max", "8 x 12"), ("cortex-a72", "4 x 16")])
 def test_a_training_step_is_exact_on_arm_with_and_without_dot_products(cpu: str, tile: str, of_arm: Programs) -> None:
     printed = _run(EMULATOR, "-cpu", cpu, str(of_arm("training")))
@@ -93,7 +100,12 @@ def test_a_training_step_is_exact_on_arm_with_and_without_dot_products(cpu: str,
 @NEEDS_X86
 @pytest.mark.parametrize(
     ("name", "last"),
-    [("products", "problems exact"), ("int8", "portable exact"), ("training", "portable exact, int8 by 4 x 8")],
+    [
+        ("attention", "portable exact"),
+        ("products", "problems exact"),
+        ("int8", "portable exact"),
+        ("training", "portable exact, int8 by 4 x 8"),
+    ],
 )
 def test_nothing_reads_or_writes_out_of_bounds(name: str, last: str, build_program: Callable[..., Path]) -> None:
     sources = sanitized_sources(f"{name}_selftest", FOLDERS[name], available_isas())

@@ -14,7 +14,7 @@ ISAS = list(dict.fromkeys(row.isa for row in ROWS))
 TABLES = sorted(CSRC.rglob("*.inc"))
 ROW = re.compile(r"(KERNEL|PART)\(\w+, \w+, \w+, [\w. &]+\)|FEATURE\(\w+,\s+\"[^\"]*\",\s+\"[^\"]*\"\)")
 FLOORS = {
-    "core": 0, "products": 1, "int8": 1, "int8_matrix": 1, "fake_quantize": 1, "bandwidth": 1,
+    "core": 0, "attention": 1, "products": 1, "int8": 1, "int8_matrix": 1, "fake_quantize": 1, "bandwidth": 1,
     "model": 2, "training": 2, "bindings": 3, "selftest": 3,
 }  # fmt: skip
 NEEDS_EXTENSION = pytest.mark.skipif(isa.core is None, reason="the extension is not built")
@@ -66,7 +66,13 @@ def test_flags_of_an_instruction_set_stand_in_the_table_only():
 
 @NEEDS_EXTENSION
 @pytest.mark.parametrize(
-    ("family", "exposed"), [("int8", "int8_isas"), ("int8_matrix", "int8_matrix_isas"), ("model", "float_isas")]
+    ("family", "exposed"),
+    [
+        ("attention", "int8_attention_isas"),
+        ("int8", "int8_isas"),
+        ("int8_matrix", "int8_matrix_isas"),
+        ("model", "float_isas"),
+    ],
 )
 def test_a_family_offers_the_instruction_sets_of_its_rows_best_first(family: str, exposed: str):
     offered = getattr(isa.core, exposed)()

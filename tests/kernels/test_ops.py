@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -142,6 +144,27 @@ def test_the_number_of_threads_does_not_change_a_bit(make_problem, isa, weight, 
     finally:
         torch.set_num_threads(before)
     assert all(same_bits(results[0], result) for result in results[1:])
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux")
+def test_a_worker_that_leaves_the_cpu_of_its_caller_may_go_on_running_everywhere(make_problem):
+    # Whatever CPU this thread has to itself, a worker is found there sooner or later.
+    before, everywhere = torch.get_num_threads(), os.sched_getaffinity(0)
+    problem = make_problem("binary", "int8", 1, 517, 1024, 128)
+    expected = problem.linear()
+    try:
+        torch.set_num_threads(3)
+        problem.linear()
+        tasks = [int(task.name) for task in Path("/proc/self/task").iterdir()]
+        allowed = {task: os.sched_getaffinity(task) for task in tasks}
+        for cpu in everywhere:
+            os.sched_setaffinity(0, {cpu})
+            assert all(same_bits(problem.linear(), expected) for _ in range(20))
+        os.sched_setaffinity(0, everywhere)
+        assert {task: os.sched_getaffinity(task) for task in allowed} == allowed
+    finally:
+        os.sched_setaffinity(0, everywhere)
+        torch.set_num_threads(before)
 
 
 BROKEN = {

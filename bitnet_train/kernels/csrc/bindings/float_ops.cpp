@@ -30,6 +30,8 @@ const FloatOps& ops_named(const std::string& isa) {
 
 std::vector<std::string> float_isas() { return isas_of(float_ops_table()); }
 
+std::vector<std::string> int8_attention_isas() { return isas_of(int8_attention_table()); }
+
 void require(bool holds, const std::string& message) {
   if (!holds) throw std::invalid_argument(message);
 }
@@ -176,7 +178,7 @@ Result attention(const FloatCube& q, const FloatCube& k, const FloatCube& v, dou
   nb::gil_scoped_release release;
   const size_t start = first % kPagePositions;  // whole pages before the keys hold nothing and change nothing
   KvCache cache = cache_of(config, type, start, keys, key, value);
-  const Attention attention(config, ops);
+  const Attention attention(config, ops, find_int8_attention(isa.empty() ? isa_in_use() : isa));
   const Run run{&cache, 0, tokens, start + keys - tokens};
   const std::vector<AttentionTile> tiles = attention.tiles({run});
   run_team(threads, [&](Member& member) {
@@ -190,6 +192,7 @@ Result attention(const FloatCube& q, const FloatCube& k, const FloatCube& v, dou
 
 void bind_float_ops(nb::module_& m) {
   m.def("float_isas", &float_isas);
+  m.def("int8_attention_isas", &int8_attention_isas);
   m.def("float_norm", &norm, "x"_a.noconvert(), "weight"_a.noconvert(), "eps"_a, "isa"_a = "");
   m.def("float_gated", &gated, "gate"_a.noconvert(), "up"_a.noconvert(), "activation"_a, "isa"_a = "");
   m.def("float_soft_cap", &soft_cap, "x"_a.noconvert(), "cap"_a, "isa"_a = "");

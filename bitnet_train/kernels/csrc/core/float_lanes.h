@@ -3,7 +3,7 @@
 //   struct Isa {
 //     using Vec = ...;  kLanes floats, at most 16, a power of two
 //     static constexpr size_t kLanes, kRows, kScoreVecs, kValueVecs;   the register tile of attention
-//     static Vec zero(), set(float), load(const float*), load(const int8_t*);  static void store(float*, Vec);
+//     static Vec zero(), set(float), load(const float*);  static void store(float*, Vec);
 //     static Vec add(a, b), sub(a, b), mul(a, b), div(a, b), max(a, b);   max(a, b) = a > b ? a : b
 //     static Vec fma(a, b, c);              a * b + c, fused where that is fast
 //     static Vec exp2_of_bits(Vec t);       2^(int32 bits of t - bits of 1.5 * 2^23)

@@ -1,4 +1,4 @@
-// Float operations on AVX-512 F: sixteen floats a register, fused multiply-add.
+// Lanes of AVX-512 F: sixteen floats a register, fused multiply-add. float_lanes.h says what an Isa is.
 #pragma once
 
 #include <immintrin.h>
@@ -16,9 +16,6 @@ struct Isa {
   static Vec zero() { return _mm512_setzero_ps(); }
   static Vec set(float x) { return _mm512_set1_ps(x); }
   static Vec load(const float* x) { return _mm512_loadu_ps(x); }
-  static Vec load(const int8_t* x) {
-    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x))));
-  }
   static void prefetch(const void* x) { _mm_prefetch(static_cast<const char*>(x), _MM_HINT_T1); }
   static void store(float* x, Vec v) { _mm512_storeu_ps(x, v); }
   static Vec add(Vec a, Vec b) { return _mm512_add_ps(a, b); }

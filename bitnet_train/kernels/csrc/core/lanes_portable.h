@@ -1,4 +1,4 @@
-// Float operations in plain C++: four floats in a struct, whose loops every compiler turns into its narrow vectors.
+// Lanes in plain C++: four floats in a struct, whose loops every compiler turns into its narrow vectors.
 #pragma once
 
 #include <cstddef>
@@ -28,9 +28,6 @@ struct Isa {
     Vec v;
     std::memcpy(v.at, x, sizeof v.at);
     return v;
-  }
-  static Vec load(const int8_t* x) {
-    return each([&](int i) { return static_cast<float>(x[i]); });
   }
   static void prefetch(const void*) {}
   static void store(float* x, Vec v) { std::memcpy(x, v.at, sizeof v.at); }

@@ -3,6 +3,9 @@
 // them, so there is no guard, and every macro is gone again at the end.
 #define KERNEL(family, name, isa, predicate) KERNELS_##family(name, isa, predicate)
 #define PART(family, name, isa, predicate)
+#ifndef KERNELS_attention
+#define KERNELS_attention(name, isa, predicate)
+#endif
 #ifndef KERNELS_bandwidth
 #define KERNELS_bandwidth(name, isa, predicate)
 #endif
@@ -32,6 +35,7 @@
 
 #undef KERNEL
 #undef PART
+#undef KERNELS_attention
 #undef KERNELS_bandwidth
 #undef KERNELS_core
 #undef KERNELS_fake_quantize

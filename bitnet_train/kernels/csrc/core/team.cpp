@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "core/openmp.h"
+#include "core/placement.h"
 
 #ifndef _WIN32
 #include <unistd.h>
@@ -65,6 +66,7 @@ class Team {
     if (size == 1) return run_alone(body);
     body_ = &body;
     size_ = size;
+    caller_cpu_ = current_cpu();
     waiting_.store(0, std::memory_order_relaxed);
     running_.store(size - 1, std::memory_order_relaxed);
     ++region_;
@@ -133,6 +135,7 @@ class Team {
   [[noreturn]] void work(Worker* worker, size_t index) {
     for (uint64_t seen = 0;;) {
       seen = wait_for_call(*worker, seen);
+      leave_cpu(caller_cpu_);
       take_part(index);
       running_.fetch_sub(1, std::memory_order_release);
     }
@@ -156,6 +159,7 @@ class Team {
   std::vector<std::unique_ptr<Worker>> workers_;
   const std::function<void(Member&)>* body_ = nullptr;
   size_t size_ = 1;
+  int caller_cpu_ = kNoCpu;
   uint64_t region_ = 0;
   alignas(kLine) std::atomic<size_t> running_{0};
   alignas(kLine) std::atomic<size_t> waiting_{0};

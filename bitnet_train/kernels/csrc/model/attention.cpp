@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
-#include <utility>
 
 namespace bitnet {
 namespace {
@@ -21,6 +20,18 @@ Positions seen_by(size_t position, size_t window) {
   return {window != 0 && end > window ? end - window : 0, end};
 }
 
+// Hands out parts of a block of memory, each on a line of its own; without a block it counts what they take.
+struct Carver {
+  uint8_t* memory = nullptr;
+  size_t used = 0;
+
+  template <class Number>
+  void take(Number*& part, size_t count) {
+    if (memory != nullptr) part = reinterpret_cast<Number*>(memory + used);
+    used += round_up(count * sizeof(Number), kAlignment);
+  }
+};
+
 }  // namespace
 
 struct Attention::Scratch {
@@ -29,6 +40,10 @@ struct Attention::Scratch {
   AttentionState chunk, total;
   size_t* first;
   size_t* last;
+  Int8Queries codes;  // these and what follows of codes only
+  uint8_t* weights;
+  int32_t* weight_sums;
+  float* units;
 };
 
 size_t Attention::queries_per_tile() const { return std::max<size_t>(1, kTileRows / config_.group()); }
@@ -66,9 +81,10 @@ void Attention::store(const Run& run, size_t row, size_t kv_head, const Attentio
   run.cache->store(input.layer, kv_head, position, input.k + offset, input.v + offset);
 }
 
-// queries[query * group + head in group][padded head_dim]
-void Attention::gather(const Run& run, const AttentionTile& tile, const AttentionInput& input, float* queries) const {
-  const size_t padded = round_up(config_.head_dim, kDimBlock);
+// queries[query * group + head in group][padded head_dim], and their codes where the cache has codes
+void Attention::gather(const Run& run, const AttentionTile& tile, const AttentionInput& input, const Scratch& s) const {
+  const size_t padded = padded_dim();
+  float* queries = s.queries;
   for (size_t i = 0; i < tile.queries; ++i) {
     const size_t row = tile.first + i;
     const float* q =
@@ -76,26 +92,38 @@ void Attention::gather(const Run& run, const AttentionTile& tile, const Attentio
     for (size_t head = 0; head < config_.group(); ++head, queries += padded) {
       std::memcpy(queries, q + head * config_.head_dim, config_.head_dim * sizeof(float));
       rotate(input.rope, run.position + row, input.q_norm, queries);
+      std::fill(queries + config_.head_dim, queries + padded, 0.0f);
     }
   }
+  if (run.cache->type() == CacheType::kInt8)
+    codes_.prepare(s.queries, tile.queries * config_.group(), config_.head_dim, padded, config_.attention_scale,
+                   s.codes);
 }
 
-Attention::Scratch Attention::scratch(Member& member, size_t rows) const {
-  const size_t padded = round_up(config_.head_dim, kDimBlock), states = round_up(rows, kDimBlock);
-  const size_t floats = rows * (3 * padded + kPagePositions) + 4 * states;
-  auto* memory = static_cast<float*>(member.scratch(kScratchSlot, floats * sizeof(float) + 2 * rows * sizeof(size_t)));
-  Scratch s;
-  s.first = reinterpret_cast<size_t*>(memory + floats);
-  s.last = s.first + rows;
-  const auto take = [&memory](size_t count) { return std::exchange(memory, memory + count); };
-  s.queries = take(rows * padded);
-  s.scores = take(rows * kPagePositions);
-  s.chunk.weighted = take(rows * padded);
-  s.total.weighted = take(rows * padded);
-  s.chunk.maximum = take(states);
-  s.chunk.sum = take(states);
-  s.total.maximum = take(states);
-  s.total.sum = take(states);
+Attention::Scratch Attention::scratch(Member& member, const Run& run, size_t rows) const {
+  const size_t padded = padded_dim();
+  const bool codes = run.cache->type() == CacheType::kInt8;
+  Scratch s{};
+  Carver memory;
+  const auto carve = [&] {
+    memory.take(s.queries, rows * padded);
+    memory.take(s.scores, rows * kPagePositions);
+    for (AttentionState* state : {&s.chunk, &s.total}) {
+      memory.take(state->weighted, rows * padded);
+      memory.take(state->maximum, rows);
+      memory.take(state->sum, rows);
+    }
+    memory.take(s.first, rows);
+    memory.take(s.last, rows);
+    if (!codes) return;
+    memory.take(s.codes.numbers, rows * padded * kNumberBytes);
+    memory.take(s.weights, rows * kPagePositions * kNumberBytes);
+    for (int32_t** sums : {&s.codes.sums, &s.weight_sums}) memory.take(*sums, rows);
+    for (float** factors : {&s.codes.factors, &s.units}) memory.take(*factors, rows);
+  };
+  carve();
+  memory = Carver{static_cast<uint8_t*>(member.scratch(kScratchSlot, memory.used)), 0};
+  carve();
   return s;
 }
 
@@ -116,36 +144,50 @@ void Attention::attend(const Run& run, const AttentionTile& tile, const Attentio
     s.first[r] = std::min(std::max(seen.begin, start) - start, kPagePositions);
     s.last[r] = std::min(std::max(seen.end, start) - start, kPagePositions);
   }
-  if (run.cache->type() == CacheType::kInt8)
-    ops_.attend_codes(chunk<int8_t>(run, tile, input.layer, page, next, s), state);
-  else
-    ops_.attend(chunk<float>(run, tile, input.layer, page, next, s), state);
+  const KvCache& cache = *run.cache;
+  const size_t layer = input.layer, head = tile.kv_head;
+  const size_t next_head = next > page ? head : std::min(head + 1, config_.kv_heads - 1);
+  if (cache.type() == CacheType::kFloat32) {
+    ops_.attend({cache.keys<float>(layer, head, page), cache.values<float>(layer, head, page), config_.head_dim,
+                 padded_dim(), config_.attention_scale, config_.attention_soft_cap, rows, s.queries, s.first, s.last,
+                 s.scores, cache.keys<float>(layer, next_head, next)},
+                state);
+    return;
+  }
+  const Int8Chunk chunk{cache.keys<int8_t>(layer, head, page),
+                        cache.values<int8_t>(layer, head, page),
+                        cache.key_scales(layer, head, page),
+                        cache.value_scales(layer, head, page),
+                        config_.head_dim,
+                        padded_dim(),
+                        rows,
+                        s.codes,
+                        s.first,
+                        s.last,
+                        s.scores,
+                        s.weights,
+                        s.weight_sums,
+                        s.units,
+                        cache.keys<int8_t>(layer, next_head, next)};
+  codes_.score(chunk);
+  if (config_.attention_soft_cap != 0.0f)
+    for (size_t r = 0; r < rows; ++r) cap_seen(s, r);
+  codes_.weigh(chunk, state);
 }
 
-template <class Stored>
-AttentionChunk<Stored> Attention::chunk(const Run& run, const AttentionTile& tile, size_t layer, size_t page,
-                                        size_t next, const Scratch& s) const {
-  const KvCache& cache = *run.cache;
-  const bool codes = cache.type() == CacheType::kInt8;
-  const size_t next_head = next > page ? tile.kv_head : std::min(tile.kv_head + 1, config_.kv_heads - 1);
-  return {cache.keys<Stored>(layer, tile.kv_head, page),
-          cache.values<Stored>(layer, tile.kv_head, page),
-          codes ? cache.key_scales(layer, tile.kv_head, page) : nullptr,
-          codes ? cache.value_scales(layer, tile.kv_head, page) : nullptr,
-          config_.head_dim,
-          round_up(config_.head_dim, kDimBlock),
-          config_.attention_scale,
-          config_.attention_soft_cap,
-          tile.queries * config_.group(),
-          s.queries,
-          s.first,
-          s.last,
-          s.scores,
-          cache.keys<Stored>(layer, next_head, next)};
+void Attention::cap_seen(const Scratch& s, size_t row) const {
+  if (s.first[row] >= s.last[row]) return;
+  float* scores = s.scores + row * kPagePositions + s.first[row];
+  ops_.soft_cap(config_.attention_soft_cap, s.last[row] - s.first[row], scores);
+}
+
+void Attention::fold(const Run& run, const AttentionState& seen, size_t rows, const AttentionState& total) const {
+  const bool codes = run.cache->type() == CacheType::kInt8;
+  (codes ? codes_.fold : ops_.fold)(seen, rows, padded_dim(), total);
 }
 
 void Attention::finish(const AttentionTile& tile, const AttentionInput& input, const AttentionState& total) const {
-  const size_t group = config_.group(), padded = round_up(config_.head_dim, kDimBlock);
+  const size_t group = config_.group(), padded = padded_dim();
   for (size_t r = 0; r < tile.queries * group; ++r)
     ops_.finish(total.weighted + r * padded, total.sum[r], config_.head_dim,
                 input.out + (tile.out_row + r / group) * config_.query_size() +
@@ -153,40 +195,40 @@ void Attention::finish(const AttentionTile& tile, const AttentionInput& input, c
 }
 
 void Attention::run_tile(Member& member, const Run& run, const AttentionTile& tile, const AttentionInput& input) const {
-  const size_t rows = tile.queries * config_.group(), padded = round_up(config_.head_dim, kDimBlock);
-  const Scratch s = scratch(member, rows);
-  gather(run, tile, input, s.queries);
+  const size_t rows = tile.queries * config_.group();
+  const Scratch s = scratch(member, run, rows);
+  gather(run, tile, input, s);
   const size_t first = first_page(run, tile, input.window), end = first + num_pages(run, tile, input.window);
   for (size_t page = first; page < end; ++page) {
     attend(run, tile, input, page, page + 1 < end ? page + 1 : first, s, page == first ? s.total : s.chunk);
-    if (page != first) ops_.fold(s.chunk, rows, padded, s.total);
+    if (page != first) fold(run, s.chunk, rows, s.total);
   }
   finish(tile, input, s.total);
 }
 
 size_t Attention::state_floats(const AttentionTile& tile) const {
   const size_t rows = tile.queries * config_.group();
-  return rows * round_up(config_.head_dim, kDimBlock) + 2 * round_up(rows, kDimBlock);
+  return rows * padded_dim() + 2 * round_up(rows, kDimBlock);
 }
 
 AttentionState Attention::state_in(const AttentionTile& tile, float* memory) const {
-  const size_t rows = tile.queries * config_.group(), padded = round_up(config_.head_dim, kDimBlock);
+  const size_t rows = tile.queries * config_.group(), padded = padded_dim();
   return {memory + rows * padded, memory + rows * padded + round_up(rows, kDimBlock), memory};
 }
 
 void Attention::run_page(Member& member, const Run& run, const AttentionTile& tile, const AttentionInput& input,
-                         size_t page, float* state) const {
-  const Scratch s = scratch(member, tile.queries * config_.group());
-  gather(run, tile, input, s.queries);
+                         size_t page, bool again, float* state) const {
+  const Scratch s = scratch(member, run, tile.queries * config_.group());
+  if (!again) gather(run, tile, input, s);
   const size_t last = first_page(run, tile, input.window) + num_pages(run, tile, input.window) - 1;
   attend(run, tile, input, page, std::min(page + 1, last), s, state_in(tile, state));
 }
 
-void Attention::fold_pages(const AttentionTile& tile, const AttentionInput& input, size_t pages, float* states) const {
+void Attention::fold_pages(const Run& run, const AttentionTile& tile, const AttentionInput& input,
+                           float* states) const {
   const AttentionState total = state_in(tile, states);
-  for (size_t page = 1; page < pages; ++page)
-    ops_.fold(state_in(tile, states + page * state_floats(tile)), tile.queries * config_.group(),
-              round_up(config_.head_dim, kDimBlock), total);
+  for (size_t page = 1; page < num_pages(run, tile, input.window); ++page)
+    fold(run, state_in(tile, states + page * state_floats(tile)), tile.queries * config_.group(), total);
   finish(tile, input, total);
 }
 

@@ -43,7 +43,10 @@ struct AttentionInput {  // of one layer
 
 class Attention {
  public:
-  Attention(const Config& config, const FloatOps& ops) : config_(config), ops_(ops) {}
+  Attention(const Config& config, const FloatOps& ops)
+      : config_(config), ops_(ops), codes_(find_int8_attention(isa_in_use())) {}
+  Attention(const Config& config, const FloatOps& ops, const Int8Attention& codes)
+      : config_(config), ops_(ops), codes_(codes) {}
 
   // Tiles of all rows of the runs; and of single rows, whose results go to rows 0, 1, ... of the output.
   std::vector<AttentionTile> tiles(const std::vector<Run>& runs) const;
@@ -58,26 +61,28 @@ class Attention {
   size_t first_page(const Run& run, const AttentionTile& tile, size_t window) const;
   size_t num_pages(const Run& run, const AttentionTile& tile, size_t window) const;
   size_t state_floats(const AttentionTile& tile) const;
+  // `again`: this member's last call was for the same tile and input, whose queries it still has.
   void run_page(Member& member, const Run& run, const AttentionTile& tile, const AttentionInput& input, size_t page,
-                float* state) const;
-  void fold_pages(const AttentionTile& tile, const AttentionInput& input, size_t pages, float* states) const;
+                bool again, float* state) const;
+  void fold_pages(const Run& run, const AttentionTile& tile, const AttentionInput& input, float* states) const;
 
  private:
   struct Scratch;
   size_t queries_per_tile() const;
+  size_t padded_dim() const { return round_up(config_.head_dim, kDimBlock); }
   void rotate(const RopeTable* rope, size_t position, const float* norm, float* x) const;
-  void gather(const Run& run, const AttentionTile& tile, const AttentionInput& input, float* queries) const;
+  void gather(const Run& run, const AttentionTile& tile, const AttentionInput& input, const Scratch& scratch) const;
   void attend(const Run& run, const AttentionTile& tile, const AttentionInput& input, size_t page, size_t next,
               const Scratch& scratch, const AttentionState& state) const;
-  template <class Stored>
-  AttentionChunk<Stored> chunk(const Run& run, const AttentionTile& tile, size_t layer, size_t page, size_t next,
-                               const Scratch& scratch) const;
+  void cap_seen(const Scratch& scratch, size_t row) const;
+  void fold(const Run& run, const AttentionState& seen, size_t rows, const AttentionState& total) const;
   AttentionState state_in(const AttentionTile& tile, float* memory) const;
   void finish(const AttentionTile& tile, const AttentionInput& input, const AttentionState& total) const;
-  Scratch scratch(Member& member, size_t rows) const;
+  Scratch scratch(Member& member, const Run& run, size_t rows) const;
 
   const Config& config_;
   const FloatOps& ops_;
+  const Int8Attention& codes_;
 };
 
 }  // namespace bitnet

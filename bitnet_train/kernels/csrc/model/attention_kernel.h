@@ -12,33 +12,28 @@ namespace {
 
 // Decoding reads each key and value once, from memory far away. While keys are multiplied, the values of the same
 // positions are fetched, and while those are multiplied, the keys after them: as many cache lines as are read.
-template <bool Ahead, class Stored>
-inline void fetch(const Stored* address) {
+template <bool Ahead>
+inline void fetch(const float* address) {
   if constexpr (Ahead) Isa::prefetch(address);
 }
 
-// Vectors of codes lie so close that every fourth fetches the line of all.
-template <class Stored>
-constexpr size_t kVecsALine = sizeof(float) / sizeof(Stored);
-
 // scores[r][0 .. Vecs * kLanes) of Rows rows, summed over the dimensions in order.
-template <size_t Rows, size_t Vecs, bool Ahead, class Stored>
-inline void score_tile(const AttentionChunk<Stored>& chunk, size_t row, size_t position) {
+template <size_t Rows, size_t Vecs, bool Ahead>
+inline void score_tile(const AttentionChunk& chunk, size_t row, size_t position) {
   const float* queries = chunk.queries + row * chunk.padded_dim;
-  const Stored* keys[Vecs];
+  const float* keys[Vecs];
   for (size_t v = 0; v < Vecs; ++v) {
     const size_t at = position + v * kLanes;
     keys[v] = chunk.keys + at / kKeyBlock * kKeyBlock * chunk.head_dim + at % kKeyBlock;
   }
-  const Stored* values = chunk.values + position * chunk.padded_dim;
+  const float* values = chunk.values + position * chunk.padded_dim;
   Vec sums[Rows][Vecs];
   for (size_t r = 0; r < Rows; ++r)
     for (size_t v = 0; v < Vecs; ++v) sums[r][v] = Isa::zero();
   for (size_t d = 0; d < chunk.head_dim; ++d) {
     Vec key[Vecs];
     for (size_t v = 0; v < Vecs; ++v) key[v] = Isa::load(keys[v] + d * kKeyBlock);
-    if (d % kVecsALine<Stored> == 0)
-      for (size_t v = 0; v < Vecs; ++v) fetch<Ahead>(values + (d * Vecs + v * kVecsALine<Stored>)*kLanes);
+    for (size_t v = 0; v < Vecs; ++v) fetch<Ahead>(values + (d * Vecs + v) * kLanes);
     for (size_t r = 0; r < Rows; ++r) {
       const Vec query = Isa::set(queries[r * chunk.padded_dim + d]);
       for (size_t v = 0; v < Vecs; ++v) sums[r][v] = Isa::fma(query, key[v], sums[r][v]);
@@ -50,20 +45,18 @@ inline void score_tile(const AttentionChunk<Stored>& chunk, size_t row, size_t p
 }
 
 // out[r][0 .. Vecs * kLanes) = sum over the positions in order of scores[r][position] * values[position].
-template <size_t Rows, size_t Vecs, bool Ahead, class Stored>
-inline void value_tile(const AttentionChunk<Stored>& chunk, size_t row, size_t dim, size_t begin, size_t end,
-                       float* weighted) {
+template <size_t Rows, size_t Vecs, bool Ahead>
+inline void value_tile(const AttentionChunk& chunk, size_t row, size_t dim, size_t begin, size_t end, float* weighted) {
   const float* scores = chunk.scores + row * kPagePositions;
   Vec sums[Rows][Vecs];
   for (size_t r = 0; r < Rows; ++r)
     for (size_t v = 0; v < Vecs; ++v) sums[r][v] = Isa::zero();
   for (size_t position = begin; position < end; ++position) {
-    const Stored* values = chunk.values + position * chunk.padded_dim + dim;
+    const float* values = chunk.values + position * chunk.padded_dim + dim;
     Vec value[Vecs];
     for (size_t v = 0; v < Vecs; ++v) value[v] = Isa::load(values + v * kLanes);
-    if (dim % (kVecsALine<Stored> * Vecs * kLanes) == 0)
-      for (size_t v = 0; v < Vecs; ++v)
-        fetch<Ahead>(chunk.next_keys + (position - begin) * chunk.padded_dim + dim + v * kVecsALine<Stored> * kLanes);
+    for (size_t v = 0; v < Vecs; ++v)
+      fetch<Ahead>(chunk.next_keys + (position - begin) * chunk.padded_dim + dim + v * kLanes);
     for (size_t r = 0; r < Rows; ++r) {
       const Vec score = Isa::set(scores[r * kPagePositions + position]);
       for (size_t v = 0; v < Vecs; ++v) sums[r][v] = Isa::fma(score, value[v], sums[r][v]);
@@ -95,8 +88,7 @@ struct Range {
 };
 
 // The positions that any row of the chunk sees.
-template <class Stored>
-Range seen_positions(const AttentionChunk<Stored>& chunk) {
+Range seen_positions(const AttentionChunk& chunk) {
   Range seen{kPagePositions, 0};
   for (size_t r = 0; r < chunk.rows; ++r) {
     if (chunk.first[r] >= chunk.last[r]) continue;
@@ -115,16 +107,16 @@ Range whole_blocks(Range seen) {
   return {seen.begin / kKeyBlock * kKeyBlock, (seen.end + kKeyBlock - 1) / kKeyBlock * kKeyBlock};
 }
 
-template <size_t Rows, size_t Vecs, bool Ahead, class Stored>
-inline void score_rest(const AttentionChunk<Stored>& chunk, size_t row, size_t position, size_t left) {
+template <size_t Rows, size_t Vecs, bool Ahead>
+inline void score_rest(const AttentionChunk& chunk, size_t row, size_t position, size_t left) {
   if constexpr (Vecs > 0) {
     if (left == Vecs * kLanes) return score_tile<Rows, Vecs, Ahead>(chunk, row, position);
     score_rest<Rows, Vecs - 1, Ahead>(chunk, row, position, left);
   }
 }
 
-template <size_t Rows, bool Ahead, class Stored>
-inline void score_span(const AttentionChunk<Stored>& chunk, size_t row, Range span) {
+template <size_t Rows, bool Ahead>
+inline void score_span(const AttentionChunk& chunk, size_t row, Range span) {
   constexpr size_t kTile = kTileVecs<Rows> * kLanes;
   size_t position = span.begin;
   for (; position + kTile <= span.end; position += kTile)
@@ -132,8 +124,8 @@ inline void score_span(const AttentionChunk<Stored>& chunk, size_t row, Range sp
   score_rest<Rows, kTileVecs<Rows> - 1, Ahead>(chunk, row, position, span.end - position);
 }
 
-template <bool Ahead, class Stored>
-void score(const AttentionChunk<Stored>& chunk, Range blocks) {
+template <bool Ahead>
+void score(const AttentionChunk& chunk, Range blocks) {
   constexpr size_t kSpan = 4 * kKeyBlock;  // keys that all rows meet while they are in the first-level cache
   for (size_t position = blocks.begin; position < blocks.end; position += kSpan) {
     const Range span{position, position + kSpan < blocks.end ? position + kSpan : blocks.end};
@@ -142,8 +134,7 @@ void score(const AttentionChunk<Stored>& chunk, Range blocks) {
 }
 
 // Scales and caps the scores of all rows, before any is hidden: a cap would show what is -infinity again.
-template <class Stored>
-void cap_scores(const AttentionChunk<Stored>& chunk, Range blocks) {
+void cap_scores(const AttentionChunk& chunk, Range blocks) {
   const Vec scale = Isa::set(chunk.scale), cap = Isa::set(chunk.soft_cap);
   for (size_t row = 0; row < chunk.rows; ++row) {
     float* scores = chunk.scores + row * kPagePositions;
@@ -153,8 +144,7 @@ void cap_scores(const AttentionChunk<Stored>& chunk, Range blocks) {
 }
 
 // Turns the scores of a row into exp(score - maximum), 0 where the row does not look.
-template <class Stored>
-void soften(const AttentionChunk<Stored>& chunk, size_t row, Range blocks, const AttentionState& state) {
+void soften(const AttentionChunk& chunk, size_t row, Range blocks, const AttentionState& state) {
   float* scores = chunk.scores + row * kPagePositions;
   const bool blind = chunk.first[row] >= chunk.last[row];
   for (size_t i = blocks.begin; i < (blind ? blocks.end : chunk.first[row]); ++i) scores[i] = kMinusInfinity;
@@ -179,18 +169,8 @@ void soften(const AttentionChunk<Stored>& chunk, size_t row, Range blocks, const
   state.sum[row] = Isa::sum(sum);
 }
 
-// Multiplies the scores of all rows by the scales of their positions.
-template <class Stored>
-void multiply_scores(const AttentionChunk<Stored>& chunk, const float* scales, Range blocks) {
-  for (size_t row = 0; row < chunk.rows; ++row) {
-    float* scores = chunk.scores + row * kPagePositions;
-    for (size_t i = blocks.begin; i < blocks.end; i += kLanes)
-      Isa::store(scores + i, Isa::mul(Isa::load(scores + i), Isa::load(scales + i)));
-  }
-}
-
-template <size_t Vecs, bool Ahead, class Stored>
-inline size_t weigh_dims(const AttentionChunk<Stored>& chunk, size_t dim, Range seen, float* weighted) {
+template <size_t Vecs, bool Ahead>
+inline size_t weigh_dims(const AttentionChunk& chunk, size_t dim, Range seen, float* weighted) {
   for (; dim + Vecs * kLanes <= chunk.padded_dim; dim += Vecs * kLanes)
     in_row_tiles(chunk.rows, [&](auto rows, size_t row) {
       value_tile<rows(), Vecs, Ahead>(chunk, row, dim, seen.begin, seen.end, weighted);
@@ -198,22 +178,18 @@ inline size_t weigh_dims(const AttentionChunk<Stored>& chunk, size_t dim, Range 
   return dim;
 }
 
-template <bool Ahead, class Stored>
-void attend_to(const AttentionChunk<Stored>& chunk, const AttentionState& state) {
-  constexpr bool kCodes = std::is_same_v<Stored, int8_t>;
+template <bool Ahead>
+void attend_to(const AttentionChunk& chunk, const AttentionState& state) {
   const Range seen = seen_positions(chunk);
   const Range blocks = whole_blocks(seen);
   score<Ahead>(chunk, blocks);
-  if constexpr (kCodes) multiply_scores(chunk, chunk.key_scales, blocks);
   if (chunk.soft_cap != 0.0f) cap_scores(chunk, blocks);
   for (size_t row = 0; row < chunk.rows; ++row) soften(chunk, row, blocks, state);
-  if constexpr (kCodes) multiply_scores(chunk, chunk.value_scales, blocks);
   const size_t dim = weigh_dims<Isa::kValueVecs, Ahead>(chunk, 0, seen, state.weighted);
   weigh_dims<1, Ahead>(chunk, dim, seen, state.weighted);
 }
 
-template <class Stored>
-void attend(const AttentionChunk<Stored>& chunk, const AttentionState& state) {
+void attend(const AttentionChunk& chunk, const AttentionState& state) {
   if (chunk.rows <= Isa::kRows && chunk.next_keys != nullptr) return attend_to<true>(chunk, state);
   attend_to<false>(chunk, state);
 }

@@ -10,13 +10,10 @@
 #include <string>
 #include <vector>
 
+#include "attention/page.h"
 #include "core/isa.h"
 
 namespace bitnet {
-
-constexpr size_t kKeyBlock = 16;        // positions whose keys lie side by side
-constexpr size_t kPagePositions = 256;  // positions of one page of the cache, and of one attention chunk
-constexpr size_t kDimBlock = 16;        // a row of values is padded with zeros to whole blocks
 
 enum class FloatType : uint8_t { kFloat32, kBFloat16, kFloat16 };
 
@@ -30,14 +27,10 @@ struct DenseMatrix {       // a view
   const float* bias;  // [rows] or nullptr
 };
 
-// Query rows against one page of one key/value head, whose numbers are float, or codes int8_t with a scale a position.
-// Row r sees the positions [first[r], last[r]) of the page.
-template <class Stored>
+// Query rows against one page of one key/value head. Row r sees the positions [first[r], last[r]) of the page.
 struct AttentionChunk {
-  const Stored* keys;         // [kPagePositions / kKeyBlock][head_dim][kKeyBlock]; finite wherever a row does not look
-  const Stored* values;       // [kPagePositions][padded head_dim]
-  const float* key_scales;    // [kPagePositions] of codes, else nullptr
-  const float* value_scales;  // the same
+  const float* keys;    // [kPagePositions / kKeyBlock][head_dim][kKeyBlock]; finite wherever a row does not look
+  const float* values;  // [kPagePositions][padded head_dim]
   size_t head_dim;
   size_t padded_dim;  // head_dim rounded up to kDimBlock
   float scale;        // of the scores
@@ -46,15 +39,8 @@ struct AttentionChunk {
   const float* queries;  // [rows][padded_dim]
   const size_t* first;
   const size_t* last;
-  float* scores;            // scratch [rows][kPagePositions]
-  const Stored* next_keys;  // what is read after this chunk: it is fetched ahead; any address, or nullptr
-};
-
-// What a row has seen: softmax(scores) . values = weighted / sum, with scores relative to the maximum.
-struct AttentionState {
-  float* maximum;   // [rows], -infinity before the first chunk
-  float* sum;       // [rows]
-  float* weighted;  // [rows][padded_dim]
+  float* scores;           // scratch [rows][kPagePositions]
+  const float* next_keys;  // what is read after this chunk: it is fetched ahead; any address, or nullptr
 };
 
 struct FloatOps {
@@ -72,9 +58,7 @@ struct FloatOps {
   void (*rotate)(const float* cos, const float* sin, size_t half, float* x);
 
   // One chunk by itself into `chunk_state`; and a chunk's state folded into what the row had seen before.
-  void (*attend)(const AttentionChunk<float>& chunk, const AttentionState& chunk_state);
-  // The same over codes: score = ((q . code) * key scale) * scale, weighted = sum of (weight * value scale) * code.
-  void (*attend_codes)(const AttentionChunk<int8_t>& chunk, const AttentionState& chunk_state);
+  void (*attend)(const AttentionChunk& chunk, const AttentionState& chunk_state);
   void (*fold)(const AttentionState& chunk_state, size_t rows, size_t padded_dim, const AttentionState& total);
   // out[k] = weighted[k] / sum of one row.
   void (*finish)(const float* weighted, float sum, size_t head_dim, float* out);

@@ -229,14 +229,14 @@ void Forward::attend_pages(Member& member, const Batch& batch, const Plan& plan,
   for (size_t i = first; i < last; ++i) {
     const PageTask& task = pages[i];
     const AttentionTile& tile = tiles[task.tile];
-    attention_.run_page(member, batch.runs[tile.run], tile, input, task.page, plan.page_states + task.state);
+    const bool again = i > first && pages[i - 1].tile == task.tile;
+    attention_.run_page(member, batch.runs[tile.run], tile, input, task.page, again, plan.page_states + task.state);
   }
   member.barrier();
   for (size_t i = 0; i < pages.size(); ++i) {
     const size_t tile = pages[i].tile;
     if (tile % member.size() != member.index() || (i > 0 && pages[i - 1].tile == tile)) continue;
-    const size_t count = attention_.num_pages(batch.runs[tiles[tile].run], tiles[tile], input.window);
-    attention_.fold_pages(tiles[tile], input, count, plan.page_states + pages[i].state);
+    attention_.fold_pages(batch.runs[tiles[tile].run], tiles[tile], input, plan.page_states + pages[i].state);
   }
 }
 

@@ -1,8 +1,9 @@
 // The keys and values of one sequence, in pages of 256 positions that are added as the sequence grows: float32, or int8
 // with a scale for each position of each head (the codes of core/quantize_token.h), a quarter of the memory.
 //
-//   page    [layer][kv head] { keys [256 / 16][head_dim][16], values [256][head_dim, padded to 16],
-//                              of int8: scales of keys float32 [256], of values [256] }
+//   page    [layer][kv head] { float32: keys [256 / 16][head_dim][16], values [256][head_dim, padded to 16]
+//                              int8:    keys and values as attention/int8_attention.h has them,
+//                                       scales of keys float32 [256], of values [256] }
 //
 // Keys of sixteen positions lie side by side, so that attention computes sixteen scores without a sum across lanes.
 // What attention reads of one head is one linear stream a page. Copies share pages until one of them writes: a copy of
@@ -15,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "attention/int8_attention.h"
 #include "core/memory.h"
 #include "core/quantize_token.h"
 #include "core/spec.h"
@@ -40,6 +42,7 @@ using RowsOut = StoredRows<void, float>;
 
 class KvCache {
  public:
+  // std::invalid_argument for heads that are too wide for int8.
   KvCache(const Config& config, size_t max_tokens, CacheType type = CacheType::kFloat32);
 
   CacheType type() const { return type_; }
@@ -86,6 +89,9 @@ class KvCache {
   };
   std::shared_ptr<Page> new_page(Pages pages) const;
   std::shared_ptr<Page> copied(const Page& page, size_t positions, Pages pages) const;
+  // Calls visit(d, index of the key's, index of the value's number) for the position `at` of a page.
+  template <class Stored, class Visit>
+  void each_number(size_t at, Visit visit) const;
   template <class Stored>
   void store_as(uint8_t* block, size_t at, const Stored* key, const Stored* value);
   template <class Stored>
@@ -93,6 +99,7 @@ class KvCache {
 
   CacheType type_;
   size_t layers_, kv_heads_, head_dim_, padded_dim_;
+  size_t key_dim_;       // of a key as it is stored
   size_t stored_bytes_;  // of a key's or value's number
   size_t key_bytes_, value_bytes_, block_bytes_;
   size_t max_tokens_;
