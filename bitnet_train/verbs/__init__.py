@@ -188,7 +188,7 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
                 ),
                 reads=(
                     *(*_READ_BY_ALL, "evaluate", "logger", "generate.prompt", "generate.engine", "generate.threads"),
-                    *("data.context_tokens", _VARIABLES),
+                    *("generate.max_new_tokens", "data.context_tokens", _VARIABLES),
                 ),
                 reads_anyway=(_VARIABLES,),
             ),

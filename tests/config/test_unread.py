@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
+from bitnet_train import verbs
 from bitnet_train.__main__ import main
 from bitnet_train.config.compose import compose, to_yaml
 from bitnet_train.config.suggest import known_keys
@@ -16,6 +18,7 @@ from bitnet_train.verbs import ANY_MODEL, MODEL, RUN, TALKS, VERBS
 
 READS = {name: verb.reads for name, verb in VERBS.items()}
 LATER = [name for name, verb in VERBS.items() if verb.reads and verb.is_stage]
+OF_THE_RUN = {"model.source", "adapter.kind"}  # read as what was trained, whatever is asked now
 FOREIGN = {
     "merge": "generate.prompt=x",
     "export": "evaluate.max_tokens=5",
@@ -42,6 +45,14 @@ def test_the_table_names_verbs_and_keys_that_exist() -> None:
 
 def test_the_verbs_that_work_on_what_training_left_are_those_with_keys_of_their_own() -> None:
     assert [name for name, verb in VERBS.items() if verb.word in (RUN, MODEL, ANY_MODEL, TALKS)] == LATER
+
+
+@pytest.mark.parametrize("verb", LATER)
+def test_every_key_that_the_file_of_a_verb_reads_is_in_its_row(verb: str) -> None:
+    source = Path(verbs.__file__).with_name(f"{VERBS[verb].function}.py").read_text(encoding="utf-8")
+    read = set(re.findall(r"\bconfig\.(\w+\.\w+)", source)) - OF_THE_RUN
+    assert read <= set(known_keys())
+    assert {key for key in read if not any(f"{key}.".startswith(f"{entry}.") for entry in READS[verb])} == set()
 
 
 @pytest.mark.parametrize("verb", LATER)
