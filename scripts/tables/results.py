@@ -24,7 +24,7 @@ from scripts.ablate.table import grid_table, rate_table, task_table
 from scripts.tables.choose import choice_table
 from scripts.tables.reads import ratio_lines
 from scripts.tables.recipes import recipe_table
-from scripts.tables.speed import decode_table, memory_table, size_table, step_table
+from scripts.tables.speed import cache_table, decode_table, memory_table, processes_table, size_table, step_table
 
 RESULTS = ROOT / "recipes" / "results"
 ABLATE = "python -m scripts.ablate.run"
@@ -52,7 +52,9 @@ PAGES: dict[str, dict[str, Callable[[], list[str]]]] = {
         "decode": decode_table,
         "steps": step_table,
         "memory": memory_table,
+        "cache": cache_table,
     },
+    "docs/scale.md": {"processes": processes_table},
     "recipes/README.md": {
         "recipes": lambda: recipe_table(RESULTS, ""),
         "baselines": lambda: grid_table(TINY, ("best", "base", "baseline"), ABLATE),

@@ -118,6 +118,38 @@ def _memory(row: Row) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+def processes_table() -> list[str]:
+    """Return what a second thread and a second process are worth on two cores."""
+    kept = json.loads((MEASURED / "bench_processes.json").read_text(encoding="utf-8"))
+    head = [f"{_machine(kept['run'])}:", "", "| processes | threads of each | tokens/s | speed |", "|---" * 4 + "|"]
+    return [
+        *head,
+        *(
+            f"| {row['processes']} | {row['threads']} | {row['tokens_per_s']:,.0f} | {row['ratio']:.2f} |"
+            for row in kept["rows"]
+        ),
+    ]
+
+
+def cache_table() -> list[str]:
+    """Return what a token costs after so many, by the type of the cache and the number of threads."""
+    kept = json.loads((MEASURED / "bench_kv_cache.json").read_text(encoding="utf-8"))
+    lengths = kept["facts"]["options"]["lengths"]
+    head = [
+        f"{_machine(kept['facts'])}, milliseconds a token after so many:",
+        "",
+        f"| keys and values | threads | {' | '.join(f'{length:,}' for length in lengths)} | last / first | cache |",
+        "|---" * (4 + len(lengths)) + "|",
+    ]
+    return [*head, *(_cache(kind, *row) for kind in ("float32", "int8") for row in kept["threads"].items())]
+
+
+def _cache(kind: str, threads: str, row: Row) -> str:
+    steps = [f"{ms:.1f}" for ms in row["step_ms"][kind].values()]
+    ratio = f"{row['longest_beside_shortest'][kind]:.1f}"
+    return "| " + " | ".join((kind, threads, *steps, ratio, _megabytes(row["cache_bytes_longest"][kind]))) + " |"
+
+
 def _machine(facts: Row) -> str:
     return f"{facts['cpu'].partition(' (')[0]}, {facts['date']}, commit {facts['commit']}"
 
