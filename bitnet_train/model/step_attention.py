@@ -2,7 +2,8 @@
 
 Transformers asks its registry for the attention that a configuration names. Within `step_attention` those of a model
 that say `sdpa` name ours, which hands back to `sdpa` whatever it does not compute: dropout, a cache, a mask of floats,
-heads of odd sizes, another device. Outside, the model is as it was: exports and evaluation know nothing of it.
+heads of odd sizes, another device, what is being compiled. Outside, the model is as it was: exports and evaluation know
+nothing of it.
 """
 
 from __future__ import annotations
@@ -68,6 +69,9 @@ def _attend(
     **others: Any,
 ) -> tuple[Tensor, None]:
     """Attend as `sdpa_attention_forward` does, with its arguments: [B, L, H, D] of [B, heads, L, D]."""
+    given = {"dropout": dropout, "scaling": scaling, "is_causal": is_causal}
+    if torch.compiler.is_compiling():  # which has code of its own for torch's
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **given, **others)
     causal = is_causal if is_causal is not None else getattr(module, "is_causal", True)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     mask = _mask(attention_mask, query)
@@ -78,7 +82,6 @@ def _attend(
     is_known = mask is not None if attention_mask is not None else causal
     if is_plain and is_known and query.shape[2] >= MIN_TOKENS and fits(query, key, value):
         return fused_attention(query, key, value, mask, scale), None
-    given = {"dropout": dropout, "scaling": scaling, "is_causal": is_causal}
     return sdpa_attention_forward(module, query, key, value, attention_mask, **given, **others)
 
 

@@ -80,6 +80,15 @@ def test_what_the_kernels_do_not_compute_goes_to_torch(teacher: Any, seen: list)
     assert not seen
 
 
+def test_what_is_compiled_holds_torchs_own(teacher: Any, seen: list) -> None:
+    module, q = teacher.model.layers[0].self_attn, torch.randn(1, 2, 40, 16, requires_grad=True)
+    compiled = torch.compile(lambda x: door._attend(module, x, x, x, None)[0], backend="aot_eager", fullgraph=True)
+    compiled(q).sum().backward()
+    assert not seen
+    assert _close(compiled(q), door._attend(module, q, q, q, None)[0])
+    torch._dynamo.reset()
+
+
 def test_a_model_that_asks_for_another_attention_keeps_it(teacher: Any, seen: list) -> None:
     teacher.set_attn_implementation("eager")
     with step_attention(teacher):
