@@ -31,8 +31,7 @@ def step_attention(model: nn.Module) -> Iterator[None]:
     """Let a model, or a block of one, attend through the kernels within."""
     AttentionInterface.register(NAME, _attend)
     AttentionMaskInterface.register(NAME, sdpa_mask)
-    found = {id(config): config for part in model.modules() if (config := _config(part)) is not None}
-    changed = [config for config in found.values() if config._attn_implementation == _SDPA]
+    changed = [] if _runs_again(model) else [c for c in _configs(model) if c._attn_implementation == _SDPA]
     try:
         for config in changed:
             config._attn_implementation = NAME
@@ -44,17 +43,19 @@ def step_attention(model: nn.Module) -> Iterator[None]:
 
 def attention_again(part: nn.Module) -> AbstractContextManager[None]:
     """The attention that a part has now, for when it runs a second time outside of the step that it ran in."""
-    configs = (_config(each) for each in part.modules())
-    return (
-        step_attention(part)
-        if any(c is not None and c._attn_implementation == NAME for c in configs)
-        else nullcontext()
-    )
+    stepping = any(config._attn_implementation == NAME for config in _configs(part))
+    return step_attention(part) if stepping else nullcontext()
 
 
-def _config(part: nn.Module) -> PreTrainedConfig | None:
-    config = part.__dict__.get("config")
-    return config if isinstance(config, PreTrainedConfig) else None
+def _configs(model: nn.Module) -> list[PreTrainedConfig]:
+    """The configurations of a model and its parts, each once."""
+    found = (part.__dict__.get("config") for part in model.modules())
+    return list({id(config): config for config in found if isinstance(config, PreTrainedConfig)}.values())
+
+
+def _runs_again(model: nn.Module) -> bool:
+    """Whether transformers computes its blocks again in the backward pass, which is outside of the step."""
+    return any(getattr(part, "gradient_checkpointing", False) is True for part in model.modules())
 
 
 def _attend(

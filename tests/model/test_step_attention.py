@@ -116,6 +116,18 @@ def test_a_step_attends_so_in_both_models_and_gives_the_gradients(seen: list) ->
             assert torch.allclose(parameter.grad, own[name], rtol=1e-3, atol=1e-5), name
 
 
+def test_blocks_that_transformers_computes_again_attend_both_times_alike(seen: list) -> None:
+    module = tiny_module(dropout=0.0)
+    student: Any = module.student.train()
+    whole = student.get_base_model()
+    enable = getattr(whole, "activation_checkpointing_enable", None) or whole.gradient_checkpointing_enable
+    enable()
+    whole.enable_input_require_grads()
+    module.total_loss(module.token_sums(rows(0), 1.0), 1.0).backward()
+    assert all(bool(p.grad.isfinite().all()) for p in student.parameters() if p.grad is not None)
+    assert whole.config._attn_implementation == "sdpa"
+
+
 def test_a_part_that_runs_again_attends_as_it_did(teacher: Any) -> None:
     block = teacher.model.layers[0]
     with step_attention(teacher):
