@@ -89,7 +89,7 @@ def quantized_linear(
 
     `bias` is float32 [N] or None, `hardness` a 0-dim float32 tensor. Differentiable once in x, latent, scale and bias.
     """
-    dtype = _product_dtype(x)
+    dtype = product_dtype(x)
     if torch.compiler.is_compiling():
         return _composed(x, latent, scale, bias, hardness, quantizers, dtype)
     tokens = _tokens(x, quantizers.activation, dtype)
@@ -286,7 +286,8 @@ def _value(tokens: list[Tensor], x_dtype: torch.dtype, dtype: torch.dtype) -> Te
     return dequantize_tokens(codes, scale, x_dtype, dtype)
 
 
-def _product_dtype(x: Tensor) -> torch.dtype:
+def product_dtype(x: Tensor) -> torch.dtype:
+    """Return what a product of x is computed in: the type of autocast where it is on, else that of x."""
     device = x.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 

@@ -19,6 +19,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from bitnet_train.kernels.attention import fits, fused_attention
+from bitnet_train.model.quantized_linear import product_dtype
 
 NAME = "bitnet_train_step"
 MIN_TOKENS = 32
@@ -77,8 +78,7 @@ def _attend(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     mask = _mask(attention_mask, query)
     if torch.is_autocast_enabled(query.device.type):  # which casts for torch's own
-        dtype = torch.get_autocast_dtype(query.device.type)
-        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+        query, key, value = (x.to(product_dtype(x)) for x in (query, key, value))
     is_plain = dropout == 0.0 and scale > 0 and others.get("position_bias") is None and others.get("softcap") is None
     is_known = mask is not None if attention_mask is not None else causal
     if is_plain and is_known and query.shape[2] >= MIN_TOKENS and fits(query, key, value):

@@ -29,6 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from bitnet_train.model.quantized_linear import product_dtype
 from bitnet_train.train.losses.logit_loss import (
     GPU_CHUNK_BYTES,
     IGNORED,
@@ -61,7 +62,7 @@ class TeacherStates:
     def at(self, index: slice | Tensor) -> TeacherLogits:
         """Return the logits of these rows."""
         states, head = self.states[index], self.head
-        dtype = _product_dtype(states)
+        dtype = product_dtype(states)
         if type(head) is not nn.Linear or head.weight.dtype == dtype:
             return TeacherLogits(head(states))
         return TeacherLogits(_narrow_linear(states, head.weight, head.bias, dtype))
@@ -141,7 +142,7 @@ class _Products:
     """The three products of a head, some rows at a time; what no gradient is asked of is not made."""
 
     def __init__(self, states_RD: Tensor, weight: Tensor, bias: Tensor | None, needs: tuple[bool, ...]) -> None:
-        self._dtype = _product_dtype(states_RD)
+        self._dtype = product_dtype(states_RD)
         self._weight, self._bias = weight.to(self._dtype), None if bias is None else bias.to(self._dtype)
         self._by_states = torch.zeros_like(states_RD) if needs[0] else None
         self._needs_weight = needs[1]
@@ -171,11 +172,6 @@ class _Products:
             by_weight = torch.zeros_like(weight)
         by_states = None if self._by_states is None else self._by_states.view(shape)
         return by_states, by_weight, self._by_bias
-
-
-def _product_dtype(x: Tensor) -> torch.dtype:
-    device = x.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
 def _narrow_linear(x_CD: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
