@@ -8,7 +8,7 @@ of `families`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bitnet_train.errors import FormatError
@@ -56,10 +56,14 @@ class Layer:
 
 @dataclass(frozen=True)
 class Architecture:
-    """One model: its family, sizes and constants; `pattern` is one entry for all layers, or one for each."""
+    """One model: its family, sizes and constants; `pattern` is one entry for all layers, or one for each.
+
+    `sizes.max_positions` are those that are computed here, `stated_positions` what the model says of itself.
+    """
 
     family: Family
     sizes: Sizes
+    stated_positions: int
     ropes: tuple[Rope, ...]
     pattern: tuple[Layer, ...]
     rms_eps: float
@@ -107,10 +111,12 @@ def _architecture(config: Mapping[str, Any], family: Family, gate: str) -> Archi
     sizes = _sizes(config, family)
     types = _layer_types(config, family, sizes.layers)
     kinds = sorted(set(types)) if family.rope_per_type else [""]
+    ropes = tuple(read_rope(config, sizes.head_dim, kind, is_partial=family.partial_rope) for kind in kinds)
     return Architecture(
         family=family,
-        sizes=sizes,
-        ropes=tuple(read_rope(config, sizes.head_dim, kind, is_partial=family.partial_rope) for kind in kinds),
+        sizes=replace(sizes, max_positions=min(rope.most_tokens or sizes.max_positions for rope in ropes)),
+        stated_positions=sizes.max_positions,
+        ropes=ropes,
         pattern=_pattern(config, family, types, kinds, sizes.layers),
         rms_eps=positive(config, "rms_norm_eps"),
         gate=gate,

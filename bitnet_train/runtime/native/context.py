@@ -11,11 +11,16 @@ from bitnet_train.errors import DataError
 
 @dataclass(frozen=True)
 class Context:
-    """Token ids below `vocab`; `max_tokens` of a prompt with its continuation, where the model has `max_positions`."""
+    """Token ids below `vocab`; `max_tokens` of a prompt with its continuation, where the model has `max_positions`.
+
+    `stated_positions` is what the model says of itself, if that is more: beyond `max_positions` its rotary embedding is
+    another, which the Hugging Face engine alone computes.
+    """
 
     vocab: int
     max_positions: int
     max_tokens: int
+    stated_positions: int | None = None
 
     def check(self, token_ids: Sequence[int], max_new_tokens: int = 0) -> list[int]:
         """Return the ids; DataError where one is unknown, there is none, or they do not fit with the new ones."""
@@ -26,10 +31,18 @@ class Context:
             limit = "this model's context" if self.max_tokens == self.max_positions else "`max_tokens`"
             raise DataError(
                 f"The prompt has {len(prompt)} tokens and `max_new_tokens` is {max_new_tokens}, together "
-                f"{len(prompt) + max_new_tokens}, but {limit} is {self.max_tokens} tokens. Shorten the prompt, or "
-                "ask for fewer new tokens."
+                f"{len(prompt) + max_new_tokens}, but {limit} is {self.max_tokens} tokens{self._beyond()}. Shorten the "
+                "prompt, or ask for fewer new tokens."
             )
         return prompt
+
+    def _beyond(self) -> str:
+        if self.max_tokens < self.max_positions or (self.stated_positions or 0) <= self.max_positions:
+            return ""
+        return (
+            f" in the native engine (its rotary embedding is another for longer texts); `generate.engine=hf`, or "
+            f"`bitnet_train.load`, takes up to {self.stated_positions}"
+        )
 
     def known(self, token_ids: Sequence[int]) -> list[int]:
         """Return the ids; DataError where they are none, or one is unknown."""

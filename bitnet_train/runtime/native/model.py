@@ -66,7 +66,8 @@ class NativeModel:
         self.folder, self.manifest, self.architecture = folder, manifest, architecture
         self.core, self.max_tokens, self.cache_dtype = core, max_tokens, cache_dtype
         self.stop_ids = _stop_ids(folder, manifest)
-        self._context = Context(architecture.sizes.vocab, architecture.sizes.max_positions, max_tokens)
+        sizes = architecture.sizes
+        self._context = Context(sizes.vocab, sizes.max_positions, max_tokens, architecture.stated_positions)
         self._engine = Engine(core, max_tokens, self.stop_ids, cache_dtype)
 
     @classmethod

@@ -7,9 +7,9 @@ from config.json:
     default, linear, llama3    1
     yarn                       attention_factor, else (0.1 m ln s + 1) / (0.1 n ln s + 1) of the paper, arXiv 2309.00071
     longrope                   attention_factor, else sqrt(1 + ln s / ln n), n the tokens trained on, arXiv 2402.13753
-    others                     change with the length of the text: not computed here
+    dynamic                    1
 
-longrope has other frequencies for texts beyond n tokens, so it is computed where the context is not longer than that.
+The last two have other frequencies for texts that are longer than the model was trained on: the context ends there.
 """
 
 from __future__ import annotations
@@ -28,17 +28,16 @@ _FIXED = ("default", "linear", "llama3")
 
 @dataclass(frozen=True)
 class Rope:
-    """Frequencies float32 [half] under the name `tensor`, and the factor on their cos and sin."""
+    """Frequencies float32 [half] under the name `tensor`, and the factor on their cos and sin.
+
+    `unused` is what transformers keeps beside them. Texts longer than `most_tokens`, if given, have other frequencies.
+    """
 
     tensor: str
+    unused: str
     half: int
     scaling: float
-
-    @property
-    def unused(self) -> str:
-        """The tensor that transformers keeps beside it, for rope types that change."""
-        prefix, _, name = self.tensor.rpartition("inv_freq")
-        return f"{prefix}original_inv_freq{name}"
+    most_tokens: int | None = None
 
 
 def read_rope(config: Mapping[str, Any], head_dim: int, layer_type: str = "", *, is_partial: bool = False) -> Rope:
@@ -49,22 +48,30 @@ def read_rope(config: Mapping[str, Any], head_dim: int, layer_type: str = "", *,
     Raises
     ------
     NotNative
-        When they change with the length of the text.
+        When they are of a type that is not known here.
     FormatError
         When the numbers describe none.
     """
     rope = _parameters(config, layer_type)
     kind = rope.get("rope_type", rope.get("type", "default"))
-    tensor = f"{_MODULE}{layer_type}_inv_freq" if layer_type else f"{_MODULE}inv_freq"
+    prefix = f"{_MODULE}{layer_type}_" if layer_type else _MODULE
+    now, original = f"{prefix}inv_freq", f"{prefix}original_inv_freq"
     half = _half(rope, head_dim) if is_partial else head_dim // 2
     if kind in _FIXED:
-        return Rope(tensor, half, 1.0)
+        return Rope(now, original, half, 1.0)
     if kind == "yarn":
-        return Rope(tensor, half, _yarn_scaling(rope, config))
+        return Rope(now, original, half, _yarn_scaling(rope, config))
+    # Of these the model's own are those of the text that it read last, which may have been a long one.
     if kind == "longrope":
-        return Rope(tensor, half, _longrope_scaling(rope, config))
-    known = ", ".join((*_FIXED, "yarn", "longrope"))
+        return Rope(original, now, half, _longrope_scaling(rope, config), _trained_tokens(rope, config))
+    if kind == "dynamic":
+        return Rope(original, now, half, 1.0, size(config, "max_position_embeddings"))
+    known = ", ".join((*_FIXED, "yarn", "longrope", "dynamic"))
     raise NotNative(f"its rotary embedding is of type {str(kind)[:40]!r}, not one of {known}")
+
+
+def _trained_tokens(rope: Mapping[str, Any], config: Mapping[str, Any]) -> int:
+    return size(config, "original_max_position_embeddings", rope.get("original_max_position_embeddings"))
 
 
 def _half(rope: Mapping[str, Any], head_dim: int) -> int:
@@ -101,15 +108,10 @@ def _yarn_scaling(rope: Mapping[str, Any], config: Mapping[str, Any]) -> float:
 
 
 def _longrope_scaling(rope: Mapping[str, Any], config: Mapping[str, Any]) -> float:
-    context = size(config, "max_position_embeddings")
-    trained_tokens = size(config, "original_max_position_embeddings", rope.get("original_max_position_embeddings"))
-    if context > trained_tokens:
-        raise NotNative(
-            f"its rotary embedding (`longrope`) changes beyond {trained_tokens} tokens, and its context is {context}"
-        )
+    trained_tokens = _trained_tokens(rope, config)
     if rope.get("attention_factor") is not None:
         return positive(rope, "attention_factor")
-    factor = positive(rope, "factor", context / trained_tokens)
+    factor = positive(rope, "factor", size(config, "max_position_embeddings") / trained_tokens)
     return 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(max(2, trained_tokens)))
 
 

@@ -82,8 +82,8 @@ def test_what_an_older_transformers_wrote_is_read_too():
     old = {"rope_scaling": {"type": "linear", "factor": 2.0}, "rope_theta": 1e4}
     assert scaling_of(**old) == scaling_of() == 1
     assert read(**old).sizes.head_dim == 16
-    with pytest.raises(NotNative, match="rotary embedding is of type 'dynamic'"):
-        read(rope_scaling={"type": "dynamic", "factor": 2.0})
+    with pytest.raises(NotNative, match="rotary embedding is of type 'strange'"):
+        read(rope_scaling={"type": "strange", "factor": 2.0})
 
 
 @pytest.mark.parametrize(
@@ -141,9 +141,25 @@ def test_multipliers_are_read():
     ],
     ids=str,
 )
-def test_a_part_of_a_head_and_longrope_within_its_context_are_read(rope, half, scaling):
+def test_a_part_of_a_head_and_the_factor_of_longrope_are_read(rope, half, scaling):
     (read_rope,) = read(**PHI3, rope_parameters=rope).ropes
     assert (read_rope.half, read_rope.scaling) == (half, scaling)
+
+
+@pytest.mark.parametrize(
+    ("rope", "positions"),
+    [
+        ({"rope_type": "longrope", "original_max_position_embeddings": 64}, 64),
+        ({"rope_type": "longrope", "original_max_position_embeddings": 128}, 128),
+        ({"rope_type": "dynamic", "factor": 4.0}, 128),
+    ],
+    ids=str,
+)
+def test_where_the_frequencies_change_the_context_ends(rope, positions):
+    model = read(**PHI3, rope_parameters=rope)
+    assert (model.sizes.max_positions, model.stated_positions) == (positions, 128)
+    (read_rope,) = model.ropes
+    assert (read_rope.tensor, read_rope.unused) == ("model.rotary_emb.original_inv_freq", "model.rotary_emb.inv_freq")
 
 
 def test_caps_are_read_where_transformers_applies_them():
@@ -168,14 +184,10 @@ def test_caps_are_read_where_transformers_applies_them():
         (GEMMA2 | {"layer_types": ["full_attention", "chunked_attention"]}, "different ways.*chunked_attention"),
         (GEMMA2 | {"layer_types": TYPES, "sliding_window": None}, "does not state `sliding_window`"),
         (
-            {"rope_parameters": {"rope_type": "dynamic"}},
-            "type 'dynamic', not one of default, linear, llama3, yarn, long",
+            {"rope_parameters": {"rope_type": "strange"}},
+            "type 'strange', not one of default, linear, llama3, yarn, longrope, dynamic",
         ),
         ({"rope_parameters": {"rope_type": "longrope"}}, "does not state `original_max_position_embeddings`"),
-        (
-            {"rope_parameters": {"rope_type": "longrope", "original_max_position_embeddings": 64}},
-            "changes beyond 64 tokens, and its context is 128",
-        ),
         (GRANITE | {"residual_multiplier": None}, "does not state `residual_multiplier`"),
         ({"rope_parameters": {"rope_type": "yarn"}}, "does not state the `factor`"),
         ({"layer_types": TYPES}, "attend in different ways"),

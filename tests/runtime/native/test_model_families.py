@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from bitnet_train.errors import DataError
 from bitnet_train.quant.scheme import GRANULARITIES, WeightScheme
 from bitnet_train.runtime.load import load
 from bitnet_train.runtime.native.families import FAMILIES as NATIVE
@@ -83,3 +84,16 @@ def test_pages_shared_out_among_threads_change_nothing(make_folder, family):
     with shared_operations(model):
         expected = greedy_continuation(model, torch.tensor([LONG]), 12)[0, len(LONG) :].tolist()
     assert one == two == expected
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_a_model_of_more_tokens_than_it_was_trained_on_goes_as_far_as_its_frequencies_do(make_folder):
+    folder = make_folder("phi3_of_more_tokens_than_it_was_trained_on")
+    native, model = NativeModel.load(folder), load(folder)
+    with shared_operations(model):
+        model(torch.tensor([LONG]))  # leaves the frequencies of long texts behind
+        expected = model(torch.tensor([LONG[:96]])).logits[0].numpy()
+    assert np.array_equal(native.logits(LONG[:96]), expected)
+    with pytest.raises(DataError, match=r"context is 96 tokens in the native engine.*`generate.engine=hf`.* up to 640"):
+        native.logits(LONG[:97])

@@ -13,7 +13,7 @@ from bitnet_train.runtime.native.families import FAMILIES
 from bitnet_train.runtime.native.prompt_cache import CachedPrompt, PromptCache, read_prompt, write_prompt
 
 SIZES = Sizes(hidden=8, ff=16, layers=2, heads=6, kv_heads=3, head_dim=2, vocab=50, max_positions=64)
-MODEL = Architecture(FAMILIES["LlamaForCausalLM"], SIZES, (), (Layer(),), 1e-6, "silu", 2**-0.5)
+MODEL = Architecture(FAMILIES["LlamaForCausalLM"], SIZES, SIZES.max_positions, (), (Layer(),), 1e-6, "silu", 2**-0.5)
 SHA = "a" * 64
 RANDOM = np.random.default_rng(0)
 

@@ -63,7 +63,7 @@ def test_float_activations_and_another_architecture_do_not(make_folder, make_tra
     ("changes", "reason"),
     [
         ({"hidden_act": "relu"}, "its activation function is 'relu'"),
-        ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}, "rotary embedding is of type 'dynamic'"),
+        ({"rope_parameters": {"rope_type": "strange", "factor": 2.0}}, "rotary embedding is of type 'strange'"),
         ({"num_hidden_layers": 1}, "its tensor 'model.layers.1.input_layernorm.weight' has no place"),
     ],
     ids=str,
