@@ -24,7 +24,8 @@ class ProgressShown(Callback):
 
     `quiet` shows nothing.
 
-    `epochs` gives the passes over the data that so many steps make, where that is known.
+    `epochs` gives the passes over the data that so many steps make, where that is known: time goes by what is read, as
+    the last steps may read longer rows than the first.
     """
 
     def __init__(
@@ -48,7 +49,8 @@ class ProgressShown(Callback):
         elif self.console.is_terminal and not self.quiet:
             columns = (TextColumn("training"), BarColumn(), TextColumn("{task.fields[figures]}"), TimeRemainingColumn())
             bar = Progress(*columns, console=self.console)
-            self._task = bar.add_task("", total=pl_module.max_steps, completed=pl_module.step, figures="")
+            done, total = self._read(pl_module.step), self._read(pl_module.max_steps)
+            self._task = bar.add_task("", total=total, completed=done, figures="")
             bar.start()
             self._bar = bar
 
@@ -58,7 +60,7 @@ class ProgressShown(Callback):
         """Move the bar, or print a line when the last one is old."""
         assert isinstance(pl_module, BitLightningModule)
         if self._bar is not None:
-            self._bar.update(self._task, completed=pl_module.step, figures=self._figures(pl_module))
+            self._bar.update(self._task, completed=self._read(pl_module.step), figures=self._figures(pl_module))
         elif self._notebook_bar is not None:
             is_last = pl_module.step == pl_module.max_steps
             self._notebook_bar.update(pl_module.step, self._line(pl_module), at_once=is_last)
@@ -96,6 +98,11 @@ class ProgressShown(Callback):
 
     def _time_left(self, module: BitLightningModule) -> str:
         start_s, start_step, _ = self._start
-        per_step_s = (time.monotonic() - start_s) / max(1, module.step - start_step)
-        minutes, seconds = divmod(round(per_step_s * (module.max_steps - module.step)), 60)
+        done, read = self._read(start_step), self._read(module.step)
+        left = (self._read(module.max_steps) - read) / max(read - done, 1e-9)
+        minutes, seconds = divmod(round((time.monotonic() - start_s) * left), 60)
         return f"{minutes}:{seconds:02d}"
+
+    def _read(self, step: int) -> float:
+        """What the first so many steps read, in the same unit for all of them."""
+        return float(step) if self.epochs is None else self.epochs(step)

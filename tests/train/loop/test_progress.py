@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,17 @@ def test_a_terminal_gets_a_bar_with_loss_speed_and_time(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_quiet_says_nothing(tmp_path: Path) -> None:
     assert shown(tmp_path, Console(file=io.StringIO(), width=100), quiet=True) == ""
+
+
+@pytest.mark.slow
+def test_the_time_left_goes_by_what_the_steps_that_are_left_read(tmp_path: Path) -> None:
+    def left_at_first(epochs: Callable[[int], float] | None) -> int:
+        console = Console(file=io.StringIO(), width=100)
+        shown = ProgressShown(False, console, epochs)
+        run(tmp_path / str(epochs), tiny_module(steps=4), callbacks=[shown], validate_every_steps=0)
+        found = re.search(r"(\d+):\d\d left", console.file.getvalue())
+        assert found is not None
+        return int(found[1])
+
+    assert left_at_first(None) < 60
+    assert left_at_first(lambda step: step if step < 4 else 1e6) > 60, "the last step reads a million times as much"
