@@ -177,6 +177,10 @@ class _QuantizedLinear(torch.autograd.Function):
         dy = grad_outputs[0].reshape(-1, grad_outputs[0].shape[-1])
         dx = d_latent = d_scale = db = None
         with torch.autocast(dy.device.type, enabled=False):
+            if by_bias:
+                db = dy.sum(dim=0).float()
+            if ctx.packed is not None:
+                dy = dy.float().contiguous()
             if by_x:
                 if weight is None and ctx.packed is None:
                     weight = _effective(latent, scale, hardness, ctx.quantizers, ctx.dtype)
@@ -184,8 +188,6 @@ class _QuantizedLinear(torch.autograd.Function):
             if by_latent or by_scale:
                 dw = _by_weight(dy, tokens, ctx)
                 d_latent, d_scale = _split(dw, latent, scale, hardness, ctx.quantizers, (by_latent, by_scale))
-            if by_bias:
-                db = dy.sum(dim=0).float()
         ctx.packed = None  # the graph lives on, and its codes are a byte a weight
         return dx, d_latent, d_scale, db, None, None, None
 
@@ -227,18 +229,18 @@ def _on_int8_units(
 
 
 def _by_input(dy: Tensor, weight: Tensor | None, packed: PackedLatent | None) -> Tensor:
-    """dx [T, K] of dy [T, N]."""
+    """dx [T, K] of dy [T, N], float32 where integers multiply."""
     if packed is not None:
-        return input_gradient(dy.float().contiguous(), packed)
+        return input_gradient(dy, packed)
     assert weight is not None
     return dy.mm(weight)
 
 
 def _by_weight(dy: Tensor, tokens: list[Tensor], ctx: Any) -> Tensor:
-    """dW_eff [N, K] of dy [T, N] and what was kept of the tokens."""
+    """dW_eff [N, K] of dy [T, N], float32 where integers multiply, and what was kept of the tokens."""
     if ctx.packed is not None:
         codes, scale = tokens
-        return weight_gradient(dy.float().contiguous(), codes, scale)
+        return weight_gradient(dy, codes, scale)
     return dy.t().mm(_value(tokens, ctx.x_dtype, ctx.dtype))
 
 

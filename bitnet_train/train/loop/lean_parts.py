@@ -1,17 +1,15 @@
-"""The norms and gated units of a decoder's blocks, with a backward pass that keeps less of the forward one.
+"""Parts of a model whose backward pass keeps less of the forward one, or makes less: norms, gated units, the embedding.
 
 ```
-norm    y = w * (x * r),  r = 1 / sqrt(mean(x^2) + eps)                        arXiv 1910.07467
-        kept: x and r, a number a token                                        autograd keeps x * r too
-        dx = r * (g - n * mean(g * n)),  g = dy * w,  n = x * r                dw = sum over the tokens of dy * n
-unit    y = silu(gate) * up                                                    SwiGLU, arXiv 2002.05202
-        kept: gate and up                                                      autograd keeps silu(gate) too
-        d_up = dy * silu(gate)            d_gate = dy * up * silu'(gate)
+norm    y = w * (x * r)         kept: x and r, a number a token               autograd keeps x * r too
+unit    y = silu(gate) * up     kept: gate and up                             autograd keeps silu(gate) too
+rows    y = W[ids]              made: dW of these rows                        autograd makes all of dW, nearly all 0
 ```
 
 The forward pass calls the operations of the module itself in its order, so that a step computes the bits of evaluation;
-the gradients are the same numbers in another order of rounding. A module is taken for what it does, not for its name:
-one that gives other bits on a row of random numbers is left as it is.
+the gradients are those of `kernels.pointwise`. A module is taken for what it does, not for its name:
+one that gives other bits on a row of random numbers is left as it is. An embedding makes rows where the head has the
+same weight: its own gradient is there already, and autograd adds the rows to it in place.
 """
 
 from __future__ import annotations
@@ -25,7 +23,9 @@ import torch.nn.functional as F
 from peft import PeftModel
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from transformers import PreTrainedModel
 
+from bitnet_train.kernels.pointwise import gated_unit_gradients, norm_gradients
 from bitnet_train.model.start.blocks import decoder_blocks
 
 _PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
@@ -45,7 +45,27 @@ def keep_less(student: nn.Module) -> int:
         if forward is not None:
             part.forward = MethodType(forward, part)  # bound, so that a copy of a part runs the copy
             count += 1
-    return count
+    return count + _keep_rows(whole)
+
+
+def _keep_rows(model: nn.Module) -> int:
+    """Let the embedding make rows; return 1 if it does."""
+    if not isinstance(model, PreTrainedModel):
+        return 0
+    table: Any = model.get_input_embeddings()
+    is_plain = type(table).forward is nn.Embedding.forward and table.max_norm is None and not table.scale_grad_by_freq
+    is_tied = table.weight is getattr(model.get_output_embeddings(), "weight", None)
+    if not is_plain or not is_tied or not table.weight.requires_grad:
+        return 0
+    table.forward = MethodType(_rows, table)
+    table.weight.register_post_accumulate_grad_hook(_fill)
+    return 1
+
+
+def _fill(weight: Tensor) -> None:
+    """Make all of a gradient that is rows alone: where a loss went past the head."""
+    if weight.grad is not None and weight.grad.is_sparse:
+        weight.grad = weight.grad.to_dense()
 
 
 def _is_norm(part: nn.Module) -> bool:
@@ -91,6 +111,10 @@ def _generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
+def _rows(part: Any, input: Tensor) -> Tensor:
+    return F.embedding(input, part.weight, part.padding_idx, sparse=True)
+
+
 def _norm(part: Any, hidden_states: Tensor) -> Tensor:
     return _Norm.apply(hidden_states, part.weight, part.variance_epsilon)  # pyright: ignore[reportReturnType]
 
@@ -111,16 +135,9 @@ class _Norm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, rate, weight = ctx.saved_tensors
-        (dy,) = grad_outputs
-        dx = dw = None
-        normal = x.to(torch.float32) * rate
-        if ctx.needs_input_grad[1]:
-            dw = (dy * normal).flatten(0, -2).sum(0).to(weight.dtype)
-        if ctx.needs_input_grad[0]:
-            inner = dy * weight
-            mean = torch.linalg.vecdot(inner, normal).unsqueeze(-1).div_(-x.shape[-1])
-            dx = normal.mul_(mean).add_(inner).mul_(rate).to(x.dtype)
-        return dx, dw, None
+        by_x, by_weight, _ = ctx.needs_input_grad
+        dx, dw = norm_gradients(x, rate, weight, grad_outputs[0], with_weight=by_weight)
+        return dx if by_x else None, dw, None
 
 
 class _Gated(torch.autograd.Function):
@@ -133,10 +150,4 @@ class _Gated(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         gate, up = ctx.saved_tensors
-        (dy,) = grad_outputs
-        by_gate = by_up = None
-        if ctx.needs_input_grad[1]:
-            by_up = F.silu(gate).mul_(dy)
-        if ctx.needs_input_grad[0]:
-            by_gate = torch.ops.aten.silu_backward(dy * up, gate)
-        return by_gate, by_up
+        return gated_unit_gradients(gate, up, grad_outputs[0])

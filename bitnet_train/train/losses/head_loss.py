@@ -158,10 +158,7 @@ class _Products:
         if self._by_states is not None:
             self._by_states[index] = gradient_CV.mm(self._weight).to(self._by_states.dtype)
         if self._needs_weight:
-            if self._by_weight is None:
-                wide = torch.promote_types(self._dtype, torch.float32)
-                self._by_weight = torch.zeros(self._weight.shape, dtype=wide, device=gradient_CV.device)
-            _add_product(self._by_weight, gradient_CV.t(), states_CD.to(self._dtype))
+            self._by_weight = _plus_product(self._by_weight, gradient_CV.t(), states_CD.to(self._dtype))
         if self._by_bias is not None:
             self._by_bias += gradient_CV.sum(0)
 
@@ -187,10 +184,16 @@ def _parts(num_outputs: int) -> Iterator[slice]:
     return (slice(first, min(first + OUTPUTS, num_outputs)) for first in range(0, num_outputs, OUTPUTS))
 
 
-def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """Add left right to `total`, which is float32 where the factors are narrower: some rows at a time, then."""
-    if left.dtype == total.dtype:
-        total.addmm_(left, right)
-        return
-    for rows in _parts(len(total)):
-        total[rows] += left[rows].mm(right)
+def _plus_product(total: Tensor | None, left: Tensor, right: Tensor) -> Tensor:
+    """Return `total` with left right added to it, or their product where there is none yet.
+
+    It is float32 where the factors are narrower: some rows at a time, then.
+    """
+    wide = torch.promote_types(left.dtype, torch.float32)
+    if left.dtype == wide:
+        return left.mm(right) if total is None else total.addmm_(left, right)
+    made = torch.empty(len(left), right.shape[1], dtype=wide, device=left.device) if total is None else total
+    for rows in _parts(len(made)):
+        product = left[rows].mm(right)
+        made[rows].copy_(product) if total is None else made[rows].add_(product)
+    return made

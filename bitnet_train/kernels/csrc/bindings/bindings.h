@@ -21,6 +21,7 @@ void bind_float_ops(nanobind::module_& m);
 void bind_sampler(nanobind::module_& m);
 void bind_bandwidth(nanobind::module_& m);
 void bind_training(nanobind::module_& m);
+void bind_pointwise(nanobind::module_& m);
 
 WeightKind weights_named(const std::string& name);     // "binary", "2-plane" .. "4-plane", "ternary"
 Activation activation_named(const std::string& name);  // "int8", "int4", "sign"; std::invalid_argument for others

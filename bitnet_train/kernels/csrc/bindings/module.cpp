@@ -33,4 +33,5 @@ NB_MODULE(_core, m) {
   bitnet::bind_sampler(m);
   bitnet::bind_bandwidth(m);
   bitnet::bind_training(m);
+  bitnet::bind_pointwise(m);
 }

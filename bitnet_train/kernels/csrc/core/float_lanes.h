@@ -12,6 +12,7 @@
 //     static double sum_of_squares(const float*, size_t);
 //     static void prefetch(const void*);    of any address
 //     static Vec load_bfloat16(const uint16_t*), load_float16(const uint16_t*);
+//     static void store_bfloat16(uint16_t*, Vec);     to nearest, halves to even
 //   };
 #pragma once
 

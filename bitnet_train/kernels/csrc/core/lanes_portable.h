@@ -84,6 +84,14 @@ struct Isa {
     std::memcpy(v.at, bits, sizeof bits);
     return v;
   }
+  static void store_bfloat16(uint16_t* x, Vec v) {
+    uint32_t bits[4];
+    std::memcpy(bits, v.at, sizeof bits);
+    for (size_t i = 0; i < 4; ++i) {
+      const uint32_t rounded = (bits[i] + 0x7fffu + (bits[i] >> 16 & 1u)) >> 16;
+      x[i] = static_cast<uint16_t>(v.at[i] != v.at[i] ? 0x7fc0u : rounded);
+    }
+  }
   static Vec load_float16(const uint16_t* x) {
     return each([&](int i) { return from_half(x[i]); });
   }

@@ -24,6 +24,9 @@
 #ifndef KERNELS_model
 #define KERNELS_model(name, isa, predicate)
 #endif
+#ifndef KERNELS_pointwise
+#define KERNELS_pointwise(name, isa, predicate)
+#endif
 #ifndef KERNELS_products
 #define KERNELS_products(name, isa, predicate)
 #endif
@@ -42,5 +45,6 @@
 #undef KERNELS_int8
 #undef KERNELS_int8_matrix
 #undef KERNELS_model
+#undef KERNELS_pointwise
 #undef KERNELS_products
 #undef KERNELS_training

@@ -13,21 +13,10 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "core/floats.h"
 #include "core/spec.h"
 
 namespace bitnet {
-
-// One type of two: `wide` [count] float32, or `narrow` [count] bfloat16; the other is nullptr.
-struct FloatsIn {
-  const float* wide = nullptr;
-  const uint16_t* narrow = nullptr;
-  FloatsIn from(size_t first) const { return {wide ? wide + first : nullptr, narrow ? narrow + first : nullptr}; }
-};
-struct FloatsOut {
-  float* wide = nullptr;
-  uint16_t* narrow = nullptr;
-  FloatsOut from(size_t first) const { return {wide ? wide + first : nullptr, narrow ? narrow + first : nullptr}; }
-};
 
 // Gradients of a block of tokens by at most kFoldedOutputs outputs, each to be multiplied by the scale of its token.
 constexpr size_t kFoldedOutputs = 96;
