@@ -49,8 +49,8 @@ class ProgressShown(Callback):
         elif self.console.is_terminal and not self.quiet:
             columns = (TextColumn("training"), BarColumn(), TextColumn("{task.fields[figures]}"), TimeRemainingColumn())
             bar = Progress(*columns, console=self.console)
-            done, total = self._read(pl_module.step), self._read(pl_module.max_steps)
-            self._task = bar.add_task("", total=total, completed=done, figures="")
+            self._task = bar.add_task("", total=self._read(pl_module.max_steps), figures="")
+            bar.update(self._task, completed=self._read(pl_module.step))
             bar.start()
             self._bar = bar
 
