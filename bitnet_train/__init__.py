@@ -32,13 +32,13 @@ from bitnet_train.when_imported import when_imported
 if TYPE_CHECKING:
     from bitnet_train.errors import BitnetTrainError
     from bitnet_train.exporters.options import ExportOptions
+    from bitnet_train.exporters.packed import export_packed as export
     from bitnet_train.exporters.registry import export_as
     from bitnet_train.importers.load import load_pretrained
     from bitnet_train.model.bit_linear import BitLinear
     from bitnet_train.model.merge import merge
     from bitnet_train.model.plan import Plan
     from bitnet_train.model.settings import AdapterConfig, Selection
-    from bitnet_train.packed.writer import export_packed as export
     from bitnet_train.python.surgery import attach, convert
     from bitnet_train.python.surgery import plan_conversion as plan
     from bitnet_train.python.training import distillation_loss, fit
@@ -101,7 +101,7 @@ _HOMES = {
     "attach": ("bitnet_train.python.surgery", "attach"),
     "convert": ("bitnet_train.python.surgery", "convert"),
     "distillation_loss": ("bitnet_train.python.training", "distillation_loss"),
-    "export": ("bitnet_train.packed.writer", "export_packed"),
+    "export": ("bitnet_train.exporters.packed", "export_packed"),
     "export_as": ("bitnet_train.exporters.registry", "export_as"),
     "fit": ("bitnet_train.python.training", "fit"),
     "load": ("bitnet_train.runtime.load", "load"),

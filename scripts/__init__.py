@@ -14,6 +14,7 @@ tables/       tables and pictures of README, docs and recipes, from result files
 results/      what `bench`, `frontier` and `llama_cpp` measured, `faults` found, and bad inputs came to
 
 audit         packages with known holes
+fetch_tokenizers  libraries of the stand-alone program
 sanitize      the C++ core under its sanitizers
 """
 

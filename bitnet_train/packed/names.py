@@ -16,6 +16,7 @@ WEIGHTS_NAME = "weights.safetensors"
 CONFIG_NAME = "config.json"  # Hugging Face's own: every folder of a model has one
 GENERATION_NAME = "generation_config.json"  # and this one too
 CONFIG_MARKS = ("quantization_config", "transformers_weights")  # what only the config of a packed folder says
+NATIVE_NAME = "native.json"  # of a folder that the C++ core computes: in numbers what its config.json says in words
 EXPORT_NAME = "export.json"  # beside what was written of a packed folder in another format: its record
 
 

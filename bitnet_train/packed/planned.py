@@ -79,7 +79,7 @@ def planned_bytes(
         manifest = source.manifest
         written = sum(path.stat().st_size for path in source.folder.iterdir())
         hashes = _HASH_CHARACTERS * (len(manifest.tensors) + 2 * len(manifest.layers))
-        told = len(manifest.to_json()) + hashes + _UNPLANNED_BYTES
+        told = 2 * len(manifest.to_json()) + hashes + _UNPLANNED_BYTES  # native.json says less than the manifest
         return sum(map(tensor_bytes, manifest.tensors.values())) + written + told
 
 

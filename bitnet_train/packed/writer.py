@@ -4,6 +4,7 @@
     tokenizer files, chat template            Hugging Face's own
     weights.safetensors                       planes, scales, tables; everything else exactly (`contents.py`)
     README.md                                 a short model card
+    native.json                               for the C++ core alone, by `exporters/packed.py`
     manifest.json                             written last: the other files with their hashes (`manifest.py`)
 
 What was trained is what is exported: codes and scales come from `BitLayer.quantized()`, which the trained forward
@@ -19,6 +20,7 @@ from __future__ import annotations
 import json
 import math
 import platform
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from importlib.metadata import version
@@ -61,6 +63,7 @@ def export_packed(
     force: bool = False,
     embedding: str = "exact",
     head: str = "exact",
+    beside: Callable[[Path, Manifest], None] | None = None,
 ) -> Manifest:
     """Pack `model` into the folder `out_dir` and return its manifest; the model stays as it is.
 
@@ -80,6 +83,8 @@ def export_packed(
     embedding, head
         "exact" keeps the token embedding and the head as they were trained; "int8", "int5" and "int4" round a float
         one to so many bits (`quant/table.py`).
+    beside
+        Called with the folder and what its manifest says of the weights, to write further files into it.
 
     Raises
     ------
@@ -90,15 +95,6 @@ def export_packed(
         Nothing has been changed then.
     DiskError
         When the disk is full or read-only. Nothing has been changed then either.
-
-    Examples
-    --------
-    >>> import bitnet_train as bt
-    >>> original = bt.load_pretrained("tiny")
-    >>> _ = bt.convert(original.model, "binary_row")  # train it, and then
-    >>> manifest = bt.export(original.model, original.tokenizer, "exported", {"license": "apache-2.0"})
-    >>> len(manifest.layers), manifest.base_model
-    (28, 'tiny')
     """
     _check_model(model)
     tables = int8_tables(model, embedding=embedding, head=head)
@@ -107,7 +103,10 @@ def export_packed(
         contents = collect(model, tables)
         save_tensors(contents.tensors, folder / WEIGHTS_NAME, {"format": "pt"})
         write_companions(model, tokenizer, folder)
-        return _finish(_describe(model, contents, facts_record), folder)
+        manifest = _describe(model, contents, facts_record)
+        if beside is not None:
+            beside(folder, manifest)
+        return _finish(manifest, folder)
 
 
 def plain_facts(value: Any) -> Any:

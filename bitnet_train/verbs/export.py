@@ -20,6 +20,7 @@ from bitnet_train.config import Config
 from bitnet_train.errors import ConfigError
 from bitnet_train.exporters.adapter import write_adapter
 from bitnet_train.exporters.hub import check_hub_name, push_folder
+from bitnet_train.exporters.packed import export_packed
 from bitnet_train.exporters.registry import export_as
 from bitnet_train.importers.licence import licence_of
 from bitnet_train.importers.load import load_pretrained
@@ -30,7 +31,6 @@ from bitnet_train.packed.manifest import Manifest
 from bitnet_train.packed.names import MANIFEST_NAME
 from bitnet_train.packed.reader import read_manifest
 from bitnet_train.packed.sizes import render_sizes
-from bitnet_train.packed.writer import export_packed
 from bitnet_train.progress import open_console
 from bitnet_train.run import assembly
 from bitnet_train.run.directory import RunDirectory

@@ -5,9 +5,9 @@ from __future__ import annotations
 from bitnet_train.config import Config, changed
 from bitnet_train.config.compose import to_yaml
 from bitnet_train.errors import ConfigError
+from bitnet_train.exporters.packed import export_packed
 from bitnet_train.importers.load import load_pretrained
 from bitnet_train.importers.source import public_name, settled_source
-from bitnet_train.packed.writer import export_packed
 from bitnet_train.progress import open_console
 from bitnet_train.run import assembly
 from bitnet_train.run.facts import ImportFacts

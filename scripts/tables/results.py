@@ -25,6 +25,7 @@ from scripts.tables.choose import choice_table
 from scripts.tables.reads import ratio_lines
 from scripts.tables.recipes import recipe_table
 from scripts.tables.speed import cache_table, decode_table, memory_table, processes_table, size_table, step_table
+from scripts.tables.standalone import standalone_table
 
 RESULTS = ROOT / "recipes" / "results"
 ABLATE = "python -m scripts.ablate.run"
@@ -54,6 +55,7 @@ PAGES: dict[str, dict[str, Callable[[], list[str]]]] = {
         "memory": memory_table,
         "cache": cache_table,
     },
+    "docs/embed.md": {"standalone": standalone_table},
     "docs/scale.md": {"processes": processes_table},
     "recipes/README.md": {
         "recipes": lambda: recipe_table(RESULTS, ""),

@@ -12,7 +12,7 @@ import pytest
 TESTS = Path(__file__).parents[1]
 PACKAGE = TESTS.parent / "bitnet_train"
 # Of more than a file, or of none there:
-APART = {"browser", "contract", "faults", "fixtures", "llama_cpp", "recipes", "scripts"}
+APART = {"browser", "contract", "faults", "fixtures", "llama_cpp", "recipes", "scripts", "standalone"}
 EXCEPTIONS = {
     "exporters/test_mixed_schemes.py": "one model through every exporter",
     "kernels/test_cross_compiled.py": "kernels/csrc, as a program of its own",

@@ -15,7 +15,7 @@ TABLES = sorted(CSRC.rglob("*.inc"))
 ROW = re.compile(r"(KERNEL|PART)\(\w+, \w+, \w+, [\w. &]+\)|FEATURE\(\w+,\s+\"[^\"]*\",\s+\"[^\"]*\"\)")
 FLOORS = {
     "core": 0, "attention": 1, "products": 1, "int8": 1, "int8_matrix": 1, "fake_quantize": 1, "bandwidth": 1,
-    "pointwise": 1, "model": 2, "training": 2, "bindings": 3, "selftest": 3,
+    "pointwise": 1, "model": 2, "training": 2, "bindings": 3, "selftest": 3, "standalone": 3,
 }  # fmt: skip
 NEEDS_EXTENSION = pytest.mark.skipif(isa.core is None, reason="the extension is not built")
 

@@ -3,7 +3,7 @@
 
 # flags_of_features(): FLAGS_cpu.<name> in the caller's scope, for every feature of every architecture.
 function(flags_of_features)
-  file(READ core/cpu_features.inc text)
+  file(READ ${CMAKE_CURRENT_FUNCTION_LIST_DIR}/core/cpu_features.inc text)
   string(REGEX MATCHALL "FEATURE\\([a-z0-9_]+,[ \n]*\"[^\"]*\",[ \n]*\"[^\"]*\"\\)" features "${text}")
   foreach(feature IN LISTS features)
     string(REGEX MATCH "([a-z0-9_]+),[ \n]*\"([^\"]*)\",[ \n]*\"([^\"]*)\"" _ "${feature}")
@@ -17,12 +17,14 @@ function(flags_of_features)
   endforeach()
 endfunction()
 
-# add_kernel_sources(<target> <architecture>): the rows under `#ifdef <architecture>`, and those under none.
+# add_kernel_sources(<target> <architecture> <families ...>): the rows of some families under `#ifdef <architecture>`,
+# and those under none.
 function(add_kernel_sources target architecture)
-  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS kernels.inc core/cpu_features.inc)
+  set(here ${CMAKE_CURRENT_FUNCTION_LIST_DIR})
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${here}/kernels.inc ${here}/core/cpu_features.inc)
   flags_of_features()
   set(section "")
-  file(STRINGS kernels.inc lines REGEX "^(#ifdef|#endif|KERNEL|PART)")
+  file(STRINGS ${here}/kernels.inc lines REGEX "^(#ifdef|#endif|KERNEL|PART)")
   foreach(line IN LISTS lines)
     if(line MATCHES "^#ifdef (.+)$")
       set(section "${CMAKE_MATCH_1}")
@@ -30,8 +32,8 @@ function(add_kernel_sources target architecture)
       set(section "")
     elseif(NOT line MATCHES "^[A-Z]+\\(([a-z0-9_]+), ([a-z0-9_]+), ([a-z0-9_]+), (.+)\\)$")
       message(FATAL_ERROR "kernels.inc: '${line}' is no row (family, name, isa, predicate)")
-    elseif(section STREQUAL "" OR section STREQUAL architecture)
-      set(source "${CMAKE_MATCH_1}/${CMAKE_MATCH_2}_${CMAKE_MATCH_3}.cpp")
+    elseif(CMAKE_MATCH_1 IN_LIST ARGN AND (section STREQUAL "" OR section STREQUAL architecture))
+      set(source "${here}/${CMAKE_MATCH_1}/${CMAKE_MATCH_2}_${CMAKE_MATCH_3}.cpp")
       set(flags "")
       string(REGEX MATCHALL "cpu\\.[a-z0-9_]+" features "${CMAKE_MATCH_4}")
       foreach(feature IN LISTS features)

@@ -71,6 +71,11 @@ def fit(folder: Path, manifest: Manifest) -> Architecture:
         When config.json and the manifest contradict each other.
     """
     _require_extension()
+    return architecture_of(folder, manifest)
+
+
+def architecture_of(folder: Path, manifest: Manifest) -> Architecture:
+    """Return what `fit` does, for the C++ core of any machine: whether it is compiled in here is not asked."""
     model = read_architecture(read_json(folder / CONFIG_NAME), manifest.model_class)
     _check_contents(model, manifest)
     return model

@@ -38,7 +38,7 @@ def build(folder: Path, manifest: Manifest, model: Architecture, num_threads: in
         with _named("config.json"):
             core = _empty(model, weights)
         put = _Hand(core, weights, manifest, model.family.norm_offset)
-        for place in sorted(places(model), key=_is_of_a_layer):
+        for place in in_order(model):
             with _named(place.name):
                 put(place)
             weights.forget()
@@ -47,35 +47,45 @@ def build(folder: Path, manifest: Manifest, model: Architecture, num_threads: in
     return core
 
 
+def in_order(model: Architecture) -> list[Place]:
+    """Return every module with weights, in the order in which they are handed over."""
+    return sorted(places(model), key=_is_of_a_layer)
+
+
 def _empty(model: Architecture, weights: TensorFile) -> Any:
     """Return a `_core.Model` without weights."""
     from bitnet_train.kernels import _core
 
     extension: Any = _core
+    inv_freq = [weights.float32(rope.tensor) for rope in model.ropes]
+    return extension.Model(**core_arguments(model, weights), inv_freq=inv_freq)
+
+
+def core_arguments(model: Architecture, weights: TensorFile) -> dict[str, Any]:
+    """Return the arguments of `_core.Model` that are numbers and words: all but `inv_freq`."""
     sizes, scaled = model.sizes, model.family.scaled_embedding
-    return extension.Model(
-        hidden=sizes.hidden,
-        ff=sizes.ff,
-        heads=sizes.heads,
-        kv_heads=sizes.kv_heads,
-        head_dim=sizes.head_dim,
-        vocab=sizes.vocab,
-        max_positions=sizes.max_positions,
-        rms_eps=model.rms_eps,
-        inv_freq=[weights.float32(rope.tensor) for rope in model.ropes],
-        rope_scaling=[rope.scaling for rope in model.ropes],
-        layer_ropes=[layer.rope for layer in model.layers],
-        layer_windows=[layer.window for layer in model.layers],
-        attention_scale=model.attention_scale,
-        attention_soft_cap=model.attention_soft_cap,
-        embedding_scale=float(weights.float32(EMBEDDING_SCALE)) if scaled else model.embedding_scale,
-        residual_scale=model.residual_scale,
-        logit_divisor=model.logit_divisor,
-        logit_soft_cap=model.logit_soft_cap,
-        gate=model.gate,
-        query_norms=model.family.query_norms,
-        norms=model.family.norms,
-    )
+    return {
+        "hidden": sizes.hidden,
+        "ff": sizes.ff,
+        "heads": sizes.heads,
+        "kv_heads": sizes.kv_heads,
+        "head_dim": sizes.head_dim,
+        "vocab": sizes.vocab,
+        "max_positions": sizes.max_positions,
+        "rms_eps": model.rms_eps,
+        "rope_scaling": [rope.scaling for rope in model.ropes],
+        "layer_ropes": [layer.rope for layer in model.layers],
+        "layer_windows": [layer.window for layer in model.layers],
+        "attention_scale": model.attention_scale,
+        "attention_soft_cap": model.attention_soft_cap,
+        "embedding_scale": float(weights.float32(EMBEDDING_SCALE)) if scaled else model.embedding_scale,
+        "residual_scale": model.residual_scale,
+        "logit_divisor": model.logit_divisor,
+        "logit_soft_cap": model.logit_soft_cap,
+        "gate": model.gate,
+        "query_norms": model.family.query_norms,
+        "norms": model.family.norms,
+    }
 
 
 def _is_of_a_layer(place: Place) -> bool:

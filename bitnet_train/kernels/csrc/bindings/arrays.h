@@ -51,13 +51,6 @@ inline const float* checked_bias(const Bias& bias, const std::string& name, size
   return aligned(*bias, name + ".bias");
 }
 
-inline FloatType float_type_named(const std::string& name) {
-  if (name == "float32") return FloatType::kFloat32;
-  if (name == "bfloat16") return FloatType::kBFloat16;
-  if (name == "float16") return FloatType::kFloat16;
-  throw std::invalid_argument("`dtype` is '" + name + "', but must be 'float32', 'bfloat16' or 'float16'");
-}
-
 // How many values of `type` a row of bytes holds.
 inline size_t inputs_of(const Bytes& rows, FloatType type, const std::string& dtype) {
   if (rows.shape(1) % float_bytes(type) != 0)

@@ -5,9 +5,6 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 
-#include <optional>
-#include <string>
-
 #include "core/spec.h"
 
 namespace bitnet {
@@ -22,8 +19,5 @@ void bind_sampler(nanobind::module_& m);
 void bind_bandwidth(nanobind::module_& m);
 void bind_training(nanobind::module_& m);
 void bind_pointwise(nanobind::module_& m);
-
-WeightKind weights_named(const std::string& name);     // "binary", "2-plane" .. "4-plane", "ternary"
-Activation activation_named(const std::string& name);  // "int8", "int4", "sign"; std::invalid_argument for others
 
 }  // namespace bitnet

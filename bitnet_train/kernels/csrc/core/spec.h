@@ -3,12 +3,16 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 namespace bitnet {
 
 // Codes -1, 0, +1 | of k planes the odd integers to +-(2^k - 1). But for ternary weights the value is k.
 enum class WeightKind : uint8_t { kTernary, kBinary, kTwoPlanes, kThreePlanes, kFourPlanes };
 enum class Activation : uint8_t { kInt8, kInt4, kSign };  // codes -128..127 | -8..7 | -1, +1
+
+WeightKind weights_named(const std::string& name);     // "binary", "2-plane" .. "4-plane", "ternary"
+Activation activation_named(const std::string& name);  // "int8", "int4", "sign"; std::invalid_argument for others
 
 constexpr size_t kPanelRows = 64;                  // rows are packed in panels, the last one padded
 constexpr size_t kTokenTile = 8;                   // tokens that one kernel call takes at most

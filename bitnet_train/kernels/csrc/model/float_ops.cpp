@@ -3,6 +3,8 @@
 #include "core/cpu_features.h"
 #include "products/dispatch.h"
 
+#include <stdexcept>
+
 namespace bitnet {
 
 const std::vector<KernelRow<FloatOps>>& float_ops_table() {
@@ -18,6 +20,13 @@ const FloatOps* find_float_ops(const std::string& isa) {
   for (const KernelRow<FloatOps>& row : float_ops_table())
     if (row.supported && isa == row.isa) return row.kernel;
   return nullptr;
+}
+
+FloatType float_type_named(const std::string& name) {
+  if (name == "float32") return FloatType::kFloat32;
+  if (name == "bfloat16") return FloatType::kBFloat16;
+  if (name == "float16") return FloatType::kFloat16;
+  throw std::invalid_argument("`dtype` is '" + name + "', but must be 'float32', 'bfloat16' or 'float16'");
 }
 
 const FloatOps& float_ops_in_use() {

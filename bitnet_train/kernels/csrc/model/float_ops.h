@@ -17,6 +17,8 @@ namespace bitnet {
 
 enum class FloatType : uint8_t { kFloat32, kBFloat16, kFloat16 };
 
+FloatType float_type_named(const std::string& name);  // "float32", "bfloat16", "float16"; std::invalid_argument
+
 constexpr size_t float_bytes(FloatType type) { return type == FloatType::kFloat32 ? 4 : 2; }
 
 struct DenseMatrix {       // a view
