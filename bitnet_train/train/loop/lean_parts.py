@@ -30,6 +30,7 @@ from bitnet_train.model.start.blocks import decoder_blocks
 
 _PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
 _WIDTH, _ROWS = 24, 3  # of a trial
+_FILLED = "_bitnet_train_filled"  # on a parameter whose gradient of rows alone `_fill` makes whole
 
 
 def keep_less(student: nn.Module) -> int:
@@ -59,6 +60,7 @@ def _keep_rows(model: nn.Module) -> int:
         return 0
     table.forward = MethodType(_rows, table)
     table.weight.register_post_accumulate_grad_hook(_fill)
+    setattr(table.weight, _FILLED, True)
     return 1
 
 
@@ -112,7 +114,8 @@ def _generator() -> torch.Generator:
 
 
 def _rows(part: Any, input: Tensor) -> Tensor:
-    return F.embedding(input, part.weight, part.padding_idx, sparse=True)
+    is_filled = getattr(part.weight, _FILLED, False)  # not one that took its place: a copy's, or the parts of FSDP
+    return F.embedding(input, part.weight, part.padding_idx, sparse=is_filled)
 
 
 def _norm(part: Any, hidden_states: Tensor) -> Tensor:
