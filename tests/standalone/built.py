@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).parents[2]
 CSRC = ROOT / "bitnet_train" / "kernels" / "csrc"
@@ -27,13 +28,15 @@ def third_party() -> str:
 
 
 def built(kept: Path, target: str, *options: str) -> Path:
-    """The folder in which `target` was built with these options of CMake; an older build is continued."""
+    """The folder in which `target` was built with these options of CMake; an older build is continued.
+
+    One process builds at a time, and those that come after it find everything there.
+    """
     folder = kept / hashlib.sha256(repr(options).encode()).hexdigest()[:16]
     configure = ("cmake", "-S", str(CSRC / "standalone"), "-B", str(folder), f"-DBITNET_THIRD_PARTY={third_party()}")
-    for command in (
-        (*configure, "-DBITNET_TRAIN_WERROR=ON", *options),
-        ("cmake", "--build", folder, "--target", target),
-    ):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{command}\n{done.stdout[-4000:]}{done.stderr[-4000:]}"
+    commands = (*configure, "-DBITNET_TRAIN_WERROR=ON", *options), ("cmake", "--build", folder, "--target", target)
+    with FileLock(f"{folder}.lock"):
+        for command in commands:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, f"{command}\n{done.stdout[-4000:]}{done.stderr[-4000:]}"
     return folder
