@@ -72,5 +72,5 @@ def _core(*tensors: Tensor) -> Any:
 
 def _numbers(tensor: Tensor) -> np.ndarray:
     """Flat, the bits of bfloat16 as uint16."""
-    flat = tensor.detach().reshape(-1)
+    flat = torch.from_dlpack(tensor.detach().reshape(-1))  # as in `fake_quantize`
     return (flat.view(torch.uint16) if flat.dtype == torch.bfloat16 else flat).numpy()

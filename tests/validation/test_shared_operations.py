@@ -19,8 +19,8 @@ IDS = torch.randint(0, 256, (1, 640), generator=torch.Generator().manual_seed(5)
 PIECES = (1, 9, 20, 1, 1, 250, 1, 70, 10)  # of a text; 250 and 70 cross the end of a page
 
 
-def text_for(model):
-    return IDS[:, : model.config.max_position_embeddings - 8]
+def text_for(native):
+    return IDS[:, : native.max_tokens - 8]
 
 
 def pieces_of(text):
@@ -44,7 +44,7 @@ def native_logits(native, text):
 @torch.no_grad()
 def test_every_family_has_the_bits_of_the_native_runtime_at_once_and_in_pieces(family_folder):
     model, native = load(family_folder), NativeModel.load(family_folder, num_threads=2)
-    text = text_for(model)
+    text = text_for(native)
     expected = native_logits(native, text)
     with shared_operations(model):
         assert torch.equal(model(text, use_cache=False).logits[0], expected)
