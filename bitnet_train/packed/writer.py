@@ -65,36 +65,10 @@ def export_packed(
     head: str = "exact",
     beside: Callable[[Path, Manifest], None] | None = None,
 ) -> Manifest:
-    """Pack `model` into the folder `out_dir` and return its manifest; the model stays as it is.
+    """Pack `model` into the folder `out_dir` and return its manifest, as `bitnet_train.export` does, which explains it.
 
-    Parameters
-    ----------
-    model
-        A plain Hugging Face causal LM in float32 with at least one 1-bit layer; adapters merged.
-    tokenizer
-        Saved beside the weights; None leaves it out, and then only token ids go in and come out.
-    out_dir
-        A folder that does not exist or is empty.
-    facts
-        Anything JSON can hold; `base_model` and `recipe`, if there, become fields of the manifest, and `license`, that
-        of the original as the hub spells it, goes into the card.
-    force
-        Replace an earlier export at `out_dir`, and only that: a folder with other files is refused.
-    embedding, head
-        "exact" keeps the token embedding and the head as they were trained; "int8", "int5" and "int4" round a float
-        one to so many bits (`quant/table.py`).
-    beside
-        Called with the folder and what its manifest says of the weights, to write further files into it.
-
-    Raises
-    ------
-    ConfigError
-        When `embedding` or `head` asks for what this model cannot have (`int8_tables.py`).
-    FormatError
-        When adapters are still attached, there is nothing to pack, a tensor is not float32, or the target is taken.
-        Nothing has been changed then.
-    DiskError
-        When the disk is full or read-only. Nothing has been changed then either.
+    `beside` is called with the folder and what its manifest says of the weights, to write further files into it. Raises
+    ConfigError, FormatError and DiskError as said there; nothing has been changed then.
     """
     _check_model(model)
     tables = int8_tables(model, embedding=embedding, head=head)

@@ -76,12 +76,14 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
 
 
 @every_isa
-def test_large_gates_saturate_and_what_is_not_finite_is_not_hidden(isa: str) -> None:
-    gate = torch.tensor([100.0, -100.0, torch.nan, 0.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_large_gates_saturate_and_what_is_not_finite_is_not_hidden(dtype: torch.dtype, isa: str) -> None:
+    gate = torch.tensor([100.0, -100.0, torch.nan, 0.0] * 8, dtype=dtype)  # whole vectors of every instruction set
+    ones = torch.ones_like(gate)
     with forced_isa(isa):
-        d_gate, d_up = gated_unit_gradients(gate, torch.ones(4), torch.ones(4))
-    assert torch.equal(d_up[[0, 3]], torch.tensor([100.0, 0.0]))
-    assert torch.equal(d_gate[[0, 3]], torch.tensor([1.0, 0.5]))
+        d_gate, d_up = gated_unit_gradients(gate, ones, ones)
+    assert torch.equal(d_up[[0, 3]], torch.tensor([100.0, 0.0], dtype=dtype))
+    assert torch.equal(d_gate[[0, 3]], torch.tensor([1.0, 0.5], dtype=dtype))
     assert bool((d_gate[1].abs() < 1e-30) & (d_up[1].abs() < 1e-30))
     assert bool(d_gate[2].isnan() & d_up[2].isnan())
     rate = torch.ones(1, 1)

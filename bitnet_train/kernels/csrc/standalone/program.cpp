@@ -1,4 +1,5 @@
-// bitnet-run: a packed folder and a prompt in, text out. It uses nothing but the C API, and is an example of it.
+// bitnet-run: a packed folder and a prompt in, text out. An example of the C API: all it takes besides is where a text
+// may be cut without cutting a character.
 #include <sys/resource.h>
 
 #include <algorithm>
